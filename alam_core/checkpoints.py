@@ -1,0 +1,107 @@
+"""Model folders: ``config.json``, ``model.safetensors``, ``stats.json`` (normalisation, optional) and ``README.md`` (the card).
+
+Saving is atomic (a folder beside the target, renamed when whole). Loading is strict: every missing, unexpected or misshapen key is
+named. Nothing is unpickled.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from alam_core.errors import UserError
+
+
+@dataclass
+class Checkpoint:
+    """What a model folder holds, read but not yet put into a model."""
+
+    folder: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    stats: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(
+    folder: str | Path,
+    model: nn.Module,
+    config: dict[str, Any],
+    stats: dict[str, Any] | None = None,
+    card: str = "",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write a model folder atomically, replacing an older one.
+
+    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). Floating tensors are stored as ``dtype``
+    if one is given (bfloat16 halves the size).
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    if dtype is not None:
+        tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        safetensors.torch.save_file(tensors, temporary / "model.safetensors")
+        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        if stats is not None:
+            (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
+        (temporary / "README.md").write_text(card)
+        temporary.chmod(0o755)
+        if folder.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+            os.replace(folder, old / folder.name)
+            os.replace(temporary, folder)
+            shutil.rmtree(old)
+        else:
+            os.replace(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder
+
+
+def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
+    """Read a model folder of the given kind. Raises UserError naming the folder or file that is missing or broken."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(f"'{folder}' is not a checkpoint: {name} is missing")
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        stats_file = folder / "stats.json"
+        stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{folder}': broken JSON ({error}); restore the file from where the checkpoint came") from None
+    if config.get("kind") != kind:
+        raise UserError(f"'{folder}' holds a {config.get('kind', 'nameless')} model where a {kind} model is needed")
+    try:
+        tensors = safetensors.torch.load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?") from None
+    return Checkpoint(folder, config, tensors, stats)
+
+
+def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Put tensors into a model in the model's own dtypes. Raises UserError naming every missing, unexpected or misshapen key."""
+    own = model.state_dict()
+    problems = [f"missing {name}" for name in own if name not in tensors]
+    problems += [f"unexpected {name}" for name in tensors if name not in own]
+    problems += [
+        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in tensors and tensors[name].shape != own[name].shape
+    ]
+    if problems:
+        raise UserError(f"'{source}' does not fit the model: {'; '.join(problems)}")
+    model.load_state_dict(tensors, strict=True)

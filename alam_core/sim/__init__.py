@@ -1,0 +1,1 @@
+"""Worlds behind one interface, each with a scripted expert. Importing this package starts no simulator."""

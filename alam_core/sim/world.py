@@ -1,0 +1,63 @@
+"""The interface every simulated world offers to collectors, evaluators and ROS nodes, and the list of worlds."""
+
+from typing import Protocol
+
+import numpy as np
+
+from alam_core.errors import UserError
+from alam_core.types import Observation
+
+
+class World(Protocol):
+    """A simulated task. One object is one simulator; ``reset`` starts an episode that its seed determines entirely."""
+
+    name: str
+    dt: float  # s between control steps
+    max_steps: int  # control steps before an episode counts as failed
+    action_dim: int
+    state_dim: int
+
+    def reset(self, seed: int) -> Observation:
+        """Draw scene, look and instruction from the seed and return the first observation."""
+        ...
+
+    def step(self, action: np.ndarray) -> Observation:
+        """Apply one action (A,) for ``dt`` seconds and return what is seen at its end."""
+        ...
+
+    def success(self) -> bool:
+        """Whether the instruction is fulfilled now."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Expert(Protocol):
+    """A scripted policy with privileged access to its world."""
+
+    def reset(self) -> None: ...
+
+    def act(self) -> np.ndarray:
+        """The action (A,) for the world's present state."""
+        ...
+
+
+WORLDS = ("piper_place",)
+
+
+def make_world(name: str, image_size: int = 96) -> World:
+    """Build a world by name. Raises UserError for an unknown name or a missing simulator or GL library."""
+    if name == "piper_place":
+        from alam_core.sim.piper.place import PiperPlace
+
+        return PiperPlace(image_size=image_size)
+    raise UserError(f"no world is called '{name}'; there are: {', '.join(WORLDS)}")
+
+
+def make_expert(world: World, seed: int = 0) -> Expert:
+    """The scripted expert of a world; ``seed`` drives its own variation (speed, grasp height), not the scene."""
+    if world.name == "piper_place":
+        from alam_core.sim.piper.expert import PlaceExpert
+
+        return PlaceExpert(world, seed)  # type: ignore[arg-type]
+    raise UserError(f"world '{world.name}' has no scripted expert")
