@@ -59,5 +59,5 @@ def make_expert(world: World, seed: int = 0) -> Expert:
     if world.name == "piper_place":
         from alam_core.sim.piper.expert import PlaceExpert
 
-        return PlaceExpert(world, seed)  # type: ignore[arg-type]
+        return PlaceExpert(world, seed)
     raise UserError(f"world '{world.name}' has no scripted expert")

@@ -1,0 +1,68 @@
+"""Result files: ``results/<name>.json``, one a measurement, written only by what measured it.
+
+Layout: ``{"name", "command", "commit", "date", "machine", "seeds", "values"}``; see docs/results.md for the figures.
+"""
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on: processor, cores, memory, Python, torch, GPU."""
+    import torch
+
+    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    memory_kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(memory_kib / 2**20, 1),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: str | Path = "results", command: str | None = None) -> Path:
+    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept.
+
+    seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's).
+    """
+    path = Path(folder) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = json.loads(path.read_text())["values"] if path.is_file() else {}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    content = {
+        "name": name,
+        "command": command or " ".join(["python", *(_relative(part) for part in sys.argv)]),
+        "commit": commit or None,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "seeds": seeds,
+        "values": {**before, **values},
+    }
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _relative(part: str) -> str:
+    """A path inside the project as seen from its root, so that no result names a folder of one machine."""
+    path = Path(part)
+    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else part
