@@ -1,0 +1,113 @@
+"""The shared loop: resume is exact, interruption saves, the schedule and the average are what they say."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from alam_core.errors import UserError
+from training.train_loop import STATE_FILE, LoopConfig, OptimConfig, TrainResult, learning_rate, step_rng, train
+
+
+class Noisy(nn.Module):
+    """A regression with dropout, so that a wrong random state shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.seen += 1
+        loss = (self.net(x) - y).square().mean()
+        return {"total": loss, "again": loss}
+
+
+def batch_at(step: int, rank: int, ranks: int) -> dict[str, Tensor]:
+    x = torch.from_numpy(step_rng(7, step, rank).normal(size=(8, 4))).float()
+    return {"x": x, "y": x.sum(1, keepdim=True)}
+
+
+def run(folder: Path, config: LoopConfig, **more: object) -> TrainResult:
+    losses = more.pop("losses", lambda model, batch: model(**batch))
+    return train(Noisy(), batch_at, losses, folder, config, **more)  # type: ignore[arg-type]
+
+
+def config(**fields: object) -> LoopConfig:
+    return LoopConfig(
+        **{"steps": 12, "log_every": 3, "save_every": 100, "optim": OptimConfig(lr=1e-2, warmup_steps=3), "cpu": True, **fields}
+    )  # type: ignore[arg-type]
+
+
+def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path) -> None:
+    unbroken = run(tmp_path / "a", config())
+    count = 0
+
+    def stopping(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        if count == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return model(**batch)
+
+    first = run(tmp_path / "b", config(), losses=stopping)
+    assert (first.stopped, first.step) == ("interrupted", 5)
+    second = run(tmp_path / "b", config())
+    assert (second.stopped, second.step) == ("", 12)
+    assert all(torch.equal(a, b) for a, b in zip(unbroken.model.state_dict().values(), second.model.state_dict().values(), strict=True))
+    assert (tmp_path / "a" / STATE_FILE).read_bytes() == (tmp_path / "b" / STATE_FILE).read_bytes()
+
+
+def test_training_reduces_the_loss_and_returns_the_average_in_eval_mode(tmp_path: Path) -> None:
+    figures: list[dict[str, float]] = []
+
+    def evaluate(model: nn.Module, step: int) -> dict[str, float]:
+        assert not model.training
+        figures.append({"loss": float(model(**batch_at(10_000, 0, 1))["total"]), "step": step})
+        return figures[-1]
+
+    result = run(tmp_path, config(steps=150, eval_every=50), evaluate=evaluate)
+    assert [entry["step"] for entry in figures] == [50, 100, 150]
+    assert figures[-1]["loss"] < 0.5 * figures[0]["loss"]
+    assert not result.model.training
+
+
+def test_time_limit_saves_and_can_be_resumed(tmp_path: Path) -> None:
+    first = run(tmp_path, config(max_minutes=1e-9))
+    assert (first.stopped, first.step) == ("time", 0)
+    assert run(tmp_path, config()).step == 12
+
+
+def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path, config(), identity={"data": "x"})
+    with pytest.raises(UserError, match="loop.optim.lr was 0.01 and is now 0.02"):
+        run(tmp_path, config(optim=OptimConfig(lr=2e-2, warmup_steps=3)), identity={"data": "x"})
+    with pytest.raises(UserError, match="run.data was x and is now y"):
+        run(tmp_path, config(), identity={"data": "y"})
+    assert run(tmp_path, config(resume=False), identity={"data": "y"}).step == 12
+
+
+def test_broken_state_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / STATE_FILE).write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="cannot be read"):
+        run(tmp_path, config())
+
+
+def test_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
+    def losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value * float("nan") for name, value in model(**batch).items()}
+
+    with pytest.raises(UserError, match="not finite at step 3"):
+        run(tmp_path, config(), losses=losses)
+
+
+def test_schedule_rises_falls_and_ends_at_its_floor() -> None:
+    optim = OptimConfig(lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
+    rates = [learning_rate(optim, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1)
+    assert all(a <= b for a, b in zip(rates[:10], rates[1:10], strict=False))
+    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
