@@ -1,0 +1,46 @@
+"""/diagnostics of a node: one status at a fixed rate on the steady clock, so that it goes on when ROS time stands still."""
+
+from collections.abc import Callable, Mapping
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+Report = tuple[bytes, str, Mapping[str, object]]  # level, one line that says the state or the reason, values
+
+
+class Diagnostics:
+    """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes it under the node's name.
+
+    In a multi-threaded executor it runs in a callback group of its own. A change of level or message is also logged, once.
+    """
+
+    def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0) -> None:
+        self._node = node
+        self._check = check
+        self._last: tuple[bytes, str] | None = None
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._timer = node.create_timer(
+            1.0 / rate, self.publish, callback_group=MutuallyExclusiveCallbackGroup(), clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def publish(self) -> None:
+        """Publish the present state now."""
+        self.send(*self._check())
+
+    def send(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
+        """Publish a given state; values are shown with three significant digits if they are floats."""
+        status = DiagnosticStatus(level=level, name=self._node.get_name(), message=message, hardware_id="alam")
+        status.values = [KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(array)
+        if self._last is None or self._last[0] != level:
+            if level != OK:
+                self._node.get_logger().warning(message)
+            elif self._last is not None:
+                self._node.get_logger().info(message)
+        self._last = (level, message)

@@ -1,0 +1,38 @@
+"""The main function of a node: Ctrl-C and SIGTERM end it quietly, a UserError is one line and exit code 2."""
+
+import sys
+from collections.abc import Callable
+
+import rclpy
+from alam_core.errors import UserError
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.node import Node
+
+
+def run_node(make_node: Callable[[], Node], threads: int = 1, args: list[str] | None = None) -> None:
+    """Initialise ROS, build the node, spin it until it is told to stop, clean up and exit.
+
+    A node may have a ``close()`` method, called before it is destroyed. With ``threads`` > 1 callback groups run side by side.
+    A UserError raised while building it or in one of its callbacks ends the process with its one line on stderr and code 2.
+    """
+    node: Node | None = None
+    code = 0
+    try:
+        rclpy.init(args=args)
+        node = make_node()
+        executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = 2
+    finally:
+        if node is not None:
+            close = getattr(node, "close", None)
+            if close is not None:
+                close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    sys.exit(code)
