@@ -34,7 +34,9 @@ class Diagnostics:
     def send(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
         """Publish a given state; values are shown with three significant digits if they are floats."""
         status = DiagnosticStatus(level=level, name=self._node.get_name(), message=message, hardware_id="alam")
-        status.values = [KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()]
+        status.values = [
+            KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()
+        ]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)

@@ -4,9 +4,10 @@ import sys
 from collections.abc import Callable
 
 import rclpy
-from alam_core.errors import UserError
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
+
+from alam_core.errors import UserError
 
 
 def run_node(make_node: Callable[[], Node], threads: int = 1, args: list[str] | None = None) -> None:

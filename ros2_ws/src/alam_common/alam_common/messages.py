@@ -1,10 +1,11 @@
 """Between ROS messages and numpy: images, stamps, joint states. No cv_bridge: one path that runs everywhere."""
 
 import numpy as np
-from alam_core.errors import UserError
-from alam_core.types import JOINT_NAMES
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
+
+from alam_core.errors import UserError
+from alam_core.types import JOINT_NAMES
 
 NANOSECONDS = 1_000_000_000
 _CHANNELS = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": [2, 1, 0], "mono8": [0, 0, 0]}
