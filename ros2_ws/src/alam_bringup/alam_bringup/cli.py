@@ -1,0 +1,5 @@
+"""The ``alam`` command."""
+
+
+def main() -> None:
+    print("alam")

