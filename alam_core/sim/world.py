@@ -58,6 +58,8 @@ def make_expert(world: World, seed: int = 0) -> Expert:
     """The scripted expert of a world; ``seed`` drives its own variation (speed, grasp height), not the scene."""
     if world.name == "piper_place":
         from alam_core.sim.piper.expert import PlaceExpert
+        from alam_core.sim.piper.place import PiperPlace
 
+        assert isinstance(world, PiperPlace)
         return PlaceExpert(world, seed)
     raise UserError(f"world '{world.name}' has no scripted expert")

@@ -1,0 +1,1 @@
+"""The AgileX Piper arm in MuJoCo: model, kinematics, tasks and their experts."""

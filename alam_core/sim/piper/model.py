@@ -1,0 +1,102 @@
+"""The arm as an MJCF model built from its published kinematics, with primitive geoms.
+
+Frames are the joint origins of the manufacturer's URDF (fixed-axis roll, pitch, yaw). Every revolute joint turns about its own z. The
+grasp point (TCP) lies 0.1358 m along link 6's z axis. The two fingers slide along link 6's y axis, each by half of the opening.
+"""
+
+from dataclasses import dataclass
+
+TCP_OFFSET = 0.1358  # m along link 6's z
+GRIPPER_STROKE = 0.10  # m, total opening of the arm's newer gripper
+HOME = (0.0, 1.2053, -0.8554, 0.0, 1.0081, 0.0, 0.09)  # rad and m: open gripper 0.14 m above the table, leaning out by 0.3 rad
+
+
+@dataclass(frozen=True)
+class Joint:
+    """One revolute joint: origin in its parent's frame, limits in rad, servo gains, mass in kg of the link it carries."""
+
+    xyz: tuple[float, float, float]
+    rpy: tuple[float, float, float]
+    limits: tuple[float, float]
+    kp: float
+    kv: float
+    mass: float
+
+
+HALF_PI = 1.5707963
+JOINTS = (
+    Joint((0, 0, 0.123), (0, 0, 0), (-2.618, 2.618), 400, 25, 0.71),
+    Joint((0, 0, 0), (HALF_PI, -0.1359, -3.1415927), (0.0, 3.14), 400, 25, 1.17),
+    Joint((0.28503, 0, 0), (0, 0, -1.7939), (-2.967, 0.0), 400, 25, 0.5),
+    Joint((-0.021984, -0.25075, 0), (HALF_PI, 0, 0), (-1.745, 1.745), 150, 10, 0.38),
+    Joint((0, 0, 0), (-HALF_PI, 0, 0), (-1.22, 1.22), 100, 6, 0.383),
+    Joint((0, -0.091, 0), (HALF_PI, 0, 0), (-2.0944, 2.0944), 60, 3, 0.1),
+)
+JOINT_LOW = tuple(joint.limits[0] for joint in JOINTS)
+JOINT_HIGH = tuple(joint.limits[1] for joint in JOINTS)
+
+WHITE = "0.92 0.92 0.94 1"
+DARK = "0.16 0.16 0.18 1"
+
+# What is drawn (and may touch things) on each link, in the link's own frame.
+LINK_GEOMS = (
+    f'<geom type="cylinder" fromto="0 0 -0.045 0 0 0.035" size="0.045" rgba="{WHITE}"/>',
+    f'<geom type="capsule" fromto="0 0 0 0.28503 0 0" size="0.036" rgba="{WHITE}"/>'
+    f'<geom type="cylinder" fromto="0 0 -0.05 0 0 0.05" size="0.042" rgba="{DARK}"/>',
+    f'<geom type="cylinder" fromto="0 0 -0.042 0 0 0.042" size="0.036" rgba="{DARK}"/>'
+    f'<geom type="capsule" fromto="-0.01 -0.05 0 -0.02 -0.21 0" size="0.030" rgba="{WHITE}"/>',
+    f'<geom type="cylinder" fromto="0 0 -0.04 0 0 0.03" size="0.030" rgba="{DARK}"/>',
+    f'<geom type="capsule" fromto="0 0 0 0 -0.055 0" size="0.027" rgba="{WHITE}"/>',
+    f'<geom type="cylinder" fromto="0 0 -0.02 0 0 0.02" size="0.028" rgba="{DARK}"/>'
+    f'<geom type="box" pos="0 0 0.045" size="0.022 0.065 0.025" rgba="{DARK}"/>',
+)
+BASE_GEOMS = (
+    f'<geom type="cylinder" fromto="0 0 0 0 0 0.075" size="0.055" rgba="{DARK}"/>'
+    f'<geom type="box" pos="0 0 0.008" size="0.085 0.085 0.008" rgba="{DARK}"/>'
+)
+
+
+def _finger(name: str, side: int) -> str:
+    """One finger: a slide along link 6's y by half of the opening; its inner face lies on the grasp plane when closed."""
+    return f"""
+    <body name="{name}" pos="0 0 {TCP_OFFSET}">
+      <joint name="{name}" type="slide" axis="0 {side} 0" range="0 {GRIPPER_STROKE / 2}" armature="0.05" damping="5"/>
+      <geom type="box" pos="0 {side * 0.012} -0.045" size="0.010 0.006 0.022" rgba="{DARK}" mass="0.01"/>
+      <geom name="{name}_pad" type="box" pos="0 {side * 0.0045} -0.006" size="0.009 0.0045 0.020" rgba="0.08 0.08 0.09 1" mass="0.015"
+            friction="2 0.05 0.001" condim="4" solref="0.004 1" priority="1"/>
+    </body>"""
+
+
+def arm_xml(wrist_camera: str) -> str:
+    """The arm's body tree, base at the origin; ``wrist_camera`` is put into link 6's frame."""
+    inner = f"""
+    {wrist_camera}
+    <site name="tcp" pos="0 0 {TCP_OFFSET}" size="0.003" rgba="0 0 0 0"/>
+    {_finger("finger_left", 1)}
+    {_finger("finger_right", -1)}"""
+    for index in reversed(range(len(JOINTS))):
+        joint = JOINTS[index]
+        geoms = LINK_GEOMS[index].replace("<geom ", '<geom class="arm" ')
+        inner = f"""
+    <body name="link{index + 1}" pos="{_numbers(joint.xyz)}" euler="{_numbers(joint.rpy)}" gravcomp="1">
+      <inertial pos="0 0 0" mass="{joint.mass}" diaginertia="0.002 0.002 0.002"/>
+      <joint name="joint{index + 1}" axis="0 0 1" range="{_numbers(joint.limits)}" armature="0.05" damping="1"/>
+      {geoms}{inner}
+    </body>"""
+    base = BASE_GEOMS.replace("<geom ", '<geom class="arm" ')
+    inertial = '<inertial pos="0 0 0" mass="1.02" diaginertia="0.005 0.005 0.005"/>'
+    return f'<body name="base_link">{inertial}{base}{inner}</body>'
+
+
+def actuators_xml() -> str:
+    """Position servos for the six joints and one for the gripper, whose set-point is half of the opening."""
+    lines = [
+        f'<position name="joint{i + 1}" joint="joint{i + 1}" kp="{joint.kp}" kv="{joint.kv}" forcerange="-60 60"/>'
+        for i, joint in enumerate(JOINTS)
+    ]
+    lines.append('<position name="gripper" joint="finger_left" kp="800" kv="40" forcerange="-12 12"/>')
+    return "\n".join(lines)
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
