@@ -119,7 +119,7 @@ def test_only_the_named_cube_counts(world: PiperPlace) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_expert_does_the_task(world: PiperPlace, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world, "render", lambda view, size=None: np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(world, "render", lambda view, size=None: np.zeros((64, 64, 3), np.uint8))
     world.reset(seed)
     expert = make_expert(world, seed)
     limits = np.abs(np.diff([expert.act()[:6], world.joint_state()[0][:6]], axis=0))

@@ -10,6 +10,7 @@ import weakref
 
 import numpy as np
 
+from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.sim.piper.model import GRIPPER_STROKE, HOME, JOINT_HIGH, JOINT_LOW, actuators_xml, arm_xml
 from alam_core.types import VIEWS, Observation
@@ -88,6 +89,8 @@ class PiperPlace:
     action_dim = 7
     state_dim = 7
 
+    camera_size = 192  # pixels, both ways: what the cameras deliver before anybody resizes it
+
     def __init__(self, image_size: int = 96) -> None:
         self.image_size = image_size
         self.model = mujoco.MjModel.from_xml_string(scene_xml())
@@ -164,12 +167,13 @@ class PiperPlace:
         return q, qd
 
     def observe(self) -> Observation:
-        images = {view: self.render(view) for view in VIEWS}
+        """What a policy gets: both cameras' pictures resized to ``image_size``, the arm's state, the instruction."""
+        images = {view: resize_images(self.render(view), self.image_size) for view in VIEWS}
         return Observation(images, self.joint_state()[0].astype(np.float32), self.instruction, self.data.time)
 
     def render(self, view: str, size: int | None = None) -> np.ndarray:
-        """What a camera sees: uint8 RGB (size, size, 3); ``image_size`` by default. Raises UserError where there is no GL."""
-        size = size or self.image_size
+        """What a camera delivers: uint8 RGB (size, size, 3), ``camera_size`` by default. Raises UserError where there is no GL."""
+        size = size or self.camera_size
         if self._renderer is None or self._renderer.height != size:
             self.close()
             try:

@@ -1,0 +1,50 @@
+"""The one way images change their size here: data sets, simulators, ROS nodes and policies all call ``resize_images``.
+
+H, W: image height and width, N: number of images.
+"""
+
+import functools
+
+import numpy as np
+
+
+def resize_images(images: np.ndarray, size: int) -> np.ndarray:
+    """Cut the centred square out of each image and average its area down (or up) to ``size`` x ``size`` pixels.
+
+    images: uint8 (N, H, W, 3) or one image (H, W, 3). Returns uint8 of shape (N, size, size, 3) or (size, size, 3).
+
+    Every output pixel is the mean of the source area that it covers, with source pixels on its border counted by the part
+    inside. The sums are whole numbers and rounded half up, so the result is the same bit for bit whatever the batch, the
+    machine or the number of threads. Raises ValueError for another dtype or shape.
+    """
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
+        raise ValueError(f"images must be uint8 (N, H, W, 3) or (H, W, 3), not {images.dtype} {images.shape}")
+    if images.ndim == 3:
+        return resize_images(images[None], size)[0]
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = images[:, top : top + side, left : left + side]  # (N, side, side, 3)
+    if side == size:
+        return square
+    if side % size == 0:  # whole blocks: the same sums, without the matrix products
+        block = side // size
+        total = sum(square[:, i::block, j::block].astype(np.uint32) for i in range(block) for j in range(block))
+        return ((2 * total + block * block) // (2 * block * block)).astype(np.uint8)
+    weights = _overlaps(side, size)  # (size, side)
+    out = np.empty((len(images), size, size, 3), np.uint8)
+    for i, image in enumerate(square):
+        rows = weights @ image.astype(np.float64).reshape(side, side * 3)  # (size, side * 3)
+        columns = weights @ rows.reshape(size, side, 3).transpose(1, 0, 2).reshape(side, size * 3)  # (size, size * 3), axes swapped
+        total = columns.reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
+        out[i] = (2 * total + side * side) // (2 * side * side)
+    return out
+
+
+@functools.lru_cache(maxsize=16)
+def _overlaps(side: int, size: int) -> np.ndarray:
+    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole numbers, each row's sum is ``side``."""
+    cell = np.arange(size)[:, None] * side
+    pixel = np.arange(side)[None] * size
+    shared = np.minimum(cell + side, pixel + size) - np.maximum(cell, pixel)
+    return np.maximum(shared, 0).astype(np.float64)
