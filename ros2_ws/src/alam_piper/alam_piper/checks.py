@@ -1,0 +1,79 @@
+"""What must hold while the arm is powered: a table of checks, each with a name and the reason it gives when broken.
+
+A broken check latches FAULT in the controller. A further guarantee is one more row here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from alam_piper.hardware import CTRL_MODE_CAN, Feedback
+
+ARM_STATUS = {
+    1: "emergency stop",
+    2: "no solution",
+    3: "singularity",
+    4: "target over limit",
+    5: "joint communication lost",
+    6: "brake not released",
+    7: "collision",
+    8: "overspeed while teaching",
+    9: "joint error",
+    10: "other error",
+    11: "teaching: recording",
+    12: "teaching: executing",
+    13: "teaching: paused",
+    14: "controller too hot",
+    15: "brake resistor too hot",
+}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """feedback: the newest, None if there never was any. age: s since new feedback was first seen. max_age: s allowed."""
+
+    feedback: Feedback | None
+    age: float
+    max_age: float
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    broken: Callable[[Situation], str | None]
+
+
+def _feedback(s: Situation) -> str | None:
+    if s.feedback is None:
+        return "no feedback from the arm yet"
+    return f"no new feedback for {s.age:.3f} s, at most {s.max_age} s allowed" if s.age > s.max_age else None
+
+
+def _arm_status(s: Situation) -> str | None:
+    code = s.feedback.arm_status if s.feedback else 0
+    return None if code == 0 else f"arm status {code}: {ARM_STATUS.get(code, 'unknown')}"
+
+
+def _drivers(s: Situation) -> str | None:
+    return ", ".join(s.feedback.driver_faults) or None if s.feedback else None
+
+
+def _power(s: Situation) -> str | None:
+    off = [f"joint{i + 1}" for i, on in enumerate(s.feedback.drivers_enabled) if not on] if s.feedback else []
+    return f"motor power off: {', '.join(off)}" if off else None
+
+
+def _control_mode(s: Situation) -> str | None:
+    mode = s.feedback.ctrl_mode if s.feedback else CTRL_MODE_CAN
+    return None if mode == CTRL_MODE_CAN else f"control mode {mode} is not CAN control"
+
+
+HEALTH = (Check("feedback", _feedback), Check("arm_status", _arm_status), Check("drivers", _drivers))  # needed to be enabled
+POWERED = (Check("power", _power), Check("control_mode", _control_mode))  # reached by being enabled
+
+
+def first_broken(checks: tuple[Check, ...], situation: Situation) -> str | None:
+    """``name: reason`` of the first check that is broken, None if all hold."""
+    for check in checks:
+        if reason := check.broken(situation):
+            return f"{check.name}: {reason}"
+    return None

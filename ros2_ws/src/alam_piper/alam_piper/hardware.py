@@ -1,0 +1,168 @@
+"""The arm as the controller sees it: a snapshot to read and a set-point to write, over the vendor's SDK.
+
+The SDK counts in integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK is not thread-safe:
+all methods of a backend must be called from one thread.
+"""
+
+import contextlib
+import logging
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from piper_sdk import C_PiperInterface_V2, LogLevel
+
+from alam_core.errors import UserError
+from alam_piper.bus import BusConfig, open_bus, options_for_libraries
+
+UNITS_PER_RAD = 180_000.0 / math.pi  # 0.001 degree
+UNITS_PER_M = 1_000_000.0  # 0.001 mm
+CTRL_MODE_CAN = 1
+MOVE_J = 1
+MAX_GRIPPER_EFFORT = 5000  # 0.001 N*m
+DRIVER_FAULTS = (
+    "voltage_too_low",
+    "motor_overheating",
+    "driver_overcurrent",
+    "driver_overheating",
+    "collision_status",
+    "driver_error_status",
+    "stall_status",
+)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What the arm last said about itself, copied at once.
+
+    stamp: s, wall-clock time of its newest joint frame; only good for telling new from old.
+    positions: (7,) rad and m. velocities: (6,) rad/s, joints only.
+    ctrl_mode, arm_status, teach_status: codes of frame 0x2A1.
+    drivers_enabled: six flags. driver_faults: texts like ``joint3 collision_status``.
+    """
+
+    stamp: float
+    positions: np.ndarray
+    velocities: np.ndarray
+    ctrl_mode: int
+    arm_status: int
+    teach_status: int
+    drivers_enabled: tuple[bool, ...]
+    driver_faults: tuple[str, ...]
+
+
+class Backend(Protocol):
+    """An arm that can be driven."""
+
+    def connect(self) -> None:
+        """Open the connection. Raises UserError if that is impossible."""
+        ...
+
+    def read(self) -> Feedback | None:
+        """The newest feedback, or None until every part of it was received once. Never blocks."""
+        ...
+
+    def enable(self) -> None:
+        """Ask once for motor power and CAN control. Moves nothing; repeat until the feedback shows it."""
+        ...
+
+    def write(self, set_point: np.ndarray) -> None:
+        """Send one set-point (7,), rad and m."""
+        ...
+
+    def firmware(self) -> str:
+        """The firmware's version, empty while unknown."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection. The arm keeps holding its last set-point."""
+        ...
+
+
+def to_units(set_point: np.ndarray) -> list[int]:
+    """A set-point (7,) in rad and m as the SDK's integers, rounded to the nearest."""
+    return [round(float(q) * UNITS_PER_RAD) for q in set_point[:6]] + [round(float(set_point[6]) * UNITS_PER_M)]
+
+
+class SdkBackend:
+    """A Piper behind ``piper_sdk``, on any CAN bus that python-can knows."""
+
+    def __init__(self, bus: BusConfig, speed_percent: int = 100, gripper_effort: float = 1.0):
+        """speed_percent: 1 to 100, the firmware's own speed limit. gripper_effort: N*m, 0 to 5."""
+        self._config = bus
+        self._speed = min(max(int(speed_percent), 1), 100)
+        self._effort = min(max(round(gripper_effort * 1000.0), 0), MAX_GRIPPER_EFFORT)
+        self._arm: Any = None
+        self._gripper_sent: int | None = None
+        self._since_gripper = 0
+
+    def connect(self) -> None:
+        open_bus(self._config).shutdown()  # the SDK hides why a bus cannot be opened
+        arm = C_PiperInterface_V2(self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR)
+        try:
+            with options_for_libraries(self._config):
+                arm.CreateCanBus(self._config.channel, bustype=self._config.bustype, judge_flag=False)
+                if arm.GetCanBus().recv_bus is None:
+                    raise ConnectionError("no socket")
+                arm.ConnectPort()
+        except ConnectionError as error:
+            raise UserError(f"cannot open CAN bus {self._config}: {error}") from error
+        self._arm = arm
+
+    def read(self) -> Feedback | None:
+        joints, gripper = self._arm.GetArmJointMsgs(), self._arm.GetArmGripperMsgs()
+        status, fast, slow = self._arm.GetArmStatus(), self._arm.GetArmHighSpdInfoMsgs(), self._arm.GetArmLowSpdInfoMsgs()
+        if not all(part.time_stamp for part in (joints, gripper, status, fast, slow)):  # 0: never received
+            return None
+        stamp = joints.time_stamp
+        state = joints.joint_state
+        units = (state.joint_1, state.joint_2, state.joint_3, state.joint_4, state.joint_5, state.joint_6)
+        positions = np.empty(7)
+        positions[:6] = units
+        positions[:6] /= UNITS_PER_RAD
+        positions[6] = gripper.gripper_state.grippers_angle / UNITS_PER_M
+        motors = (fast.motor_1, fast.motor_2, fast.motor_3, fast.motor_4, fast.motor_5, fast.motor_6)
+        drivers = [d.foc_status for d in (slow.motor_1, slow.motor_2, slow.motor_3, slow.motor_4, slow.motor_5, slow.motor_6)]
+        return Feedback(
+            stamp=stamp,
+            positions=positions,
+            velocities=np.array([m.motor_speed for m in motors]) / 1000.0,
+            ctrl_mode=int(status.arm_status.ctrl_mode),
+            arm_status=int(status.arm_status.arm_status),
+            teach_status=int(status.arm_status.teach_status),
+            drivers_enabled=tuple(bool(d.driver_enable_status) for d in drivers),
+            driver_faults=tuple(
+                f"joint{i + 1} {fault}" for i, driver in enumerate(drivers) for fault in DRIVER_FAULTS if getattr(driver, fault)
+            ),
+        )
+
+    def enable(self) -> None:
+        self._arm.EnableArm(7)
+        self._arm.MotionCtrl_2(CTRL_MODE_CAN, MOVE_J, self._speed, 0x00)
+        gripper = self._arm.GetArmGripperMsgs().gripper_state.grippers_angle
+        self._arm.GripperCtrl(max(int(gripper), 0), self._effort, 0x01, 0)
+        self._gripper_sent = None
+
+    def write(self, set_point: np.ndarray) -> None:
+        *joints, gripper = to_units(set_point)
+        # The gripper's frame goes first, so that the joints' last frame ends a set-point; unchanged, ten times a second.
+        self._since_gripper += 1
+        if gripper != self._gripper_sent or self._since_gripper >= 20:
+            self._arm.GripperCtrl(gripper, self._effort, 0x01, 0)
+            self._gripper_sent, self._since_gripper = gripper, 0
+        self._arm.JointCtrl(*joints)
+
+    def firmware(self) -> str:
+        version = self._arm.GetPiperFirmwareVersion()
+        return version if isinstance(version, str) else ""
+
+    def close(self) -> None:
+        if self._arm is None:
+            return
+        logging.getLogger("can").setLevel(logging.CRITICAL)  # the SDK's reading thread may meet the closed socket
+        with contextlib.suppress(Exception):
+            self._arm.DisconnectPort()
+        time.sleep(0.01)
+        self._arm = None
