@@ -15,13 +15,13 @@ Report = tuple[bytes, str, Mapping[str, object]]  # level, one line that says th
 class Diagnostics:
     """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes it under the node's name.
 
-    In a multi-threaded executor it runs in a callback group of its own. A change of level or message is also logged, once.
+    It runs in a callback group of its own. A change of level is also logged, once.
     """
 
     def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0) -> None:
         self._node = node
         self._check = check
-        self._last: tuple[bytes, str] | None = None
+        self._level: bytes | None = None
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(
             1.0 / rate, self.publish, callback_group=MutuallyExclusiveCallbackGroup(), clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -32,7 +32,7 @@ class Diagnostics:
         self.send(*self._check())
 
     def send(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
-        """Publish a given state; values are shown with three significant digits if they are floats."""
+        """Publish a given state at once; float values are shown with four significant digits."""
         status = DiagnosticStatus(level=level, name=self._node.get_name(), message=message, hardware_id="alam")
         status.values = [
             KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()
@@ -40,9 +40,9 @@ class Diagnostics:
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(array)
-        if self._last is None or self._last[0] != level:
+        if level != self._level:
             if level != OK:
                 self._node.get_logger().warning(message)
-            elif self._last is not None:
+            elif self._level is not None:
                 self._node.get_logger().info(message)
-        self._last = (level, message)
+        self._level = level

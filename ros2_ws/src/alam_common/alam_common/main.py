@@ -4,26 +4,29 @@ import sys
 from collections.abc import Callable
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
 from alam_core.errors import UserError
 
 
-def run_node(make_node: Callable[[], Node], threads: int = 1, args: list[str] | None = None) -> None:
+def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], None] | None = None, args: list[str] | None = None) -> None:
     """Initialise ROS, build the node, spin it until it is told to stop, clean up and exit.
 
-    A node may have a ``close()`` method, called before it is destroyed. With ``threads`` > 1 callback groups run side by side.
-    A UserError raised while building it or in one of its callbacks ends the process with its one line on stderr and code 2.
+    A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)`` replaces ``executor.spin()``.
+    A UserError raised while building the node or in one of its callbacks ends the process with its one line on stderr and code 2.
     """
     node: Node | None = None
     code = 0
     try:
         rclpy.init(args=args)
         node = make_node()
-        executor = MultiThreadedExecutor(threads) if threads > 1 else SingleThreadedExecutor()
+        executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        if spin is None:
+            executor.spin()
+        else:
+            spin(node, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except UserError as error:

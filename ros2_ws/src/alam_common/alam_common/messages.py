@@ -12,15 +12,20 @@ _CHANNELS = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": 
 _WIDTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 
+def check_encoding(message: Image, topic: str) -> None:
+    """Raises UserError naming ``topic`` if its images are of an encoding that is not taken here."""
+    if message.encoding not in _CHANNELS:
+        raise UserError(
+            f"{topic} carries '{message.encoding}' images; give a topic with one of {', '.join(_CHANNELS)} (a depth topic by mistake?)"
+        )
+
+
 def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
     """A colour or grey image message as uint8 RGB (H, W, 3), rows with padding included.
 
     Raises UserError naming ``topic`` for another encoding or a size that does not fit the data.
     """
-    if message.encoding not in _CHANNELS:
-        raise UserError(
-            f"{topic} carries '{message.encoding}' images; give a topic with one of {', '.join(_CHANNELS)} (a depth topic by mistake?)"
-        )
+    check_encoding(message, topic)
     width = _WIDTH[message.encoding]
     row = message.width * width
     data = np.frombuffer(message.data, dtype=np.uint8)

@@ -1,0 +1,1 @@
+"""Nodes that look: camera_sync and latent_encoder."""

@@ -1,0 +1,91 @@
+"""Node ``latent_encoder``: observations in, the latent transition of each view between consecutive observations out."""
+
+import time
+
+import numpy as np
+import torch
+from alam_common.diagnostics import ERROR, OK, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import NANOSECONDS, image_to_numpy, stamp_to_ns
+from alam_common.meters import RateMeter, Recent
+from alam_msgs.msg import LatentTransition, Observation, Processed
+from rclpy.node import Node
+
+from alam_core.errors import UserError
+from alam_core.latent_action import TransitionModel, encode_images
+
+SILENCE = 1.0  # s of the steady clock without an observation after which the node says so
+
+
+class LatentEncoder(Node):
+    """See the package's README for topics and parameters."""
+
+    def __init__(self) -> None:
+        super().__init__("latent_encoder")
+        checkpoint = self.declare_parameter("checkpoint", "").value
+        self.stride = self.declare_parameter("stride", 1).value
+        self.max_gap = round(self.declare_parameter("max_gap", 0.5).value * NANOSECONDS)
+        threads = self.declare_parameter("threads", 1).value
+        if not checkpoint:
+            raise UserError("latent_encoder: no checkpoint given; set the parameter 'checkpoint' to the folder of a transition model")
+        if self.stride < 1 or threads < 1:
+            raise UserError("latent_encoder: stride and threads must be at least 1")
+        torch.set_num_threads(threads)
+        self.model = TransitionModel.from_pretrained(checkpoint)
+        self._tokens, self._dim = self.model.config.latent_tokens, self.model.config.latent_dim
+
+        self._from: Observation | None = None  # the earlier frame of the next transition
+        self._skipped = 0  # observations since then
+        self._meter, self._rate, self._work = RateMeter(), RateMeter(), Recent()
+        self._publisher = self.create_publisher(LatentTransition, "/alam/latents", 10)
+        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
+        self.create_subscription(Observation, "/alam/observation", self._on_observation, 1)
+        self._diagnostics = Diagnostics(self, self._check)
+
+    def _on_observation(self, message: Observation) -> None:
+        self._meter.tick()
+        gap = 0 if self._from is None else stamp_to_ns(message.header.stamp) - stamp_to_ns(self._from.header.stamp)
+        if self._from is None or not 0 < gap <= self.max_gap * self.stride or list(message.views) != list(self._from.views):
+            self._from, self._skipped = message, 0
+        else:
+            self._skipped += 1
+            if self._skipped >= self.stride:
+                self._encode(self._from, message)
+                self._from, self._skipped = message, 0
+        done = Processed(node=self.get_name())
+        done.header.stamp = message.header.stamp
+        self._processed.publish(done)
+
+    def _encode(self, earlier: Observation, later: Observation) -> None:
+        start = time.monotonic()
+        source = np.stack([image_to_numpy(image, "/alam/observation") for image in earlier.images])  # (views, H, W, 3)
+        target = np.stack([image_to_numpy(image, "/alam/observation") for image in later.images])
+        z = encode_images(self.model, source, target)  # (views, tokens * dim)
+        for i, view in enumerate(later.views):
+            transition = LatentTransition(view=view, tokens=self._tokens, dim=self._dim)
+            transition.header.stamp = transition.to_stamp = later.images[i].header.stamp
+            transition.header.frame_id = later.images[i].header.frame_id
+            transition.from_stamp = earlier.images[i].header.stamp
+            transition.data.frombytes(np.ascontiguousarray(z[i], dtype=np.float32).tobytes())
+            self._publisher.publish(transition)
+        self._rate.tick()
+        self._work.add((time.monotonic() - start) * 1e3)
+
+    def _check(self) -> Report:
+        values: dict[str, object] = {
+            "observation rate [Hz]": self._meter.rate(),
+            "latent rate per view [Hz]": self._rate.rate(),
+            "encoding, median [ms]": self._work.percentile(50),
+            "encoding, p99 [ms]": self._work.percentile(99),
+        }
+        if self._meter.silence() > SILENCE:
+            return ERROR, f"no observation for {self._meter.silence():.1f} s", values
+        return OK, f"encoding at {self._rate.rate():.1f} Hz", values
+
+
+def main() -> None:
+    run_node(LatentEncoder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,23 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="alam_perception",
+    version="0.1.0",
+    packages=find_packages(),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/alam_perception"]),
+        ("share/alam_perception", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="ALAM maintainers",
+    maintainer_email="maintainers@alam.invalid",
+    description="Synchronised observations and observed latent transitions",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "camera_sync = alam_perception.camera_sync:main",
+            "latent_encoder = alam_perception.latent_encoder:main",
+        ]
+    },
+)

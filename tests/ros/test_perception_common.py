@@ -1,0 +1,162 @@
+"""Conversions between messages and numpy, meters, and the putting together of looks; no node is started."""
+
+import time
+
+import numpy as np
+import pytest
+from alam_common.messages import (
+    image_to_numpy,
+    joint_positions,
+    ns_to_stamp,
+    numpy_to_image,
+    seconds_to_stamp,
+    stamp_to_ns,
+    stamp_to_seconds,
+)
+from alam_common.meters import RateMeter, Recent
+from alam_perception.sync import Look, Synchroniser
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import Image, JointState
+
+from alam_core.errors import UserError
+from alam_core.types import JOINT_NAMES
+
+MS = 1_000_000
+
+
+def as_message(pixels: np.ndarray, encoding: str, padding: int) -> Image:
+    """Pixels (H, W, channels) as a message whose rows have ``padding`` bytes of rubbish at their end."""
+    height, width, channels = pixels.shape
+    rows = np.full((height, width * channels + padding), 255, np.uint8)
+    rows[:, : width * channels] = pixels.reshape(height, -1)
+    message = Image(height=height, width=width, encoding=encoding, step=width * channels + padding)
+    message.data.frombytes(rows.tobytes())
+    return message
+
+
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
+def test_every_encoding_gives_the_same_picture(encoding: str, padding: int) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (4, 7, 3), dtype=np.uint8)
+    alpha = np.full((4, 7, 1), 9, np.uint8)
+    if encoding == "mono8":
+        rgb = np.repeat(rgb[:, :, :1], 3, axis=2)
+    pixels = {
+        "rgb8": rgb,
+        "bgr8": rgb[:, :, ::-1],
+        "rgba8": np.concatenate([rgb, alpha], axis=2),
+        "bgra8": np.concatenate([rgb[:, :, ::-1], alpha], axis=2),
+        "mono8": rgb[:, :, :1],
+    }[encoding]
+    np.testing.assert_array_equal(image_to_numpy(as_message(pixels, encoding, padding)), rgb)
+
+
+def test_image_round_trip() -> None:
+    rgb = np.random.default_rng(1).integers(0, 255, (5, 6, 3), dtype=np.uint8)
+    message = numpy_to_image(rgb, Time(sec=3, nanosec=7), "wrist_color_optical_frame")
+    assert message.header.stamp == Time(sec=3, nanosec=7)
+    np.testing.assert_array_equal(image_to_numpy(message), rgb)
+
+
+def test_bad_images_are_refused_by_the_name_of_their_topic() -> None:
+    good = numpy_to_image(np.zeros((4, 4, 3), np.uint8), Time())
+    depth = Image(height=4, width=4, encoding="16UC1", step=8, data=[0] * 32)
+    cut = Image(height=good.height, width=good.width, encoding="rgb8", step=good.step, data=good.data[:-1])
+    narrow = Image(height=4, width=5, encoding="rgb8", step=12, data=[0] * 48)
+    for bad in (depth, cut, narrow, Image(encoding="rgb8")):
+        with pytest.raises(UserError, match="/wrist/image") as error:
+            image_to_numpy(bad, "/wrist/image")
+        assert "\n" not in str(error.value)
+
+
+def test_stamps_are_exact() -> None:
+    for ns in (0, 1, 999_999_999, 1_000_000_000, 1_100_000_000, 2_147_483_647_999_999_999):
+        assert stamp_to_ns(ns_to_stamp(ns)) == ns
+    assert seconds_to_stamp(1.1) == Time(sec=1, nanosec=100_000_000)
+    assert stamp_to_seconds(Time(sec=2, nanosec=500_000_000)) == 2.5
+
+
+def test_joint_positions_go_by_name() -> None:
+    order = np.random.default_rng(2).permutation(7)
+    message = JointState(name=[*(JOINT_NAMES[i] for i in order), "other"], position=[*(float(i) for i in order), 9.0])
+    np.testing.assert_array_equal(joint_positions(message), np.arange(7, dtype=np.float32))
+    for bad in (
+        JointState(name=list(JOINT_NAMES[:6]), position=[0.0] * 6),
+        JointState(name=list(JOINT_NAMES), position=[0.0] * 6),
+        JointState(name=[*JOINT_NAMES, "joint1"], position=[0.0] * 8),
+        JointState(name=list(JOINT_NAMES), position=[float("nan")] * 7),
+    ):
+        with pytest.raises(ValueError):
+            joint_positions(bad)
+
+
+def test_meters() -> None:
+    meter = RateMeter(window=10.0)
+    assert meter.rate() == 0
+    for _ in range(5):
+        meter.tick()
+    assert meter.count == 5
+    assert meter.rate() > 0
+    before = meter.silence()
+    time.sleep(0.01)
+    assert meter.silence() > before
+    recent = Recent(size=3)
+    assert recent.percentile(50) == 0
+    for value in (100, 1, 2, 3):
+        recent.add(value)
+    assert recent.last() == 3
+    assert recent.percentile(50) == 2
+
+
+def synchroniser() -> Synchroniser:
+    return Synchroniser(["a", "b"], max_skew=50 * MS, max_age=500 * MS)
+
+
+def test_a_look_has_the_newest_images_and_the_joint_state_nearest_to_them() -> None:
+    sync = synchroniser()
+    for stamp in range(900, 1200, 5):
+        sync.add_joints(stamp * MS, stamp)
+    sync.add_image("a", 900 * MS, "old")
+    sync.add_image("a", 1000 * MS, "a")
+    sync.add_image("b", 1020 * MS, "b")
+    look = sync.look(1200 * MS)
+    assert isinstance(look, Look)
+    assert (look.images, look.stamp, look.joints) == ({"a": "a", "b": "b"}, 1000 * MS, 1020)
+    assert (look.skew, look.skewed) == (20 * MS, False)
+    assert sync.look(1210 * MS) is None  # nothing new
+
+
+def test_a_skewed_look_is_flagged_and_a_stale_one_withheld() -> None:
+    sync = synchroniser()
+    assert "no image of a yet, no image of b yet, no joint state yet" in sync.look(0)  # type: ignore[operator]
+    sync.add_joints(1000 * MS, "j")
+    sync.add_image("a", 940 * MS, "a")
+    sync.add_image("b", 1000 * MS, "b")
+    look = sync.look(1000 * MS)
+    assert isinstance(look, Look) and look.skewed and look.skew == 60 * MS
+    sync.add_image("b", 1440 * MS, "b")
+    reason = sync.look(1441 * MS)
+    assert isinstance(reason, str) and "image of a is 0.5 s old" in reason and "of b" not in reason and "joint" not in reason
+
+
+def test_a_set_of_frames_is_complete_once_and_only_with_one_stamp() -> None:
+    sync = synchroniser()
+    sync.add_joints(0, "j")
+    sync.add_image("a", 100 * MS, "a")
+    assert not sync.complete()
+    sync.add_image("b", 200 * MS, "b")
+    assert not sync.complete()
+    sync.add_image("a", 200 * MS, "a")
+    assert sync.complete()
+    assert isinstance(sync.look(200 * MS), Look)
+    assert not sync.complete()
+
+
+def test_joint_states_of_a_clock_that_was_set_back_are_taken() -> None:
+    sync = synchroniser()
+    sync.add_joints(9000 * MS, "old")
+    sync.add_joints(100 * MS, "new")
+    sync.add_image("a", 100 * MS, "a")
+    sync.add_image("b", 100 * MS, "b")
+    look = sync.look(100 * MS)
+    assert isinstance(look, Look) and look.joints == "new"

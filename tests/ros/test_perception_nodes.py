@@ -1,0 +1,183 @@
+"""camera_sync and latent_encoder as real processes over DDS, fed with synthetic images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from alam_common.messages import image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_msgs.msg import LatentTransition, Observation, Processed
+from diagnostic_msgs.msg import DiagnosticArray
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image, JointState
+
+from alam_core.data.images import resize_images
+from alam_core.types import JOINT_NAMES, VIEWS
+
+MS = 1_000_000
+SIZE = 32
+
+
+class Robot:
+    """Cameras and arm of a robot that stands still in time until it is told to go on."""
+
+    def __init__(self, ros) -> None:
+        self.ros = ros
+        self.now = 1000 * MS
+        self.images = {view: ros.node.create_publisher(Image, f"/{view}/color/image_raw", 2) for view in VIEWS}
+        self.joints = ros.node.create_publisher(JointState, "/joint_states", 10)
+        self.clock = ros.node.create_publisher(Clock, "/clock", 1)
+        self.observations = ros.collect(Observation, "/alam/observation")
+        self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+
+    def wait_until_connected(self) -> None:
+        publishers = [*self.images.values(), self.joints, self.clock]
+        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), what="camera_sync's subscriptions")
+        self.ros.wait_for(lambda: self.diagnostics, what="camera_sync's diagnostics")
+
+    def tick(self, views: tuple[str, ...] = VIEWS, delay: int = 0) -> dict[str, np.ndarray]:
+        """100 ms go by; the given views are sent, the last of them with a stamp ``delay`` ns late. Returns the pictures."""
+        self.now += 100 * MS
+        self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
+        joints = JointState(name=list(JOINT_NAMES), position=[0.1 * i for i in range(7)])
+        joints.header.stamp = ns_to_stamp(self.now)
+        self.joints.publish(joints)
+        for _ in range(3):
+            self.ros.executor.spin_once(timeout_sec=0.01)  # time and joints first
+        pictures = {}
+        for view in views:
+            late = delay if view == views[-1] else 0
+            pictures[view] = np.random.default_rng(self.now + len(view)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            self.images[view].publish(numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view))
+        return pictures
+
+    def tick_until_served(self, delay: int = 0) -> dict[str, np.ndarray]:
+        count = len(self.observations)
+        for _ in range(20):
+            pictures = self.tick(delay=delay)
+            for _ in range(20):
+                self.ros.executor.spin_once(timeout_sec=0.02)
+                if len(self.observations) > count and stamp_to_ns(self.observations[-1].header.stamp) == self.now - delay:
+                    return pictures
+        pytest.fail("no observation was served")
+
+    def says(self, text: str) -> bool:
+        """Whether the newest diagnosis says so."""
+        newest = [status for array in self.diagnostics for status in array.status if status.name == "camera_sync"]
+        return bool(newest) and text in newest[-1].message
+
+
+@pytest.fixture
+def robot(ros) -> Robot:
+    return Robot(ros)
+
+
+def test_camera_sync_serves_complete_frames_on_a_simulators_clock(start_node: Callable, ros, robot: Robot) -> None:
+    start_node("alam_perception", "camera_sync", {"use_sim_time": True, "image_size": SIZE})
+    robot.wait_until_connected()
+    assert robot.says("no image of third_person yet") or robot.says("no observation")
+    for _ in range(5):
+        pictures = robot.tick_until_served()
+        served = robot.observations[-1]
+        assert list(served.views) == list(VIEWS) and not served.skewed and served.skew == 0
+        assert stamp_to_ns(served.header.stamp) == robot.now
+        for view, image in zip(VIEWS, served.images, strict=True):
+            np.testing.assert_array_equal(image_to_numpy(image), resize_images(pictures[view], SIZE))
+        np.testing.assert_allclose(served.joint_state.position, [0.1 * i for i in range(7)])
+    stamps = [stamp_to_ns(observation.header.stamp) for observation in robot.observations]
+    assert len(set(stamps)) == len(stamps)  # no set is served twice
+
+    count = len(robot.observations)
+    for _ in range(10):  # one camera dies: no observation, and the reason is told
+        robot.tick(views=("third_person",))
+    ros.wait_for(lambda: robot.says("image of wrist is") or robot.says("wrist: no image on /wrist/color/image_raw"), what="the reason")
+    assert len(robot.observations) == count
+
+
+def test_camera_sync_flags_skew_and_withholds_what_is_stale(start_node: Callable, ros, robot: Robot) -> None:
+    parameters = {"use_sim_time": True, "image_size": SIZE, "trigger": "timer", "max_skew": 0.03, "max_age": 0.35}
+    start_node("alam_perception", "camera_sync", parameters)
+    robot.wait_until_connected()
+    robot.tick_until_served(delay=40 * MS)
+    flagged = robot.observations[-1]
+    assert flagged.skewed and flagged.skew == pytest.approx(0.04)
+    assert flagged.image_ages[1] - flagged.image_ages[0] == pytest.approx(0.04)
+    ros.wait_for(lambda: robot.says("observation is skewed by 0.040 s"), what="the diagnosis of skew")
+    robot.tick_until_served(delay=20 * MS)
+    assert not robot.observations[-1].skewed
+    dead_since = robot.now
+    for _ in range(10):
+        robot.tick(views=("third_person",))
+    ros.wait_for(lambda: robot.says("wrist"), what="the reason")
+    newest = max(stamp_to_ns(observation.images[0].header.stamp) for observation in robot.observations)
+    assert newest <= dead_since + 350 * MS
+
+
+def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Callable, ros, robot: Robot) -> None:
+    process = start_node("alam_perception", "camera_sync")
+    ros.wait_for(robot.images["wrist"].get_subscription_count, what="camera_sync")
+    depth = Image(height=4, width=4, encoding="16UC1", step=8, data=[0] * 32)
+
+    def ended() -> bool:
+        robot.images["wrist"].publish(depth)
+        return process.poll() is not None
+
+    ros.wait_for(ended, what="camera_sync's end")
+    assert process.poll() == 2
+    assert "error: /wrist/color/image_raw carries '16UC1' images" in process.last_line()
+    assert not any("Traceback" in line for line in process.lines)
+
+
+def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
+    process = start_node("alam_perception", "camera_sync", {"image_topics": ["/one"]})
+    assert process.wait(30) == 2
+    assert "2 views but 1 image_topics" in process.last_line()
+
+
+def observation(stamp: int, seed: int) -> Observation:
+    """Two random pictures of one moment."""
+    message = Observation(views=list(VIEWS))
+    message.header.stamp = ns_to_stamp(stamp)
+    pictures = np.random.default_rng(seed).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    message.images = [numpy_to_image(picture, message.header.stamp) for picture in pictures]
+    return message
+
+
+def test_latent_encoder_publishes_the_transitions_of_the_model(start_node: Callable, ros, tmp_path: Path) -> None:
+    import torch
+
+    from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
+
+    torch.manual_seed(0)
+    config = TransitionConfig(image_size=SIZE, width=16, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=3, latent_dim=4)
+    model = TransitionModel(config).eval()
+    model.save_pretrained(tmp_path / "transition")
+    start_node("alam_perception", "latent_encoder", {"checkpoint": str(tmp_path / "transition"), "max_gap": 0.25})
+    publisher = ros.node.create_publisher(Observation, "/alam/observation", 1)
+    latents: list[LatentTransition] = ros.collect(LatentTransition, "/alam/latents")
+    processed: list[Processed] = ros.collect(Processed, "/alam/processed")
+    ros.wait_for(lambda: publisher.get_subscription_count() and ros.node.count_publishers("/alam/processed"), what="latent_encoder")
+
+    sent = [observation(moment * 100 * MS, moment) for moment in (10, 11, 12, 20, 21)]  # the gap of 800 ms is not bridged
+    for message in sent:
+        publisher.publish(message)
+        ros.wait_for(lambda message=message: processed and processed[-1].header.stamp == message.header.stamp, what="processed")
+    assert {message.node for message in processed} == {"latent_encoder"}
+    ros.wait_for(lambda: len(latents) >= 6, what="latents")
+    assert [(message.view, stamp_to_ns(message.to_stamp) // (100 * MS)) for message in latents] == [
+        (view, moment) for moment in (11, 12, 21) for view in VIEWS
+    ]
+    for i, (earlier, later) in enumerate([(0, 1), (1, 2), (3, 4)]):
+        pair = [np.stack([image_to_numpy(image) for image in sent[j].images]) for j in (earlier, later)]
+        expected = encode_images(model, *pair)
+        for message, z in zip(latents[2 * i : 2 * i + 2], expected, strict=True):
+            assert (message.tokens, message.dim) == (3, 4)
+            assert message.from_stamp == sent[earlier].header.stamp and message.header.stamp == sent[later].header.stamp
+            np.testing.assert_allclose(message.data, z, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("checkpoint", ["", "/nowhere/transition"])
+def test_latent_encoder_without_a_checkpoint_ends_with_one_clear_line(start_node: Callable, checkpoint: str) -> None:
+    process = start_node("alam_perception", "latent_encoder", {"checkpoint": checkpoint})
+    assert process.wait(60) == 2
+    assert process.last_line().startswith("error: ") and "checkpoint" in process.last_line()
