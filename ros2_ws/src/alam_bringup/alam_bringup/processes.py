@@ -51,7 +51,7 @@ class Process:
             bufsize=1,
             env=None if env is None else dict(env),
             process_group=0,
-            preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509
+            preexec_fn=_die_with(os.getpid()),
         )
         self.pid = self._popen.pid
         self._reader = Thread(target=self._read, name=f"read {name}", daemon=True)

@@ -1,0 +1,105 @@
+"""``alam echo TOPIC``: prints messages of any installed type as YAML."""
+
+import importlib
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+import yaml
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+
+from alam_core.errors import UserError
+
+LONG = 16  # elements of an array that are printed unless asked for all
+
+
+def message_class(type_name: str) -> type:
+    """The class of a type like ``std_msgs/msg/String``. Raises UserError if its package is not installed."""
+    package, *middle, name = type_name.split("/")
+    try:
+        return getattr(importlib.import_module(".".join([package, *middle])), name)
+    except (ImportError, AttributeError):
+        raise UserError(f"message type {type_name} is not installed here: source the workspace that has package '{package}'") from None
+
+
+def to_plain(value: Any, full: bool = False) -> Any:
+    """A message as dictionaries, lists and scalars; arrays of more than ``LONG`` elements are cut unless ``full``."""
+    if hasattr(value, "get_fields_and_field_types"):
+        return {name: to_plain(getattr(value, name), full) for name in value.get_fields_and_field_types()}
+    if isinstance(value, (bytes, bytearray)):
+        value = list(value)
+    if hasattr(value, "__len__") and not isinstance(value, str):
+        shown = value if full or len(value) <= LONG else value[:LONG]
+        plain = [to_plain(item, full) for item in shown]
+        return plain if len(plain) == len(value) else [*plain, f"... ({len(value)} in all)"]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def find_type(node: Node, topic: str, deadline: float) -> str:
+    """The type name of a topic, once somebody offers it. Raises UserError if nobody does, or if people do not agree."""
+    said = time.monotonic()
+    while True:
+        types = dict(node.get_topic_names_and_types()).get(topic, [])
+        if len(types) > 1:
+            raise UserError(f"{topic} is used with several types: {', '.join(types)}")
+        if types:
+            return types[0]
+        if time.monotonic() > deadline:
+            raise UserError(f"nobody publishes {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}: is the graph up?")
+        if said is not None and time.monotonic() - said > 2:
+            print(f"# waiting for somebody to publish {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}", flush=True)
+            said = float("inf")
+        rclpy.spin_once(node, timeout_sec=0.1)
+
+
+def offered_qos(node: Node, topic: str) -> QoSProfile:
+    """A subscription that fits everybody who publishes the topic: as reliable and as durable as the least of them."""
+    offers = [info.qos_profile for info in node.get_publishers_info_by_topic(topic)]
+    reliable = bool(offers) and all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
+    durable = bool(offers) and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+    return QoSProfile(
+        depth=10,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL if durable else DurabilityPolicy.VOLATILE,
+    )
+
+
+def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = False) -> int:
+    """Print the messages of a topic until Ctrl-C, only the first if ``once``. Raises UserError after ``timeout`` s (> 0) without one."""
+    if not topic.startswith("/"):
+        topic = f"/{topic}"
+    rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    node = Node(f"alam_echo_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
+    last = time.monotonic()
+    seen = 0
+
+    def show(message: Any) -> None:
+        nonlocal last, seen
+        if once and seen:
+            return
+        last = time.monotonic()
+        seen += 1
+        print(yaml.safe_dump(to_plain(message, full), sort_keys=False, default_flow_style=None, width=140), end="---\n", flush=True)
+
+    def deadline() -> float:
+        return last + timeout if timeout > 0 else float("inf")
+
+    try:
+        type_name = find_type(node, topic, deadline())
+        node.create_subscription(message_class(type_name), topic, show, offered_qos(node, topic))
+        while not (once and seen):
+            rclpy.spin_once(node, timeout_sec=0.1)
+            if time.monotonic() > deadline():
+                raise UserError(f"no message on {topic} ({type_name}) for {timeout:g} s")
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

@@ -1,0 +1,197 @@
+"""The graphs: which nodes run together, with which parameters, for which arguments. Plain data, with no ROS imported.
+
+Two front ends start them: ``launch/*.launch.py`` (where the ROS package ``launch`` is installed) and ``alam up`` (everywhere).
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alam_core.errors import UserError
+
+Values = dict[str, Any]  # argument name -> value in the argument's type
+CAN_GROUP = "239.74.163.2"  # multicast group of the emulated CAN bus
+CAN_BASE_PORT = 43113  # its UDP port in ROS domain 0; domain n uses this + n, so that two graphs on one host do not mix
+
+
+@dataclass(frozen=True)
+class Argument:
+    """Something a person may set as name:=value. Its type is that of the default; ``choices`` or ``bounds`` (inclusive) limit it."""
+
+    name: str
+    default: bool | int | float | str
+    description: str
+    choices: tuple[str, ...] = ()
+    bounds: tuple[float, float] | None = None
+    folder: bool = False  # a path to an existing folder, relative to the working directory or the root of the tree
+
+    @property
+    def default_text(self) -> str:
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+    def parse(self, text: str) -> bool | int | float | str:
+        """The value a text stands for. Raises UserError if it is not one of the argument's values."""
+        value: bool | int | float | str = text
+        try:
+            if isinstance(self.default, bool):
+                value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+            elif isinstance(self.default, (int, float)):
+                value = type(self.default)(text)
+        except (KeyError, ValueError):
+            kind = "true or false" if isinstance(self.default, bool) else {int: "a whole number", float: "a number"}[type(self.default)]
+            raise UserError(f"{self.name}:={text} is not {kind} (default: {self.default_text})") from None
+        if self.choices and text not in self.choices:
+            raise UserError(f"{self.name}:={text} is not one of: {', '.join(self.choices)}")
+        if self.bounds and not self.bounds[0] <= float(value) <= self.bounds[1]:
+            raise UserError(f"{self.name}:={text} is not between {self.bounds[0]:g} and {self.bounds[1]:g}")
+        if self.name.endswith("_topic") and not text.startswith("/"):
+            raise UserError(f"{self.name}:={text} is not an absolute topic name: it must begin with '/'")
+        return value
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process. If a required node ends, the graph is stopped."""
+
+    package: str
+    executable: str
+    name: str
+    parameters: Values = field(default_factory=dict)
+    required: bool = True
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A set of nodes that depends on arguments. ``build`` may raise UserError (a checkpoint that is not there)."""
+
+    name: str
+    description: str
+    arguments: tuple[Argument, ...]
+    build: Callable[[Values], list[NodeSpec]]
+
+    def defaults(self) -> Values:
+        return {argument.name: argument.default for argument in self.arguments}
+
+    def values(self, texts: Mapping[str, str]) -> Values:
+        """The value of every argument, given texts for some. Raises UserError for an unknown name or a wrong value."""
+        known = {argument.name: argument for argument in self.arguments}
+        for name in texts:
+            if name not in known:
+                raise UserError(f"'{self.name}' has no argument '{name}'; there are: {', '.join(known)}")
+        return self.defaults() | {name: known[name].parse(text) for name, text in texts.items()}
+
+
+def split_assignments(words: Iterable[str]) -> dict[str, str]:
+    """``["sim:=false", ...]`` as a dictionary. Raises UserError for a word of another form or a name given twice."""
+    texts: dict[str, str] = {}
+    for word in words:
+        name, separator, text = word.partition(":=")
+        if not separator or not name:
+            raise UserError(f"'{word}' is not of the form name:=value")
+        if name in texts:
+            raise UserError(f"argument '{name}' is given twice")
+        texts[name] = text
+    return texts
+
+
+def root() -> Path:
+    """The root of the tree, for paths like checkpoints/...: what setup.bash says, else where this file's source lies."""
+    return Path(os.environ.get("ALAM_ROOT") or Path(__file__).resolve().parents[4])
+
+
+def folder(name: str, text: str) -> str:
+    """An existing folder as an absolute path. Raises UserError if there is none."""
+    candidates = [Path(text).expanduser()] if Path(text).expanduser().is_absolute() else [Path.cwd() / text, root() / text]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return str(candidate)
+    raise UserError(f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); give one with {name}:=FOLDER")
+
+
+def environment(values: Values, config: Path) -> dict[str, str]:
+    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS profiles."""
+    profile, reach = ("network", "SUBNET") if values["network"] else ("local", "LOCALHOST")
+    return {
+        "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / f"fastdds_{profile}.xml"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": reach,
+        "CAN_CONFIG": os.environ.get("CAN_CONFIG", '{"hop_limit": 0}'),
+        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _build_piper(values: Values) -> list[NodeSpec]:
+    sim = values["sim"]
+    if values["realtime"] and not sim:
+        raise UserError("realtime:=true only means something with sim:=true: a real arm always runs on the wall clock")
+    checkpoint, encoder = folder("checkpoint", values["checkpoint"]), folder("encoder", values["encoder"])
+    views = ["third_person", "wrist"]
+    topics = [values[f"{view}_topic"] for view in views]
+    clock = {"use_sim_time": sim and not values["realtime"]}
+    port = values["can_udp_port"] or CAN_BASE_PORT + int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    if sim:
+        can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
+    else:
+        can = {"can_interface": "socketcan", "can_channel": values["can_port"], "can_port": 0}
+    nodes = []
+    if sim:
+        nodes.append(
+            NodeSpec(
+                "alam_sim",
+                "sim_node",
+                "sim",
+                {"world": values["world"], "seed": values["seed"], "image_size": values["image_size"], "realtime": values["realtime"]}
+                | {"can_channel": CAN_GROUP, "can_port": port},
+            )
+        )
+    elif values["realsense"]:
+        for view in views:
+            camera = {"serial_no": values[f"{view}_serial"], "enable_depth": False}
+            nodes.append(NodeSpec("realsense2_camera", "realsense2_camera_node", view, camera, required=False))
+    nodes += [
+        NodeSpec(
+            "alam_perception",
+            "camera_sync",
+            "camera_sync",
+            {"views": views, "image_topics": topics, "image_size": values["image_size"]} | clock,
+        ),
+        NodeSpec("alam_perception", "latent_encoder", "latent_encoder", {"checkpoint": encoder} | clock),
+        NodeSpec("alam_policy", "policy", "policy", {"checkpoint": checkpoint, "seed": values["seed"]} | clock),
+        NodeSpec("alam_piper", "arm_controller", "arm_controller", can | clock),
+    ]
+    return nodes
+
+
+PIPER = Graph(
+    "piper",
+    "An AgileX Piper arm with two cameras, in MuJoCo (sim:=true, the default) or real (sim:=false)",
+    (
+        Argument("sim", True, "simulate the arm and its cameras; false drives the real arm"),
+        Argument("realtime", False, "simulation on the wall clock instead of waiting for slow nodes"),
+        Argument("seed", 0, "seed of the first simulated episode and of the policy's noise", bounds=(0, 2**31 - 1)),
+        Argument("world", "piper_place", "which simulated world"),
+        Argument("checkpoint", "checkpoints/piper_place/policy", "folder of the policy", folder=True),
+        Argument("encoder", "checkpoints/piper_place/transition", "folder of the transition encoder", folder=True),
+        Argument("image_size", 96, "width and height in pixels of the images in observations", bounds=(16, 1024)),
+        Argument("third_person_topic", "/third_person/color/image_raw", "image topic of the camera on the tripod"),
+        Argument("wrist_topic", "/wrist/color/image_raw", "image topic of the camera on the wrist"),
+        Argument("can_port", "can0", "CAN interface of the real arm"),
+        Argument("can_udp_port", 0, f"UDP port of the emulated CAN bus; 0: {CAN_BASE_PORT} + ROS_DOMAIN_ID", bounds=(0, 65535)),
+        Argument("realsense", True, "with the real arm: start realsense2_camera nodes, where that package is installed"),
+        Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
+        Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
+        Argument("network", False, "let other machines take part; otherwise DDS stays on this host"),
+    ),
+    _build_piper,
+)
+GRAPHS = {graph.name: graph for graph in (PIPER,)}
+
+
+def find_graph(name: str) -> Graph:
+    """The graph of that name. Raises UserError if there is none."""
+    if name not in GRAPHS:
+        raise UserError(f"no graph is called '{name}'; there are: {', '.join(GRAPHS)}")
+    return GRAPHS[name]

@@ -1,0 +1,40 @@
+"""A graph as a launch description: the front end for ``ros2 launch``. The only module that needs the ROS package ``launch``."""
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from alam_bringup.graph import environment, find_graph
+from alam_bringup.installed import available, config_folder, parameter_files
+
+
+def describe(name: str) -> LaunchDescription:
+    """The launch description of a graph: its arguments, its environment, its nodes."""
+    graph = find_graph(name)
+
+    def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+        texts = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in graph.arguments}
+        values = graph.values(texts)
+        nodes, notes = available(graph.build(values))
+        config = config_folder()
+        actions: list[LaunchDescriptionEntity] = [LogInfo(msg=note) for note in notes]
+        actions += [SetEnvironmentVariable(key, value) for key, value in environment(values, config).items()]
+        for node in nodes:
+            actions.append(
+                Node(
+                    package=node.package,
+                    executable=node.executable,
+                    name=node.name,
+                    parameters=[*parameter_files(node, config), node.parameters],
+                    output="screen",
+                    on_exit=Shutdown(reason=f"{node.name} ended") if node.required else None,
+                )
+            )
+        return actions
+
+    arguments = [
+        DeclareLaunchArgument(argument.name, default_value=argument.default_text, description=argument.description)
+        for argument in graph.arguments
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -1,0 +1,7 @@
+"""ros2 launch alam_bringup piper.launch.py [name:=value ...]: the graph 'piper' of alam_bringup/graph.py."""
+
+from alam_bringup.launch_graph import describe
+
+
+def generate_launch_description():
+    return describe("piper")
