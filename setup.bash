@@ -1,5 +1,5 @@
 # Makes this shell ready for the ALAM stack: source setup.bash (after: make setup)
-# What is already set of ROS_DOMAIN_ID, ROS_AUTOMATIC_DISCOVERY_RANGE, MUJOCO_GL and the Fast DDS profile is kept.
+# What is set already of the variables with a ':-' below is kept.
 ALAM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ ! -f "$ALAM_ROOT/.venv/bin/activate" ] || [ ! -f "$ALAM_ROOT/ros2_ws/install/setup.bash" ]; then
   echo "error: not set up yet: run 'make setup' in $ALAM_ROOT" >&2
@@ -9,8 +9,9 @@ export ALAM_ROOT
 source "$ALAM_ROOT/.venv/bin/activate"
 source "$ALAM_ROOT/ros2_ws/install/setup.bash"
 export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
-export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}
+# DDS stays on this host: the local profile binds to the loopback interface, and SYSTEM_DEFAULT leaves discovery to the profile.
 export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$ALAM_ROOT/ros2_ws/install/alam_bringup/share/alam_bringup/config/fastdds_local.xml}
+export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-SYSTEM_DEFAULT}
 export MUJOCO_GL=${MUJOCO_GL:-egl}
 # python-can: the emulated bus stays on this host (multicast packets do not leave it).
 export CAN_CONFIG=${CAN_CONFIG:-'{"hop_limit": 0}'}

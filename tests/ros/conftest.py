@@ -27,7 +27,7 @@ except ImportError as error:
     raise pytest.UsageError(f"the tests in tests/ros need the built workspace ({error}): make setup && source setup.bash") from None
 
 # Whatever the calling shell says, tests stay on this host.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"  # as the profile below says: loopback only
 os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
 os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(INSTALL / "alam_bringup/share/alam_bringup/config/fastdds_local.xml")
 os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)

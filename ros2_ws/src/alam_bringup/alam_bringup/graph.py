@@ -111,8 +111,11 @@ def folder(name: str, text: str) -> str:
 
 
 def environment(values: Values, config: Path) -> dict[str, str]:
-    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS profiles."""
-    profile, reach = ("network", "SUBNET") if values["network"] else ("local", "LOCALHOST")
+    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS profiles.
+
+    DDS is kept on this host by the local profile itself, see there why the range is SYSTEM_DEFAULT.
+    """
+    profile, reach = ("network", "SUBNET") if values["network"] else ("local", "SYSTEM_DEFAULT")
     return {
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / f"fastdds_{profile}.xml"),
