@@ -1,5 +1,6 @@
 """camera_sync and latent_encoder as real processes over DDS, fed with synthetic images."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +20,11 @@ SIZE = 32
 
 
 class Robot:
-    """Cameras and arm of a robot that stands still in time until it is told to go on."""
+    """Cameras and arm of a robot, on a clock that stands still until it is told to go on, or on the wall clock."""
 
     def __init__(self, ros) -> None:
         self.ros = ros
+        self.wall = False
         self.now = 1000 * MS
         self.images = {view: ros.node.create_publisher(Image, f"/{view}/color/image_raw", 2) for view in VIEWS}
         self.joints = ros.node.create_publisher(JointState, "/joint_states", 10)
@@ -31,14 +33,18 @@ class Robot:
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
 
     def wait_until_connected(self) -> None:
-        publishers = [*self.images.values(), self.joints, self.clock]
+        publishers = [*self.images.values(), self.joints] + ([] if self.wall else [self.clock])
         self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), what="camera_sync's subscriptions")
         self.ros.wait_for(lambda: self.diagnostics, what="camera_sync's diagnostics")
 
     def tick(self, views: tuple[str, ...] = VIEWS, delay: int = 0) -> dict[str, np.ndarray]:
         """100 ms go by; the given views are sent, the last of them with a stamp ``delay`` ns late. Returns the pictures."""
-        self.now += 100 * MS
-        self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
+        if self.wall:
+            time.sleep(0.1)
+            self.now = self.ros.node.get_clock().now().nanoseconds
+        else:
+            self.now += 100 * MS
+            self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
         joints = JointState(name=list(JOINT_NAMES), position=[0.1 * i for i in range(7)])
         joints.header.stamp = ns_to_stamp(self.now)
         self.joints.publish(joints)
@@ -51,15 +57,25 @@ class Robot:
             self.images[view].publish(numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view))
         return pictures
 
-    def tick_until_served(self, delay: int = 0) -> dict[str, np.ndarray]:
-        count = len(self.observations)
+    def tick_until_served(self) -> dict[str, np.ndarray]:
+        """Tick until an observation of that very tick is served, joint state included (best effort may lose or delay a message)."""
         for _ in range(20):
-            pictures = self.tick(delay=delay)
+            pictures = self.tick()
             for _ in range(20):
                 self.ros.executor.spin_once(timeout_sec=0.02)
-                if len(self.observations) > count and stamp_to_ns(self.observations[-1].header.stamp) == self.now - delay:
+                newest = self.observations[-1] if self.observations else Observation()
+                if all(stamp_to_ns(stamped.header.stamp) == self.now for stamped in (newest, newest.joint_state)):
                     return pictures
         pytest.fail("no observation was served")
+
+    def tick_until(self, condition: Callable[[Observation], bool], delay: int) -> Observation:
+        """Tick, the wrist ``delay`` ns late, until such an observation is served."""
+        for _ in range(50):
+            self.tick(delay=delay)
+            self.ros.executor.spin_once(timeout_sec=0.02)
+            if self.observations and condition(self.observations[-1]):
+                return self.observations[-1]
+        pytest.fail("no such observation was served")
 
     def says(self, text: str) -> bool:
         """Whether the newest diagnosis says so."""
@@ -95,22 +111,21 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(start_node: Ca
 
 
 def test_camera_sync_flags_skew_and_withholds_what_is_stale(start_node: Callable, ros, robot: Robot) -> None:
-    parameters = {"use_sim_time": True, "image_size": SIZE, "trigger": "timer", "max_skew": 0.03, "max_age": 0.35}
-    start_node("alam_perception", "camera_sync", parameters)
+    robot.wall = True
+    start_node("alam_perception", "camera_sync", {"image_size": SIZE, "max_skew": 0.03, "max_age": 0.35, "rate": 20.0})
     robot.wait_until_connected()
-    robot.tick_until_served(delay=40 * MS)
-    flagged = robot.observations[-1]
-    assert flagged.skewed and flagged.skew == pytest.approx(0.04)
-    assert flagged.image_ages[1] - flagged.image_ages[0] == pytest.approx(0.04)
-    ros.wait_for(lambda: robot.says("observation is skewed by 0.040 s"), what="the diagnosis of skew")
-    robot.tick_until_served(delay=20 * MS)
-    assert not robot.observations[-1].skewed
-    dead_since = robot.now
+    flagged = robot.tick_until(lambda o: abs(o.skew - 0.04) < 1e-6, delay=40 * MS)
+    assert flagged.skewed and flagged.image_ages[1] - flagged.image_ages[0] == pytest.approx(0.04)
+    assert stamp_to_ns(flagged.header.stamp) == stamp_to_ns(flagged.images[1].header.stamp)
+    robot.tick_until(lambda _: robot.says("observations skewed by more than 0.030 s"), delay=40 * MS)
+    good = robot.tick_until(lambda o: abs(o.skew - 0.02) < 1e-6, delay=20 * MS)
+    assert not good.skewed
+
     for _ in range(10):
         robot.tick(views=("third_person",))
     ros.wait_for(lambda: robot.says("wrist"), what="the reason")
-    newest = max(stamp_to_ns(observation.images[0].header.stamp) for observation in robot.observations)
-    assert newest <= dead_since + 350 * MS
+    for observation in robot.observations:
+        assert max([*observation.image_ages, observation.joint_age]) <= 0.36
 
 
 def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Callable, ros, robot: Robot) -> None:

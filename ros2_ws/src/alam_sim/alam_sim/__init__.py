@@ -1,0 +1,1 @@
+"""A simulated world as a ROS node."""

@@ -1,0 +1,174 @@
+"""Node ``sim_node``: a simulated world in place of cameras, arm and wall clock.
+
+One loop does everything in the main thread (a GL context belongs to its thread): between two ticks of 5 ms it serves ROS and waits for
+the nodes that are behind. See the package's README for topics and parameters.
+"""
+
+TICK = 5_000_000  # ns of physics between two looks at the arm
+START = 1_000_000_000  # ns: simulated time starts here, as 0 means "no time yet" in ROS
+PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
+
+
+class WorldPlant:
+    """The world as the arm that the CAN emulator moves.
+
+    ``tick`` lets the emulator take in commands, advances the physics to the new moment and sends the feedback of that moment.
+    """
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self._ticking = False
+
+    def set_target(self, joints: np.ndarray, gripper: float) -> None:
+        if self._ticking:
+            self._world.physics_step(np.append(joints, gripper))
+
+    def state(self) -> tuple[np.ndarray, np.ndarray, float]:
+        q, qd = self._world.joint_state()
+        return q[:6], qd[:6], float(q[6])
+
+    def tick(self, emulator: ArmEmulator) -> None:
+        """One tick of the world with the emulated arm in it."""
+        self._ticking = True
+        emulator.step(TICK * 1e-9)
+        self._ticking = False
+
+
+class SimNode(Node):
+    """One simulated world. Build it and call ``run`` in the same thread."""
+
+    def __init__(self) -> None:
+        super().__init__("sim_node")
+        get = self.declare_parameter
+        world = get("world", "piper_place").value
+        seed = get("seed", 0).value
+        image_size = get("image_size", 96).value
+        self.realtime = get("realtime", False).value
+        speed = get("speed", 1.0).value
+        max_lag = get("max_lag", 0.1).value
+        self.patience = get("patience", 2.0).value
+        bus = BusConfig(get("can_interface", "udp_multicast").value, get("can_channel", "239.74.163.2").value, get("can_port", 43113).value)
+        get("muted_views", Parameter.Type.STRING_ARRAY)  # fault injection: cameras that fall silent; may be set while it runs
+        if speed < 0 or max_lag < 0.1 or self.patience <= 0:
+            raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
+
+        self.world: Any = make_world(world, image_size)
+        self.world.reset(seed)
+        self._plant = WorldPlant(self.world)
+        self._bus = open_emulator_bus(bus)
+        self._emulator = ArmEmulator(self._bus, self._plant)
+        self._ticks = 0
+        self._wait = NodeWait(round(max_lag * NANOSECONDS), self.patience)
+        self._throttle = Throttle(TICK * 1e-9, 1.0 if self.realtime else speed)
+        self._holding: list[str] = []
+        self._tick_ms, self._frame_ms = Recent(), Recent(50)
+        self._speed = (time.monotonic(), 0)  # steady time and ticks at the last diagnosis
+
+        if not self.realtime:
+            self._clock = self.create_publisher(Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+        self._images = {view: self.create_publisher(Image, f"/{view}/color/image_raw", qos_profile_sensor_data) for view in VIEWS}
+        self._status = self.create_publisher(TaskStatus, "/alam/task_status", 10)
+        self.create_subscription(Processed, "/alam/processed", self._on_processed, 20)
+        self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
+        self._diagnostics = Diagnostics(self, self._check)
+        self.get_logger().info(f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}")
+
+    @property
+    def now(self) -> int:
+        """ns of simulated time, or of the wall clock in real time."""
+        return self.get_clock().now().nanoseconds if self.realtime else START + self._ticks * TICK
+
+    def run(self, executor: Executor) -> None:
+        """Tick until ROS is shut down."""
+        while rclpy.ok():
+            executor.spin_once(timeout_sec=0)
+            if self._may_tick(executor):
+                self._tick()
+
+    def _may_tick(self, executor: Executor) -> bool:
+        """Wait a little for the clock or for the nodes; True if the next tick is due."""
+        self._holding = [] if self.realtime else self._wait.holding(self.now + TICK, time.monotonic())
+        if self._holding:
+            executor.spin_once(timeout_sec=0.02)
+            return False
+        delay = self._throttle.wait(time.monotonic())
+        if delay > 0.0:
+            time.sleep(min(delay, 0.005))
+            return False
+        return True
+
+    def _tick(self) -> None:
+        if not self.realtime:
+            self._emulator.wait_for_command(self.patience)
+        start = time.monotonic()
+        self._throttle.ticked(start)
+        self._plant.tick(self._emulator)
+        self._ticks += 1
+        now = self.now
+        if not self.realtime:
+            self._clock.publish(Clock(clock=ns_to_stamp(now)))
+        self._tick_ms.add((time.monotonic() - start) * 1e3)
+        if self._ticks % PER_FRAME == 0:
+            self._publish_frame(now)
+
+    def _publish_frame(self, now: int) -> None:
+        start = time.monotonic()
+        stamp = ns_to_stamp(now)
+        muted = self.get_parameter("muted_views").value or []
+        for view, publisher in self._images.items():
+            if view not in muted:
+                publisher.publish(numpy_to_image(self.world.render(view), stamp, f"{view}_color_optical_frame"))
+        self._publish_status(now)
+        self._frame_ms.add((time.monotonic() - start) * 1e3)
+
+    def _publish_status(self, now: int) -> None:
+        status = TaskStatus(instruction=self.world.instruction, seed=self.world.seed, success=self.world.success())
+        status.header.stamp = ns_to_stamp(now)
+        self._status.publish(status)
+
+    def _on_processed(self, message: Processed) -> None:
+        if self._wait.heard(message.node, stamp_to_ns(message.header.stamp)) and not self.realtime:
+            self.get_logger().info(f"waiting for {message.node} from now on")
+
+    def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
+        self.world.reset(request.seed)
+        self._emulator.teleport()
+        self._publish_status(self.now)
+        response.success = True
+        response.message = f"episode of seed {request.seed}"
+        response.instruction = self.world.instruction
+        return response
+
+    def _check(self) -> Report:
+        moment, ticks = self._speed
+        self._speed = (time.monotonic(), self._ticks)
+        speed = (self._ticks - ticks) * TICK * 1e-9 / max(self._speed[0] - moment, 1e-6)
+        values: dict[str, object] = {
+            "simulated time [s]": self.now * 1e-9,
+            "speed [s/s]": speed,
+            "tick, median [ms]": self._tick_ms.percentile(50),
+            "two images, median [ms]": self._frame_ms.percentile(50),
+            "behind the clock [s]": self._throttle.lost,
+            "joint commands": self._emulator.joint_commands,
+            "instruction": self.world.instruction,
+            "seed": self.world.seed,
+        }
+        dropped = self._wait.dropped()
+        if dropped and not self.realtime:
+            return WARN, f"no longer waiting for {', '.join(dropped)}: silent for {self.patience:.1f} s", values
+        if self._holding:
+            return OK, f"waiting for {', '.join(self._holding)}", values
+        return OK, f"running at {speed:.2f} of real time", values
+
+    def close(self) -> None:
+        """Let go of the bus and the renderer."""
+        self._bus.shutdown()
+        self.world.close()
+
+
+def main() -> None:
+    run_node(SimNode, spin=SimNode.run)
+
+
+if __name__ == "__main__":
+    main()
