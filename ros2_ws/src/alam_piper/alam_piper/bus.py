@@ -3,52 +3,55 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import can
 
 from alam_core.errors import UserError
 
-BUSTYPES = ("socketcan", "udp_multicast", "slcan", "virtual")
+INTERFACES = ("socketcan", "udp_multicast", "slcan", "virtual")
 BITRATE = 1_000_000
 
 
 @dataclass(frozen=True)
 class BusConfig:
-    """bustype: one of BUSTYPES. channel: ``can0``, a multicast address, a serial device or ``socket://host:port``, or any name.
+    """interface: one of INTERFACES. channel: ``can0``, a multicast address, a serial device or ``socket://host:port``, or any name.
 
-    udp_port: the port of ``udp_multicast``; two arms, or two graphs, on one host need two ports.
+    port: the port of ``udp_multicast``; two arms, or two graphs, on one host need two ports.
     """
 
-    bustype: str = "udp_multicast"
+    interface: str = "udp_multicast"
     channel: str = "239.74.163.2"
-    udp_port: int = 43113
+    port: int = 43113
 
     def __post_init__(self) -> None:
-        if self.bustype not in BUSTYPES:
-            raise UserError(f"CAN bus type '{self.bustype}' is unknown; there are: {', '.join(BUSTYPES)}")
+        if self.interface not in INTERFACES:
+            raise UserError(f"CAN interface '{self.interface}' is unknown; there are: {', '.join(INTERFACES)}")
 
     def __str__(self) -> str:
-        return f"{self.bustype} {self.channel}" + (f":{self.udp_port}" if self.bustype == "udp_multicast" else "")
+        return f"{self.interface} {self.channel}" + (f":{self.port}" if self.interface == "udp_multicast" else "")
 
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """Extra python-can options. A hop limit of 0 keeps emulated frames on this host."""
-        return {"port": self.udp_port, "hop_limit": 0} if self.bustype == "udp_multicast" else {}
+        return {"port": self.port, "hop_limit": 0} if self.interface == "udp_multicast" else {}
 
 
 def open_bus(config: BusConfig) -> can.BusABC:
     """Open the bus. Raises UserError that names the bus and the cause."""
-    bitrate = {"bitrate": BITRATE} if config.bustype in ("socketcan", "slcan") else {}
+    options: dict[str, Any] = config.options()
+    if config.interface in ("socketcan", "slcan"):
+        options["bitrate"] = BITRATE
     try:
-        return can.Bus(interface=config.bustype, channel=config.channel, **bitrate, **config.options())
+        return can.Bus(interface=config.interface, channel=config.channel, **options)
     except (can.CanError, OSError, ValueError, ImportError) as error:
         cause = error.__cause__ or error
         raise UserError(f"cannot open CAN bus {config}: {cause}; {_advice(config)}") from error
 
 
 def _advice(config: BusConfig) -> str:
-    if config.bustype == "socketcan":
+    if config.interface == "socketcan":
         return f"is the adapter plugged in and up (ip link set {config.channel} up type can bitrate {BITRATE})?"
-    if config.bustype == "udp_multicast":
+    if config.interface == "udp_multicast":
         return "is the UDP port taken by another program, or does no network interface take multicast?"
     return "is the channel right?"
 

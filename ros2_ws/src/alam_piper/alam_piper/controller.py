@@ -32,7 +32,8 @@ class ControllerConfig:
     """Times in s. period: of the loop; a late tick moves the set-point for at most four periods.
 
     command_timeout: how far the clock may pass a chunk's last row. feedback_timeout: age at which feedback is a fault.
-    enable_timeout: for the arm to report power. enable_interval: between two requests for it. fade: of a splice.
+    enable_timeout: for the arm to report power. enable_interval: between two requests for it. settle: least time between the
+    call and the pose that seeds the set-point. fade: of a splice.
     """
 
     limits: MotionLimits = field(default_factory=make_limits)
@@ -42,6 +43,7 @@ class ControllerConfig:
     feedback_timeout: float = 0.1
     enable_timeout: float = 5.0
     enable_interval: float = 0.1
+    settle: float = 0.05
     fade: float = 0.15
 
 
@@ -61,6 +63,7 @@ class ArmController:
         self.config = config
         self.state = State.DISABLED
         self.reason = "not enabled yet"
+        self.stopped_short = False  # holding because something went missing or someone asked, not because all is done
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
@@ -77,12 +80,17 @@ class ArmController:
         self._disable_when_at_rest = False
         self._enable_deadline = 0.0
         self._enable_next = 0.0
+        self._settled = 0.0
         self._unsent_chunk: float | None = None
 
     @property
     def feedback_age(self) -> float:
         """s since new feedback was first seen; infinite before any."""
         return np.inf if self._now is None else self._now - self.feedback_time
+
+    @property
+    def feedback_is_fresh(self) -> bool:
+        return self.feedback_age <= self.config.feedback_timeout
 
     # Requests
 
@@ -93,14 +101,13 @@ class ArmController:
         if self.state in (State.HOLDING, State.EXECUTING):
             self._held_by_request = self._disable_when_at_rest = False
             if self.state is State.HOLDING:
-                self.reason = "enabled, no chunk yet"
+                self._enter(State.HOLDING, "enabled, no chunk yet")
             return None
         if broken := first_broken(HEALTH, self._situation()):
             return broken
         if self.state is State.DISABLED:
             self._enter(State.ENABLING, "waiting for motor power")
-            self._enable_deadline = (self._now or 0.0) + self.config.enable_timeout
-            self._enable_next = -np.inf
+            self._start_enabling(self._now or 0.0)
         return None
 
     def disable(self) -> None:
@@ -115,12 +122,13 @@ class ArmController:
         """Brake and hold; chunks are refused until ``enable`` is called."""
         if self.state in (State.HOLDING, State.EXECUTING):
             self._enter(State.HOLDING, f"{reason}; call /alam/arm/enable to go on")
-            self._held_by_request = True
+            self._held_by_request = self.stopped_short = True
 
     def pause(self, reason: str) -> None:
         """Brake and hold until the next valid chunk."""
         if self.state is State.EXECUTING:
             self._enter(State.HOLDING, reason)
+            self.stopped_short = True
 
     def reset_fault(self) -> str | None:
         """Leave FAULT for HOLDING at the measured pose. Returns why not if the cause persists."""
@@ -152,6 +160,11 @@ class ArmController:
         self.rejected += 1
         self.last_rejection = reason
 
+    def _start_enabling(self, now: float) -> None:
+        self._enable_next = now
+        self._enable_deadline = now + self.config.enable_timeout
+        self._settled = now + self.config.settle
+
     # The loop
 
     def tick(self, now: float, feedback: Feedback | None) -> Output:
@@ -181,15 +194,15 @@ class ArmController:
             self._enter(State.DISABLED, f"not enabled: {broken}")
             return Output()
         waiting = first_broken(POWERED, situation)
-        if waiting is None:
+        if waiting is None and self.feedback_time >= self._settled:
             assert self.feedback is not None
             self.set_point.seed(self.feedback.positions)
             self._enter(State.HOLDING, "enabled, no chunk yet")
             return Output(set_point=self.set_point.position)
         if now >= self._enable_deadline:
-            self._enter(State.DISABLED, f"not enabled within {self.config.enable_timeout} s: {waiting}")
+            self._enter(State.DISABLED, f"not enabled within {self.config.enable_timeout} s: {waiting or 'no new feedback'}")
             return Output()
-        if now < self._enable_next:
+        if waiting is None or now < self._enable_next:
             return Output()
         self._enable_next = now + self.config.enable_interval
         return Output(enable=True)
@@ -217,9 +230,7 @@ class ArmController:
             self.feedback_time = min(self.feedback_time, now)
             self._gate.forget()
             self.pause(f"clock jumped back by {before - now:.3f} s")
-            if self.state is State.ENABLING:
-                self._enable_deadline = now + self.config.enable_timeout
-                self._enable_next = now
+            self._start_enabling(now)
             return 0.0
         return min(now - before, 4.0 * self.config.period)
 
@@ -245,6 +256,7 @@ class ArmController:
     def _enter(self, state: State, reason: str) -> None:
         self.state = state
         self.reason = reason
+        self.stopped_short = False
         if state is not State.EXECUTING:
             self._reference.clear()
             self._unsent_chunk = None

@@ -86,6 +86,20 @@ def to_units(set_point: np.ndarray) -> list[int]:
     return [round(float(q) * UNITS_PER_RAD) for q in set_point[:6]] + [round(float(set_point[6]) * UNITS_PER_M)]
 
 
+def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
+    """Read feedback newer than a given one, waiting for it at most ``patience`` s of wall time; else what there is.
+
+    In simulated time the feedback of a moment is sent before the clock shows it, but the SDK's reading thread may not have
+    had its turn on a busy machine.
+    """
+    until = time.monotonic() + patience
+    feedback = backend.read()
+    while (feedback is None or (than is not None and feedback.stamp == than.stamp)) and time.monotonic() < until:
+        time.sleep(0.0002)
+        feedback = backend.read()
+    return feedback
+
+
 class SdkBackend:
     """A Piper behind ``piper_sdk``, on any CAN bus that python-can knows."""
 
@@ -103,7 +117,7 @@ class SdkBackend:
         arm = C_PiperInterface_V2(self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR)
         try:
             with options_for_libraries(self._config):
-                arm.CreateCanBus(self._config.channel, bustype=self._config.bustype, judge_flag=False)
+                arm.CreateCanBus(self._config.channel, bustype=self._config.interface, judge_flag=False)
                 if arm.GetCanBus().recv_bus is None:
                     raise ConnectionError("no socket")
                 arm.ConnectPort()

@@ -1,0 +1,271 @@
+"""Node ``arm_controller``: the 200 Hz loop between action chunks and the arm's CAN bus, on ROS time.
+
+Everything runs in one thread: the CAN bus has one writer, and the state machine needs no locks. See the README for the interface.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+
+from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import seconds_to_stamp, stamp_to_seconds
+from alam_common.meters import RateMeter, Recent
+from alam_msgs.msg import ActionChunk
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+
+from alam_core.types import JOINT_NAMES
+from alam_piper.bus import INTERFACES, BusConfig
+from alam_piper.chunks import ChunkRejected, ChunkRules, parse_chunk
+from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.hardware import SdkBackend, read_newer
+from alam_piper.kinematics import tcp_position
+from alam_piper.limits import VELOCITY_CAP, make_limits
+
+PERIOD = 0.005  # s
+CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which the clock counts as stopped
+FEEDBACK_PATIENCE = 0.03  # s of wall time a tick of simulated time waits for its feedback
+ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, done or not
+PARAMETERS: dict[str, tuple[object, str, float | None, float | None]] = {  # name: default, description, least, most
+    "can_interface": ("udp_multicast", f"how the CAN bus is reached: {', '.join(INTERFACES)}", None, None),
+    "can_channel": ("239.74.163.2", "can0, a multicast address, or socket://host:port", None, None),
+    "can_port": (43113, "UDP port, for udp_multicast only", 0, 65535),
+    "max_velocity": (1.0, "rad/s a joint", 0.05, VELOCITY_CAP),
+    "max_acceleration": (5.0, "rad/s^2 a joint; a real arm's firmware allows 5", 0.5, 50.0),
+    "gripper_stroke": (0.10, "m, full opening: 0.07 for the first gripper, 0.10 for the newer one", 0.01, 0.10),
+    "max_gripper_velocity": (0.3, "m/s of opening", 0.01, 1.0),
+    "gripper_effort": (1.0, "N*m", 0.0, 5.0),
+    "firmware_speed_percent": (100, "speed limit of the firmware itself, percent of 3 rad/s", 1, 100),
+    "command_timeout": (0.2, "s the clock may pass a chunk's last row before the arm counts as left alone", 0.02, 5.0),
+    "feedback_timeout": (0.1, "s without new feedback that latch a fault", 0.02, 2.0),
+    "max_chunk_age": (1.0, "s an observation may be old when its chunk arrives", 0.05, 10.0),
+    "splice_fade": (0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0),
+    "joint_state_divider": (4, "/joint_states is published on every n-th tick", 1, 200),
+}
+
+
+class ArmControllerNode(Node):
+    """Raises UserError if the CAN bus cannot be opened."""
+
+    def __init__(self) -> None:
+        super().__init__("arm_controller")
+        p = {name: self._declare(name, *entry) for name, entry in PARAMETERS.items()}
+        limits = make_limits(
+            velocity=p["max_velocity"],
+            acceleration=p["max_acceleration"],
+            gripper_stroke=p["gripper_stroke"],
+            gripper_velocity=p["max_gripper_velocity"],
+        )
+        self._controller = ArmController(
+            ControllerConfig(
+                limits=limits,
+                rules=ChunkRules(max_age=p["max_chunk_age"]),
+                period=PERIOD,
+                command_timeout=p["command_timeout"],
+                feedback_timeout=p["feedback_timeout"],
+                fade=p["splice_fade"],
+            )
+        )
+        self._bus = BusConfig(p["can_interface"], p["can_channel"], p["can_port"])
+        self._backend = SdkBackend(self._bus, p["firmware_speed_percent"], p["gripper_effort"])
+        self._simulated_time = self.get_parameter("use_sim_time").value
+        self._divider = p["joint_state_divider"]
+        self._ticks = 0
+        self._last_tick = time.monotonic()
+        self._published_feedback = -math.inf
+        self._loop_rate = RateMeter()
+        self._jitter = Recent(4000)  # ms
+        self._jitter_max = 0.0
+        self._image_to_can = Recent(1000)  # ms
+        self._waiting: list[tuple[Future, Callable[[], bool], float]] = []
+
+        self._backend.connect()
+        self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
+        self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
+        self.create_service(SetBool, "/alam/arm/enable", self._on_enable)
+        self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
+        self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
+        self.create_timer(PERIOD, self._on_tick)
+        self._diagnostics = Diagnostics(self, self._report)
+        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
+
+    def _declare(self, name: str, default: object, description: str, least: float | None, most: float | None):
+        descriptor = ParameterDescriptor(description=description, read_only=True)
+        if isinstance(default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
+        elif isinstance(default, int):
+            descriptor.integer_range = [IntegerRange(from_value=int(least or 0), to_value=int(most or 0), step=1)]
+        return self.declare_parameter(name, default, descriptor).value
+
+    def _now(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+    # The loop
+
+    def _on_tick(self) -> None:
+        now = self._now()
+        if now <= 0.0:  # simulated time, and no clock yet
+            return
+        started = time.monotonic()
+        if not self._simulated_time and self._ticks:
+            jitter = abs(started - self._last_tick - PERIOD) * 1000.0
+            self._jitter.add(jitter)
+            self._jitter_max = max(self._jitter_max, jitter)
+        self._last_tick = started
+        self._loop_rate.tick()
+        self._ticks += 1
+
+        state = self._controller.state
+        # On the wall clock nothing is waited for; in simulated time until the feedback sent before this tick is in.
+        patience = FEEDBACK_PATIENCE if self._simulated_time and self._controller.feedback_is_fresh else 0.0
+        output = self._controller.tick(now, read_newer(self._backend, self._controller.feedback, patience))
+        if output.set_point is not None:
+            self._backend.write(output.set_point)
+            if output.first_of_chunk is not None:
+                self._image_to_can.add((self._now() - output.first_of_chunk) * 1000.0)
+        elif output.enable:
+            self._backend.enable()
+        if self._controller.state is not state:
+            self.get_logger().info(f"{state} -> {self._controller.state}: {self._controller.reason}")
+            self._diagnostics.publish()
+        if self._ticks % self._divider == 0:
+            self._publish_joint_states()
+        if self._waiting:
+            self._answer()
+
+    def _publish_joint_states(self) -> None:
+        controller = self._controller
+        if controller.feedback is None or controller.feedback_time <= self._published_feedback:
+            return
+        self._published_feedback = controller.feedback_time
+        message = JointState()
+        message.header.stamp = seconds_to_stamp(controller.feedback_time)
+        message.header.frame_id = "base_link"
+        message.name = list(JOINT_NAMES)
+        message.position = controller.feedback.positions.tolist()
+        message.velocity = [*controller.feedback.velocities.tolist(), controller.gripper_velocity]
+        self._joint_states.publish(message)
+
+    # Requests
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        try:
+            stamp = stamp_to_seconds(message.header.stamp)
+            chunk = parse_chunk(stamp, message.sequence, message.joint_names, message.dt, message.steps, message.positions)
+            self._controller.offer(chunk)
+        except ChunkRejected as reason:
+            self._controller.refuse(str(reason))
+            self.get_logger().warning(f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0)
+
+    async def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        controller = self._controller
+        if request.data:
+            refused = controller.enable()
+            if refused is None:
+                await self._until(lambda: controller.state is not State.ENABLING)
+            response.success = refused is None and controller.state in (State.HOLDING, State.EXECUTING)
+            response.message = refused or controller.reason
+        else:
+            controller.disable()
+            await self._until(lambda: controller.state in (State.DISABLED, State.FAULT))
+            response.success = controller.state in (State.DISABLED, State.FAULT)  # in FAULT nothing is sent either
+            response.message = controller.reason
+        return response
+
+    def _on_hold(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._controller.hold()
+        response.success = self._controller.state is not State.EXECUTING
+        response.message = self._controller.reason
+        return response
+
+    def _on_reset_fault(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        refused = self._controller.reset_fault()
+        response.success = refused is None
+        response.message = refused or self._controller.reason
+        return response
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Wait, while the loop goes on, until ``done()`` holds or patience ends."""
+        if not done():
+            future: Future = Future()
+            self._waiting.append((future, done, time.monotonic() + ANSWER_PATIENCE))
+            await future
+
+    def _answer(self) -> None:
+        now = time.monotonic()
+        for entry in list(self._waiting):
+            future, done, deadline = entry
+            if done() or now > deadline:
+                self._waiting.remove(entry)
+                future.set_result(None)
+
+    # Watching over all this, on the steady clock
+
+    def _report(self) -> Report:
+        controller = self._controller
+        silence = time.monotonic() - self._last_tick
+        clock_stopped = silence > CLOCK_PATIENCE
+        if clock_stopped:
+            controller.pause(f"clock: no ROS time for {silence:.0f} s of wall time, is the simulator running?")
+        self._answer()
+        feedback_missing = not controller.feedback_is_fresh
+        message = f"{controller.state}: {controller.reason}"
+        if clock_stopped:
+            message += f"; ROS time stands still for {silence:.0f} s"
+        elif feedback_missing and controller.state is not State.FAULT:
+            message += "; no feedback from the arm"
+        level = ERROR if controller.state is State.FAULT else WARN if clock_stopped or feedback_missing or controller.stopped_short else OK
+        last_chunk = controller.last_chunk_time
+        return (
+            level,
+            message,
+            {
+                "state": controller.state,
+                "reason": controller.reason,
+                "last_fault": controller.last_fault or "none",
+                "loop_rate_hz": self._loop_rate.rate(),
+                "jitter_ms_p50": math.nan if self._simulated_time else self._jitter.percentile(50),
+                "jitter_ms_p99": math.nan if self._simulated_time else self._jitter.percentile(99),
+                "jitter_ms_max": math.nan if self._simulated_time else self._jitter_max,
+                "image_to_can_ms_p50": self._image_to_can.percentile(50),
+                "image_to_can_ms_p99": self._image_to_can.percentile(99),
+                "image_to_can_n": controller.accepted,
+                "command_age_s": math.nan if last_chunk is None else self._now() - last_chunk,
+                "feedback_age_s": controller.feedback_age,
+                "chunks_accepted": controller.accepted,
+                "chunks_rejected": controller.rejected,
+                "last_rejection": controller.last_rejection or "none",
+                "position_clamps": controller.set_point.position_clamps,
+                "velocity_clamps": controller.set_point.velocity_clamps,
+                "tcp_m": "unknown" if controller.feedback is None else self._tcp(),
+                "firmware": self._backend.firmware() or "unknown",
+                "can_bus": self._bus,
+            },
+        )
+
+    def _tcp(self) -> str:
+        assert self._controller.feedback is not None
+        return " ".join(f"{x:.3f}" for x in tcp_position(self._controller.feedback.positions[:6]))
+
+    def close(self) -> None:
+        """Brake to rest, on the wall clock as ROS may be gone, and let go of the bus. Motor power stays."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the braking below is short and must not be cut
+        controller = self._controller
+        while not controller.set_point.at_rest:
+            self._backend.write(controller.set_point.brake(PERIOD))
+            time.sleep(PERIOD)
+        self._backend.close()
+
+
+def main() -> None:
+    run_node(ArmControllerNode)
+
+
+if __name__ == "__main__":
+    main()

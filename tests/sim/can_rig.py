@@ -1,0 +1,57 @@
+"""A whole arm on a virtual CAN bus in one process, stepped in lock step: emulator, the real SDK, controller."""
+
+import itertools
+
+import numpy as np
+from alam_piper.bus import BusConfig
+from alam_piper.chunks import Chunk
+from alam_piper.controller import ArmController, ControllerConfig
+from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
+from alam_piper.hardware import SdkBackend, read_newer
+
+HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
+PERIOD = 0.005
+_names = itertools.count()  # the SDK keeps one interface for ever per channel name
+
+
+class CanRig:
+    def __init__(self, joints: np.ndarray = HOME, gripper: float = 0.05, config: ControllerConfig | None = None):
+        self.bus_config = BusConfig("virtual", f"rig{next(_names)}")
+        self.plant = KinematicPlant(joints, gripper)
+        self.emulator_bus = open_emulator_bus(self.bus_config, listen=0.0)
+        self.emulator = ArmEmulator(self.emulator_bus, self.plant)
+        self.backend = SdkBackend(self.bus_config)
+        self.backend.connect()
+        self.controller = ArmController(config or ControllerConfig())
+        self.now = 100.0
+        self.sent: list[tuple[float, np.ndarray]] = []
+        self.first_of_chunk: list[float] = []
+
+    def run(self, seconds: float) -> None:
+        for _ in range(round(seconds / PERIOD)):
+            self.now = round(self.now + PERIOD, 6)
+            self.emulator.step(PERIOD)
+            patience = 0.0 if self.emulator.feedback_frozen else 5.0
+            output = self.controller.tick(self.now, read_newer(self.backend, self.controller.feedback, patience))
+            if output.enable:
+                self.backend.enable()
+            if output.set_point is not None:
+                self.backend.write(output.set_point)
+                self.sent.append((self.now, output.set_point))
+                if output.first_of_chunk is not None:
+                    self.first_of_chunk.append(output.first_of_chunk)
+
+    def enable(self) -> None:
+        self.run(0.05)
+        assert self.controller.enable() is None
+        self.run(0.3)
+        assert self.controller.state == "HOLDING", self.controller.reason
+
+    def straight(self, sequence: int, joints: np.ndarray, gripper: float = 0.05, steps: int = 8, dt: float = 0.1) -> Chunk:
+        """A chunk from the set-point to a pose in a straight line, stamped now."""
+        start, end = self.controller.set_point.position, np.append(joints, gripper)
+        return Chunk(self.now, sequence, dt, start + (end - start) * np.arange(1, steps + 1)[:, None] / steps)
+
+    def close(self) -> None:
+        self.backend.close()
+        self.emulator_bus.shutdown()

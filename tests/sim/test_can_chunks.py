@@ -1,0 +1,94 @@
+"""Chunks at the controller's door: every way to be wrong is refused with its reason; time decides which rows count."""
+
+import numpy as np
+import pytest
+from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference, parse_chunk
+
+from alam_core.types import JOINT_NAMES
+
+GOOD = {"stamp": 10.0, "sequence": 1, "joint_names": JOINT_NAMES, "dt": 0.1, "steps": 2, "positions": [0.1] * 14}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"positions": [0.1] * 13 + [float("nan")]}, "finite"),
+        ({"positions": [float("inf")] + [0.1] * 13}, "finite"),
+        ({"positions": [0.1] * 13}, "13 positions"),
+        ({"positions": []}, "0 positions"),
+        ({"joint_names": JOINT_NAMES[:6]}, "missing joints: gripper"),
+        ({"joint_names": (*JOINT_NAMES[:6], "joint7")}, "missing joints: gripper"),
+        ({"joint_names": (*JOINT_NAMES, "joint7")}, "unknown joints: joint7"),
+        ({"joint_names": (*JOINT_NAMES, "joint1")}, "named twice: joint1"),
+        ({"steps": 0, "positions": []}, "0 steps"),
+        ({"steps": 5000}, "5000 steps"),
+        ({"dt": 0.0}, "dt"),
+        ({"dt": -0.1}, "dt"),
+        ({"dt": float("nan")}, "dt"),
+        ({"dt": 60.0}, "dt"),
+    ],
+)
+def test_bad_contents_are_refused(change, reason):
+    with pytest.raises(ChunkRejected, match=reason):
+        parse_chunk(**(GOOD | change))
+
+
+def test_columns_are_put_into_order():
+    names = JOINT_NAMES[::-1]
+    chunk = parse_chunk(10.0, 1, names, 0.1, 2, [6, 5, 4, 3, 2, 1, 0, 16, 15, 14, 13, 12, 11, 10])
+    assert chunk.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]
+
+
+def chunk(stamp=10.0, sequence=1, steps=16, dt=0.1):
+    return Chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
+
+
+def test_row_i_is_due_at_stamp_plus_i_plus_1_steps():
+    c = chunk()
+    for i in range(16):
+        assert c.at(10.0 + (i + 1) * 0.1) == pytest.approx(np.full(7, i + 1))
+    assert c.at(10.25) == pytest.approx(np.full(7, 2.5))  # linear in between
+    assert c.at(9.0) == pytest.approx(np.ones(7)) and c.at(99.0) == pytest.approx(np.full(7, 16))
+
+
+def test_times_and_sequences_are_checked():
+    gate = ChunkGate(ChunkRules(max_age=1.0, max_ahead=0.1))
+    with pytest.raises(ChunkRejected, match="old"):
+        gate.admit(chunk(stamp=8.9), 10.0, True)
+    with pytest.raises(ChunkRejected, match="future"):
+        gate.admit(chunk(stamp=10.2), 10.0, True)
+    with pytest.raises(ChunkRejected, match="expired"):
+        gate.admit(chunk(stamp=9.5, steps=4), 10.0, True)
+    gate.admit(chunk(stamp=9.9, sequence=5), 10.0, True)
+    with pytest.raises(ChunkRejected, match="replayed"):
+        gate.admit(chunk(stamp=10.0, sequence=5), 10.0, True)
+    with pytest.raises(ChunkRejected, match="replayed"):
+        gate.admit(chunk(stamp=10.0, sequence=4), 10.0, True)
+    gate.admit(chunk(stamp=10.0, sequence=6), 10.0, True)
+
+
+def test_a_restarted_publisher_is_admitted_only_once_nothing_is_executed_and_with_something_new():
+    gate = ChunkGate(ChunkRules())
+    gate.admit(chunk(sequence=500), 10.0, True)
+    with pytest.raises(ChunkRejected, match="replayed"):
+        gate.admit(chunk(stamp=10.5, sequence=1), 10.6, True)
+    with pytest.raises(ChunkRejected, match="replayed"):
+        gate.admit(chunk(stamp=10.0, sequence=499), 10.6, False)
+    gate.admit(chunk(stamp=10.5, sequence=1), 10.6, False)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_splices_are_continuous_and_end_on_the_new_chunk(seed):
+    rng = np.random.default_rng(seed)
+    reference = Reference(fade=0.15)
+    now, wanted = 10.0, rng.normal(size=7)
+    for sequence in range(6):
+        new = Chunk(now - rng.uniform(0, 0.1), sequence, 0.1, rng.normal(size=(16, 7)))
+        reference.splice(new, now, wanted)
+        assert reference.at(now) == pytest.approx(wanted)
+        step = np.abs(reference.at(now + 1e-5) - wanted).max()
+        assert step < 1e-5 * 2 * np.abs(new.rows).max() / 0.1 + 1e-5 * 100  # no jump behind the splice either
+        assert reference.at(now + 0.15) == pytest.approx(new.at(now + 0.15))
+        assert reference.at(now + 0.7) == pytest.approx(new.at(now + 0.7))
+        now += rng.uniform(0.01, 0.4)
+        wanted = reference.at(now)

@@ -1,0 +1,240 @@
+"""The controller on the emulated arm: what it promises at start, in motion, when things go missing, and at the end."""
+
+import numpy as np
+import pytest
+from alam_piper.chunks import Chunk, ChunkRejected
+from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.hardware import Feedback
+from alam_piper.limits import make_limits
+from can_rig import HOME, PERIOD, CanRig
+
+
+@pytest.fixture
+def rig():
+    rig = CanRig()
+    yield rig
+    rig.close()
+
+
+def test_nothing_is_sent_before_enable_and_the_set_point_starts_where_the_arm_is(rig):
+    rig.run(0.3)
+    with pytest.raises(ChunkRejected, match="DISABLED"):
+        rig.controller.offer(rig.straight(1, HOME))
+    rig.run(0.2)
+    assert rig.emulator.joint_commands == 0 and not rig.emulator.enabled.any() and rig.emulator.ctrl_mode == 0
+    rig.plant.joints = HOME + 0.3  # moved by hand meanwhile
+    rig.emulator.teleport()
+    rig.enable()
+    assert np.abs(rig.plant.joints - (HOME + 0.3)).max() < 1e-4
+    assert rig.emulator.enabled.all() and rig.emulator.ctrl_mode == 1
+
+
+def test_enable_is_refused_without_feedback_and_given_up_in_time(rig):
+    assert "no feedback" in ArmController(ControllerConfig()).enable()
+    rig.run(0.1)
+    rig.emulator._handlers[0x471] = lambda data: None  # an arm that does not switch on
+    assert rig.controller.enable() is None
+    rig.run(5.2)
+    assert rig.controller.state is State.DISABLED and "power off: joint1" in rig.controller.reason
+    assert rig.emulator.joint_commands == 0
+
+
+def test_a_world_that_was_reset_just_before_enabling_does_not_pull_the_arm_back(rig):
+    rig.enable()
+    rig.controller.disable()
+    rig.run(0.1)
+    assert rig.controller.state is State.DISABLED
+    rig.plant.joints = HOME + 0.2
+    rig.emulator.teleport()
+    assert rig.controller.enable() is None  # before any feedback of the new pose
+    rig.run(0.2)
+    assert rig.controller.state is State.HOLDING
+    assert np.abs(rig.plant.joints - (HOME + 0.2)).max() < 1e-4
+
+
+def test_a_chunk_is_executed_on_time_and_its_end_is_held(rig):
+    rig.enable()
+    goal = HOME + [0.3, -0.2, 0.1, 0.1, -0.1, 0.2]
+    chunk = rig.straight(1, goal, gripper=0.01)
+    rig.controller.offer(chunk)
+    rig.run(0.5)
+    assert np.abs(rig.controller.set_point.position - chunk.at(rig.now)).max() < 0.01
+    rig.run(0.49)
+    assert rig.controller.state is State.EXECUTING
+    rig.run(0.05)
+    assert rig.controller.state is State.HOLDING and "command" in rig.controller.reason and rig.controller.stopped_short
+    sent = len(rig.sent)
+    rig.run(0.1)
+    assert len(rig.sent) == sent + 20  # holding goes on sending
+    assert np.abs(rig.plant.joints - goal).max() < 1e-3 and abs(rig.plant.gripper - 0.01) < 1e-5
+    assert rig.first_of_chunk == [chunk.stamp]
+    rig.controller.offer(rig.straight(2, HOME))  # not a latched fault: the next chunk goes on
+    assert rig.controller.state is State.EXECUTING
+    assert rig.emulator.ignored_commands == 0 and rig.emulator.power_cuts == 0
+
+
+def test_expired_rows_are_dropped_by_the_clock(rig):
+    """A chunk 0.4 s old whose first three rows lead far away: they must never be executed."""
+    rig.enable()
+    rows = np.tile(np.append(HOME, 0.05), (10, 1))
+    rows[:3, 0] = 2.0
+    rig.controller.offer(Chunk(rig.now - 0.405, 1, 0.1, rows))
+    rig.run(0.5)
+    assert np.abs([point[0] for _, point in rig.sent]).max() < 1e-3
+
+
+def test_a_new_chunk_takes_over_without_a_jump(rig):
+    rig.enable()
+    rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
+    rig.run(0.3)
+    rig.controller.offer(Chunk(rig.now - 0.05, 2, 0.1, np.tile(np.append(HOME, 0.05), (16, 1))))
+    rig.run(1.0)
+    points = np.array([point for _, point in rig.sent])
+    speeds = np.diff(points, axis=0) / PERIOD
+    assert np.abs(speeds[:, :6]).max() <= 1.0 + 1e-6
+    assert np.abs(np.diff(speeds, axis=0)[:, :6]).max() <= 5.0 * PERIOD + 1e-6
+    assert np.abs(rig.plant.joints - HOME).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("inject", "cause"),
+    [
+        (lambda e: setattr(e, "feedback_frozen", True), "feedback: no new feedback"),
+        (lambda e: setattr(e, "arm_status", 7), "arm_status: arm status 7: collision"),
+        (lambda e: setattr(e, "driver_bits", [0, 0, 0x10, 0, 0, 0]), "drivers: joint3 collision_status"),
+        (lambda e: setattr(e, "enabled", np.array([True] * 5 + [False])), "power: motor power off: joint6"),
+        (lambda e: setattr(e, "ctrl_mode", 2), "control_mode: control mode 2"),
+    ],
+)
+def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
+    rig.enable()
+    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.run(0.4)
+    speed = rig.controller.set_point.velocity[0]
+    assert speed > 0.5
+    before = dict(vars(rig.emulator))
+    inject(rig.emulator)
+    position, sent = rig.controller.set_point.position[0], len(rig.sent)
+    rig.run(0.15 if "feedback" not in cause else 0.11)
+    assert rig.controller.state is State.FAULT and cause in rig.controller.last_fault
+    rig.run(1.0)
+    stopping = np.array([point[0] for _, point in rig.sent[sent:]])
+    assert (np.diff(stopping) >= 0).all() and stopping[-1] - position < speed * 0.15 + speed**2 / 10 + 0.01
+    assert rig.controller.set_point.at_rest
+    quiet = len(rig.sent)
+    with pytest.raises(ChunkRejected, match="FAULT"):
+        rig.controller.offer(rig.straight(2, HOME))
+    assert "FAULT" in rig.controller.enable()
+    assert "still broken" in rig.controller.reset_fault()
+    rig.run(0.2)
+    assert len(rig.sent) == quiet and rig.controller.state is State.FAULT
+    assert rig.emulator.power_cuts == 0  # nothing ever takes the power away
+
+    for name in ("feedback_frozen", "arm_status", "driver_bits", "enabled", "ctrl_mode"):
+        setattr(rig.emulator, name, before[name])
+    rig.run(0.1)
+    rig.plant.joints = rig.plant.joints + 0.1  # pushed while faulty: it must not snap back
+    rig.emulator.teleport()
+    rig.run(0.05)
+    pushed = rig.plant.joints.copy()
+    assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
+    rig.run(0.2)
+    assert np.abs(rig.plant.joints - pushed).max() < 1e-3
+    assert cause in rig.controller.last_fault  # still to be read afterwards
+    rig.controller.offer(rig.straight(3, HOME))
+    rig.run(0.1)
+    assert rig.controller.state is State.EXECUTING
+
+
+def test_disable_in_motion_brakes_then_falls_silent_with_the_motors_on(rig):
+    rig.enable()
+    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.run(0.4)
+    rig.controller.disable()
+    with pytest.raises(ChunkRejected, match="held"):
+        rig.controller.offer(rig.straight(2, HOME))
+    rig.run(0.4)
+    assert rig.controller.state is State.DISABLED
+    quiet = len(rig.sent)
+    points = np.array([point[0] for _, point in rig.sent])
+    assert np.abs(np.diff(points, 2)).max() <= 5.0 * PERIOD**2 + 1e-9
+    rig.run(0.3)
+    assert len(rig.sent) == quiet and rig.emulator.enabled.all() and rig.emulator.power_cuts == 0
+
+
+def test_a_hold_by_request_lasts_until_enable(rig):
+    rig.enable()
+    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.run(0.3)
+    rig.controller.hold()
+    rig.run(0.5)
+    held = rig.plant.joints.copy()
+    with pytest.raises(ChunkRejected, match="held"):
+        rig.controller.offer(rig.straight(2, HOME))
+    rig.run(0.5)
+    assert rig.controller.state is State.HOLDING and np.array_equal(rig.plant.joints, held)
+    assert rig.controller.enable() is None
+    rig.controller.offer(rig.straight(3, HOME))
+    assert rig.controller.state is State.EXECUTING
+
+
+def test_a_clock_that_jumps_back_holds_and_does_not_keep_old_sequences(rig):
+    rig.enable()
+    rig.controller.offer(rig.straight(700, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.run(0.3)
+    rig.now = 5.0
+    rig.run(0.3)
+    assert rig.controller.state is State.HOLDING and "clock jumped back" in rig.controller.reason
+    rig.controller.offer(rig.straight(1, HOME))
+    rig.run(0.1)
+    assert rig.controller.state is State.EXECUTING
+
+
+# Without hardware: a perfect arm, any number of chunks.
+
+
+def feedback(now: float, position: np.ndarray) -> Feedback:
+    return Feedback(now, position.copy(), np.zeros(6), 1, 0, 0, (True,) * 6, ())
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_random_chunks_and_requests_never_break_a_limit(seed):
+    rng = np.random.default_rng(seed)
+    limits = make_limits(velocity=rng.uniform(0.3, 3.0), acceleration=rng.uniform(2.0, 10.0))
+    controller = ArmController(ControllerConfig(limits=limits))
+    now, position = 50.0, np.append(HOME, 0.05)
+    controller.tick(now, feedback(now, position))
+    last = None
+    sequence = 0
+    for _ in range(1500):
+        now += PERIOD if rng.random() < 0.95 else rng.uniform(0.0, 0.08)
+        event = rng.random()
+        if event < 0.03:
+            controller.enable()
+        elif event < 0.04:
+            controller.hold()
+        elif event < 0.045:
+            controller.disable()
+        elif event < 0.10:
+            sequence += int(rng.integers(-1, 3))
+            scale = rng.choice([0.3, 3.0, 100.0])
+            rows = rng.normal(0, scale, (int(rng.integers(1, 20)), 7))
+            chunk = Chunk(now - rng.uniform(-0.2, 1.2), sequence, float(rng.choice([0.01, 0.1])), rows)
+            try:
+                controller.offer(chunk)
+            except ChunkRejected:
+                controller.refuse("x")
+        before, speed = controller.set_point.position.copy(), controller.set_point.velocity.copy()
+        output = controller.tick(now, feedback(now, position))
+        if output.set_point is None:
+            last = None
+            continue
+        position = output.set_point.copy()  # a perfect arm
+        assert (position >= limits.lower - 1e-9).all() and (position <= limits.upper + 1e-9).all()
+        assert (np.abs(controller.set_point.velocity) <= limits.velocity + 1e-9).all()
+        if last is not None:
+            assert np.abs(position - before).max() <= limits.velocity.max() * 4 * PERIOD + 1e-9
+            change = np.abs(controller.set_point.velocity - speed)
+            assert (change <= limits.acceleration * min(4 * PERIOD, now - last) + 1e-9).all()
+        last = now
+    assert controller.accepted > 5 and controller.rejected > 5
