@@ -40,6 +40,22 @@ def to_plain(value: Any, full: bool = False) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Fields below each other, numbers beside each other."""
+
+
+def _represent_list(dumper: _Dumper, items: list) -> yaml.Node:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not any(isinstance(item, (dict, list)) for item in items))
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+def to_yaml(plain: Any) -> str:
+    """A plain value as YAML, fields in the message's order."""
+    return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=140)
+
+
 def find_type(node: Node, topic: str, deadline: float) -> str:
     """The type name of a topic, once somebody offers it. Raises UserError if nobody does, or if people do not agree."""
     said = time.monotonic()
@@ -85,7 +101,7 @@ def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = Fals
             return
         last = time.monotonic()
         seen += 1
-        print(yaml.safe_dump(to_plain(message, full), sort_keys=False, default_flow_style=None, width=140), end="---\n", flush=True)
+        print(to_yaml(to_plain(message, full)), end="---\n", flush=True)
 
     def deadline() -> float:
         return last + timeout if timeout > 0 else float("inf")

@@ -138,7 +138,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     if sim:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
-        can = {"can_interface": "socketcan", "can_channel": values["can_port"], "can_port": 0}
+        can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
     nodes = []
     if sim:
         nodes.append(

@@ -1,0 +1,176 @@
+"""The graph's description: arguments, their errors, what the nodes get, and that both front ends offer the same."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from alam_bringup import graph as graphs
+from alam_bringup.graph import GRAPHS, PIPER, Argument, Graph, environment, find_graph, split_assignments
+from alam_bringup.installed import available, has_package
+from alam_bringup.up import node_command
+
+from alam_core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "ros2_ws" / "src"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, str]:
+    """Arguments that name folders which exist."""
+    return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
+
+
+def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
+    return {node.name: node for node in graph.build(graph.values(texts))}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["simm:=true"], "no argument 'simm'"),
+        (["sim:=maybe"], "sim:=maybe is not true or false"),
+        (["seed:=1.5"], "not a whole number"),
+        (["seed:=-1"], "not between 0 and"),
+        (["image_size:=8"], "not between 16 and 1024"),
+        (["wrist_topic:=wrist/image"], "must begin with '/'"),
+        (["sim"], "not of the form name:=value"),
+        (["seed:=1", "seed:=2"], "given twice"),
+        (["checkpoint:=/nowhere"], "no folder '/nowhere'"),
+        (["sim:=false", "realtime:=true"], "realtime:=true only means something"),
+    ],
+)
+def test_wrong_arguments_are_named(words: list[str], said: str, folders: dict[str, str]) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        PIPER.build(PIPER.values(folders | split_assignments(words)))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_graph_is_named() -> None:
+    with pytest.raises(UserError, match="no graph is called 'pipe'"):
+        find_graph("pipe")
+
+
+def test_every_default_is_a_valid_value() -> None:
+    for graph in GRAPHS.values():
+        texts = {argument.name: argument.default_text for argument in graph.arguments}
+        assert graph.values(texts) == graph.defaults()
+        assert all(argument.description for argument in graph.arguments)
+
+
+def test_choices_limit_an_argument() -> None:
+    argument = Argument("colour", "red", "which", choices=("red", "blue"))
+    assert argument.parse("blue") == "blue"
+    with pytest.raises(UserError, match="not one of: red, blue"):
+        argument.parse("green")
+
+
+def test_nothing_real_moves_by_default(folders: dict[str, str]) -> None:
+    found = nodes(PIPER, **folders)
+    assert "sim" in found
+    assert found["arm_controller"].parameters["can_interface"] == "udp_multicast"
+    assert all(node.parameters.get("use_sim_time") for name, node in found.items() if name != "sim")
+
+
+def test_real_mode_uses_the_can_interface_and_no_simulator(folders: dict[str, str]) -> None:
+    found = nodes(PIPER, **folders, sim="false", can_port="can7")
+    assert "sim" not in found
+    arm = found["arm_controller"].parameters
+    assert (arm["can_interface"], arm["can_channel"]) == ("socketcan", "can7")
+    assert not any(node.parameters.get("use_sim_time") for node in found.values())
+
+
+def test_real_time_simulation_runs_on_the_wall_clock(folders: dict[str, str]) -> None:
+    found = nodes(PIPER, **folders, realtime="true")
+    assert found["sim"].parameters["realtime"] is True
+    assert not any(node.parameters.get("use_sim_time") for node in found.values())
+
+
+def test_graphs_in_two_domains_have_two_can_buses(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = []
+    for domain in ("3", "4"):
+        monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+        found = nodes(PIPER, **folders)
+        assert found["sim"].parameters["can_port"] == found["arm_controller"].parameters["can_port"]
+        ports.append(found["sim"].parameters["can_port"])
+    assert ports[0] != ports[1]
+    assert nodes(PIPER, **folders, can_udp_port="50000")["sim"].parameters["can_port"] == 50000
+
+
+def test_camera_drivers_are_optional(folders: dict[str, str]) -> None:
+    built = list(nodes(PIPER, **folders, sim="false").values())
+    startable, notes = available(built)
+    cameras = [node for node in built if node.package == "realsense2_camera"]
+    assert [node.name for node in cameras] == ["third_person", "wrist"]
+    if has_package("realsense2_camera"):
+        assert startable == built and not notes
+    else:
+        assert not any(node in startable for node in cameras)
+        assert len(notes) == 1 and "realsense2_camera" in notes[0]
+
+
+def test_relative_folders_are_found_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints" / "x").mkdir(parents=True)
+    monkeypatch.setenv("ALAM_ROOT", str(tmp_path))
+    monkeypatch.chdir("/")
+    assert graphs.folder("checkpoint", "checkpoints/x") == str(tmp_path / "checkpoints" / "x")
+
+
+def test_network_is_asked_for_by_name() -> None:
+    config = Path("/config")
+    closed = environment(PIPER.values({}), config)
+    opened = environment(PIPER.values({"network": "true"}), config)
+    assert closed["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("fastdds_local.xml")
+    assert opened["FASTRTPS_DEFAULT_PROFILES_FILE"].endswith("fastdds_network.xml")
+    assert opened["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+
+
+def test_parameters_keep_their_types(tmp_path: Path, folders: dict[str, str]) -> None:
+    import yaml
+
+    node = nodes(PIPER, **folders, third_person_serial="0123")["camera_sync"]
+    command = node_command(node, tmp_path, tmp_path)
+    file = command[command.index("--params-file") + 1]
+    assert yaml.safe_load(Path(file).read_text()) == {"/camera_sync": {"ros__parameters": node.parameters}}
+
+
+def strings_of_node(package: str, executable: str) -> set[str]:
+    """Every string in a node's module, the names of the parameters it declares among them."""
+    setup = (SOURCES / package / "setup.py").read_text()
+    match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
+    assert match, f"{package} has no executable {executable}"
+    tree = ast.parse((SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text())
+    strings = {item.value for item in ast.walk(tree) if isinstance(item, ast.Constant) and isinstance(item.value, str)}
+    return strings | {"use_sim_time"}
+
+
+@pytest.mark.parametrize("sim", ["true", "false"])
+def test_nodes_know_every_parameter_they_are_given(sim: str, folders: dict[str, str]) -> None:
+    """ROS ignores a parameter that the node does not declare, so that a misspelt one would go unnoticed."""
+    for node in nodes(PIPER, **folders, sim=sim).values():
+        if (SOURCES / node.package).is_dir():
+            unknown = set(node.parameters) - strings_of_node(node.package, node.executable)
+            assert not unknown, f"{node.name} does not know {unknown}"
+
+
+def test_both_front_ends_take_the_same_arguments() -> None:
+    """The launch file names only the graph; what it declares comes from the description that ``alam up --help`` prints."""
+    for graph in GRAPHS.values():
+        file = SOURCES / "alam_bringup" / "launch" / f"{graph.name}.launch.py"
+        assert f'describe("{graph.name}")' in file.read_text()
+        printed = subprocess.run(["alam", "up", "--help"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+        for argument in graph.arguments:
+            assert f"{argument.name}:={argument.default_text}" in printed
+
+
+def test_launch_description_declares_the_same_arguments() -> None:
+    pytest.importorskip("launch_ros", reason="the ROS package launch is not installed here")
+    from alam_bringup.launch_graph import describe
+
+    for graph in GRAPHS.values():
+        declared = {argument.name: argument for argument in describe(graph.name).get_launch_arguments()}
+        assert set(declared) == {argument.name for argument in graph.arguments}
+        for argument in graph.arguments:
+            assert "".join(part.text for part in declared[argument.name].default_value) == argument.default_text

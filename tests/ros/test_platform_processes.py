@@ -1,0 +1,75 @@
+"""Processes of ``alam up`` and of the tests: stopped in steps, nothing left behind, not even if the parent is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+from alam_bringup.processes import Process, stop_all
+
+STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_reports_lines_and_exit_code() -> None:
+    heard: list[tuple[str, str]] = []
+    process = Process(
+        "child", [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(7)"], on_line=lambda *x: heard.append(x)
+    )
+    assert process.wait(20) == 7
+    assert process.last_line() == "two"
+    assert heard == [("child", "one"), ("child", "two")]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"), [("import time; print('ready', flush=True); time.sleep(600)", None), (STUBBORN, -signal.SIGTERM)]
+)
+def test_stop_escalates(code: str, expected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alam_bringup.processes.STEPS", ((signal.SIGINT, 1.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)))
+    process = Process("child", [sys.executable, "-c", code])
+    wait_until(lambda: "ready" in process.lines)
+    result = process.stop()
+    assert result is not None
+    assert expected is None or result == expected
+
+
+def test_stop_all_leaves_no_grandchild() -> None:
+    process = Process("shell", ["bash", "-c", "sleep 600 & echo $!; wait"])
+    wait_until(lambda: process.lines)
+    grandchild = int(process.lines[0])
+    assert is_alive(grandchild)
+    stop_all([process])
+    wait_until(lambda: not is_alive(grandchild))
+
+
+def test_child_dies_with_a_killed_parent() -> None:
+    parent_code = (
+        "import time\n"
+        "from alam_bringup.processes import Process\n"
+        "print(Process('child', ['sleep', '600']).pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        assert is_alive(child)
+        os.kill(parent.pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(child))
