@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from alam_bringup.graph import GRAPHS, Graph, find_graph, split_assignments
+from alam_bringup.graph import GRAPHS, find_graph, split_assignments
 from alam_core.errors import UserError, run_main
 
 
@@ -15,14 +15,6 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see '{self.prog} --help')")
 
 
-def describe_arguments(graph: Graph) -> str:
-    """The arguments of a graph with their defaults, a line each."""
-    lines = [f"  {argument.name}:={argument.default_text}" for argument in graph.arguments]
-    width = max(map(len, lines)) + 2
-    body = [f"{line:<{width}}{argument.description}" for line, argument in zip(lines, graph.arguments, strict=True)]
-    return "\n".join([f"{graph.name}: {graph.description}", *body])
-
-
 def make_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="alam", description="Runs and inspects the ALAM stack.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -30,7 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         "up",
         help="start a graph of nodes",
         description="Starts every node of a graph and stops them all on Ctrl-C. Arguments are given as name:=value.",
-        epilog="graphs and their arguments:\n\n" + "\n\n".join(map(describe_arguments, GRAPHS.values())),
+        epilog="graphs and their arguments:\n\n" + "\n\n".join(graph.help() for graph in GRAPHS.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     up.add_argument("graph", metavar="GRAPH", help=f"one of: {', '.join(GRAPHS)}")

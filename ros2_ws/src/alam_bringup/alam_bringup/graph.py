@@ -74,6 +74,13 @@ class Graph:
     def defaults(self) -> Values:
         return {argument.name: argument.default for argument in self.arguments}
 
+    def help(self) -> str:
+        """What the graph is, and a line for each argument with its default."""
+        names = [f"  {argument.name}:={argument.default_text}" for argument in self.arguments]
+        width = max(map(len, names)) + 2
+        lines = [f"{name:<{width}}{argument.description}" for name, argument in zip(names, self.arguments, strict=True)]
+        return "\n".join([f"{self.name}: {self.description}", *lines])
+
     def values(self, texts: Mapping[str, str]) -> Values:
         """The value of every argument, given texts for some. Raises UserError for an unknown name or a wrong value."""
         known = {argument.name: argument for argument in self.arguments}
