@@ -4,6 +4,7 @@ Saving is atomic (a folder beside the target, renamed when whole). Loading is st
 named. Nothing is unpickled.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -105,3 +106,18 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Pat
     if problems:
         raise UserError(f"'{source}' does not fit the model: {'; '.join(problems)}")
     model.load_state_dict(tensors, strict=True)
+
+
+def checkpoint_hash(folder: str | Path) -> str:
+    """16 hex digits that change with a model folder's weights or configuration; a key for what was computed with it.
+
+    Raises UserError where the folder lacks one of the two files.
+    """
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        path = Path(folder) / name
+        if not path.is_file():
+            raise UserError(f"'{folder}' is not a checkpoint: {name} is missing")
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -8,7 +8,9 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -102,6 +104,11 @@ class TrainResult:
     stopped: str
     main: bool
     seconds: float
+
+
+def command_line() -> str:
+    """What a person types in the project's root to start this process again."""
+    return shlex.join(["python", *(os.path.relpath(part) if os.path.isabs(part) else part for part in sys.argv)])
 
 
 def step_rng(seed: int, step: int, *stream: int) -> np.random.Generator:

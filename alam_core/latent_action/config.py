@@ -1,0 +1,97 @@
+"""Size and losses of a transition model, and named presets."""
+
+from dataclasses import dataclass, field
+
+from alam_core.errors import UserError
+
+ALGEBRA_FORMS = ("paper", "relative", "whitened")
+RECONSTRUCTION_FORMS = ("paper", "relative")
+
+
+@dataclass
+class LossConfig:
+    """Weights of the five terms of eq. 9 and the scale each is measured on.
+
+    Args:
+        rec: weight of the pixel reconstruction (eq. 8).
+        perc: weight of the LPIPS distance (eq. 8); above 0 it needs the weights named in ``perceptual.py``.
+        add: weight of composition consistency (eq. 7).
+        rev: weight of reversal consistency (eq. 7).
+        vq: weight of the commitment to the codebook (eq. 5).
+        algebra: scale of add, rev and vq. "paper": squared L2 as printed, which shrinking z also satisfies.
+            "relative": divided by the mean energy of z, which no scaling changes.
+            "whitened": divided by z's second moments, so that stretching one direction over the others gains nothing.
+        reconstruction: scale of rec. "paper": squared L2 summed over the image. "relative": divided by the error of copying the source.
+    """
+
+    rec: float = 1.0
+    perc: float = 0.0
+    add: float = 1.0
+    rev: float = 1.0
+    vq: float = 1.0
+    algebra: str = "relative"
+    reconstruction: str = "relative"
+
+    def __post_init__(self) -> None:
+        if self.algebra not in ALGEBRA_FORMS:
+            raise UserError(f"losses.algebra is '{self.algebra}': choose one of {', '.join(ALGEBRA_FORMS)}")
+        if self.reconstruction not in RECONSTRUCTION_FORMS:
+            raise UserError(f"losses.reconstruction is '{self.reconstruction}': choose one of {', '.join(RECONSTRUCTION_FORMS)}")
+
+
+@dataclass
+class TransitionConfig:
+    """A transition model. The defaults are the ``tiny`` preset, which trains in minutes on one CPU thread.
+
+    Args:
+        image_size: side of the square images inside, in px; a multiple of patch_size.
+        patch_size: side of a patch, in px.
+        width: of the Transformers.
+        heads: attention heads.
+        encoder_layers: depth of the relational encoder.
+        decoder_layers: depth of the decoder.
+        latent_tokens: learnable queries K, hence tokens in a transition.
+        latent_dim: numbers in a token.
+        codebook_size: entries of the codebook.
+        codebook_decay: decay of the codebook's moving average.
+        vq_start: training steps before the codebook is initialised from the latents and used; until then z goes around it.
+        input_gain: frames enter as input_gain * (image - 0.5).
+        difference_gain: the encoder also sees difference_gain * (target - source); 0 leaves it out.
+        losses: what is minimised.
+    """
+
+    image_size: int = 64
+    patch_size: int = 8
+    width: int = 128
+    heads: int = 4
+    encoder_layers: int = 3
+    decoder_layers: int = 3
+    latent_tokens: int = 7
+    latent_dim: int = 32
+    codebook_size: int = 256
+    codebook_decay: float = 0.99
+    vq_start: int = 500
+    input_gain: float = 4.0
+    difference_gain: float = 8.0
+    losses: LossConfig = field(default_factory=LossConfig)
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size:
+            raise UserError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}: change one of them")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} is no multiple of heads {self.heads}: change one of them")
+
+    @property
+    def patches(self) -> int:
+        """Patches a frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+PRESETS = {"tiny": TransitionConfig}
+
+
+def preset(name: str) -> TransitionConfig:
+    """A fresh configuration by name. Raises UserError naming the presets there are."""
+    if name not in PRESETS:
+        raise UserError(f"no model preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]()

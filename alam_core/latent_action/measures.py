@@ -1,0 +1,35 @@
+"""What to watch about latent transitions, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
+
+Letters: N samples, F numbers in a flattened transition, S image side.
+"""
+
+import torch
+from torch import Tensor
+
+
+def constant_share(z: Tensor) -> float:
+    """Share of the energy of z (N, F) that its mean vector holds: 1 for a constant, 0 for a centred z."""
+    return float(z.mean(dim=0).square().sum() / (z.square().sum(dim=1).mean() + 1e-12))
+
+
+def effective_dims(z: Tensor) -> float:
+    """Participation ratio of the covariance of z (N, F): (sum of eigenvalues)^2 / sum of their squares, from 1 to F."""
+    covariance = torch.cov(z.double().T).reshape(z.shape[1], z.shape[1])
+    return float(covariance.diagonal().sum().square() / (covariance.square().sum() + 1e-24))
+
+
+def relative_error(residual: Tensor, z: Tensor) -> float:
+    """Mean norm of the residuals (N, F) over the mean norm of z (N, F)."""
+    return float(residual.norm(dim=1).mean() / (z.norm(dim=1).mean() + 1e-12))
+
+
+def perplexity(codes: Tensor, size: int) -> float:
+    """exp of the entropy of code usage: from 1 (one code) to ``size`` (all alike)."""
+    share = torch.bincount(codes.flatten(), minlength=size).double() / codes.numel()
+    return float(torch.exp(-torch.xlogy(share, share).sum()))
+
+
+def psnr(prediction: Tensor, target: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then averaged."""
+    error = (prediction.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
+    return float((-10 * torch.log10(error)).mean())

@@ -1,0 +1,100 @@
+"""The transition model of stage 1: encoder, codebook and decoder with the five losses (eq. 1 to 9).
+
+Letters: B batch, K latent tokens, D numbers a token, S image side. Images inside are float in [0, 1], (B, 3, S, S).
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
+from alam_core.config import from_dict, to_dict
+from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.decoder import TransitionDecoder
+from alam_core.latent_action.encoder import PatchTokenizer, RelationalEncoder
+from alam_core.latent_action.losses import additivity_residual, latent_loss, reconstruction_loss, reversal_residual
+from alam_core.latent_action.perceptual import PerceptualDistance
+from alam_core.latent_action.quantizer import Quantizer
+
+KIND = "transition"
+
+
+class TransitionModel(nn.Module):
+    """Latent transitions between frames, and frames from latent transitions.
+
+    Downstream only ``encode`` is used: the continuous z, before the codebook. Calling the model is ``losses``.
+    """
+
+    def __init__(self, config: TransitionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = PatchTokenizer(config, config.input_gain, 0.5)
+        self.encoder = RelationalEncoder(config)
+        self.quantizer = Quantizer(config)
+        self.decoder = TransitionDecoder(config)
+        # In a list, so that its weights are no part of this model's checkpoints; made by the first loss that needs it.
+        self._perceptual: list[PerceptualDistance] = []
+
+    @property
+    def latent_size(self) -> int:
+        """Numbers in a transition: K * D."""
+        return self.config.latent_tokens * self.config.latent_dim
+
+    def encode(self, source: Tensor, target: Tensor) -> Tensor:
+        """Transition from ``source`` to ``target``, (B, 3, S, S) in [0, 1] each -> continuous z (B, K, D) (eq. 1, 4)."""
+        return self.encoder(source, target, self.tokenizer(source), self.tokenizer(target))
+
+    def decode(self, source: Tensor, z: Tensor) -> Tensor:
+        """Frame that z (B, K, D) leads to from ``source`` (B, 3, S, S) -> (B, 3, S, S) in [0, 1] (eq. 6, without the codebook)."""
+        return self.decoder(source, self.tokenizer(source), z).clamp(0, 1)
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """``losses``, under the name that DDP and autocast act on."""
+        return self.losses(a, b, c)
+
+    def losses(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
+        """The objective on frame triplets a < b < c, (B, 3, S, S) in [0, 1] each, as scalars.
+
+        "total" is the weighted sum (eq. 9) of "rec", "perc" (eq. 8; where it has weight), "add", "rev" (eq. 7) and "vq" (eq. 5),
+        each on the scale of ``LossConfig``. In training mode the codebook is updated on the way.
+        """
+        config = self.config.losses
+        size = len(a)
+        a_tokens, b_tokens, c_tokens = self.tokenizer(torch.cat([a, b, c])).split(size)
+        source, target = torch.cat([a, b, a, b]), torch.cat([b, c, c, a])  # eq. 3: three forward pairs, one reversed
+        source_tokens = torch.cat([a_tokens, b_tokens, a_tokens, b_tokens])
+        z = self.encoder(source, target, source_tokens, torch.cat([b_tokens, c_tokens, c_tokens, a_tokens])).float()
+        z_ab, z_bc, z_ac, z_ba = z.split(size)
+        z_q, _ = self.quantizer(z)
+        forward = 3 * size
+        source, target = source[:forward], target[:forward]
+        prediction = self.decoder(source, source_tokens[:forward], z_q[:forward]).float()
+
+        terms = {
+            "rec": reconstruction_loss(prediction, target, source, config.reconstruction),
+            "add": latent_loss(additivity_residual(z_ab, z_bc, z_ac), z, config.algebra),
+            "rev": latent_loss(reversal_residual(z_ab, z_ba), z, config.algebra),
+            "vq": latent_loss(z - z_q.detach(), z, config.algebra),
+        }
+        if config.perc > 0:
+            terms["perc"] = self._perceptual_distance(prediction.device)(prediction, target)
+        total = sum(getattr(config, name) * value for name, value in terms.items())
+        return {"total": total, **terms}
+
+    def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
+        """Write a model folder (see ``alam_core.checkpoints``); ``card`` is its README.md."""
+        return save_checkpoint(folder, self, {"kind": KIND, "model": to_dict(self.config)}, card=card)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> "TransitionModel":
+        """Read a model folder, in eval mode on the CPU. Raises UserError naming what is missing or does not fit."""
+        checkpoint = read_checkpoint(folder, KIND)
+        model = cls(from_dict(TransitionConfig, checkpoint.config.get("model", {}), f"{folder}/config.json"))
+        load_tensors(model, checkpoint.tensors, folder)
+        return model.eval()
+
+    def _perceptual_distance(self, device: torch.device) -> PerceptualDistance:
+        if not self._perceptual:
+            self._perceptual.append(PerceptualDistance())
+        return self._perceptual[0].to(device)
