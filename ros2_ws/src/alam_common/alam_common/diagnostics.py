@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -15,12 +16,13 @@ Report = tuple[bytes, str, Mapping[str, object]]  # level, one line that says th
 class Diagnostics:
     """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes it under the node's name.
 
-    It runs in a callback group of its own. A change of level is also logged, once.
+    ``stamp`` tells the time of the header, by default the node's. A change of level is also logged, once.
     """
 
-    def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0) -> None:
+    def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0, stamp: Callable[[], Time] | None = None) -> None:
         self._node = node
         self._check = check
+        self._stamp = stamp or (lambda: node.get_clock().now().to_msg())
         self._level: bytes | None = None
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(
@@ -38,7 +40,7 @@ class Diagnostics:
             KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()
         ]
         array = DiagnosticArray(status=[status])
-        array.header.stamp = self._node.get_clock().now().to_msg()
+        array.header.stamp = self._stamp()
         self._publisher.publish(array)
         if level != self._level:
             if level != OK:

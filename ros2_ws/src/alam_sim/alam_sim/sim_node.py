@@ -4,6 +4,30 @@ One loop does everything in the main thread (a GL context belongs to its thread)
 the nodes that are behind. See the package's README for topics and parameters.
 """
 
+import time
+from typing import Any
+
+import numpy as np
+import rclpy
+from alam_common.diagnostics import OK, WARN, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import NANOSECONDS, ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_common.meters import Recent
+from alam_msgs.msg import Processed, TaskStatus
+from alam_msgs.srv import ResetWorld
+from alam_piper.bus import BusConfig
+from alam_piper.emulator import ArmEmulator, open_emulator_bus
+from rclpy.executors import Executor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
+
+from alam_core.errors import UserError
+from alam_core.sim.world import make_world
+from alam_core.types import VIEWS
+from alam_sim.pacing import NodeWait, Throttle
+
 TICK = 5_000_000  # ns of physics between two looks at the arm
 START = 1_000_000_000  # ns: simulated time starts here, as 0 means "no time yet" in ROS
 PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
@@ -48,7 +72,7 @@ class SimNode(Node):
         max_lag = get("max_lag", 0.1).value
         self.patience = get("patience", 2.0).value
         bus = BusConfig(get("can_interface", "udp_multicast").value, get("can_channel", "239.74.163.2").value, get("can_port", 43113).value)
-        get("muted_views", Parameter.Type.STRING_ARRAY)  # fault injection: cameras that fall silent; may be set while it runs
+        get("muted_views", "")  # fault injection: cameras that are silent, with commas between; may be set while it runs
         if speed < 0 or max_lag < 0.1 or self.patience <= 0:
             raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
 
@@ -65,12 +89,12 @@ class SimNode(Node):
         self._speed = (time.monotonic(), 0)  # steady time and ticks at the last diagnosis
 
         if not self.realtime:
-            self._clock = self.create_publisher(Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+            self._time = self.create_publisher(Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
         self._images = {view: self.create_publisher(Image, f"/{view}/color/image_raw", qos_profile_sensor_data) for view in VIEWS}
         self._status = self.create_publisher(TaskStatus, "/alam/task_status", 10)
         self.create_subscription(Processed, "/alam/processed", self._on_processed, 20)
         self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
-        self._diagnostics = Diagnostics(self, self._check)
+        self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
         self.get_logger().info(f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}")
 
     @property
@@ -106,7 +130,7 @@ class SimNode(Node):
         self._ticks += 1
         now = self.now
         if not self.realtime:
-            self._clock.publish(Clock(clock=ns_to_stamp(now)))
+            self._time.publish(Clock(clock=ns_to_stamp(now)))
         self._tick_ms.add((time.monotonic() - start) * 1e3)
         if self._ticks % PER_FRAME == 0:
             self._publish_frame(now)
@@ -114,7 +138,7 @@ class SimNode(Node):
     def _publish_frame(self, now: int) -> None:
         start = time.monotonic()
         stamp = ns_to_stamp(now)
-        muted = self.get_parameter("muted_views").value or []
+        muted = self.get_parameter("muted_views").value.split(",")
         for view, publisher in self._images.items():
             if view not in muted:
                 publisher.publish(numpy_to_image(self.world.render(view), stamp, f"{view}_color_optical_frame"))
