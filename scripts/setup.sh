@@ -88,8 +88,9 @@ if ! venv_ready; then
   trap 'rm -rf "$pins"' EXIT
   cp requirements/*.txt "$pins/"
   if [[ $ros == apt ]]; then
-    # The apt messages are compiled against Ubuntu 24.04's numpy 1 and cannot be imported beside numpy 2.
-    sed -i 's/^numpy==.*/numpy==1.26.4/' "$pins/base.txt" "$pins/constraints.txt"
+    # The apt messages are compiled against Ubuntu 24.04's numpy 1 and cannot be imported beside numpy 2; its message generators
+    # want their own empy and lark.
+    sed -i -E 's/^numpy==.*/numpy==1.26.4/; /^(empy|lark.*|catkin-pkg)==/d' "$pins/base.txt" "$pins/constraints.txt"
   fi
   say "installing Python packages: torch, MuJoCo and others, about 3 GB (two to ten minutes, by the line)"
   pip install -qq -c "$pins/constraints.txt" -r "$pins/build.txt" -r "$pins/base.txt" -r "$pins/dev.txt" || fail "pip could not install requirements/base.txt, see above"

@@ -153,7 +153,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
                 "alam_sim",
                 "sim_node",
                 "sim",
-                {"world": values["world"], "seed": values["seed"], "image_size": values["image_size"], "realtime": values["realtime"]}
+                {name: values[name] for name in ("world", "seed", "image_size", "realtime", "speed")}
                 | {"can_channel": CAN_GROUP, "can_port": port},
             )
         )
@@ -181,6 +181,7 @@ PIPER = Graph(
     (
         Argument("sim", True, "simulate the arm and its cameras; false drives the real arm"),
         Argument("realtime", False, "simulation on the wall clock instead of waiting for slow nodes"),
+        Argument("speed", 1.0, "how much faster than the wall clock simulated time may run; 0: as fast as it goes", bounds=(0, 100)),
         Argument("seed", 0, "seed of the first simulated episode and of the policy's noise", bounds=(0, 2**31 - 1)),
         Argument("world", "piper_place", "which simulated world"),
         Argument("checkpoint", "checkpoints/piper_place/policy", "folder of the policy", folder=True),
