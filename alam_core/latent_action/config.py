@@ -54,7 +54,8 @@ class TransitionConfig:
         latent_dim: numbers in a token.
         codebook_size: entries of the codebook.
         codebook_decay: decay of the codebook's moving average.
-        vq_start: training steps before the codebook is initialised from the latents and used; until then z goes around it.
+        warmup_steps: for so many training steps the model is a plain autoencoder: z goes around the codebook and the algebraic losses
+            have no weight, so that z is in use before it is shaped. Over as many steps again their weights rise to their values.
         input_gain: frames enter as input_gain * (image - 0.5).
         difference_gain: the encoder also sees difference_gain * (target - source); 0 leaves it out.
         losses: what is minimised.
@@ -70,7 +71,7 @@ class TransitionConfig:
     latent_dim: int = 32
     codebook_size: int = 256
     codebook_decay: float = 0.99
-    vq_start: int = 500
+    warmup_steps: int = 300
     input_gain: float = 4.0
     difference_gain: float = 8.0
     losses: LossConfig = field(default_factory=LossConfig)

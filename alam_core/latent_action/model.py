@@ -33,6 +33,8 @@ class TransitionModel(nn.Module):
         self.encoder = RelationalEncoder(config)
         self.quantizer = Quantizer(config)
         self.decoder = TransitionDecoder(config)
+        self.steps: Tensor
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))  # of training, for the warm-up
         # In a list, so that its weights are no part of this model's checkpoints; made by the first loss that needs it.
         self._perceptual: list[PerceptualDistance] = []
 
@@ -49,6 +51,18 @@ class TransitionModel(nn.Module):
         """Frame that z (B, K, D) leads to from ``source`` (B, 3, S, S) -> (B, 3, S, S) in [0, 1] (eq. 6, without the codebook)."""
         return self.decoder(source, self.tokenizer(source), z).clamp(0, 1)
 
+    def quantize(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """z (B, K, D) -> z_q (B, K, D) and codes (B, K) (eq. 5); z itself and None while the warm-up lasts."""
+        steps = int(self.steps)
+        if steps < self.config.warmup_steps or (steps == self.config.warmup_steps and not self.training):
+            return z, None
+        return self.quantizer(z)
+
+    @property
+    def algebra_share(self) -> float:
+        """Share of their weights that the algebraic losses have by now: 0 during the warm-up, then rising to 1 in as many steps."""
+        return min(1.0, max(0.0, int(self.steps) / self.config.warmup_steps - 1)) if self.config.warmup_steps else 1.0
+
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
         """``losses``, under the name that DDP and autocast act on."""
         return self.losses(a, b, c)
@@ -56,17 +70,20 @@ class TransitionModel(nn.Module):
     def losses(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
         """The objective on frame triplets a < b < c, (B, 3, S, S) in [0, 1] each, as scalars.
 
-        "total" is the weighted sum (eq. 9) of "rec", "perc" (eq. 8; where it has weight), "add", "rev" (eq. 7) and "vq" (eq. 5),
-        each on the scale of ``LossConfig``. In training mode the codebook is updated on the way.
+        "total" is the weighted sum (eq. 9) of "rec", "perc" (eq. 8; where it has weight), "add", "rev" (eq. 7) and "vq" (eq. 5), each on
+        the scale of ``LossConfig``, add and rev times ``algebra_share``. In training mode the step is counted and the codebook moves.
         """
         config = self.config.losses
         size = len(a)
+        share = self.algebra_share
         a_tokens, b_tokens, c_tokens = self.tokenizer(torch.cat([a, b, c])).split(size)
         source, target = torch.cat([a, b, a, b]), torch.cat([b, c, c, a])  # eq. 3: three forward pairs, one reversed
         source_tokens = torch.cat([a_tokens, b_tokens, a_tokens, b_tokens])
         z = self.encoder(source, target, source_tokens, torch.cat([b_tokens, c_tokens, c_tokens, a_tokens])).float()
         z_ab, z_bc, z_ac, z_ba = z.split(size)
-        z_q, _ = self.quantizer(z)
+        z_q, _ = self.quantize(z)
+        if self.training:
+            self.steps += 1
         forward = 3 * size
         source, target = source[:forward], target[:forward]
         prediction = self.decoder(source, source_tokens[:forward], z_q[:forward]).float()
@@ -79,7 +96,8 @@ class TransitionModel(nn.Module):
         }
         if config.perc > 0:
             terms["perc"] = self._perceptual_distance(prediction.device)(prediction, target)
-        total = sum(getattr(config, name) * value for name, value in terms.items())
+        weights = {"rec": config.rec, "perc": config.perc, "add": share * config.add, "rev": share * config.rev, "vq": config.vq}
+        total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"total": total, **terms}
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:

@@ -32,7 +32,7 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
         z = {"ab": model.encode(a, b), "bc": model.encode(b, c), "ac": model.encode(a, c), "ba": model.encode(b, a)}
         for name, value in z.items():
             latents[name].append(value.flatten(1).cpu())
-        z_q, code = model.quantizer(z["ab"])
+        z_q, code = model.quantize(z["ab"])
         if code is not None:
             codes.append(code.cpu())
         shown = {
