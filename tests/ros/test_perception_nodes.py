@@ -144,9 +144,11 @@ def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Calla
 
 
 def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
-    process = start_node("alam_perception", "camera_sync", {"image_topics": ["/one"]})
-    assert process.wait(30) == 2
-    assert "2 views but 1 image_topics" in process.last_line()
+    for parameters, line in (({"image_topics": ["/one"]}, "2 views but 1 image_topics"), ({"rate": "fast"}, "'rate'")):
+        process = start_node("alam_perception", "camera_sync", parameters)
+        assert process.wait(30) == 2
+        assert process.last_line().startswith("error: ") and line in process.last_line()
+        assert not any("Traceback" in line for line in process.lines)
 
 
 def observation(stamp: int, seed: int) -> Observation:

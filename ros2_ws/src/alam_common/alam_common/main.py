@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 
 import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 
@@ -14,7 +15,8 @@ def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], Non
     """Initialise ROS, build the node, spin it until it is told to stop, clean up and exit.
 
     A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)`` replaces ``executor.spin()``.
-    A UserError raised while building the node or in one of its callbacks ends the process with its one line on stderr and code 2.
+    A UserError or a parameter of the wrong type raised while building the node or in one of its callbacks ends the process with one line
+    on stderr and code 2.
     """
     node: Node | None = None
     code = 0
@@ -29,7 +31,7 @@ def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], Non
             spin(node, executor)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
-    except UserError as error:
+    except (UserError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
     finally:

@@ -4,6 +4,7 @@ One loop does everything in the main thread (a GL context belongs to its thread)
 the nodes that are behind. See the package's README for topics and parameters.
 """
 
+import sys
 import time
 from typing import Any
 
@@ -66,7 +67,7 @@ class SimNode(Node):
         get = self.declare_parameter
         world = get("world", "piper_place").value
         seed = get("seed", 0).value
-        image_size = get("image_size", 96).value
+        camera_size = get("camera_size", 0).value
         self.realtime = get("realtime", False).value
         speed = get("speed", 1.0).value
         max_lag = get("max_lag", 0.1).value
@@ -76,8 +77,8 @@ class SimNode(Node):
         if speed < 0 or max_lag < 0.1 or self.patience <= 0:
             raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
 
-        self.world: Any = make_world(world, image_size)
-        self.world.reset(seed)
+        self.world = self._make_world(world, seed)
+        self.camera_size = camera_size or self.world.camera_size
         self._plant = WorldPlant(self.world)
         self._bus = open_emulator_bus(bus)
         self._emulator = ArmEmulator(self._bus, self._plant)
@@ -96,6 +97,17 @@ class SimNode(Node):
         self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
         self.get_logger().info(f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}")
+
+    @staticmethod
+    def _make_world(name: str, seed: int) -> Any:
+        """A world that can be ticked. Without GL, MuJoCo's half-built renderer would add a traceback to the one line: it is kept quiet."""
+        try:
+            world = make_world(name)
+            world.reset(seed)
+            return world
+        except UserError:
+            sys.unraisablehook = lambda _: None
+            raise
 
     @property
     def now(self) -> int:
@@ -141,7 +153,7 @@ class SimNode(Node):
         muted = self.get_parameter("muted_views").value.split(",")
         for view, publisher in self._images.items():
             if view not in muted:
-                publisher.publish(numpy_to_image(self.world.render(view), stamp, f"{view}_color_optical_frame"))
+                publisher.publish(numpy_to_image(self.world.render(view, self.camera_size), stamp, f"{view}_color_optical_frame"))
         self._publish_status(now)
         self._frame_ms.add((time.monotonic() - start) * 1e3)
 
