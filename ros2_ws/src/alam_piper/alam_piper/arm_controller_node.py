@@ -14,11 +14,14 @@ from alam_common.messages import seconds_to_stamp, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_msgs.msg import ActionChunk
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
+from alam_core.errors import UserError
 from alam_core.types import JOINT_NAMES
 from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.chunks import ChunkRejected, ChunkRules, parse_chunk
@@ -87,7 +90,8 @@ class ArmControllerNode(Node):
         self._backend.connect()
         self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
         self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
-        self.create_service(SetBool, "/alam/arm/enable", self._on_enable)
+        # Enabling waits for the arm: in a group of its own, or the loop would wait for it as well.
+        self.create_service(SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup())
         self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
         self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
         self.create_timer(PERIOD, self._on_tick)
@@ -100,7 +104,11 @@ class ArmControllerNode(Node):
             descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
         elif isinstance(default, int):
             descriptor.integer_range = [IntegerRange(from_value=int(least or 0), to_value=int(most or 0), step=1)]
-        return self.declare_parameter(name, default, descriptor).value
+        try:
+            return self.declare_parameter(name, default, descriptor).value
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+            bounds = f"{type(default).__name__}, {least} to {most}" if least is not None else type(default).__name__
+            raise UserError(f"parameter {name} of arm_controller must be {bounds}: {error}") from error
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9

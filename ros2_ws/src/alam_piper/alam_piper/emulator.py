@@ -19,6 +19,7 @@ from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RA
 from alam_piper.kinematics import JOINT_LIMITS
 
 FIRMWARE = b"S-V1.8-2"
+FIRMWARE_QUERY = b"\x01" + bytes(7)
 MAX_SPEED = 3.0  # rad/s, at 100 %
 MAX_ACCELERATION = 5.0  # rad/s^2, only reported
 GRIPPER_RANGE = 0.101  # m, with a little slack
@@ -202,6 +203,8 @@ class ArmEmulator:
             self._send(0x47C, struct.pack(">BH5x", data[0], round(MAX_ACCELERATION * 100)))
 
     def _on_firmware_query(self, data: bytes) -> None:
+        if data != FIRMWARE_QUERY:  # on some buses one's own answer, under the same id, comes back
+            return
         self._send(0x4AF, FIRMWARE.ljust(8, b"\0"))
         self._send(0x4AF, b"emulated")
 

@@ -1,0 +1,193 @@
+"""The arm controller as a process on real DDS and a CAN bus over UDP, with an emulated arm on the other side."""
+
+import signal
+import socket
+
+import numpy as np
+import pytest
+from alam_msgs.msg import ActionChunk
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from piper_arm import HOME, EmulatedArm
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool, Trigger
+
+from alam_core.types import JOINT_NAMES
+
+
+class Stage:
+    """Arm, controller process and what a test needs to talk to them."""
+
+    def __init__(self, ros, arm, process):
+        self.ros, self.arm, self.process = ros, arm, process
+        self.chunks = ros.node.create_publisher(ActionChunk, "/alam/action_chunk", 10)
+        self.joint_states = ros.collect(JointState, "/joint_states")
+        self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
+        self.sequence = 0
+        ros.wait_for(lambda: self.joint_states, 60, "joint states of the emulated arm")
+        ros.wait_for(lambda: self.chunks.get_subscription_count(), 10, "the controller to subscribe")
+
+    def status(self) -> DiagnosticStatus | None:
+        found = [status for array in self.diagnostics for status in array.status if status.name == "arm_controller"]
+        return found[-1] if found else None
+
+    def value(self, key: str) -> str:
+        status = self.status()
+        return next((value.value for value in status.values if value.key == key), "") if status else ""
+
+    def wait_for_value(self, key: str, part: str) -> None:
+        self.ros.wait_for(lambda: part in self.value(key), 30, f"'{part}' in {key} of /diagnostics")
+
+    def enable(self, on: bool = True):
+        return self.ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=on))
+
+    def chunk(self, joints: np.ndarray, gripper: float = 0.05, steps: int = 10, dt: float = 0.1) -> ActionChunk:
+        """In a straight line from the arm's pose to another."""
+        start, end = np.append(self.arm.plant.joints, self.arm.plant.gripper), np.append(joints, gripper)
+        rows = start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
+        self.sequence += 1
+        message = ActionChunk(sequence=self.sequence, joint_names=list(JOINT_NAMES), dt=dt, steps=steps)
+        message.positions = rows.ravel().tolist()
+        message.header.stamp = self.arm.stamp
+        return message
+
+
+@pytest.fixture
+def stage(ros, start_node, can_udp_port):
+    arm = EmulatedArm(ros.node, can_udp_port)
+    try:
+        process = start_node("alam_piper", "arm_controller", {"use_sim_time": True, "can_port": can_udp_port})
+        yield Stage(ros, arm, process)
+    finally:
+        arm.close()
+
+
+def test_from_enable_over_a_chunk_to_disable(stage):
+    ros, arm = stage.ros, stage.arm
+    stage.chunks.publish(stage.chunk(HOME + 0.2))
+    stage.wait_for_value("last_rejection", "arm is DISABLED")
+    assert arm.emulator.joint_commands == 0 and np.array_equal(arm.plant.joints, HOME)
+
+    answer = stage.enable()
+    assert answer.success, answer.message
+    assert arm.emulator.enabled.all() and np.abs(arm.plant.joints - HOME).max() < 1e-4
+
+    goal = HOME + [0.3, -0.2, 0.1, 0.1, -0.1, 0.2]
+    stage.chunks.publish(stage.chunk(goal, gripper=0.02))
+    ros.wait_for(lambda: np.abs(arm.plant.joints - goal).max() < 1e-3, 30, "the arm to reach the chunk's end")
+    ros.wait_for(lambda: np.abs(np.array(stage.joint_states[-1].position[:6]) - goal).max() < 1e-3, 30, "joint states to show it")
+    last = stage.joint_states[-1]
+    assert list(last.name) == list(JOINT_NAMES) and len(last.velocity) == 7
+    assert 0 <= arm.nanoseconds - (last.header.stamp.sec * 10**9 + last.header.stamp.nanosec) < 10**9
+    stage.wait_for_value("reason", "the last chunk ended")
+    assert stage.value("image_to_can_n") == "1" and float(stage.value("image_to_can_ms_p50")) > 0
+    assert stage.value("firmware") == "S-V1.8-2" and stage.value("chunks_accepted") == "1"
+
+    stage.chunks.publish(stage.chunk(HOME, steps=20))
+    stage.wait_for_value("state", "EXECUTING")
+    hold = ros.call(Trigger, "/alam/arm/hold", Trigger.Request())
+    assert hold.success
+    stage.chunks.publish(stage.chunk(HOME))
+    stage.wait_for_value("last_rejection", "hold by request")
+    assert stage.enable().success
+
+    answer = stage.enable(False)
+    assert answer.success, answer.message
+    sent = arm.emulator.joint_commands
+    seen = len(stage.joint_states)
+    ros.wait_for(lambda: len(stage.joint_states) > seen + 10, 30, "joint states while disabled")
+    assert arm.emulator.joint_commands == sent  # silent
+    assert arm.emulator.enabled.all() and arm.emulator.power_cuts == 0 and arm.emulator.ignored_commands == 0
+
+
+def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
+    assert stage.enable().success
+    for change, reason in [
+        ({"joint_names": list(JOINT_NAMES[:6]) + ["joint9"]}, "missing joints: gripper"),
+        ({"dt": float("nan")}, "dt of nan"),
+        ({"steps": 3}, "expected 3 steps"),
+        ({"positions": [float("nan")] * 70}, "not a finite number"),
+    ]:
+        message = stage.chunk(HOME + 0.3)
+        for name, value in change.items():
+            setattr(message, name, value)
+        stage.chunks.publish(message)
+        stage.wait_for_value("last_rejection", reason)
+    late, early = stage.chunk(HOME + 0.3), stage.chunk(HOME + 0.3)
+    early.header.stamp.sec += 5
+    stage.chunks.publish(early)
+    stage.wait_for_value("last_rejection", "in the future")
+    stage.ros.wait_for(lambda: stage.arm.nanoseconds * 1e-9 > late.header.stamp.sec + late.header.stamp.nanosec * 1e-9 + 1.1, 60)
+    stage.chunks.publish(late)
+    stage.wait_for_value("last_rejection", "s old")
+    assert stage.value("chunks_accepted") == "0" and np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
+
+
+def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
+    ros, arm = stage.ros, stage.arm
+    assert stage.enable().success
+    stage.chunks.publish(stage.chunk(HOME + [0.5, 0, 0, 0, 0, 0]))
+    ros.wait_for(lambda: arm.plant.joints[0] > 0.1, 30, "the arm to move")
+    arm.emulator.feedback_frozen = True
+    stage.wait_for_value("state", "FAULT")
+    assert "no new feedback" in stage.status().message and stage.status().level == DiagnosticStatus.ERROR
+    answer = ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request())
+    assert not answer.success and "no new feedback" in answer.message
+    assert arm.plant.joints[0] < 0.45 and arm.emulator.power_cuts == 0  # it stopped short of the goal, powered
+    arm.emulator.feedback_frozen = False
+    ros.wait_for(lambda: ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request()).success, 30, "the fault to be reset")
+    stage.wait_for_value("state", "HOLDING")
+    assert "no new feedback" in stage.value("last_fault")
+
+
+def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
+    assert stage.enable().success
+    stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))
+    stage.wait_for_value("state", "EXECUTING")
+    stage.arm.clock_stopped = True
+    stage.ros.wait_for(lambda: "ROS time stands still" in stage.status().message, 30, "the stopped clock in /diagnostics")
+    assert stage.value("state") == "HOLDING"
+    stage.arm.clock_stopped = False
+    stage.chunks.publish(stage.chunk(HOME))
+    stage.wait_for_value("state", "EXECUTING")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_it_while_the_arm_keeps_its_power(stage, number):
+    arm = stage.arm
+    assert stage.enable().success
+    stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=15))
+    stage.ros.wait_for(lambda: arm.plant.joints[0] > 0.1, 30, "the arm to move")
+    stage.process.send(number)
+    stage.ros.wait_for(lambda: stage.process.poll() is not None, 20, "the controller to end")
+    assert stage.process.poll() == 0
+    assert arm.emulator.enabled.all() and arm.emulator.power_cuts == 0
+    steps = arm.nanoseconds
+    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**7, 20)
+    rest = arm.plant.joints.copy()
+    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**8, 20)
+    assert np.array_equal(arm.plant.joints, rest) and rest[0] < 0.85
+
+
+def run_to_its_end(ros, start_node, parameters):
+    process = start_node("alam_piper", "arm_controller", parameters)
+    ros.wait_for(lambda: process.poll() is not None, 60, "the controller to give up")
+    return process
+
+
+def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(ros, start_node, can_udp_port, capfd):
+    taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    taken.bind(("", can_udp_port))
+    try:
+        process = run_to_its_end(ros, start_node, {"can_port": can_udp_port})
+    finally:
+        taken.close()
+    assert process.poll() == 2
+    lines = [line for line in capfd.readouterr().out.splitlines() if "error:" in line]
+    assert len(lines) == 1 and f"udp_multicast 239.74.163.2:{can_udp_port}" in lines[0] and "in use" in lines[0]
+
+
+def test_a_parameter_out_of_range_is_one_line_and_an_exit_code(ros, start_node, capfd):
+    process = run_to_its_end(ros, start_node, {"max_velocity": 50.0})
+    assert process.poll() == 2
+    output = capfd.readouterr().out
+    assert "max_velocity" in output and "0.05 to 3.0" in output and "Traceback" not in output
