@@ -1,0 +1,127 @@
+"""Normalisation for policies: states and action chunks to unit scale, latent transitions to a few standardised numbers.
+
+Letters: N samples, T steps of an episode, S state width, H chunk length, A action width, D latent width, P projected width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alam_core.errors import UserError
+
+
+@dataclass
+class LatentProjection:
+    """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z - mean) @ components.T / std.
+
+    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component.
+    variance_share: part of the variance of z that the P components hold, 0 to 1.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    std: np.ndarray
+    variance_share: float
+
+    @classmethod
+    def fit(cls, z: np.ndarray, width: int) -> "LatentProjection":
+        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a collapsed encoder)."""
+        z = z.astype(np.float64)
+        mean = z.mean(0)
+        variances, vectors = np.linalg.eigh(np.cov(z - mean, rowvar=False))
+        order = np.argsort(variances)[::-1][:width]
+        if len(order) < width:
+            raise UserError(f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: lower latent_width")
+        if variances[order[0]] <= 1e-12:
+            raise UserError("the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again")
+        std = np.sqrt(np.maximum(variances[order], 1e-8 * variances[order[0]]))
+        share = float(variances[order].sum() / variances.sum())
+        return cls(mean.astype(np.float32), vectors[:, order].T.astype(np.float32), std.astype(np.float32), share)
+
+    def project(self, z: np.ndarray) -> np.ndarray:
+        """z (..., D) to targets (..., P) of zero mean and unit variance on the training set."""
+        return ((z - self.mean) @ self.components.T / self.std).astype(np.float32)
+
+    def unproject(self, targets: np.ndarray) -> np.ndarray:
+        """Targets (..., P) to the nearest transitions (..., D) in the encoder's own space."""
+        return ((targets * self.std) @ self.components + self.mean).astype(np.float32)
+
+
+@dataclass
+class PolicyStats:
+    """What a policy needs to know of its training data. All arrays float32.
+
+    state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets per step of the chunk and dimension, where the
+    relative dimensions are differences to the state the chunk starts from. latents: view -> its projection.
+    """
+
+    state_mean: np.ndarray
+    state_std: np.ndarray
+    action_mean: np.ndarray
+    action_std: np.ndarray
+    latents: dict[str, LatentProjection] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "state": {"mean": self.state_mean.tolist(), "std": self.state_std.tolist()},
+            "action": {"mean": self.action_mean.tolist(), "std": self.action_std.tolist()},
+            "latents": {
+                view: {
+                    "mean": p.mean.tolist(),
+                    "components": p.components.tolist(),
+                    "std": p.std.tolist(),
+                    "variance_share": p.variance_share,
+                }
+                for view, p in self.latents.items()
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str = "stats.json") -> "PolicyStats":
+        """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed entry."""
+        try:
+            latents = {
+                view: LatentProjection(_array(p["mean"]), _array(p["components"]), _array(p["std"]), float(p["variance_share"]))
+                for view, p in values["latents"].items()
+            }
+            state, action = values["state"], values["action"]
+            return cls(_array(state["mean"]), _array(state["std"]), _array(action["mean"]), _array(action["std"]), latents)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{source}: the normalisation is incomplete or malformed ({error!r})") from None
+
+
+def chunk_rows(start: int, horizon: int, length: int) -> np.ndarray:
+    """Rows of the chunk that begins at ``start`` in an episode of ``length`` steps; past the end the last row repeats. (H,) int."""
+    return np.minimum(np.arange(start, start + horizon), length - 1)
+
+
+def relative_targets(actions: np.ndarray, state: np.ndarray, relative: np.ndarray) -> np.ndarray:
+    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to the state (..., S >= A)."""
+    return actions - np.where(relative, state[..., None, : actions.shape[-1]], 0.0).astype(actions.dtype)
+
+
+def fit_policy_stats(
+    states: Sequence[np.ndarray], actions: Sequence[np.ndarray], horizon: int, relative: np.ndarray, floor: float = 3e-3
+) -> PolicyStats:
+    """Statistics over all chunks of all episodes: states (T, S) and actions (T, A) of each, ``relative`` (A,) bool.
+
+    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify noise.
+    """
+    chunks = []
+    for state, action in zip(states, actions, strict=True):
+        rows = np.stack([chunk_rows(t, horizon, len(action)) for t in range(len(action))])  # (T, H)
+        chunks.append(relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative))
+    targets, all_states = np.concatenate(chunks), np.concatenate(states).astype(np.float64)
+    return PolicyStats(
+        all_states.mean(0).astype(np.float32),
+        np.maximum(all_states.std(0), floor).astype(np.float32),
+        targets.mean(0).astype(np.float32),
+        np.maximum(targets.std(0), floor).astype(np.float32),
+    )
+
+
+def _array(values: Any) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32)

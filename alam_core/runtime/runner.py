@@ -1,0 +1,95 @@
+"""A trained policy, ready to act: one observation in, one chunk out.
+
+Letters: S image size in px, H chunk length, A action width, D width of the encoder's transitions.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alam_core.data.images import resize_images
+from alam_core.errors import UserError
+from alam_core.policy.joint import JointPolicy
+from alam_core.types import ActionChunk, Observation
+
+
+class PolicyRunner:
+    """Checks observations and turns them into action chunks.
+
+    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``dt``: s between rows. ``joint_names``: the columns of a
+    chunk's actions. ``latent_views``: views with imagined transitions, none for a policy without latents. ``latent_shape``: (tokens,
+    numbers a token) of a transition, D is their product. ``latent_encoder``: hash of the encoder whose transitions they are.
+    """
+
+    def __init__(self, policy: JointPolicy, device: torch.device | str = "cpu", euler_steps: int | None = None) -> None:
+        """euler_steps: K, the policy's own number if None."""
+        self.policy = policy.to(device).eval()
+        self.device = torch.device(device)
+        self.euler_steps = euler_steps
+        config = policy.config
+        self.views = tuple(config.views)
+        self.image_size = config.model.image_size
+        self.horizon = config.model.horizon
+        self.dt = config.dt
+        self.state_dim = config.state_dim
+        self.joint_names = tuple(config.joint_names)
+        self.latent_views = tuple(config.latent_views)
+        self.latent_shape = tuple(config.latent_shape)
+        self.latent_encoder = config.latent_encoder
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, device: torch.device | str = "cpu", threads: int | None = None, euler_steps: int | None = None
+    ) -> "PolicyRunner":
+        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None.
+
+        Raises UserError naming what is missing or does not fit.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return cls(JointPolicy.from_pretrained(folder), device, euler_steps)
+
+    def infer(self, observation: Observation, generator: torch.Generator | int = 0) -> ActionChunk:
+        """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
+
+        Images of another size are cut to a square and resized as everywhere (``alam_core.data.images``). ``generator``, or the seed of
+        a new one, decides the initial noise: same observation, same seed, same chunk. ``latents`` of the chunk are (H, D) in the
+        encoder's own space: the generated numbers mapped back through the transpose of the fixed projection, so what the projection
+        drops stays at its mean.
+
+        Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong width or with NaN, an instruction that
+        is empty or too long.
+        """
+        if isinstance(generator, int):
+            generator = torch.Generator(self.device).manual_seed(generator)
+        images = {view: self._image(observation, view) for view in self.views}
+        state = self._state(observation)
+        words = self.policy.tokenizer([observation.instruction]).to(self.device)
+        actions, streams = self.policy.sample(images, state, words, generator, self.euler_steps)
+        latents = {view: self.policy.stats.latents[view].unproject(stream[0].cpu().numpy()) for view, stream in streams.items()}
+        return ActionChunk(actions[0].cpu().numpy(), self.dt, observation.stamp, latents)
+
+    def _image(self, observation: Observation, view: str) -> Tensor:
+        """(1, 3, S, S) uint8."""
+        if view not in observation.images:
+            raise UserError(f"the observation has no image of view '{view}', which this policy needs; it has: {_names(observation)}")
+        image = np.asarray(observation.images[view])
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+            raise UserError(f"the image of view '{view}' is {image.dtype} {image.shape}; it must be uint8 RGB (height, width, 3)")
+        small = np.ascontiguousarray(resize_images(image, self.image_size))
+        return torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None]
+
+    def _state(self, observation: Observation) -> Tensor:
+        """(1, state_dim) float32."""
+        state = np.asarray(observation.state, dtype=np.float32)
+        if state.shape != (self.state_dim,):
+            raise UserError(f"the state has shape {state.shape}, this policy needs ({self.state_dim},)")
+        if not np.isfinite(state).all():
+            raise UserError(f"the state is not finite at index {int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}")
+        return torch.from_numpy(state.copy()).to(self.device)[None]
+
+
+def _names(observation: Observation) -> str:
+    return ", ".join(observation.images) or "none"

@@ -1,0 +1,229 @@
+"""Evaluate a policy in a simulated world, in process: episodes on given seeds, success rate, videos.
+
+    python training/evaluate.py --policy checkpoints/piper_policy --result alam
+    python training/evaluate.py --policy runs/finetune_piper/policy --first_seed 500 --episodes 20      (validation seeds)
+
+Seeds: 0 to 499 are for trying things, 500 to 999 for choosing among checkpoints, 1000 and up for final figures. The same runtime acts
+here and in the ROS policy node.
+"""
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from alam_core.config import parse_args
+from alam_core.data.video import VideoWriter
+from alam_core.errors import UserError, run_main
+from alam_core.results import write_result
+from alam_core.runtime import PolicyRunner, Replanner
+from alam_core.sim.world import World, make_world
+
+INTRODUCTION = """Evaluate a policy in a simulated world.
+
+  python training/evaluate.py --policy checkpoints/piper_policy                 50 unseen seeds, prints the success rate
+  ... --result alam                                                             and writes it to results/piper_place.json
+  ... --first_seed 500 --episodes 20                                            validation seeds, to choose a checkpoint by
+  ... --videos 4                                                                films of the first episodes
+  python training/evaluate.py --help                                            every option
+
+No policy yet? python training/finetune.py trains one."""
+
+MakeWorld = Callable[[str, int], World]
+
+
+@dataclass
+class EvaluateConfig:
+    """An evaluation.
+
+    Args:
+        policy: folder of a policy.
+        world: name of the world (see alam_core/sim/world.py).
+        episodes: how many.
+        first_seed: seed of the first episode; the next ones follow it.
+        replan_every: control steps between two plans.
+        delay_steps: control steps until a plan takes effect, as latency through ROS would have it.
+        euler_steps: denoising steps K; 0 takes the policy's own.
+        workers: processes, each with its own simulator and one thread; 0 runs in this process.
+        videos: number of episodes to film, from the first on.
+        video_folder: where the films go.
+        result: key in results/<world>.json to write ("alam", "none"); nothing is written if empty.
+        results: folder of the result files.
+    """
+
+    policy: str = ""
+    world: str = "piper_place"
+    episodes: int = 50
+    first_seed: int = 1000
+    replan_every: int = 8
+    delay_steps: int = 0
+    euler_steps: int = 0
+    workers: int = 2
+    videos: int = 0
+    video_folder: str = "runs/videos"
+    result: str = ""
+    results: str = "results"
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.workers < 0 or self.euler_steps < 0 or self.videos < 0:
+            raise UserError("episodes must be at least 1; workers, euler_steps and videos must not be negative")
+
+
+@dataclass
+class Episode:
+    """How one episode went; ``frames`` are uint8 (T, S, S * views, 3) where it was filmed."""
+
+    seed: int
+    success: bool
+    steps: int
+    instruction: str
+    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
+
+
+def run_episode(world: World, replanner: Replanner, seed: int, film: bool = False) -> Episode:
+    """One episode, until success or the world's step limit; the seed also decides the policy's noise."""
+    observation = world.reset(seed)
+    replanner.reset(seed)
+    frames, success, steps = [], False, 0
+    while True:
+        if film:
+            frames.append(np.concatenate([observation.images[view] for view in observation.images], axis=1))
+        if success or steps == world.max_steps:
+            break
+        observation = world.step(replanner.act(observation))
+        steps += 1
+        success = world.success()
+    return Episode(seed, success, steps, observation.instruction, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8))
+
+
+def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[Episode]:
+    """The episodes of an evaluation as they end, in any order. Raises UserError for a policy or world that cannot be had."""
+    seeds = range(config.first_seed, config.first_seed + config.episodes)
+    filmed = set(seeds[: config.videos])
+    if config.workers == 0:
+        world, replanner = _prepare(config, make_world)
+        try:
+            for seed in seeds:
+                yield run_episode(world, replanner, seed, seed in filmed)
+        finally:
+            world.close()
+        return
+    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
+    pool = ProcessPoolExecutor(min(config.workers, config.episodes), context, _start_worker, (config, make_world))
+    try:
+        for future in as_completed([pool.submit(_work, seed, seed in filmed) for seed in seeds]):
+            yield future.result()
+    except BrokenProcessPool:
+        raise UserError("a worker died, perhaps for lack of memory or GL; --workers 0 shows its error") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console: Console | None = None) -> dict[str, Any]:
+    """Run an evaluation with a progress bar; films and the result file are written as ``config`` says. Returns the figures."""
+    started = time.monotonic()
+    PolicyRunner.from_pretrained(config.policy)  # a broken one is told here in one line, not by a worker
+    done: list[Episode] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console or Console()) as progress:
+        bar = progress.add_task(f"episodes of {config.world}", total=config.episodes, note="")
+        for episode in episodes(config, make_world):
+            done.append(episode)
+            if len(episode.frames):
+                _film(config, episode)
+            won = sum(e.success for e in done)
+            progress.update(bar, advance=1, note=f"{won} of {len(done)} succeeded ({won / len(done):.0%})")
+    done.sort(key=lambda e: e.seed)
+    values = figures(done) | {
+        "replan_every": config.replan_every,
+        "delay_steps": config.delay_steps,
+        "minutes": round((time.monotonic() - started) / 60, 2),
+    }
+    if config.result:
+        write_result(config.world, {config.result: values}, [e.seed for e in done], config.results)
+    return values
+
+
+def figures(done: list[Episode]) -> dict[str, Any]:
+    """Success count, 95 % interval of the rate (Wilson), failed seeds and the mean length of successful episodes in steps."""
+    won = [e for e in done if e.success]
+    rate, count, z = len(won) / len(done), len(done), 1.96
+    centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (rate * (1 - rate) / count + z * z / (4 * count * count)) ** 0.5
+    return {
+        "episodes": count,
+        "successes": len(won),
+        "success": rate,
+        "ci95": [round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)],
+        "failed_seeds": [e.seed for e in done if not e.success],
+        "mean_steps": round(float(np.mean([e.steps for e in won])), 1) if won else None,
+    }
+
+
+def _film(config: EvaluateConfig, episode: Episode) -> None:
+    folder = Path(config.video_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{config.world}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
+    _, height, width, _ = episode.frames.shape
+    writer = VideoWriter(folder / name, 10.0, height, width)
+    writer.add(episode.frames)
+    writer.close()
+
+
+def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Replanner]:
+    runner = PolicyRunner.from_pretrained(config.policy, threads=1, euler_steps=config.euler_steps or None)
+    replanner = Replanner(runner, config.replan_every, config.delay_steps)
+    world = make_world(config.world, runner.image_size)
+    if world.action_dim != len(runner.joint_names) or world.state_dim != runner.state_dim or abs(world.dt - runner.dt) > 1e-6:
+        raise UserError(
+            f"'{config.policy}' takes a state of {runner.state_dim} and gives {len(runner.joint_names)} actions every {runner.dt} s, "
+            f"the world '{config.world}' has {world.state_dim}, {world.action_dim} and {world.dt} s: give a policy trained on its data"
+        )
+    return world, replanner
+
+
+_worker: tuple[World, Replanner]  # of this process, if it is a worker
+
+
+def _start_worker(config: EvaluateConfig, make_world: MakeWorld) -> None:
+    global _worker
+    torch.set_num_threads(1)
+    _worker = _prepare(config, make_world)
+
+
+def _work(seed: int, film: bool) -> Episode:
+    return run_episode(*_worker, seed, film)
+
+
+def main() -> int:
+    if len(sys.argv) == 1:
+        print(INTRODUCTION)
+        return 0
+    config = parse_args(EvaluateConfig, INTRODUCTION.splitlines()[0])
+    if not config.policy:
+        raise UserError("no policy: give one with --policy FOLDER; training/finetune.py makes one")
+    values = evaluate(config)
+    low, high = values["ci95"]
+    print(f"{config.policy}: {values['successes']} of {values['episodes']} episodes succeeded (95 % interval {low:.0%} to {high:.0%})")
+    if values["failed_seeds"]:
+        print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
+    if config.result:
+        print(f"written: {config.results}/{config.world}.json, key '{config.result}'")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
