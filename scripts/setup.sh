@@ -28,9 +28,9 @@ venv_digest=$({ echo "$root $ros"; cat requirements/*.txt scripts/setup.sh scrip
 # ament_python packages are linked, not copied: only what changes their lists of files and entry points needs a build.
 sources() {
   find ros2_ws/src/alam_msgs -type f ! -path '*/.*' -print0
-  find ros2_ws/src -type f \( -name package.xml -o -name setup.py -o -name setup.cfg \) -print0
+  find ros2_ws/src -type f \( -name package.xml -o -name colcon.pkg -o -name setup.py -o -name setup.cfg \) -print0
 }
-ws_digest=$({ echo "$venv_digest"; find ros2_ws/src -type f \( -path '*/launch/*' -o -path '*/config/*' -o -path '*/resource/*' \) ! -name '*.pyc' | sort
+ws_digest=$({ echo "$venv_digest"; find ros2_ws/src -type f \( -path '*/launch/*' -o -path '*/config/*' -o -path '*/hook/*' -o -path '*/resource/*' \) ! -name '*.pyc' | sort
   sources | sort -zu | xargs -0 sha256sum; } | digest)
 venv_stamp=$venv/.alam_setup
 ws_stamp=$root/ros2_ws/install/.alam_setup

@@ -10,7 +10,9 @@ from collections.abc import Callable
 import pytest
 from alam_bringup.processes import Process, stop_all
 
-STUBBORN = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+PLAIN = "import time; print('ready', flush=True); time.sleep(600)"
+STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PLAIN
+HOPELESS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN);" + STUBBORN
 
 
 def is_alive(pid: int) -> bool:
@@ -42,13 +44,11 @@ def test_reports_lines_and_exit_code() -> None:
 @pytest.mark.parametrize(
     ("code", "expected"), [("import time; print('ready', flush=True); time.sleep(600)", None), (STUBBORN, -signal.SIGTERM)]
 )
-def test_stop_escalates(code: str, expected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("alam_bringup.processes.STEPS", ((signal.SIGINT, 1.0), (signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)))
+def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alam_bringup.processes.STEPS", ((signal.SIGTERM, 1.0), (signal.SIGINT, 1.0), (signal.SIGKILL, 5.0)))
     process = Process("child", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines)
-    result = process.stop()
-    assert result is not None
-    assert expected is None or result == expected
+    assert process.stop() == expected
 
 
 def test_stop_all_leaves_no_grandchild() -> None:
