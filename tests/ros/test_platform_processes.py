@@ -41,9 +41,7 @@ def test_reports_lines_and_exit_code() -> None:
     assert heard == [("child", "one"), ("child", "two")]
 
 
-@pytest.mark.parametrize(
-    ("code", "expected"), [("import time; print('ready', flush=True); time.sleep(600)", None), (STUBBORN, -signal.SIGTERM)]
-)
+@pytest.mark.parametrize(("code", "expected"), [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)])
 def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alam_bringup.processes.STEPS", ((signal.SIGTERM, 1.0), (signal.SIGINT, 1.0), (signal.SIGKILL, 5.0)))
     process = Process("child", [sys.executable, "-c", code])
