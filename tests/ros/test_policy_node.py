@@ -1,0 +1,224 @@
+"""The policy as a real process over DDS: goals, chunks, cancel, and what happens when its input stops."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from action_msgs.msg import GoalStatus
+from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_msgs.action import ExecuteTask
+from alam_msgs.msg import ActionChunk, Observation, PredictedLatents, Processed, TaskStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.action import ActionClient
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState
+from tiny_checkpoints import DIM, HORIZON, SIZE, TOKENS, save_tiny_policy
+
+from alam_core import types
+from alam_core.runtime import PolicyRunner, Replanner
+from alam_core.types import JOINT_NAMES, VIEWS
+
+MS = 1_000_000
+STEP = 100 * MS
+TASK = "put the red cube on the plate"
+STATE = np.linspace(0.0, 0.06, 7, dtype=np.float32)
+
+
+class World:
+    """camera_sync, simulator and judge in the policy's eyes, and a client of its action. Time passes only in ``tick``."""
+
+    def __init__(self, ros) -> None:
+        self.ros = ros
+        self.now = 1000 * MS
+        self.sent: list[int] = []  # stamps of observations
+        self.clock = ros.node.create_publisher(Clock, "/clock", 1)
+        self.observations = ros.node.create_publisher(Observation, "/alam/observation", 1)
+        self.status = ros.node.create_publisher(TaskStatus, "/alam/task_status", 10)
+        self.chunks: list[ActionChunk] = ros.collect(ActionChunk, "/alam/action_chunk")
+        self.latents: list[PredictedLatents] = ros.collect(PredictedLatents, "/alam/predicted_latents")
+        self.processed: list[Processed] = ros.collect(Processed, "/alam/processed")
+        self.diagnostics: list[DiagnosticArray] = ros.collect(DiagnosticArray, "/diagnostics")
+        self.client = ActionClient(ros.node, ExecuteTask, "/alam/execute_task")
+        self.feedback: list[ExecuteTask.Feedback] = []
+
+    def wait_until_connected(self) -> None:
+        self.ros.wait_for(self.client.server_is_ready, timeout=60, what="the action server")
+        publishers = (self.clock, self.observations, self.status)
+        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), what="the policy's subscriptions")
+        for name in ("/alam/action_chunk", "/alam/processed", "/alam/predicted_latents"):
+            self.ros.wait_for(lambda name=name: self.ros.node.count_publishers(name), what=name)
+        self.tick()
+
+    def picture(self, stamp: int) -> np.ndarray:
+        return np.random.default_rng(stamp).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
+
+    def advance(self, ns: int) -> None:
+        """Time goes by without an observation; the clock is told until it was heard (it is best effort)."""
+        self.now += ns
+        for _ in range(3):
+            self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
+            self.ros.executor.spin_once(timeout_sec=0.05)
+
+    def tick(self) -> None:
+        """100 ms go by, an observation is sent, and the policy is waited for."""
+        self.advance(STEP)
+        message = Observation(views=list(VIEWS), joint_state=JointState(name=list(JOINT_NAMES), position=STATE.tolist()))
+        message.header.stamp = ns_to_stamp(self.now)
+        message.images = [numpy_to_image(image, message.header.stamp) for image in self.picture(self.now)]
+        self.observations.publish(message)
+        self.sent.append(self.now)
+        done = lambda: self.processed and stamp_to_ns(self.processed[-1].header.stamp) == self.now  # noqa: E731
+        self.ros.wait_for(done, what="the policy to be done with an observation")
+
+    def judge(self, success: bool, instruction: str = TASK, stamp: int | None = None) -> None:
+        message = TaskStatus(instruction=instruction, seed=1, success=success)
+        message.header.stamp = ns_to_stamp(self.now if stamp is None else stamp)
+        self.status.publish(message)
+
+    def send_goal(self, instruction: str = TASK, time_limit: float = 20.0):
+        goal = ExecuteTask.Goal(instruction=instruction, time_limit=time_limit)
+        future = self.client.send_goal_async(goal, feedback_callback=lambda message: self.feedback.append(message.feedback))
+        self.ros.wait_for(future.done, what="the answer to the goal")
+        return future.result()
+
+    def result(self, goal, tick: bool = False):
+        future = goal.get_result_async()
+
+        def over() -> bool:
+            if tick:
+                self.tick()
+            return future.done()
+
+        self.ros.wait_for(over, what="the goal's end")
+        return future.result()
+
+    def says(self, text: str) -> bool:
+        return any(text in status.message for array in self.diagnostics[-2:] for status in array.status)
+
+
+@pytest.fixture
+def world(ros, start_node: Callable, tmp_path: Path) -> World:
+    save_tiny_policy(tmp_path / "policy")
+    parameters = {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True, "replan_every": 4, "seed": 5, "silence_timeout": 3.0}
+    world = World(ros)
+    world.process = start_node("alam_policy", "policy", parameters)  # type: ignore[attr-defined]
+    world.wait_until_connected()
+    return world
+
+
+def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None:
+    for _ in range(3):
+        world.tick()
+    assert not world.chunks  # nothing is sent before there is a goal
+    goal = world.send_goal()
+    assert goal.accepted
+    first = len(world.sent)
+    for _ in range(9):
+        world.tick()
+    world.ros.wait_for(lambda: len(world.chunks) == 3 and len(world.latents) == 3, what="three chunks")
+
+    # what is sent is what the library computes, with the stamps of the observations it was computed from
+    replanner = Replanner(PolicyRunner.from_pretrained(tmp_path / "policy"), replan_every=4)
+    replanner.reset(seed=5)
+    expected = []
+    for stamp in world.sent[first:]:
+        images = dict(zip(VIEWS, world.picture(stamp), strict=True))
+        due = replanner.due()
+        replanner.act(types.Observation(images, STATE, TASK, stamp * 1e-9))
+        if due:
+            expected.append((stamp, replanner.chunk))
+    sequences = [chunk.sequence for chunk in world.chunks]
+    assert sequences == [sequences[0], sequences[0] + 1, sequences[0] + 2]
+    for chunk, latents, (stamp, wanted) in zip(world.chunks, world.latents, expected, strict=True):
+        assert stamp_to_ns(chunk.header.stamp) == stamp and chunk.dt == pytest.approx(0.1) and chunk.steps == HORIZON
+        assert tuple(chunk.joint_names) == JOINT_NAMES
+        np.testing.assert_allclose(np.reshape(chunk.positions, (HORIZON, 7)), wanted.actions, atol=1e-5)
+        assert latents.sequence == chunk.sequence and latents.header.stamp == chunk.header.stamp
+        assert len(latents.transitions) == HORIZON * len(VIEWS)
+        for i, transition in enumerate(latents.transitions):
+            step, view = divmod(i, len(VIEWS))
+            assert (transition.view, transition.tokens, transition.dim) == (VIEWS[view], TOKENS, DIM)
+            assert (stamp_to_ns(transition.from_stamp), stamp_to_ns(transition.to_stamp)) == (
+                stamp + step * STEP,
+                stamp + (step + 1) * STEP,
+            )
+            np.testing.assert_allclose(transition.data, wanted.latents[VIEWS[view]][step], atol=1e-4)
+
+    world.judge(True, instruction="put the blue cube on the plate")  # another task
+    world.judge(True, stamp=world.sent[0])  # an episode that is over
+    world.judge(False)
+    world.tick()
+    assert goal.status == GoalStatus.STATUS_ACCEPTED or goal.status == GoalStatus.STATUS_EXECUTING
+    world.ros.wait_for(lambda: world.feedback, what="feedback")
+    assert 0 < world.feedback[-1].elapsed < 2 and world.feedback[-1].inference_ms > 0
+    world.judge(True)
+    answer = world.result(goal)
+    assert answer.status == GoalStatus.STATUS_SUCCEEDED and answer.result.success
+    assert answer.result.chunks == 3 and answer.result.duration == pytest.approx(1.0, abs=0.11)
+    for _ in range(5):
+        world.tick()
+    assert len(world.chunks) == 3  # nothing is sent after it
+    assert len(world.processed) == len(world.sent)
+
+
+def test_one_goal_at_a_time_and_a_cancel_stops_the_chunks(world: World) -> None:
+    assert not world.send_goal(instruction=" ").accepted
+    assert not world.send_goal(time_limit=float("nan")).accepted
+    goal = world.send_goal()
+    assert not world.send_goal(instruction="something else").accepted
+    for _ in range(2):
+        world.tick()
+    world.ros.wait_for(lambda: world.chunks, what="a chunk")
+    future = goal.cancel_goal_async()
+    world.ros.wait_for(future.done, what="the answer to the cancel")
+    answer = world.result(goal)
+    assert answer.status == GoalStatus.STATUS_CANCELED and not answer.result.success
+    sent = len(world.chunks)
+    for _ in range(9):
+        world.tick()
+    assert len(world.chunks) == sent
+
+    again = world.send_goal()
+    assert again.accepted  # the next one is welcome
+    world.tick()
+    world.ros.wait_for(lambda: len(world.chunks) > sent, what="a chunk of the next goal")
+    assert world.chunks[sent].sequence == world.chunks[sent - 1].sequence + 1
+
+
+def test_a_goal_ends_at_its_time_limit(world: World) -> None:
+    answer = world.result(world.send_goal(time_limit=1.5), tick=True)
+    assert answer.status == GoalStatus.STATUS_ABORTED and not answer.result.success
+    assert "not done within 1.5 s" in answer.result.reason
+    assert world.says("waiting for a goal") or world.ros.wait_for(lambda: world.says("waiting for a goal"))
+
+
+def test_without_observations_a_goal_is_aborted_with_the_reason(world: World) -> None:
+    goal = world.send_goal()
+    world.tick()
+    world.advance(1100 * MS)  # time goes on, the camera does not
+    answer = world.result(goal)
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert "no observation for 1." in answer.result.reason
+
+    goal = world.send_goal()
+    world.tick()
+    answer = world.result(goal)  # time stands still: the simulator is dead
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert "s of wall time; is the simulator gone?" in answer.result.reason
+    world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
+
+
+def test_an_instruction_the_policy_cannot_take_aborts_its_goal_only(world: World) -> None:
+    answer = world.result(world.send_goal(instruction="word " * 500), tick=True)
+    assert answer.status == GoalStatus.STATUS_ABORTED and "instruction" in answer.result.reason
+    assert world.process.poll() is None  # type: ignore[attr-defined]
+    assert world.send_goal().accepted
+
+
+def test_without_a_checkpoint_it_ends_with_one_clear_line(start_node: Callable) -> None:
+    processes = [start_node("alam_policy", "policy", {"checkpoint": folder}) for folder in ("", "/nowhere/policy")]
+    for process in processes:
+        assert process.wait(60) == 2
+        assert process.last_line().startswith("error: ") and "checkpoint" in process.last_line()
+        assert not any("Traceback" in line for line in process.lines)

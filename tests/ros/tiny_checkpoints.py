@@ -1,0 +1,57 @@
+"""Checkpoints with random weights, small enough for tests."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from alam_core.data.normalization import LatentProjection, PolicyStats
+from alam_core.latent_action import TransitionConfig, TransitionModel
+from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
+from alam_core.types import JOINT_NAMES, VIEWS
+
+SIZE = 32  # px
+HORIZON = 16
+TOKENS, DIM = 3, 4
+
+
+def save_tiny_transition(folder: Path) -> TransitionModel:
+    """A transition model with TOKENS tokens of DIM numbers."""
+    torch.manual_seed(0)
+    config = TransitionConfig(image_size=SIZE, width=16, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=TOKENS, latent_dim=DIM)
+    model = TransitionModel(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def save_tiny_policy(folder: Path) -> JointPolicy:
+    """A policy with latents of both views; its actions stay within a few mrad of the state it sees."""
+    torch.manual_seed(0)
+    width = 5
+    model = ModelConfig(
+        horizon=HORIZON, image_size=SIZE, width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4, euler_steps=2
+    )
+    config = PolicyConfig(
+        model=model,
+        views=list(VIEWS),
+        latent_views=list(VIEWS),
+        state_dim=7,
+        joint_names=list(JOINT_NAMES),
+        relative_joints=list(JOINT_NAMES),
+        dt=0.1,
+        latent_width=width,
+        latent_shape=[TOKENS, DIM],
+        latent_encoder="random",
+    )
+    components = np.eye(width, TOKENS * DIM, dtype=np.float32)
+    projection = LatentProjection(np.zeros(TOKENS * DIM, np.float32), components, np.ones(width, np.float32), 1.0)
+    stats = PolicyStats(
+        np.zeros(7, np.float32),
+        np.ones(7, np.float32),
+        np.zeros((HORIZON, 7), np.float32),
+        np.full((HORIZON, 7), 0.001, np.float32),
+        {view: projection for view in VIEWS},
+    )
+    policy = JointPolicy(config, stats).eval()
+    policy.save_pretrained(folder)
+    return policy
