@@ -1,0 +1,210 @@
+"""Collecting, on a world small enough to know what must come out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alam_core.data.lerobot import LeRobotDataset
+from alam_core.errors import UserError
+from alam_core.types import Observation
+from training.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
+
+
+class Line:
+    """A point that must reach 1 on a line, and stay there; seeds divisible by 5 cannot be solved."""
+
+    name, dt, max_steps, action_dim, state_dim = "line", 0.1, 40, 2, 2
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def reset(self, seed: int) -> Observation:
+        self.seed, self.x = seed, float(np.random.default_rng(seed).uniform(-1, 0))
+        self.seen_actions: list[np.ndarray] = []
+        return self.observe()
+
+    def step(self, action: np.ndarray) -> Observation:
+        self.seen_actions.append(np.array(action))
+        self.x += float(np.clip(action[0] - self.x, -0.1, 0.1))
+        return self.observe()
+
+    def observe(self) -> Observation:
+        image = np.full((self.size, self.size, 3), round(100 + 50 * self.x), np.uint8)
+        return Observation({"third_person": image, "wrist": 255 - image}, np.array([self.x, 0], np.float32), f"go {self.seed % 2}")
+
+    def success(self) -> bool:
+        return self.seed % 5 != 0 and abs(self.x - 1) < 0.05
+
+    def close(self) -> None:
+        pass
+
+
+class Walker:
+    """Always asks for the goal, so its label shows whether noise crept in."""
+
+    def __init__(self, world: Line, seed: int) -> None:
+        self.world = world
+
+    def reset(self) -> None:
+        pass
+
+    def act(self) -> np.ndarray:
+        return np.array([1.0, self.world.x])
+
+
+def make_line(name: str, size: int) -> Line:
+    return Line(size)
+
+
+def collect_line(root: Path, **changes: object) -> LeRobotDataset:
+    values = {"world": "line", "root": str(root), "episodes": 6, "first_seed": 1, "image_size": 8, "workers": 0, "hold_steps": 3, **changes}
+    collect(CollectConfig(**values), make_line, Walker)  # type: ignore[arg-type]
+    return LeRobotDataset(root)
+
+
+def content(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.suffix in (".parquet", ".mp4")}
+
+
+def test_only_successes_are_kept_in_order_of_their_seeds(tmp_path: Path) -> None:
+    dataset = collect_line(tmp_path / "set")
+    assert dataset.extras["seed"] == [1, 2, 3, 4, 6, 7]
+    assert dataset.fps == 10 and dataset.views == ("third_person", "wrist")
+
+
+def test_summary_counts_what_failed(tmp_path: Path) -> None:
+    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0)
+    summary = collect(config, make_line, Walker)
+    assert (summary.episodes, summary.tried) == (6, 7) and summary.expert_success == pytest.approx(6 / 7)
+    assert summary.frames == LeRobotDataset(tmp_path / "set").num_frames
+
+
+def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> None:
+    dataset = collect_line(tmp_path / "set", noisy_fraction=0.5, noise_std=0.2, noise_rate=3.0)
+    for e in range(dataset.num_episodes):
+        arrays = dataset.episode(e)
+        assert np.array_equal(arrays.action[:, 0], np.ones(len(arrays.action)))  # the expert's label, never the noisy one
+        assert np.array_equal(arrays.action[:, 1], arrays.state[:, 0])  # the expert saw the state of the same row
+        shown = dataset.frames(e, "third_person", range(len(arrays.state)))[:, 0, 0, 0]
+        assert np.abs(shown - (100 + 50 * arrays.state[:, 0])).max() <= 3
+        assert arrays.task == f"go {dataset.extras['seed'][e] % 2}"
+
+
+def test_an_episode_ends_when_success_has_held() -> None:
+    config = CollectConfig(noisy_fraction=0.0, hold_steps=4)
+    world = Line(8)
+    episode = run_episode(world, Walker, config, 1)
+    start = float(np.random.default_rng(1).uniform(-1, 0))
+    steps_to_goal = int(np.ceil((0.95 - start) / 0.1))
+    assert episode.success and len(episode.state) == steps_to_goal + 4 - 1
+
+
+def test_success_that_is_lost_again_counts_from_the_start() -> None:
+    class Flickering(Line):
+        """Succeeds at steps 1, 2, 4 and from step 6 on."""
+
+        def success(self) -> bool:
+            return len(self.seen_actions) in (1, 2, 4) or len(self.seen_actions) >= 6
+
+    episode = run_episode(Flickering(8), Walker, CollectConfig(noisy_fraction=0.0, hold_steps=3), 1)
+    assert episode.success and len(episode.state) == 8
+
+
+def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
+    world = Line(8)
+    noisy = run_episode(world, Walker, CollectConfig(noisy_fraction=1.0, noise_std=0.3, noise_rate=5.0), 1)
+    executed = np.array(world.seen_actions)
+    assert noisy.noisy and np.abs(executed[: len(noisy.action), 0] - noisy.action[:, 0]).max() > 0.01
+    np.testing.assert_allclose(executed[: len(noisy.action), 1], noisy.action[:, 1], atol=1e-6)
+    run_episode(world, Walker, CollectConfig(noisy_fraction=0.0), 1)
+    assert (np.array(world.seen_actions)[:, 0] == 1).all()
+
+
+def test_noise_comes_in_pushes_with_rest_between() -> None:
+    noise = burst_noise(20_000, 3, 0.05, 0.6, 0.1, np.random.default_rng(0))
+    still = np.abs(noise).max(axis=1) < 1e-3
+    assert 0.2 < still.mean() < 0.8
+    assert np.abs(noise.mean(axis=0)).max() < 0.003
+    assert np.abs(np.diff(noise, axis=0)).max() <= 0.5 * 2 * 6 * 0.05  # never jumps to a push at once
+    assert (burst_noise(50, 3, 0.05, 0.0, 0.1, np.random.default_rng(0)) == 0).all()
+
+
+def test_the_number_of_workers_does_not_change_the_data(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        collect_line(tmp_path / str(workers), workers=workers)
+    assert content(tmp_path / "0") == content(tmp_path / "2")
+
+
+def test_resuming_gives_the_episodes_of_one_run(tmp_path: Path) -> None:
+    whole = collect_line(tmp_path / "whole")
+    collect_line(tmp_path / "parts", episodes=3)
+    parts = collect_line(tmp_path / "parts", episodes=6, resume=True)
+    assert parts.extras == whole.extras
+    for e in range(6):
+        assert np.array_equal(parts.episode(e).action, whole.episode(e).action)
+        assert np.array_equal(parts.frames(e, "wrist", [0, 5]), whole.frames(e, "wrist", [0, 5]))
+    again = content(tmp_path / "parts")
+    collect_line(tmp_path / "parts", episodes=6, resume=True)
+    assert content(tmp_path / "parts") == again
+
+
+def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
+    class Interrupted(Line):
+        def reset(self, seed: int) -> Observation:
+            if seed == 4:
+                raise KeyboardInterrupt
+            return super().reset(seed)
+
+    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0, hold_steps=3)
+    collect(config, lambda name, size: Interrupted(size), Walker)
+    assert LeRobotDataset(tmp_path / "set").extras["seed"] == [1, 2, 3]
+    assert collect_line(tmp_path / "set", resume=True).extras["seed"] == [1, 2, 3, 4, 6, 7]
+
+
+def test_a_resume_with_other_settings_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    collect_line(root)
+    with pytest.raises(UserError, match="exists already"):
+        collect_line(root)
+    with pytest.raises(UserError, match="noise_std = 0.05, not 0.1"):
+        collect_line(root, noise_std=0.1, episodes=7, resume=True)
+    (root / SETTINGS).write_text(json.dumps({}))
+    with pytest.raises(UserError, match="world = None"):
+        collect_line(root, episodes=7, resume=True)
+    (root / SETTINGS).unlink()
+    with pytest.raises(UserError, match="can be resumed"):
+        collect_line(root, episodes=7, resume=True)
+
+
+def test_a_hopeless_expert_ends_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+    class Never(Line):
+        def success(self) -> bool:
+            return False
+
+    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=2, workers=0)
+    with pytest.raises(UserError, match="is the world broken"):
+        collect(config, lambda name, size: Never(size), Walker)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_cannot_start_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a worker died"):
+        collect(CollectConfig(world="line", root=str(tmp_path / "set"), workers=1), make_broken, Walker)
+    assert list(tmp_path.iterdir()) == []
+
+
+def make_broken(name: str, size: int) -> Line:
+    raise OSError("no GL")
+
+
+@pytest.mark.parametrize("flags", [["--noisy_fraction", "2"], ["--episodes", "0"], ["--world", "nowhere", "--workers", "0"]])
+def test_bad_values_give_one_line_and_exit_code_2(tmp_path: Path, flags: list[str]) -> None:
+    script = Path(__file__).parents[2] / "training/collect.py"
+    command = [sys.executable, str(script), "--root", str(tmp_path / "set"), *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parents[1])
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error:")
