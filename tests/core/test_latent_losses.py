@@ -1,0 +1,95 @@
+"""The algebraic losses say what eq. 7 says, on every scale; the scales have the invariances they are there for."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from alam_core.latent_action.losses import additivity_residual, latent_loss, reconstruction_loss, reversal_residual
+from alam_core.latent_action.measures import constant_share, effective_dims, perplexity, psnr, relative_error
+
+FORMS = ("paper", "relative", "whitened")
+
+
+def latents(seed: int, batch: int = 64, tokens: int = 3, dim: int = 4) -> Tensor:
+    return torch.randn(batch, tokens, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def potentials() -> tuple[Tensor, Tensor, Tensor]:
+    return latents(1), latents(2), latents(3)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_differences_of_a_potential_have_no_algebraic_loss(form: str) -> None:
+    a, b, c = potentials()
+    add = latent_loss(additivity_residual(b - a, c - b, c - a), b - a, form)
+    rev = latent_loss(reversal_residual(b - a, a - b), b - a, form)
+    assert float(add) < 1e-10 and float(rev) == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_any_departure_from_the_algebra_costs(form: str) -> None:
+    a, b, c = potentials()
+    assert float(latent_loss(additivity_residual(b - a, c - b, 0.9 * (c - a)), b - a, form)) > 1e-3
+    assert float(latent_loss(reversal_residual(b - a, b - a), b - a, form)) > 1
+
+
+def test_paper_form_is_the_squared_norm_by_hand() -> None:
+    residual = torch.tensor([[[1.0, 2.0]], [[0.0, 3.0]]])
+    assert float(latent_loss(residual, residual, "paper")) == pytest.approx((5 + 9) / 2)
+
+
+def test_constant_latents_are_off_by_their_own_size() -> None:
+    z = torch.ones(8, 3, 4)
+    assert float(latent_loss(additivity_residual(z, z, z), z, "relative")) == pytest.approx(1)
+    assert float(latent_loss(reversal_residual(z, z), z, "relative")) == pytest.approx(4)
+
+
+def test_shrinking_satisfies_the_paper_form_only() -> None:
+    z, residual = latents(4), latents(5)
+    for form, gain in (("paper", 1e-4), ("relative", 1.0), ("whitened", 1.0)):
+        ratio = float(latent_loss(0.01 * residual, 0.01 * z, form) / latent_loss(residual, z, form))
+        assert ratio == pytest.approx(gain, rel=1e-3)
+
+
+def test_stretching_a_clean_direction_satisfies_the_relative_form_only() -> None:
+    z, residual = latents(6, 4000), latents(7, 4000)
+    residual[:, :, 0] = 0  # the algebra holds along the first direction alone
+    stretch = torch.tensor([30.0, 1, 1, 1])
+
+    def ratio(form: str) -> float:
+        return float(latent_loss(residual * stretch, z * stretch, form) / latent_loss(residual, z, form))
+
+    assert ratio("relative") < 0.01
+    # Up to the shrinkage, which counts in shares of the mean energy, 226 times higher than before.
+    assert ratio("whitened") > 3 * ratio("relative")
+
+
+def test_relative_and_whitened_agree_on_isotropic_latents() -> None:
+    z, residual = latents(8, 20_000), latents(9, 20_000)
+    assert float(latent_loss(residual, z, "relative")) == pytest.approx(1, rel=0.02)
+    assert float(latent_loss(residual, z, "whitened")) == pytest.approx(1 / 1.1, rel=0.02)
+
+
+def test_relative_reconstruction_is_one_for_copying_and_paper_form_is_a_sum() -> None:
+    source, target = torch.rand(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert float(reconstruction_loss(source, target, source, "relative")) == pytest.approx(1, rel=1e-3)
+    assert float(reconstruction_loss(target, target, source, "relative")) == 0
+    expected = sum(float((s - t).norm() ** 2) for s, t in zip(source, target, strict=True)) / 4
+    assert float(reconstruction_loss(source, target, source, "paper")) == pytest.approx(expected, rel=1e-4)
+
+
+def test_measures_tell_a_constant_a_line_and_a_full_space_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    full = torch.randn(5000, 6, generator=generator)
+    line = torch.randn(5000, 1, generator=generator) * torch.ones(6)
+    assert effective_dims(full) == pytest.approx(6, rel=0.05)
+    assert effective_dims(line) == pytest.approx(1, rel=1e-3)
+    assert constant_share(full) < 0.01 and constant_share(full + 100) > 0.99
+    assert effective_dims(full + 100) == pytest.approx(6, rel=0.05)
+    assert relative_error(0.1 * full, full) == pytest.approx(0.1)
+
+
+def test_perplexity_and_psnr_by_hand() -> None:
+    assert perplexity(torch.tensor([0, 1, 2, 3]), 8) == pytest.approx(4)
+    assert perplexity(torch.zeros(10, dtype=torch.long), 8) == pytest.approx(1)
+    assert psnr(torch.full((2, 3, 4, 4), 0.6), torch.full((2, 3, 4, 4), 0.5)) == pytest.approx(20, abs=1e-3)

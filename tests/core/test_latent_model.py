@@ -1,0 +1,216 @@
+"""The transition model: what reaches what, what moves the codebook, and that saving keeps every bit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from alam_core.checkpoints import checkpoint_hash
+from alam_core.errors import UserError
+from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel, encode_images, preset
+
+
+def small(warmup_steps: int = 0, **losses: object) -> TransitionModel:
+    torch.manual_seed(0)
+    config = TransitionConfig(16, 8, 16, 2, 1, 1, 3, 4, codebook_size=8, warmup_steps=warmup_steps, losses=LossConfig(**losses))  # type: ignore[arg-type]
+    return TransitionModel(config)
+
+
+def trained_a_little(**losses: object) -> TransitionModel:
+    """The pixel decoder starts at zero; a few steps give the latents a say and place the codebook."""
+    model = small(**losses)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(5):
+        model.losses(*frames(16, seed=step))["total"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
+def frames(batch: int = 4, seed: int = 0) -> Tensor:
+    return torch.rand(3, batch, 3, 16, 16, generator=torch.Generator().manual_seed(seed))
+
+
+def gradients(model: TransitionModel, term: str, part: str) -> float:
+    model.zero_grad()
+    model.losses(*frames())[term].backward()
+    return sum(float(p.grad.abs().sum()) for name, p in model.named_parameters() if name.startswith(part) and p.grad is not None)
+
+
+def test_shapes_and_ranges() -> None:
+    model = trained_a_little().eval()
+    a, b, _ = frames(5)
+    z = model.encode(a, b)
+    assert z.shape == (5, 3, 4) and model.latent_size == 12
+    image = model.decode(a, z)
+    assert image.shape == a.shape and image.min().item() >= 0 and image.max().item() <= 1
+
+
+def test_an_untrained_model_copies_the_source() -> None:
+    a, b, _ = frames()
+    model = small().eval()
+    assert torch.equal(model.decode(a, model.encode(a, b)), a)
+
+
+def test_total_is_the_weighted_sum() -> None:
+    weights = {"rec": 0.7, "add": 0.3, "rev": 0.2, "vq": 0.11}
+    terms = small(**weights).losses(*frames())
+    assert float(terms["total"]) == pytest.approx(sum(weight * float(terms[name]) for name, weight in weights.items()), rel=1e-5)
+
+
+def test_warm_up_leaves_out_the_codebook_and_the_algebra_then_lets_them_in() -> None:
+    model = small(warmup_steps=4)
+    for step in range(10):
+        terms = model.losses(*frames())
+        share = min(1.0, max(0.0, step / 4 - 1))
+        expected = terms["rec"] + terms["vq"] + share * (terms["add"] + terms["rev"])
+        assert float(terms["total"]) == pytest.approx(float(expected), rel=1e-5)
+        assert (float(terms["vq"]) == 0) == (step < 4)
+
+
+def test_algebraic_losses_reach_the_encoder_and_not_the_decoder() -> None:
+    model = trained_a_little()
+    for term in ("add", "rev"):
+        assert gradients(model, term, "encoder") > 0
+        assert gradients(model, term, "decoder") == 0
+    assert gradients(model, "rec", "encoder") > 0  # straight through the codebook
+    assert gradients(model, "rec", "decoder") > 0
+
+
+def test_codebook_is_moved_by_averages_and_not_by_gradients() -> None:
+    model = trained_a_little()
+    assert not any("vq" in name for name, _ in model.named_parameters())
+    before = model.quantizer.codebook.clone()
+    model.losses(*frames(16, seed=9))
+    assert not torch.equal(before, model.quantizer.codebook)
+    before = model.quantizer.codebook.clone()
+    model.eval().losses(*frames(16, seed=10))
+    assert torch.equal(before, model.quantizer.codebook)
+
+
+def test_codebook_follows_the_latents_by_its_decay() -> None:
+    torch.manual_seed(0)
+    quantizer = small().quantizer
+    quantizer.vq._codebook.threshold_ema_dead_code = 0
+    quantizer(torch.randn(64, 3, 4))
+    goal = torch.full((64, 3, 4), 3.0)
+    nearest = int(quantizer(goal)[1][0, 0])
+    distances = []
+    for _ in range(3):
+        quantizer(goal)
+        distances.append(float((quantizer.codebook[nearest] - 3).norm()))
+    assert distances[0] > distances[1] > distances[2] > 0
+
+
+def test_quantised_latents_are_codes_with_straight_through_gradients() -> None:
+    model = trained_a_little()
+    z = torch.randn(4, 3, 4, requires_grad=True)
+    weights = torch.randn(4, 3, 4)
+    z_q, codes = model.quantizer(z)
+    (z_q * weights).sum().backward()
+    assert torch.equal(z.grad, weights)  # type: ignore[arg-type]
+    model.eval()
+    z_q, codes = model.quantizer(z.detach())
+    assert torch.equal(z_q, model.quantizer.codebook[codes])
+    nearest = torch.cdist(z.detach().flatten(0, 1), model.quantizer.codebook).argmin(1).reshape(4, 3)
+    assert torch.equal(codes, nearest)
+
+
+def test_encoding_has_a_direction() -> None:
+    model = small().eval()
+    a, b, _ = frames()
+    forward, backward = model.encode(a, b), model.encode(b, a)
+    assert not torch.allclose(forward, backward, atol=1e-3)
+
+
+def test_decoding_depends_on_z_and_on_the_source() -> None:
+    model = trained_a_little().eval()
+    a, b, c = frames()
+    z = model.encode(a, b)
+    assert not torch.allclose(model.decode(a, z), model.decode(a, z.roll(1, 0)), atol=1e-4)
+    assert not torch.allclose(model.decode(a, z), model.decode(c, z), atol=1e-2)
+
+
+def test_each_pair_is_encoded_on_its_own() -> None:
+    model = trained_a_little().eval()
+    a, b, c = frames()
+    together = model.encode(a, b)
+    mixed = model.encode(torch.cat([a[:1], c[1:]]), b)
+    torch.testing.assert_close(together[:1], mixed[:1])
+    assert not torch.allclose(together[1:], mixed[1:], atol=1e-4)
+
+
+def test_losses_are_those_of_the_four_pairs_encoded_apart() -> None:
+    model = trained_a_little(algebra="paper").eval()
+    a, b, c = frames()
+    ab, bc, ac, ba = model.encode(a, b), model.encode(b, c), model.encode(a, c), model.encode(b, a)
+    terms = model.losses(a, b, c)
+    assert float(terms["add"]) == pytest.approx(float((ac - ab - bc).square().sum((1, 2)).mean()), rel=1e-3)
+    assert float(terms["rev"]) == pytest.approx(float((ab + ba).square().sum((1, 2)).mean()), rel=1e-3)
+
+
+def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
+    model = trained_a_little().eval()
+    folder = model.save_pretrained(tmp_path / "m", card="# it")
+    again = TransitionModel.from_pretrained(folder)
+    assert again.config == model.config and not again.training
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    a, b, _ = frames()
+    assert torch.equal(model.encode(a, b), again.encode(a, b))
+    assert (folder / "README.md").read_text() == "# it"
+
+
+def test_loading_names_what_does_not_fit(tmp_path: Path) -> None:
+    folder = small().save_pretrained(tmp_path / "m")
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"encoder_layers": 1', '"encoder_layers": 2'))
+    with pytest.raises(UserError, match=r"missing encoder\.transformer\.layers\.1"):
+        TransitionModel.from_pretrained(folder)
+    (folder / "config.json").write_text(config.replace('"latent_tokens"', '"latent_tokenz"'))
+    with pytest.raises(UserError, match="latent_tokenz"):
+        TransitionModel.from_pretrained(folder)
+
+
+def test_hash_changes_with_weights_and_configuration_only(tmp_path: Path) -> None:
+    model = small()
+    first = checkpoint_hash(model.save_pretrained(tmp_path / "m", card="one"))
+    assert first == checkpoint_hash(model.save_pretrained(tmp_path / "n", card="two"))
+    with torch.no_grad():
+        model.encoder.head.bias[0] += 1e-6
+    second = checkpoint_hash(model.save_pretrained(tmp_path / "m"))
+    config = tmp_path / "m" / "config.json"
+    config.write_text(config.read_text().replace('"heads": 2', '"heads": 4'))
+    assert len({first, second, checkpoint_hash(tmp_path / "m")}) == 3
+
+
+def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
+    model = trained_a_little().eval()
+    images = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), np.uint8)
+    source, target = torch.from_numpy(images).permute(0, 1, 4, 2, 3).float() / 255
+    with torch.no_grad():
+        expected = model.encode(source, target).flatten(1).numpy()
+    for batch_size in (2, 64):
+        z = encode_images(model, images[0], images[1], batch_size)
+        assert z.dtype == np.float32
+        np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-5)
+    doubled = images.repeat(2, axis=2).repeat(2, axis=3)
+    np.testing.assert_allclose(encode_images(model, doubled[0], doubled[1]), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="must both be"):
+        encode_images(model, images[0], images[1, :2])
+
+
+def test_what_cannot_be_is_refused_in_one_line() -> None:
+    with pytest.raises(UserError, match="no multiple of patch_size"):
+        TransitionConfig(image_size=20, patch_size=8)
+    with pytest.raises(UserError, match="losses.algebra is 'sharp'"):
+        LossConfig(algebra="sharp")
+    with pytest.raises(UserError, match="choose one of tiny"):
+        preset("huge")
+
+
+def test_tiny_preset_encodes_two_views_of_96_pixels() -> None:
+    model = TransitionModel(preset("tiny")).eval()
+    images = np.zeros((2, 96, 96, 3), np.uint8)
+    assert encode_images(model, images, images).shape == (2, model.latent_size)
