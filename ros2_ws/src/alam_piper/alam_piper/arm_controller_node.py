@@ -141,7 +141,8 @@ class ArmControllerNode(Node):
         if self._controller.state is not state:
             self.get_logger().info(f"{state} -> {self._controller.state}: {self._controller.reason}")
             self._diagnostics.publish()
-        if self._ticks % self._divider == 0:
+        # In simulated time on whole multiples of the period, so that there is a joint state of the very moment of each image.
+        if (round(now / PERIOD) if self._simulated_time else self._ticks) % self._divider == 0:
             self._publish_joint_states()
         if self._waiting:
             self._answer()
