@@ -8,6 +8,7 @@ from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, check_encoding, image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_common.meters import RateMeter, Recent
 from alam_msgs.msg import Observation
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, JointState
@@ -17,6 +18,7 @@ from alam_core.errors import UserError
 from alam_core.types import VIEWS
 from alam_perception.sync import Look, Synchroniser
 
+JOINT_PATIENCE = 0.02  # s of the steady clock that complete frames wait for the joint state of their moment
 SILENCE = 1.0  # s of the steady clock without an image after which a camera is called dead
 
 
@@ -61,6 +63,8 @@ class CameraSync(Node):
         best_effort = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         for view, topic in self._topics.items():
             self.create_subscription(Image, topic, lambda message, view=view: self._on_image(view, message), best_effort)
+        self._patience = self.create_timer(JOINT_PATIENCE, self._serve, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._patience.cancel()
         if not self._by_frames:
             self.create_timer(1.0 / rate, self._serve)
         self._diagnostics = Diagnostics(self, self._check)
@@ -81,10 +85,16 @@ class CameraSync(Node):
         self._serve_if_complete()
 
     def _serve_if_complete(self) -> None:
-        if self._by_frames and self._sync.complete(self.get_clock().now().nanoseconds):
+        """Serve a complete set of frames; if their joint state is still on its way, wait a little for it."""
+        if not self._by_frames or not self._sync.complete():
+            return
+        if self._sync.caught_up():
             self._serve()
+        elif self._patience.is_canceled():
+            self._patience.reset()
 
     def _serve(self) -> None:
+        self._patience.cancel()
         now = self.get_clock().now().nanoseconds
         look = self._sync.look(now)
         if look is None:
@@ -108,12 +118,12 @@ class CameraSync(Node):
         self._work.add((self.get_clock().now().nanoseconds - look.stamp) * 1e-6)
 
     def _check(self) -> Report:
-        values: dict[str, object] = {f"{view} rate [Hz]": self._meters[view].rate() for view in self.views}
-        values |= {"joint state rate [Hz]": self._joint_meter.rate(), "observation rate [Hz]": self._served.rate()}
+        values: dict[str, object] = {f"{view}_rate_hz": self._meters[view].rate() for view in self.views}
+        values |= {"joint_state_rate_hz": self._joint_meter.rate(), "observation_rate_hz": self._served.rate()}
         values |= {"observations": self._served.count, "skewed": self._skewed, "withheld": self._withheld}
-        values |= {"image stamp to observation, median [ms]": self._work.percentile(50)}
+        values |= {"image_to_observation_ms_p50": self._work.percentile(50)}
         if self._last is not None:
-            values["skew [s]"] = self._last.skew * 1e-9
+            values["skew_s"] = self._last.skew * 1e-9
         silences = {view: self._meters[view].silence() for view in self.views}
         dead = [f"{view}: no image on {self._topics[view]} for {s:.1f} s" for view, s in silences.items() if s > SILENCE]
         if self._joint_meter.silence() > SILENCE:

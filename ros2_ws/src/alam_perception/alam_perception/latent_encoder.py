@@ -73,10 +73,10 @@ class LatentEncoder(Node):
 
     def _check(self) -> Report:
         values: dict[str, object] = {
-            "observation rate [Hz]": self._meter.rate(),
-            "latent rate per view [Hz]": self._rate.rate(),
-            "encoding, median [ms]": self._work.percentile(50),
-            "encoding, p99 [ms]": self._work.percentile(99),
+            "observation_rate_hz": self._meter.rate(),
+            "latent_rate_hz": self._rate.rate(),
+            "encoding_ms_p50": self._work.percentile(50),
+            "encoding_ms_p99": self._work.percentile(99),
         }
         if self._meter.silence() > SILENCE:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values

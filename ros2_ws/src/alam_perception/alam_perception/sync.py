@@ -45,15 +45,14 @@ class Synchroniser:
             self._joints.clear()  # time went backwards: another source, or a simulator that was started anew
         self._joints.append((stamp, message))
 
-    def complete(self, now: int) -> bool:
-        """Whether every view's newest image has the same stamp, this set was not served yet, and the joint state has caught up.
-
-        The joint state of the images' own moment may arrive after them; it is waited for until ``max_skew`` after that moment.
-        """
+    def complete(self) -> bool:
+        """Whether every view's newest image has the same stamp and this set was not served yet."""
         stamps = self._stamps()
-        if len(stamps) < len(self.views) or len(set(stamps)) > 1 or stamps == self._served:
-            return False
-        return now - stamps[0] > self.max_skew or bool(self._joints) and self._joints[-1][0] >= stamps[0]
+        return len(stamps) == len(self.views) and len(set(stamps)) == 1 and stamps != self._served
+
+    def caught_up(self) -> bool:
+        """Whether the newest joint state is not older than the newest image."""
+        return bool(self._joints) and bool(self._images) and self._joints[-1][0] >= max(self._stamps())
 
     def look(self, now: int) -> Look | str | None:
         """The look of this moment; a line that says why there is none; None if no image came since the last one was served."""

@@ -267,13 +267,13 @@ class PolicyNode(Node):
     def _check(self) -> Report:
         task = self._task
         values: dict[str, object] = {
-            "observation rate [Hz]": self._meter.rate(),
-            "chunk rate [Hz]": self._chunk_meter.rate(),
+            "observation_rate_hz": self._meter.rate(),
+            "chunk_rate_hz": self._chunk_meter.rate(),
             "chunks": self._chunk_meter.count,
-            "inference, median [ms]": self._inference.percentile(50),
-            "inference, p99 [ms]": self._inference.percentile(99),
+            "inference_ms_p50": self._inference.percentile(50),
+            "inference_ms_p99": self._inference.percentile(99),
             "goals": self._goals,
-            "last goal": self._outcome,
+            "last_goal": self._outcome,
         }
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values

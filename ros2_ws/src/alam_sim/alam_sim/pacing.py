@@ -56,7 +56,7 @@ class Throttle:
     A delay of up to ``slack`` s is made up for by shorter breaks; what is more is lost and counted in ``lost``.
     """
 
-    def __init__(self, tick: float, speed: float, slack: float = 0.05) -> None:
+    def __init__(self, tick: float, speed: float, slack: float = 0.1) -> None:
         self._period = tick / speed if speed > 0 else 0.0
         self._slack = slack
         self._due: float | None = None

@@ -180,12 +180,12 @@ class SimNode(Node):
         self._speed = (time.monotonic(), self._ticks)
         speed = (self._ticks - ticks) * TICK * 1e-9 / max(self._speed[0] - moment, 1e-6)
         values: dict[str, object] = {
-            "simulated time [s]": self.now * 1e-9,
-            "speed [s/s]": speed,
-            "tick, median [ms]": self._tick_ms.percentile(50),
-            "two images, median [ms]": self._frame_ms.percentile(50),
-            "behind the clock [s]": self._throttle.lost,
-            "joint commands": self._emulator.joint_commands,
+            "sim_time_s": self.now * 1e-9,
+            "speed": speed,
+            "tick_ms_p50": self._tick_ms.percentile(50),
+            "frame_ms_p50": self._frame_ms.percentile(50),
+            "lost_s": self._throttle.lost,
+            "joint_commands": self._emulator.joint_commands,
             "instruction": self.world.instruction,
             "seed": self.world.seed,
         }
