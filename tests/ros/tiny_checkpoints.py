@@ -24,8 +24,8 @@ def save_tiny_transition(folder: Path) -> TransitionModel:
     return model
 
 
-def save_tiny_policy(folder: Path) -> JointPolicy:
-    """A policy with latents of both views; its actions stay within a few mrad of the state it sees."""
+def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
+    """A policy with latents of both views; its actions stay within a few mrad of the state it sees, but joint1 turns by ``turn`` rad/s."""
     torch.manual_seed(0)
     width = 5
     model = ModelConfig(
@@ -45,10 +45,12 @@ def save_tiny_policy(folder: Path) -> JointPolicy:
     )
     components = np.eye(width, TOKENS * DIM, dtype=np.float32)
     projection = LatentProjection(np.zeros(TOKENS * DIM, np.float32), components, np.ones(width, np.float32), 1.0)
+    drift = np.zeros((HORIZON, 7), np.float32)
+    drift[:, 0] = turn * 0.1 * np.arange(1, HORIZON + 1)
     stats = PolicyStats(
         np.zeros(7, np.float32),
         np.ones(7, np.float32),
-        np.zeros((HORIZON, 7), np.float32),
+        drift,
         np.full((HORIZON, 7), 0.001, np.float32),
         {view: projection for view in VIEWS},
     )

@@ -34,6 +34,9 @@ def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], Non
     except (UserError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
+    except Exception:  # what a callback does after ROS was shut down under it fails, and that is all right
+        if rclpy.ok():
+            raise
     finally:
         if node is not None:
             close = getattr(node, "close", None)
