@@ -20,7 +20,7 @@ class LossConfig:
         vq: weight of the commitment to the codebook (eq. 5).
         algebra: scale of add, rev and vq. "paper": squared L2 as printed, which shrinking z also satisfies.
             "relative": divided by the mean energy of z, which no scaling changes.
-            "whitened": divided by z's second moments, so that stretching one direction over the others gains nothing.
+            "whitened": in units of z's covariance, which stretching one direction over the others does not satisfy either.
         reconstruction: scale of rec. "paper": squared L2 summed over the image. "relative": divided by the error of copying the source.
     """
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-8
-# Whitening: this share of a token's mean energy is added to each direction's, so that near-empty directions do not rule the loss.
-SHRINKAGE = 0.1
+# Whitening: this share of the mean variance is added to each direction's, so that near-empty directions do not rule the loss.
+SHRINKAGE = 0.01
 
 
 def additivity_residual(z_ab: Tensor, z_bc: Tensor, z_ac: Tensor) -> Tensor:
@@ -26,19 +26,19 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
 
     "paper": squared L2 norm of the whole latent, averaged over the batch.
     "relative": the same over the mean squared L2 norm of the reference. Gradients flow through both, so no scaling of z changes it.
-    "whitened": squared length in units of the reference's second moments, a token at a time, averaged over directions. No invertible
-    linear map of a token's numbers changes it (but for the shrinkage).
+    "whitened": squared length in units of the reference's covariance (over batch and tokens, each token's mean taken out), averaged over
+    directions: no invertible linear map of a token's numbers changes it, but for the shrinkage, through which no gradient flows. A
+    constant in z costs, since it is in the residuals and not in the covariance.
     """
     if form == "paper":
         return residual.square().sum(dim=(1, 2)).mean()
     if form == "relative":
         return residual.square().mean() / (reference.square().mean() + EPSILON)
-    moments = torch.einsum("bkd,bke->kde", reference, reference) / len(reference)  # (K, D, D)
-    energy = moments.diagonal(dim1=1, dim2=2).mean(dim=1)  # (K,)
-    identity = torch.eye(residual.shape[2], device=residual.device, dtype=residual.dtype)
-    factor = torch.linalg.cholesky(moments + (SHRINKAGE * energy[:, None, None] + EPSILON) * identity)
-    white = torch.linalg.solve_triangular(factor, residual.permute(1, 2, 0), upper=False)  # (K, D, B)
-    return white.square().mean()
+    centred = (reference - reference.mean(dim=0)).flatten(0, 1)
+    covariance = centred.T @ centred / len(centred)  # (D, D)
+    ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
+    factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), device=residual.device))
+    return torch.linalg.solve_triangular(factor, residual.flatten(0, 1).T, upper=False).square().mean()
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor, source: Tensor, form: str) -> Tensor:
