@@ -8,6 +8,9 @@ from launch_ros.actions import Node
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 
+# As with alam up, no node is left behind if launch itself is killed (util-linux, part of every Debian and Ubuntu).
+DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
+
 
 def describe(name: str) -> LaunchDescription:
     """The launch description of a graph: its arguments, its environment, its nodes."""
@@ -28,6 +31,7 @@ def describe(name: str) -> LaunchDescription:
                     name=node.name,
                     parameters=[*parameter_files(node, config), node.parameters],
                     output="screen",
+                    prefix=DIE_WITH_LAUNCH,
                     on_exit=Shutdown(reason=f"{node.name} ended") if node.required else None,
                 )
             )
