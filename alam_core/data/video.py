@@ -26,15 +26,17 @@ SEEK_BEYOND = 24  # frames to the next wanted one from which a jump to a key fra
 class VideoWriter:
     """Encodes frames into one mp4 file; each call of ``add`` begins with a key frame. ``close`` makes the file readable."""
 
-    def __init__(self, path: str | Path, fps: float, height: int, width: int) -> None:
+    def __init__(
+        self, path: str | Path, fps: float, height: int, width: int, quality: int = QUALITY, pixel_format: str = PIXEL_FORMAT
+    ) -> None:
         self.path = Path(path)
         self.num_frames = 0
         self.num_bytes = 0
         self._shape = (height, width, 3)
         self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-        options = {"crf": str(QUALITY), "preset": PRESET, "g": str(KEY_FRAME_EVERY), "bf": "0", "forced-idr": "1", "threads": "1"}
+        options = {"crf": str(quality), "preset": PRESET, "g": str(KEY_FRAME_EVERY), "bf": "0", "forced-idr": "1", "threads": "1"}
         stream = cast(av.VideoStream, self._container.add_stream(CODEC, rate=Fraction(fps).limit_denominator(100000), options=options))
-        stream.height, stream.width, stream.pix_fmt = height, width, PIXEL_FORMAT
+        stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         self._stream = stream
 
     def add(self, images: np.ndarray) -> None:

@@ -43,7 +43,7 @@ def write_film(path: Path, episodes: list[tuple[str, bool, list[Look]]], fps: fl
     views = list(episodes[0][2][0].images)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    writer = VideoWriter(temporary, fps, HEADER + TILE, TILE * len(views) + PANEL)
+    writer = VideoWriter(temporary, fps, HEADER + TILE, TILE * len(views) + PANEL, quality=23, pixel_format="yuv420p")  # plays everywhere
     for title, success, looks in episodes:
         paths = {view: _Path(view, looks) for view in views}
         for i, look in enumerate(looks):
