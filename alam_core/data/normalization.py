@@ -16,7 +16,8 @@ from alam_core.errors import UserError
 class LatentProjection:
     """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z - mean) @ components.T / std.
 
-    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component.
+    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component, at least a hundredth of the
+    first one's: what the encoder hardly expresses is not blown up to unit scale.
     variance_share: part of the variance of z that the P components hold, 0 to 1.
     """
 
@@ -36,7 +37,7 @@ class LatentProjection:
             raise UserError(f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: lower latent_width")
         if variances[order[0]] <= 1e-12:
             raise UserError("the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again")
-        std = np.sqrt(np.maximum(variances[order], 1e-8 * variances[order[0]]))
+        std = np.sqrt(np.maximum(variances[order], 1e-4 * variances[order[0]]))
         share = float(variances[order].sum() / variances.sum())
         return cls(mean.astype(np.float32), vectors[:, order].T.astype(np.float32), std.astype(np.float32), share)
 

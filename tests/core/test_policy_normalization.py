@@ -1,0 +1,130 @@
+"""Normalisation, and the samples that policies are trained on."""
+
+import numpy as np
+import pytest
+import torch
+
+from alam_core.data.frames import FrameStore
+from alam_core.data.normalization import LatentProjection, PolicyStats, chunk_rows, fit_policy_stats, relative_targets
+from alam_core.data.policy_data import AugmentConfig, PolicyData, augment_images
+from alam_core.errors import UserError
+
+RELATIVE = np.array([True, True, False])
+
+
+def walks(rng, lengths=(9, 5)):
+    states = [np.cumsum(rng.normal(size=(n, 3)), 0).astype(np.float32) for n in lengths]
+    actions = [state + rng.normal(size=state.shape).astype(np.float32) for state in states]
+    return states, actions
+
+
+def test_chunks_repeat_the_last_row_past_the_end():
+    assert chunk_rows(3, 4, 5).tolist() == [3, 4, 4, 4]
+
+
+def test_relative_targets_do_not_change_when_the_whole_arm_is_elsewhere():
+    rng = np.random.default_rng(0)
+    actions, state = rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 3))
+    offset = np.array([1.0, -2.0, 0.0])
+    np.testing.assert_allclose(relative_targets(actions + offset, state + offset, RELATIVE), relative_targets(actions, state, RELATIVE))
+    np.testing.assert_array_equal(relative_targets(actions, state, RELATIVE)[..., 2], actions[..., 2])
+
+
+def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
+    rng = np.random.default_rng(1)
+    states, actions = walks(rng)
+    stats = fit_policy_stats(states, actions, 4, RELATIVE)
+    chunks = [
+        relative_targets(action[chunk_rows(t, 4, len(action))], state[t], RELATIVE)
+        for state, action in zip(states, actions, strict=True)
+        for t in range(len(action))
+    ]
+    normal = (np.stack(chunks) - stats.action_mean) / stats.action_std
+    np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(normal.std(0), 1, atol=1e-5)
+    np.testing.assert_allclose(((np.concatenate(states) - stats.state_mean) / stats.state_std).std(0), 1, atol=1e-5)
+
+
+def test_a_dimension_that_never_moves_is_not_amplified():
+    still = [np.ones((6, 3), np.float32)]
+    stats = fit_policy_stats(still, still, 2, RELATIVE, floor=0.01)
+    assert stats.action_std.min() == pytest.approx(0.01)
+    assert stats.state_std.min() == pytest.approx(0.01)
+
+
+def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subspace():
+    rng = np.random.default_rng(2)
+    z = rng.normal(size=(5000, 3)) @ rng.normal(size=(3, 8)) + 0.01 * rng.normal(size=(5000, 8)) + 5.0
+    projection = LatentProjection.fit(z, 3)
+    targets = projection.project(z)
+    np.testing.assert_allclose(targets.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(targets, rowvar=False), np.eye(3), atol=1e-2)
+    assert projection.variance_share > 0.99
+    assert np.abs(projection.unproject(targets) - z).max() < 0.1
+    np.testing.assert_allclose(projection.project(projection.unproject(targets)), targets, atol=1e-3)
+
+
+def test_a_collapsed_encoder_is_refused():
+    with pytest.raises(UserError, match="collapsed"):
+        LatentProjection.fit(np.ones((100, 8)), 3)
+    with pytest.raises(UserError, match="width 4 cannot be projected to 5"):
+        LatentProjection.fit(np.random.default_rng(0).normal(size=(100, 4)), 5)
+
+
+def test_statistics_survive_json():
+    rng = np.random.default_rng(3)
+    states, actions = walks(rng)
+    stats = fit_policy_stats(states, actions, 4, RELATIVE)
+    stats.latents["wrist"] = LatentProjection.fit(rng.normal(size=(50, 6)), 3)
+    back = PolicyStats.from_dict(stats.to_dict())
+    for name in ("state_mean", "state_std", "action_mean", "action_std"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(stats, name))
+    np.testing.assert_array_equal(back.latents["wrist"].components, stats.latents["wrist"].components)
+
+
+def data(rng, horizon=4):
+    states, actions = walks(rng)
+    lengths = np.array([9, 5])
+    starts = np.array([0, 9])
+    array = rng.integers(0, 256, (14, 16, 16, 3), dtype=np.uint8)
+    latents = {"wrist": rng.normal(size=(14, 3)).astype(np.float32)}
+    stats = fit_policy_stats(states, actions, horizon, RELATIVE)
+    words = torch.tensor([[1, 2], [3, 0]])
+    frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
+    return PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE), states, actions
+
+
+def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
+    samples, states, actions = data(np.random.default_rng(4))
+    rows = np.array([12, 0, 0, 7])  # episode 1 at t = 3, episode 0 at 0, 0 and 7
+    batch = samples.batch(rows)
+    assert batch["words"].tolist() == [[3, 0], [1, 2], [1, 2], [1, 2]]
+    np.testing.assert_array_equal(batch["images"]["wrist"].permute(0, 2, 3, 1).numpy(), samples.frames["wrist"].array[rows])
+    for i, (e, t) in enumerate([(1, 3), (0, 0), (0, 0), (0, 7)]):
+        np.testing.assert_array_equal(batch["state"][i], states[e][t])
+        expected = relative_targets(actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE)
+        restored = batch["targets"]["action"][i].numpy() * samples.stats.action_std + samples.stats.action_mean
+        np.testing.assert_allclose(restored, expected, atol=1e-5)
+    np.testing.assert_array_equal(batch["targets"]["wrist"][0].numpy(), samples.latents["wrist"][[12, 13, 13, 13]])
+
+
+def test_rows_of_some_episodes():
+    samples, *_ = data(np.random.default_rng(5))
+    assert samples.rows_of(np.array([1])).tolist() == list(range(9, 14))
+
+
+def test_augmentation_is_drawn_anew_for_each_sample_and_decided_by_the_generator():
+    image = np.random.default_rng(6).integers(60, 180, (1, 24, 24, 3), dtype=np.uint8)
+    images = np.repeat(image, 8, 0)
+    once = augment_images(images, AugmentConfig(), np.random.default_rng(7))
+    assert len(np.unique(once.reshape(8, -1), axis=0)) == 8
+    np.testing.assert_array_equal(once, augment_images(images, AugmentConfig(), np.random.default_rng(7)))
+    np.testing.assert_array_equal(images, augment_images(images, AugmentConfig(0, 0, 0, 0), np.random.default_rng(7)))
+
+
+def test_a_shift_moves_the_picture_and_repeats_its_border():
+    images = np.zeros((200, 16, 16, 3), np.uint8)
+    images[:, 8, 8] = 255
+    shifted = augment_images(images, AugmentConfig(2, 0, 0, 0), np.random.default_rng(8))
+    spots = {tuple(np.argwhere(picture[..., 0])[0]) for picture in shifted}
+    assert spots == {(r, c) for r in range(6, 11) for c in range(6, 11)}

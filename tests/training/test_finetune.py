@@ -1,0 +1,209 @@
+"""Stage 2 from a data set on disk to a policy that acts: data, cache, training, evaluation."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from policy_fixtures import tiny_policy
+
+import alam_core.latent_action
+from alam_core.checkpoints import checkpoint_hash
+from alam_core.data.frames import frame_store
+from alam_core.data.latent_cache import adjacent_latents
+from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.writer import LeRobotWriter
+from alam_core.errors import UserError
+from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
+from alam_core.policy.joint import ModelConfig
+from alam_core.runtime import PolicyRunner
+from alam_core.types import JOINT_NAMES, Observation
+from training.evaluate import Episode, EvaluateConfig, evaluate, figures
+from training.finetune import FinetuneConfig, finetune, load
+from training.train_loop import LoopConfig, OptimConfig
+
+LENGTHS = (9, 7, 8, 6)
+TINY = {"image_size": 32, "width": 32, "layers": 2, "heads": 2, "mlp_width": 32, "channels": [8, 8, 16, 16], "keypoints": 4}
+
+
+class BlobWorld:
+    """The action's first number is where a blob lies; succeeds when it is within 0.2 of 1.0 after step 3, whatever the seed."""
+
+    name, dt, max_steps, action_dim, state_dim = "blob", 0.1, 6, 7, 7
+
+    def __init__(self, name="blob", image_size=32):
+        self.size = image_size
+
+    def reset(self, seed):
+        self.rng, self.seed, self.steps, self.at = np.random.default_rng(seed), seed, 0, 0.0
+        return self.observe()
+
+    def observe(self):
+        image = np.full((self.size, self.size, 3), 90, np.uint8)
+        column = int(np.clip(self.at, 0, 1) * (self.size - 6))
+        image[8:14, column : column + 6] = (200, 30, 30)
+        state = np.array([self.at, *self.rng.normal(size=6) * 0.1], np.float32)
+        return Observation({"third_person": image, "wrist": image[::-1].copy()}, state, "push the red blob", 0.1 * self.steps)
+
+    def step(self, action):
+        self.steps += 1
+        self.at = float(action[0])
+        return self.observe()
+
+    def success(self):
+        return self.seed % 3 == 0 and self.steps >= 3
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "blobs"
+    world = BlobWorld()
+    with LeRobotWriter(root, 10.0, {"third_person": (32, 32), "wrist": (32, 32)}, list(JOINT_NAMES), list(JOINT_NAMES), "blob") as writer:
+        for seed, length in enumerate(LENGTHS):
+            seen, actions = [world.reset(seed)], []
+            for t in range(length):
+                actions.append(np.array([(t + 1) / length, *np.zeros(5), 0.05], np.float32))
+                seen.append(world.step(actions[-1]))
+            images = {view: np.stack([o.images[view] for o in seen[:-1]]) for view in world.observe().images}
+            writer.add_episode(images, np.stack([o.state for o in seen[:-1]]), np.stack(actions), "push the red blob")
+    return root
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    torch.manual_seed(0)
+    model = TransitionModel(TransitionConfig(16, 8, 16, 2, 1, 1, 2, 6, 8))
+    return model.save_pretrained(tmp_path_factory.mktemp("encoder") / "model")
+
+
+def settings(dataset, run, encoder="", steps=3, **changes):
+    loop = LoopConfig(steps=steps, optim=OptimConfig(warmup_steps=1), cpu=True, save_every=2, eval_every=2)
+    values = {"batch": 4, "held_out": 0.25, "relative_joints": list(JOINT_NAMES[:6]), "model": ModelConfig(horizon=4, **TINY), "loop": loop}
+    return FinetuneConfig(str(dataset), str(run), str(encoder), **(values | changes))
+
+
+def test_latents_are_those_of_adjacent_frames_and_encoded_once(dataset, encoder, tmp_path, monkeypatch):
+    frames = frame_store(LeRobotDataset(dataset), "wrist", 16)
+    z = adjacent_latents(encoder, "wrist", frames, tmp_path)
+    model = TransitionModel.from_pretrained(encoder)
+    for e, length in enumerate(LENGTHS):
+        pictures, rows = frames.episode(e), slice(frames.starts[e], frames.starts[e] + length)
+        np.testing.assert_allclose(z[rows][:-1], encode_images(model, pictures[:-1], pictures[1:]), atol=1e-4)
+        np.testing.assert_allclose(z[rows][-1:], encode_images(model, pictures[-1:], pictures[-1:]), atol=1e-4)
+
+    def forbidden(*_):
+        raise AssertionError("encoded twice")
+
+    monkeypatch.setattr(alam_core.latent_action, "encode_images", forbidden)
+    np.testing.assert_array_equal(adjacent_latents(encoder, "wrist", frames, tmp_path), z)
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    other = model.save_pretrained(tmp_path / "other")
+    with pytest.raises(AssertionError, match="encoded twice"):
+        adjacent_latents(other, "wrist", frames, tmp_path)
+
+
+def test_with_latents_a_policy_is_trained_saved_and_acts(dataset, encoder, tmp_path):
+    policy, finished = finetune(settings(dataset, tmp_path / "run", encoder))
+    assert finished
+    assert policy.config.latent_views == ["third_person", "wrist"]
+    assert policy.config.latent_encoder == checkpoint_hash(encoder)
+    runner = PolicyRunner.from_pretrained(tmp_path / "run" / "policy")
+    chunk = runner.infer(BlobWorld().reset(0))
+    assert chunk.actions.shape == (4, 7)
+    assert chunk.latents["wrist"].shape == (4, 12)
+    assert runner.latent_shape == (2, 6)
+    assert runner.dt == pytest.approx(0.1)
+    card = (tmp_path / "run" / "policy" / "README.md").read_text()
+    assert "3 episodes to train on" in card
+    assert "action_first" in card
+
+
+def test_without_an_encoder_the_same_policy_has_actions_alone(dataset, tmp_path):
+    policy, _ = finetune(settings(dataset, tmp_path / "run"))
+    assert policy.layout.modalities == ("action",)
+    assert PolicyRunner(policy).infer(BlobWorld().reset(0)).latents == {}
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(dataset, tmp_path):
+    whole, _ = finetune(settings(dataset, tmp_path / "whole", steps=4))
+    config = settings(dataset, tmp_path / "parts", steps=4)
+    config.loop = dataclasses.replace(config.loop, max_minutes=1e-9)
+    finetune(config)
+    resumed, _ = finetune(dataclasses.replace(config, loop=dataclasses.replace(config.loop, max_minutes=0.0)))
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_data_normalised_targets_and_held_out_instructions(dataset, encoder, tmp_path):
+    config, data = load(settings(dataset, tmp_path, encoder))
+    batch = data.batch(np.arange(sum(LENGTHS)))
+    targets = batch["targets"]["action"].numpy()
+    moving = data.stats.action_std > 3e-3 + 1e-6
+    np.testing.assert_allclose(targets.std(0)[moving], 1, atol=1e-3)
+    assert batch["targets"]["wrist"].shape == (sum(LENGTHS), 4, 7)  # projected to the action's width by default
+    assert config.relative().tolist() == [True] * 6 + [False]
+
+
+def test_mistakes_are_named(dataset, encoder, tmp_path):
+    with pytest.raises(UserError, match="not a LeRobot data set"):
+        finetune(settings(tmp_path / "nothing", tmp_path / "run"))
+    with pytest.raises(UserError, match="no view 'side'"):
+        finetune(settings(dataset, tmp_path / "run", views=["side"]))
+    with pytest.raises(UserError, match="no checkpoint at"):
+        finetune(settings(dataset, tmp_path / "run", tmp_path / "nothing"))
+    with pytest.raises(UserError, match="joint7"):
+        finetune(settings(dataset, tmp_path / "run", relative_joints=["joint7"]))
+
+
+@pytest.mark.parametrize("script", ["finetune", "evaluate"])
+def test_a_script_without_arguments_says_what_to_type(script):
+    done = subprocess.run([sys.executable, f"training/{script}.py"], capture_output=True, text=True, check=True)
+    assert f"python training/{script}.py --" in done.stdout
+    wrong = subprocess.run([sys.executable, f"training/{script}.py", "--nonsense", "1"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "nonsense" in wrong.stderr
+
+
+@pytest.fixture(scope="module")
+def blob_policy(tmp_path_factory):
+    return tiny_policy().save_pretrained(tmp_path_factory.mktemp("policy") / "policy")
+
+
+def make_blobs(name, image_size):
+    return BlobWorld(name, image_size)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, workers):
+    config = EvaluateConfig(str(blob_policy), "blob", 5, 0, 4, workers=workers, results=str(tmp_path), result="alam")
+    values = evaluate(config, make_blobs)
+    assert (values["episodes"], values["successes"], values["failed_seeds"], values["mean_steps"]) == (5, 2, [1, 2, 4], 3.0)
+    written = json.loads((tmp_path / "blob.json").read_text())
+    assert written["seeds"] == [0, 1, 2, 3, 4]
+    assert written["values"]["alam"]["successes"] == 2
+
+
+def test_evaluation_films_episodes(blob_policy, tmp_path):
+    evaluate(EvaluateConfig(str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)), make_blobs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob-0-success.mp4", "blob-1-failure.mp4"]
+
+
+def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
+    class Other(BlobWorld):
+        action_dim = 4
+
+    with pytest.raises(UserError, match="give a policy trained on its data"):
+        evaluate(EvaluateConfig(str(blob_policy), "blob", 1, workers=0, replan_every=4), lambda name, size: Other(name, size))
+
+
+def test_the_interval_is_wilsons():
+    done = [Episode(seed, seed < 41, 10, "") for seed in range(50)]
+    assert figures(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
+    assert figures(done[:41])["ci95"][1] == 1.0
