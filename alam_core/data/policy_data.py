@@ -26,7 +26,7 @@ class AugmentConfig:
         state_noise: noise on the state, in standard deviations of the data; the targets do not change.
     """
 
-    shift: int = 2
+    shift: int = 3
     brightness: float = 0.15
     contrast: float = 0.15
     state_noise: float = 0.02
