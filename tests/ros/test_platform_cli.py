@@ -200,6 +200,18 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Pro
     assert not is_alive(good)
 
 
+def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]) -> None:
+    """The arm must be able to hold and to say why."""
+    up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
+    good, victim = pid_of(up, "good"), pid_of(up, "victim")
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: any("victim ended (killed by SIGKILL)" in line for line in up.lines), "the news that it died")
+    assert up.poll() is None and is_alive(good)
+    os.kill(up.pid, signal.SIGINT)
+    assert up.wait(30) == 1
+    assert not is_alive(good)
+
+
 def test_up_goes_on_without_an_optional_node(fleet: Callable[..., Process]) -> None:
     up = fleet(good=(RUNNING, True), extra=("kill -SEGV $$", False))
     good = pid_of(up, "good")

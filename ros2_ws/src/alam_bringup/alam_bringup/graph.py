@@ -53,7 +53,11 @@ class Argument:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One process. If a required node ends, the graph is stopped."""
+    """One process.
+
+    If a required node fails (exit code over 0: a wrong checkpoint, a port in use), the whole graph is stopped. If it is killed or asked
+    to end, the others go on: the arm holds, and says why in /diagnostics.
+    """
 
     package: str
     executable: str

@@ -2,6 +2,7 @@
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -10,6 +11,11 @@ from alam_bringup.installed import available, config_folder, parameter_files
 
 # As with alam up, no node is left behind if launch itself is killed (util-linux, part of every Debian and Ubuntu).
 DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
+
+
+def stop_if_failed(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
+    """Stops the graph if a node failed; if it was killed, the others go on, as under alam up."""
+    return Shutdown(reason=f"{event.process_name} failed with exit code {event.returncode}") if event.returncode > 0 else None
 
 
 def describe(name: str) -> LaunchDescription:
@@ -32,7 +38,7 @@ def describe(name: str) -> LaunchDescription:
                     parameters=[*parameter_files(node, config), node.parameters],
                     output="screen",
                     prefix=DIE_WITH_LAUNCH,
-                    on_exit=Shutdown(reason=f"{node.name} ended") if node.required else None,
+                    on_exit=stop_if_failed if node.required else None,
                 )
             )
         return actions

@@ -52,10 +52,10 @@ def describe_end(process: Process) -> str:
 
 
 def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
-    """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node ends.
+    """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
-    Returns 0 if it was asked to stop, 1 if a required node ended by itself. Raises UserError before anything is started if an
-    argument, a checkpoint or a package is wrong. Call it in the main thread.
+    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises UserError before anything is
+    started if an argument, a checkpoint or a package is wrong. Call it in the main thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -65,7 +65,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
         say("alam", note)
     old = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     running: dict[str, tuple[NodeSpec, Process]] = {}
-    failed = False
+    failed = ended = False
     env = os.environ | environment(values, config)
     with tempfile.TemporaryDirectory(prefix="alam_up_") as scratch:
         try:
@@ -73,18 +73,20 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
             for node, command in zip(nodes, commands, strict=True):
                 if not stop.is_set():
                     running[node.name] = (node, Process(node.name, command, on_line=say, env=env))
-            say("alam", f"started {', '.join(running)}; Ctrl-C stops everything")
+            said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
+            say("alam", f"started {said}; Ctrl-C stops everything")
             while running and not failed and not stop.is_set():
                 time.sleep(0.1)
                 for name, (node, process) in list(running.items()):
                     if process.poll() is None or stop.is_set():
                         continue
                     del running[name]
-                    failed = failed or node.required
-                    say("alam", describe_end(process) + (": stopping the others" if node.required else ""))
+                    ended = ended or node.required
+                    failed = failed or (node.required and (process.poll() or 0) > 0)
+                    say("alam", describe_end(process) + (": stopping the others" if failed else ""))
         finally:
             stop_all(process for _, process in running.values())
             for number, handler in old.items():
                 signal.signal(number, handler)
     say("alam", "all nodes are stopped")
-    return 1 if failed else 0
+    return 1 if ended else 0

@@ -1,0 +1,63 @@
+"""``alam up piper`` with the real nodes and models with random weights: it comes up, every node knows its parameters, it goes away."""
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alam_bringup.graph import PIPER
+from alam_bringup.processes import Process
+from alam_msgs.msg import LatentTransition
+from rcl_interfaces.srv import ListParameters
+from tiny_checkpoints import SIZE, save_tiny_policy, save_tiny_transition
+
+from alam_core.types import VIEWS
+
+ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_bringup/lib/alam_bringup/alam")
+START = 150.0  # s: torch is imported twice, MuJoCo once, on a machine that may be busy
+
+
+def group_of(pid: int) -> list[int]:
+    """The processes of a process group that are alive."""
+    alive = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state, _, group = (entry / "stat").read_text().rsplit(")", 1)[1].split()[:3]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(group) == pid and state not in ("Z", "X"):
+                alive.append(int(entry.name))
+    return alive
+
+
+@pytest.mark.slow
+def test_the_whole_graph_comes_up_and_goes_away(tmp_path: Path, ros, start: Callable[..., Process]) -> None:
+    save_tiny_policy(tmp_path / "policy")
+    save_tiny_transition(tmp_path / "transition")
+    folders = {"checkpoint": str(tmp_path / "policy"), "encoder": str(tmp_path / "transition")}
+    texts = folders | {"image_size": str(SIZE), "speed": "0"}
+    latents = ros.collect(LatentTransition, "/alam/latents")
+    up = start("up", [ALAM, "up", "piper", *(f"{name}:={text}" for name, text in texts.items())])
+
+    def both_views() -> bool:
+        assert up.poll() is None, up.last_line()
+        return {message.view for message in latents} == set(VIEWS)
+
+    ros.wait_for(both_views, START, "latents of both views")
+    nodes = PIPER.build(PIPER.values(texts))
+    for node in nodes:  # ROS ignores a parameter that a node does not declare
+        declared = ros.call(ListParameters, f"/{node.name}/list_parameters", ListParameters.Request(), START).result.names
+        assert set(node.parameters) <= set(declared), node.name
+
+    started = next(line for line in up.lines if "started sim" in line)
+    groups = [int(number) for number in re.findall(r"\((\d+)\)", started)]
+    assert len(groups) == len(nodes) and all(map(group_of, groups))
+    os.kill(groups[[node.name for node in nodes].index("policy")], signal.SIGKILL)
+    ros.wait_for(lambda: any("policy ended (killed by SIGKILL)" in line for line in up.lines), what="the news that the policy died")
+    assert up.poll() is None
+    os.kill(up.pid, signal.SIGINT)
+    assert up.wait(60) == 1
+    assert not any(map(group_of, groups))
