@@ -146,7 +146,9 @@ def test_a_set_of_frames_is_complete_once_and_only_with_one_stamp() -> None:
     assert not sync.complete()
     sync.add_image("b", 200 * MS, "b")
     assert not sync.complete()
+    assert sync.behind() == ["a"]
     sync.add_image("a", 200 * MS, "a")
+    assert sync.behind() == []
     assert sync.complete() and not sync.caught_up()
     sync.add_joints(200 * MS, "then")
     assert sync.complete() and sync.caught_up()

@@ -43,7 +43,7 @@ class World:
         self.feedback: list[ExecuteTask.Feedback] = []
 
     def wait_until_connected(self) -> None:
-        self.ros.wait_for(self.client.server_is_ready, timeout=60, what="the action server")
+        self.ros.wait_for(self.client.server_is_ready, timeout=120, what="the action server")
         publishers = (self.clock, self.observations, self.status)
         self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), what="the policy's subscriptions")
         for name in ("/alam/action_chunk", "/alam/processed", "/alam/predicted_latents"):
@@ -100,7 +100,7 @@ class World:
 @pytest.fixture
 def world(ros, start_node: Callable, tmp_path: Path) -> World:
     save_tiny_policy(tmp_path / "policy")
-    parameters = {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True, "replan_every": 4, "seed": 5, "silence_timeout": 3.0}
+    parameters = {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True, "replan_every": 4, "seed": 5, "silence_timeout": 6.0}
     world = World(ros)
     world.process = start_node("alam_policy", "policy", parameters)  # type: ignore[attr-defined]
     world.wait_until_connected()
@@ -155,7 +155,7 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
     world.judge(True)
     answer = world.result(goal)
     assert answer.status == GoalStatus.STATUS_SUCCEEDED and answer.result.success
-    assert answer.result.chunks == 3 and answer.result.duration == pytest.approx(1.0, abs=0.11)
+    assert answer.result.chunks == 3 and answer.result.duration == pytest.approx(1.0, abs=0.25)
     for _ in range(5):
         world.tick()
     assert len(world.chunks) == 3  # nothing is sent after it
@@ -186,39 +186,37 @@ def test_one_goal_at_a_time_and_a_cancel_stops_the_chunks(world: World) -> None:
     assert world.chunks[sent].sequence == world.chunks[sent - 1].sequence + 1
 
 
-def test_a_goal_ends_at_its_time_limit(world: World) -> None:
+def test_how_goals_fail(world: World) -> None:
+    # the time limit
     answer = world.result(world.send_goal(time_limit=1.5), tick=True)
     assert answer.status == GoalStatus.STATUS_ABORTED and not answer.result.success
     assert "not done within 1.5 s" in answer.result.reason
-    assert world.says("waiting for a goal") or world.ros.wait_for(lambda: world.says("waiting for a goal"))
+    world.ros.wait_for(lambda: world.says("waiting for a goal"), what="the diagnosis")
 
+    # an instruction the policy cannot take: the node goes on
+    answer = world.result(world.send_goal(instruction="word " * 500), tick=True)
+    assert answer.status == GoalStatus.STATUS_ABORTED and "instruction" in answer.result.reason
 
-def test_without_observations_a_goal_is_aborted_with_the_reason(world: World) -> None:
+    # time goes on, the camera does not
     goal = world.send_goal()
     world.tick()
-    world.advance(1100 * MS)  # time goes on, the camera does not
+    world.advance(1100 * MS)
     answer = world.result(goal)
     assert answer.status == GoalStatus.STATUS_ABORTED
     assert "no observation for 1." in answer.result.reason
 
+    # time stands still: the simulator is dead
     goal = world.send_goal()
     world.tick()
-    answer = world.result(goal)  # time stands still: the simulator is dead
+    answer = world.result(goal)
     assert answer.status == GoalStatus.STATUS_ABORTED
     assert "s of wall time; is the simulator gone?" in answer.result.reason
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 
-def test_an_instruction_the_policy_cannot_take_aborts_its_goal_only(world: World) -> None:
-    answer = world.result(world.send_goal(instruction="word " * 500), tick=True)
-    assert answer.status == GoalStatus.STATUS_ABORTED and "instruction" in answer.result.reason
-    assert world.process.poll() is None  # type: ignore[attr-defined]
-    assert world.send_goal().accepted
-
-
 def test_without_a_checkpoint_it_ends_with_one_clear_line(start_node: Callable) -> None:
     processes = [start_node("alam_policy", "policy", {"checkpoint": folder}) for folder in ("", "/nowhere/policy")]
     for process in processes:
-        assert process.wait(60) == 2
+        assert process.wait(120) == 2
         assert process.last_line().startswith("error: ") and "checkpoint" in process.last_line()
         assert not any("Traceback" in line for line in process.lines)

@@ -56,7 +56,7 @@ def stamps(images: list[Image]) -> list[int]:
 
 def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "seed": 3, "camera_size": 48})
-    ros.wait_for(lambda: all(len(images) >= 12 for images in sim.images.values()), what="images")
+    ros.wait_for(lambda: all(len(images) >= 12 for images in sim.images.values()), timeout=120, what="images")
     times = [stamp_to_ns(message.clock) for message in sim.clock]
     assert all(later - earlier > 0 and (later - earlier) % (5 * MS) == 0 for earlier, later in zip(times, times[1:], strict=False))
     for view in VIEWS:
@@ -80,8 +80,8 @@ def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listen
 def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
-    start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "speed": 0.0, "patience": 3.0})
-    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), what="the simulator")
+    start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "speed": 0.0, "patience": 6.0})
+    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), timeout=120, what="the simulator")
     sim.done(stamps(sim.images["wrist"])[-1])
     ros.wait_for(lambda: sim.says("waiting for slow_node"), what="the wait")
     held_at = sim.time()
@@ -106,7 +106,7 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
 
 def test_a_camera_can_be_silenced(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})
-    ros.wait_for(lambda: all(sim.images.values()), what="images")
+    ros.wait_for(lambda: all(sim.images.values()), timeout=120, what="images")
     value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="wrist")
     request = SetParameters.Request(parameters=[Parameter(name="muted_views", value=value)])
     assert ros.call(SetParameters, "/sim_node/set_parameters", request).results[0].successful
@@ -117,7 +117,7 @@ def test_a_camera_can_be_silenced(start_node: Callable, ros, sim: Listener, can_
 
 def test_realtime_publishes_no_clock(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "realtime": True})
-    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), what="images")
+    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), timeout=120, what="images")
     sim.done(stamps(sim.images["wrist"])[0])  # nobody is waited for
     ros.wait_for(lambda: len(sim.images["wrist"]) > 10, what="images")
     assert not sim.clock
@@ -127,7 +127,7 @@ def test_realtime_publishes_no_clock(start_node: Callable, ros, sim: Listener, c
 
 def test_what_is_missing_or_taken_is_told_in_one_line(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})
-    ros.wait_for(lambda: sim.clock, what="the simulator")
+    ros.wait_for(lambda: sim.clock, timeout=120, what="the simulator")
     no_gl = {"__EGL_VENDOR_LIBRARY_DIRS": "/nowhere"}
     cases = {
         "CAN bus": start_node("alam_sim", "sim_node", {"can_port": can_udp_port}, name="second"),
@@ -135,6 +135,6 @@ def test_what_is_missing_or_taken_is_told_in_one_line(start_node: Callable, ros,
         "no world is called": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),
     }
     for text, process in cases.items():
-        assert process.wait(60) == 2
+        assert process.wait(120) == 2
         assert process.last_line().startswith("error: ") and text in process.last_line()
         assert not any("Traceback" in line for line in process.lines)

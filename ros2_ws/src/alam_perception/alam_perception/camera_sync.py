@@ -3,6 +3,8 @@
 On a simulator's clock an observation is served when the frames of one stamp are complete; on the wall clock at a fixed rate.
 """
 
+import time
+
 from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, check_encoding, image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
@@ -52,6 +54,7 @@ class CameraSync(Node):
         self._meters = {view: RateMeter() for view in self.views}
         self._joint_meter, self._served = RateMeter(), RateMeter()
         self._work = Recent()
+        self._now = (0, time.monotonic())  # newest ROS time (ns) and when it was seen first (s, steady)
         self._skewed = 0
         self._skewed_told = 0  # of these, those before the last diagnosis
         self._withheld = 0
@@ -124,13 +127,21 @@ class CameraSync(Node):
         values |= {"image_to_observation_ms_p50": self._work.percentile(50)}
         if self._last is not None:
             values["skew_s"] = self._last.skew * 1e-9
-        silences = {view: self._meters[view].silence() for view in self.views}
+        now = self.get_clock().now().nanoseconds
+        if now != self._now[0]:
+            self._now = (now, time.monotonic())
+        still = time.monotonic() - self._now[1]
+        # While ROS time stands still all cameras are silent: then only those are to blame whose image is missing beside the others.
+        watched = self.views if still <= SILENCE else self._sync.behind()
+        silences = {view: self._meters[view].silence() for view in watched}
         dead = [f"{view}: no image on {self._topics[view]} for {s:.1f} s" for view, s in silences.items() if s > SILENCE]
-        if self._joint_meter.silence() > SILENCE:
+        if self._joint_meter.silence() > SILENCE and still <= SILENCE:
             dead.append(f"no joint state for {self._joint_meter.silence():.1f} s")
         if dead:
             return ERROR, "no observation: " + ", ".join(dead), values
-        stale = self._sync.stale(self.get_clock().now().nanoseconds)
+        if still > SILENCE:
+            return WARN, f"no observation: ROS time stands still for {still:.1f} s", values
+        stale = self._sync.stale(now)
         if stale:
             return ERROR, f"no observation: {stale}", values
         if self._skewed > self._skewed_told:

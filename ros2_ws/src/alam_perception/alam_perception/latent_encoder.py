@@ -14,7 +14,7 @@ from rclpy.node import Node
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionModel, encode_images
 
-SILENCE = 1.0  # s of the steady clock without an observation after which the node says so
+SILENCE = 2.0  # s of the steady clock without an observation after which the node says so
 
 
 class LatentEncoder(Node):

@@ -54,6 +54,11 @@ class Synchroniser:
         """Whether the newest joint state is not older than the newest image."""
         return bool(self._joints) and bool(self._images) and self._joints[-1][0] >= max(self._stamps())
 
+    def behind(self) -> list[str]:
+        """The views whose newest image is older than that of another view, or that never had one."""
+        newest = max(self._stamps(), default=0)
+        return [view for view in self.views if view not in self._images or self._images[view][0] < newest]
+
     def look(self, now: int) -> Look | str | None:
         """The look of this moment; a line that says why there is none; None if no image came since the last one was served."""
         stale = self.stale(now)

@@ -30,7 +30,7 @@ from alam_core.errors import UserError
 from alam_core.runtime import PolicyRunner, Replanner
 
 WATCH = 0.05  # s of the steady clock between two looks at the running goal
-SILENCE = 1.0  # s of the steady clock without an observation after which diagnostics say so
+SILENCE = 2.0  # s of the steady clock without an observation after which diagnostics say so
 FEEDBACK = 0.2  # s of the steady clock between two feedback messages
 
 
@@ -236,7 +236,7 @@ class PolicyNode(Node):
 
     def _send(self, chunk: core.ActionChunk, stamp: Time) -> None:
         actions = np.asarray(chunk.actions, dtype=np.float64)  # (H, A)
-        message = ActionChunk(sequence=self._sequence, joint_names=self._runner.joint_names, dt=chunk.dt, steps=len(actions))
+        message = ActionChunk(sequence=self._sequence, joint_names=self._runner.joint_names, dt=float(chunk.dt), steps=len(actions))
         message.header.stamp = stamp
         message.header.frame_id = "base_link"
         message.positions.frombytes(actions.tobytes())
