@@ -38,7 +38,7 @@ def test_the_whole_graph_comes_up_and_goes_away(tmp_path: Path, ros, start: Call
     save_tiny_policy(tmp_path / "policy")
     save_tiny_transition(tmp_path / "transition")
     folders = {"checkpoint": str(tmp_path / "policy"), "encoder": str(tmp_path / "transition")}
-    texts = folders | {"image_size": str(SIZE), "speed": "0"}
+    texts = folders | {"image_size": str(SIZE), "camera_size": str(SIZE), "speed": "0"}
     latents = ros.collect(LatentTransition, "/alam/latents")
     up = start("up", [ALAM, "up", "piper", *(f"{name}:={text}" for name, text in texts.items())])
 

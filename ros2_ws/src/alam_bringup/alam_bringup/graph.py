@@ -157,7 +157,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
                 "alam_sim",
                 "sim_node",
                 "sim",
-                {name: values[name] for name in ("world", "seed", "image_size", "realtime", "speed")}
+                {name: values[name] for name in ("world", "seed", "camera_size", "realtime", "speed")}
                 | {"can_channel": CAN_GROUP, "can_port": port},
             )
         )
@@ -188,6 +188,9 @@ PIPER = Graph(
         Argument("speed", 1.0, "how much faster than the wall clock simulated time may run; 0: as fast as it goes", bounds=(0, 100)),
         Argument("seed", 0, "seed of the first simulated episode and of the policy's noise", bounds=(0, 2**31 - 1)),
         Argument("world", "piper_place", "which simulated world"),
+        Argument(
+            "camera_size", 0, "width and height in pixels of the simulated cameras' images; 0: as the world has them", bounds=(0, 2048)
+        ),
         Argument("checkpoint", "checkpoints/piper_place/policy", "folder of the policy", folder=True),
         Argument("encoder", "checkpoints/piper_place/transition", "folder of the transition encoder", folder=True),
         Argument("image_size", 96, "width and height in pixels of the images in observations", bounds=(16, 1024)),
