@@ -28,9 +28,9 @@ class EmulatedArm:
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
-    @property
-    def stamp(self) -> Time:
-        now = self.nanoseconds
+    def stamp(self, age: float = 0.0) -> Time:
+        """The simulated time ``age`` s ago."""
+        now = self.nanoseconds - round(age * 1e9)
         return Time(sec=now // 1_000_000_000, nanosec=now % 1_000_000_000)
 
     def _run(self) -> None:
@@ -39,7 +39,7 @@ class EmulatedArm:
             if not self.clock_stopped:
                 self.emulator.step(STEP * 1e-9)
                 self.nanoseconds += STEP
-                self._publisher.publish(Clock(clock=self.stamp))
+                self._publisher.publish(Clock(clock=self.stamp()))
                 self.emulator.wait_for_command(0.1)
             time.sleep(max(0.0, started + STEP * 1e-9 - time.monotonic()))
 

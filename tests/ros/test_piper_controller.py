@@ -13,6 +13,8 @@ from std_srvs.srv import SetBool, Trigger
 
 from alam_core.types import JOINT_NAMES
 
+PATIENCE = 120  # s, for a machine that is busy with other work
+
 
 class Stage:
     """Arm, controller process and what a test needs to talk to them."""
@@ -23,8 +25,8 @@ class Stage:
         self.joint_states = ros.collect(JointState, "/joint_states")
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
         self.sequence = 0
-        ros.wait_for(lambda: self.joint_states, 60, "joint states of the emulated arm")
-        ros.wait_for(lambda: self.chunks.get_subscription_count(), 10, "the controller to subscribe")
+        ros.wait_for(lambda: self.joint_states, PATIENCE, "joint states of the emulated arm")
+        ros.wait_for(lambda: self.chunks.get_subscription_count(), PATIENCE, "the controller to subscribe")
 
     def status(self) -> DiagnosticStatus | None:
         found = [status for array in self.diagnostics for status in array.status if status.name == "arm_controller"]
@@ -38,16 +40,16 @@ class Stage:
         self.ros.wait_for(lambda: part in self.value(key), 30, f"'{part}' in {key} of /diagnostics")
 
     def enable(self, on: bool = True):
-        return self.ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=on))
+        return self.ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=on), PATIENCE)
 
-    def chunk(self, joints: np.ndarray, gripper: float = 0.05, steps: int = 10, dt: float = 0.1) -> ActionChunk:
-        """In a straight line from the arm's pose to another."""
+    def chunk(self, joints: np.ndarray, gripper: float = 0.05, steps: int = 10, dt: float = 0.1, age: float = 0.05) -> ActionChunk:
+        """In a straight line from the arm's pose to another, from an observation ``age`` s old."""
         start, end = np.append(self.arm.plant.joints, self.arm.plant.gripper), np.append(joints, gripper)
         rows = start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
         self.sequence += 1
         message = ActionChunk(sequence=self.sequence, joint_names=list(JOINT_NAMES), dt=dt, steps=steps)
         message.positions = rows.ravel().tolist()
-        message.header.stamp = self.arm.stamp
+        message.header.stamp = self.arm.stamp(age)
         return message
 
 
@@ -73,18 +75,18 @@ def test_from_enable_over_a_chunk_to_disable(stage):
 
     goal = HOME + [0.3, -0.2, 0.1, 0.1, -0.1, 0.2]
     stage.chunks.publish(stage.chunk(goal, gripper=0.02))
-    ros.wait_for(lambda: np.abs(arm.plant.joints - goal).max() < 1e-3, 30, "the arm to reach the chunk's end")
-    ros.wait_for(lambda: np.abs(np.array(stage.joint_states[-1].position[:6]) - goal).max() < 1e-3, 30, "joint states to show it")
+    ros.wait_for(lambda: np.abs(arm.plant.joints - goal).max() < 1e-3, PATIENCE, "the arm to reach the chunk's end")
+    ros.wait_for(lambda: np.abs(np.array(stage.joint_states[-1].position[:6]) - goal).max() < 1e-3, PATIENCE, "joint states to show it")
     last = stage.joint_states[-1]
     assert list(last.name) == list(JOINT_NAMES) and len(last.velocity) == 7
     assert 0 <= arm.nanoseconds - (last.header.stamp.sec * 10**9 + last.header.stamp.nanosec) < 10**9
     stage.wait_for_value("reason", "the last chunk ended")
-    assert stage.value("image_to_can_n") == "1" and float(stage.value("image_to_can_ms_p50")) > 0
+    assert stage.value("image_to_can_n") == "1" and float(stage.value("image_to_can_ms_p50")) >= 49.9
     assert stage.value("firmware") == "S-V1.8-2" and stage.value("chunks_accepted") == "1"
 
     stage.chunks.publish(stage.chunk(HOME, steps=20))
     stage.wait_for_value("state", "EXECUTING")
-    hold = ros.call(Trigger, "/alam/arm/hold", Trigger.Request())
+    hold = ros.call(Trigger, "/alam/arm/hold", Trigger.Request(), PATIENCE)
     assert hold.success
     stage.chunks.publish(stage.chunk(HOME))
     stage.wait_for_value("last_rejection", "hold by request")
@@ -94,7 +96,7 @@ def test_from_enable_over_a_chunk_to_disable(stage):
     assert answer.success, answer.message
     sent = arm.emulator.joint_commands
     seen = len(stage.joint_states)
-    ros.wait_for(lambda: len(stage.joint_states) > seen + 10, 30, "joint states while disabled")
+    ros.wait_for(lambda: len(stage.joint_states) > seen + 10, PATIENCE, "joint states while disabled")
     assert arm.emulator.joint_commands == sent  # silent
     assert arm.emulator.enabled.all() and arm.emulator.power_cuts == 0 and arm.emulator.ignored_commands == 0
 
@@ -116,7 +118,7 @@ def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
     early.header.stamp.sec += 5
     stage.chunks.publish(early)
     stage.wait_for_value("last_rejection", "in the future")
-    stage.ros.wait_for(lambda: stage.arm.nanoseconds * 1e-9 > late.header.stamp.sec + late.header.stamp.nanosec * 1e-9 + 1.1, 60)
+    stage.ros.wait_for(lambda: stage.arm.nanoseconds * 1e-9 > late.header.stamp.sec + late.header.stamp.nanosec * 1e-9 + 1.1, PATIENCE)
     stage.chunks.publish(late)
     stage.wait_for_value("last_rejection", "s old")
     assert stage.value("chunks_accepted") == "0" and np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
@@ -126,15 +128,15 @@ def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     ros, arm = stage.ros, stage.arm
     assert stage.enable().success
     stage.chunks.publish(stage.chunk(HOME + [0.5, 0, 0, 0, 0, 0]))
-    ros.wait_for(lambda: arm.plant.joints[0] > 0.1, 30, "the arm to move")
+    ros.wait_for(lambda: arm.plant.joints[0] > 0.1, PATIENCE, "the arm to move")
     arm.emulator.feedback_frozen = True
     stage.wait_for_value("state", "FAULT")
     assert "no new feedback" in stage.status().message and stage.status().level == DiagnosticStatus.ERROR
-    answer = ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request())
+    answer = ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE)
     assert not answer.success and "no new feedback" in answer.message
     assert arm.plant.joints[0] < 0.45 and arm.emulator.power_cuts == 0  # it stopped short of the goal, powered
     arm.emulator.feedback_frozen = False
-    ros.wait_for(lambda: ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request()).success, 30, "the fault to be reset")
+    ros.wait_for(lambda: ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE).success, PATIENCE, "the fault to be reset")
     stage.wait_for_value("state", "HOLDING")
     assert "no new feedback" in stage.value("last_fault")
 
@@ -144,7 +146,7 @@ def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))
     stage.wait_for_value("state", "EXECUTING")
     stage.arm.clock_stopped = True
-    stage.ros.wait_for(lambda: "ROS time stands still" in stage.status().message, 30, "the stopped clock in /diagnostics")
+    stage.ros.wait_for(lambda: "ROS time stands still" in stage.status().message, PATIENCE, "the stopped clock in /diagnostics")
     assert stage.value("state") == "HOLDING"
     stage.arm.clock_stopped = False
     stage.chunks.publish(stage.chunk(HOME))
@@ -156,21 +158,21 @@ def test_signals_end_it_while_the_arm_keeps_its_power(stage, number):
     arm = stage.arm
     assert stage.enable().success
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=15))
-    stage.ros.wait_for(lambda: arm.plant.joints[0] > 0.1, 30, "the arm to move")
+    stage.ros.wait_for(lambda: arm.plant.joints[0] > 0.1, PATIENCE, "the arm to move")
     stage.process.send(number)
-    stage.ros.wait_for(lambda: stage.process.poll() is not None, 20, "the controller to end")
+    stage.ros.wait_for(lambda: stage.process.poll() is not None, PATIENCE, "the controller to end")
     assert stage.process.poll() == 0
     assert arm.emulator.enabled.all() and arm.emulator.power_cuts == 0
     steps = arm.nanoseconds
-    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**7, 20)
+    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**7, PATIENCE)
     rest = arm.plant.joints.copy()
-    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**8, 20)
+    stage.ros.wait_for(lambda: arm.nanoseconds > steps + 5 * 10**8, PATIENCE)
     assert np.array_equal(arm.plant.joints, rest) and rest[0] < 0.85
 
 
 def run_to_its_end(ros, start_node, parameters):
     process = start_node("alam_piper", "arm_controller", parameters)
-    ros.wait_for(lambda: process.poll() is not None, 60, "the controller to give up")
+    ros.wait_for(lambda: process.poll() is not None, PATIENCE, "the controller to give up")
     return process
 
 

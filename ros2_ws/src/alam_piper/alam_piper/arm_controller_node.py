@@ -4,6 +4,7 @@ Everything runs in one thread: the CAN bus has one writer, and the state machine
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -48,6 +49,7 @@ PARAMETERS: dict[str, tuple[object, str, float | None, float | None]] = {  # nam
     "feedback_timeout": (0.1, "s without new feedback that latch a fault", 0.02, 2.0),
     "max_chunk_age": (1.0, "s an observation may be old when its chunk arrives", 0.05, 10.0),
     "splice_fade": (0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0),
+    "realtime_priority": (20, "of the loop and the CAN reader (SCHED_FIFO), on the wall clock and where permitted; 0: none", 0, 90),
     "joint_state_divider": (4, "/joint_states is published on every n-th tick", 1, 200),
 }
 
@@ -85,9 +87,12 @@ class ArmControllerNode(Node):
         self._jitter = Recent(4000)  # ms
         self._jitter_max = 0.0
         self._image_to_can = Recent(1000)  # ms
+        self._image_to_can_count = 0
         self._waiting: list[tuple[Future, Callable[[], bool], float]] = []
 
-        self._backend.connect()
+        if not self._simulated_time and p["realtime_priority"]:
+            self._raise_priority(p["realtime_priority"])
+        self._backend.connect()  # its threads inherit the priority
         self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
         self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
         # Enabling waits for the arm: in a group of its own, or the loop would wait for it as well.
@@ -109,6 +114,12 @@ class ArmControllerNode(Node):
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             bounds = f"{type(default).__name__}, {least} to {most}" if least is not None else type(default).__name__
             raise UserError(f"parameter {name} of arm_controller must be {bounds}: {error}") from error
+
+    def _raise_priority(self, priority: int) -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+        except OSError as error:
+            self.get_logger().info(f"no real-time priority ({error.strerror}): other work on this machine may delay the loop")
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
@@ -135,6 +146,7 @@ class ArmControllerNode(Node):
         if output.set_point is not None:
             self._backend.write(output.set_point)
             if output.first_of_chunk is not None:
+                self._image_to_can_count += 1
                 self._image_to_can.add((self._now() - output.first_of_chunk) * 1000.0)
         elif output.enable:
             self._backend.enable()
@@ -243,7 +255,7 @@ class ArmControllerNode(Node):
                 "jitter_ms_max": math.nan if self._simulated_time else self._jitter_max,
                 "image_to_can_ms_p50": self._image_to_can.percentile(50),
                 "image_to_can_ms_p99": self._image_to_can.percentile(99),
-                "image_to_can_n": controller.accepted,
+                "image_to_can_n": self._image_to_can_count,
                 "command_age_s": math.nan if last_chunk is None else self._now() - last_chunk,
                 "feedback_age_s": controller.feedback_age,
                 "chunks_accepted": controller.accepted,
