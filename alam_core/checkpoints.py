@@ -52,6 +52,7 @@ def save_checkpoint(
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         safetensors.torch.save_file(tensors, temporary / "model.safetensors")
+        (temporary / "model.safetensors").chmod(0o644)  # written for its owner alone otherwise
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
             (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
