@@ -1,6 +1,6 @@
 """Evaluate a policy in a simulated world, in process: episodes on given seeds, success rate, videos.
 
-    python training/evaluate.py --policy checkpoints/piper_policy --result alam
+    python training/evaluate.py --policy checkpoints/piper_place/policy --result alam
     python training/evaluate.py --policy runs/finetune_piper/policy --first_seed 500 --episodes 20      (validation seeds)
 
 Seeds: 0 to 499 are for trying things, 500 to 999 for choosing among checkpoints, 1000 and up for final figures. The same runtime acts
@@ -32,7 +32,7 @@ from alam_core.sim.world import World, make_world
 
 INTRODUCTION = """Evaluate a policy in a simulated world.
 
-  python training/evaluate.py --policy checkpoints/piper_policy                 50 unseen seeds, prints the success rate
+  python training/evaluate.py --policy checkpoints/piper_place/policy                 50 unseen seeds, prints the success rate
   ... --result alam                                                             and writes it to results/piper_place.json
   ... --first_seed 500 --episodes 20                                            validation seeds, to choose a checkpoint by
   ... --videos 4                                                                films of the first episodes

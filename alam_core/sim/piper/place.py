@@ -5,7 +5,10 @@ view of a D435) and a wrist camera (a D405). The seed determines everything: pos
 scene (light, table, floor, shades of the colours, camera poses). Physics runs in ticks of 5 ms, actions every 0.1 s.
 """
 
+import gc
 import os
+import sys
+import traceback
 import weakref
 
 import numpy as np
@@ -176,11 +179,8 @@ class PiperPlace:
         size = size or self.camera_size
         if self._renderer is None or self._renderer.height != size:
             self.close()
-            try:
-                self._renderer = mujoco.Renderer(self.model, size, size)
-                weakref.finalize(self, self._renderer.close)  # before the interpreter takes GL apart
-            except Exception as error:  # GL libraries raise whatever they like
-                raise UserError(f"no image can be rendered ({error}); run 'alam doctor' to see which GL package is missing") from None
+            self._renderer = _make_renderer(self.model, size)
+            weakref.finalize(self, self._renderer.close)  # before the interpreter takes GL apart
         # Shadows, reflections and multisampling cost ten times the picture on a software renderer.
         self._renderer.update_scene(self.data, camera=view)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
@@ -243,6 +243,20 @@ class PiperPlace:
         camera.pos[:] = position
         camera.quat[:] = _look_at(position, looked_at)
         model.camera("wrist").pos[:] += rng.uniform(-0.002, 0.002, 3)
+
+
+def _make_renderer(model: "mujoco.MjModel", size: int) -> "mujoco.Renderer":
+    """An offscreen renderer. Raises UserError where there is no GL, without the noise of MuJoCo's half-built object going away."""
+    hook = sys.unraisablehook
+    try:
+        return mujoco.Renderer(model, size, size)
+    except Exception as error:  # GL libraries raise whatever they like
+        reason = str(error)
+        sys.unraisablehook = lambda _: None
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    sys.unraisablehook = hook
+    raise UserError(f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing")
 
 
 def _look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -4,7 +4,6 @@ One loop does everything in the main thread (a GL context belongs to its thread)
 the nodes that are behind. See the package's README for topics and parameters.
 """
 
-import sys
 import time
 from typing import Any
 
@@ -77,7 +76,8 @@ class SimNode(Node):
         if speed < 0 or max_lag < 0.1 or self.patience <= 0:
             raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
 
-        self.world = self._make_world(world, seed)
+        self.world: Any = make_world(world)  # one that can be ticked
+        self.world.reset(seed)
         self.camera_size = camera_size or self.world.camera_size
         self._plant = WorldPlant(self.world)
         self._bus = open_emulator_bus(bus)
@@ -97,17 +97,6 @@ class SimNode(Node):
         self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
         self.get_logger().info(f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}")
-
-    @staticmethod
-    def _make_world(name: str, seed: int) -> Any:
-        """A world that can be ticked. Without GL, MuJoCo's half-built renderer would add a traceback to the one line: it is kept quiet."""
-        try:
-            world = make_world(name)
-            world.reset(seed)
-            return world
-        except UserError:
-            sys.unraisablehook = lambda _: None
-            raise
 
     @property
     def now(self) -> int:
