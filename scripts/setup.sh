@@ -15,12 +15,26 @@ exec 9<"$root/scripts"
 flock -n 9 || { say "another set-up of this tree is running: waiting for it"; flock 9; }
 
 # --- ROS: a sourced apt Jazzy, or wheels ------------------------------------------------------------------------------------------
+made_for=
+if [[ -f $venv/pyvenv.cfg ]]; then
+  made_for=wheels
+  if grep -qi 'include-system-site-packages *= *true' "$venv/pyvenv.cfg"; then made_for=apt; fi
+fi
+if [[ $made_for == apt && -z ${ROS_DISTRO:-} && -f /opt/ros/jazzy/setup.bash ]]; then
+  set +u
+  # shellcheck disable=SC1091
+  source /opt/ros/jazzy/setup.bash
+  set -u
+fi
 ros=wheels
 if [[ ${ROS_DISTRO:-} == jazzy ]] && tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e "^$venv" -e "^$root/" | grep -q .; then
   ros=apt
 elif [[ -n ${ROS_DISTRO:-} && ${ROS_DISTRO:-} != jazzy ]]; then
   fail "ROS 2 ${ROS_DISTRO} is sourced, this workspace needs jazzy: source /opt/ros/jazzy/setup.bash, or use a shell without ROS"
 fi
+
+[[ -z $made_for || $made_for == "$ros" ]] ||
+  fail "this tree is set up with ROS from $made_for, this shell has ROS from $ros: use another shell, or remove .venv (rm -r .venv) to change"
 
 # --- what must be done --------------------------------------------------------------------------------------------------------------
 digest() { sha256sum | cut -c 1-32; }
@@ -77,7 +91,7 @@ fi
 
 # --- virtual environment --------------------------------------------------------------------------------------------------------------
 if ! venv_ready; then
-  if [[ ! -x $venv/bin/python ]]; then
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     say "making .venv with $("$python" --version)"
     if [[ $ros == apt ]]; then "$python" -m venv --system-site-packages "$venv"; else "$python" -m venv "$venv"; fi
   elif ! "$venv/bin/python" -c "$fits"; then
