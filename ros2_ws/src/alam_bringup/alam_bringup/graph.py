@@ -150,6 +150,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
+    # A simulated arm executes set-points as they were demonstrated; a real one needs the controller's gentler defaults.
+    motion = {"max_velocity": 2.0, "max_acceleration": 50.0, "max_gripper_velocity": 1.0} if sim else {}
     nodes = []
     if sim:
         nodes.append(
@@ -174,7 +176,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         ),
         NodeSpec("alam_perception", "latent_encoder", "latent_encoder", {"checkpoint": encoder} | clock),
         NodeSpec("alam_policy", "policy", "policy", {"checkpoint": checkpoint, "seed": values["seed"]} | clock),
-        NodeSpec("alam_piper", "arm_controller", "arm_controller", can | clock),
+        NodeSpec("alam_piper", "arm_controller", "arm_controller", can | clock | motion),
     ]
     return nodes
 
