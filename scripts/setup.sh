@@ -149,7 +149,8 @@ if ! ws_ready; then
       unset COLCON_CURRENT_PREFIX
     fi
     cd ros2_ws
-    exec colcon build --symlink-install --executor sequential --event-handlers console_start_end- \
+    # Not the command colcon, which may be the system's: the nodes are given the Python that colcon runs under.
+    exec python -c 'import sys; from colcon_core.command import main; sys.exit(main())' build --symlink-install --executor sequential --event-handlers console_start_end- \
       --cmake-args -DPython3_EXECUTABLE="$venv/bin/python" -DBUILD_TESTING=OFF </dev/null
   ) || fail "colcon build failed, see above and ros2_ws/log/latest_build"
   echo "$ws_digest" >"$ws_stamp"
