@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
@@ -96,6 +97,7 @@ def pretrain(config: PretrainConfig, stores: list[Frames]) -> tuple[TransitionMo
         assert isinstance(model, TransitionModel)
         return probe(model, probes)
 
+    PartialState(cpu=config.loop.cpu)  # the codebook must know of the other processes when it is made
     torch.manual_seed(config.loop.seed)
     identity = {key: value for key, value in to_dict(config).items() if key not in ("run", "loop", "probe_gap", "probe_triplets")}
     result = train(TransitionModel(config.model), batch_at, losses, config.run, config.loop, evaluate, identity)

@@ -10,7 +10,7 @@ RECONSTRUCTION_FORMS = ("paper", "relative")
 
 @dataclass
 class LossConfig:
-    """Weights of the five terms of eq. 9 and the scale each is measured on.
+    """Weights of the five terms of eq. 9 and the scale each is measured on. The paper: all 1, both scales "paper".
 
     Args:
         rec: weight of the pixel reconstruction (eq. 8).
@@ -26,10 +26,10 @@ class LossConfig:
 
     rec: float = 1.0
     perc: float = 0.0
-    add: float = 1.0
-    rev: float = 1.0
+    add: float = 0.3
+    rev: float = 0.3
     vq: float = 1.0
-    algebra: str = "relative"
+    algebra: str = "whitened"
     reconstruction: str = "relative"
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class TransitionConfig:
     """
 
     image_size: int = 64
-    patch_size: int = 8
+    patch_size: int = 16
     width: int = 128
     heads: int = 4
     encoder_layers: int = 3

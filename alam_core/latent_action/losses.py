@@ -34,11 +34,12 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
         return residual.square().sum(dim=(1, 2)).mean()
     if form == "relative":
         return residual.square().mean() / (reference.square().mean() + EPSILON)
-    centred = (reference - reference.mean(dim=0)).flatten(0, 1)
-    covariance = centred.T @ centred / len(centred)  # (D, D)
-    ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
-    factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), device=residual.device))
-    return torch.linalg.solve_triangular(factor, residual.flatten(0, 1).T, upper=False).square().mean()
+    with torch.autocast(residual.device.type, enabled=False):
+        centred = (reference - reference.mean(dim=0)).flatten(0, 1)
+        covariance = centred.T @ centred / len(centred)  # (D, D)
+        ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
+        factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), device=residual.device))
+        return torch.linalg.solve_triangular(factor, residual.flatten(0, 1).T, upper=False).square().mean()
 
 
 def reconstruction_loss(prediction: Tensor, target: Tensor, source: Tensor, form: str) -> Tensor:
