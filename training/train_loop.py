@@ -22,6 +22,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
@@ -147,6 +148,7 @@ def train(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    AcceleratorState._reset_state()  # else a second run in one process could not have another precision
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
     rank, ranks, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
     identity = {"run": identity or {}, "loop": dataclasses.asdict(config), "ranks": ranks}

@@ -61,11 +61,11 @@ def test_total_is_the_weighted_sum() -> None:
 
 
 def test_warm_up_leaves_out_the_codebook_and_the_algebra_then_lets_them_in() -> None:
-    model = small(warmup_steps=4)
+    model = small(warmup_steps=4, add=0.5, rev=0.2)
     for step in range(10):
         terms = model.losses(*frames())
         share = min(1.0, max(0.0, step / 4 - 1))
-        expected = terms["rec"] + terms["vq"] + share * (terms["add"] + terms["rev"])
+        expected = terms["rec"] + terms["vq"] + share * (0.5 * terms["add"] + 0.2 * terms["rev"])
         assert float(terms["total"]) == pytest.approx(float(expected), rel=1e-5)
         assert (float(terms["vq"]) == 0) == (step < 4)
 
