@@ -57,7 +57,7 @@ def main(words: Sequence[str]) -> int:
     started = time.monotonic()
     console.print(f"starting the graph (its log: {log.relative_to(root())}) ...")
     with log.open("w", buffering=1) as file:
-        command = [sys.executable, "-m", "alam_bringup.cli", "up", "piper", *graph_words]
+        command = [sys.executable, "-m", "alam_bringup", "up", "piper", *graph_words]
         graph = Process("graph", command, lambda _, line: print(line, file=file))
         try:
             episodes, figures = _run(values, graph, console)

@@ -90,11 +90,12 @@ class TaskClient(Node):
     # -- what a caller does ------------------------------------------------------------------------------------------------------
 
     def wait_for_graph(self, timeout: float, alive: Callable[[], None] = lambda: None) -> None:
-        """Wait until simulator, controller and policy answer. ``alive`` may raise when a node has died meanwhile."""
+        """Wait until simulator, controller, policy and encoder answer. ``alive`` may raise when a node has died meanwhile."""
         doors = {
             "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
             "the arm controller (/alam/arm/enable)": self._enable.service_is_ready,
             "the policy (/alam/execute_task)": self._task.server_is_ready,
+            "the latent encoder (/alam/latents)": lambda: bool(self.latent_times),
         }
         deadline = time.monotonic() + timeout
         while waiting := [name for name, ready in doors.items() if not ready()]:

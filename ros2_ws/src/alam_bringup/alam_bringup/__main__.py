@@ -1,0 +1,5 @@
+"""``python -m alam_bringup`` is the ``alam`` command."""
+
+from alam_bringup.cli import main
+
+main()
