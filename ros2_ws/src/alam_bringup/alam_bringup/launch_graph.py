@@ -38,6 +38,7 @@ def describe(name: str) -> LaunchDescription:
                     parameters=[*parameter_files(node, config), node.parameters],
                     output="screen",
                     prefix=DIE_WITH_LAUNCH,
+                    exec_name=node.name,
                     on_exit=stop_if_failed if node.required else None,
                 )
             )
