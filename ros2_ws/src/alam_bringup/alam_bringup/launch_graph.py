@@ -1,21 +1,23 @@
 """A graph as a launch description: the front end for ``ros2 launch``. The only module that needs the ROS package ``launch``."""
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
+from alam_core.errors import UserError
 
 # As with alam up, no node is left behind if launch itself is killed (util-linux, part of every Debian and Ubuntu).
 DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
 
 
-def stop_if_failed(event: ProcessExited, context: LaunchContext) -> Shutdown | None:
-    """Stops the graph if a node failed; if it was killed, the others go on, as under alam up."""
-    return Shutdown(reason=f"{event.process_name} failed with exit code {event.returncode}") if event.returncode > 0 else None
+def stop_if_failed(event: ProcessExited, context: LaunchContext) -> None:
+    """Stops the graph, with an exit code of 1, if a node failed; if it was killed, the others go on, as under alam up."""
+    if event.returncode > 0 and not context.is_shutdown:
+        raise UserError(f"{event.process_name} failed with exit code {event.returncode}, see above: stopping the others")
 
 
 def describe(name: str) -> LaunchDescription:
