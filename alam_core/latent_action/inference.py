@@ -12,8 +12,8 @@ from alam_core.latent_action.model import TransitionModel
 
 
 def to_images(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S)."""
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 255
+    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S). It copies, as frames of a memory map cannot be written to."""
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def encode_images(model: TransitionModel, source: np.ndarray, target: np.ndarray, batch_size: int = 64) -> np.ndarray:

@@ -14,7 +14,7 @@ def exact_area_mean(image: np.ndarray, size: int) -> np.ndarray:
     return (2 * total + side * side) // (2 * side * side)
 
 
-@pytest.mark.parametrize(("side", "size"), [(12, 4), (13, 5), (7, 3), (5, 8), (192, 96), (48, 47)])
+@pytest.mark.parametrize(("side", "size"), [(12, 4), (13, 5), (7, 3), (5, 8), (24, 12), (48, 47)])
 def test_every_pixel_is_the_mean_of_the_area_it_covers(side: int, size: int) -> None:
     images = np.random.default_rng(side).integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     resized = resize_images(images, size)
