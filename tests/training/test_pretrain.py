@@ -39,8 +39,8 @@ def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
         batch=16,
         gaps=GapConfig("uniform", 6),
         probe_gap=4,
-        model=TransitionConfig(16, 4, 32, 2, 2, 2, 4, 8, codebook_size=32, warmup_steps=steps // 3),
-        loop=LoopConfig(steps=steps, cpu=True, log_every=10, optim=OptimConfig(lr=3e-3, warmup_steps=20, ema_decay=0.98), **fields),  # type: ignore[arg-type]
+        model=TransitionConfig(16, 4, 32, 2, 2, 2, 4, 8, codebook_size=32, warmup_steps=steps // 2),
+        loop=LoopConfig(steps=steps, cpu=True, log_every=10, optim=OptimConfig(lr=5e-3, warmup_steps=20, ema_decay=0.98), **fields),  # type: ignore[arg-type]
     )
 
 
@@ -48,9 +48,9 @@ def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
 def test_short_training_beats_copying_and_uses_z(tmp_path: Path) -> None:
     model, figures, finished = pretrain(config(tmp_path, 400), [moving_square(episodes=100)])
     assert finished
-    assert figures["psnr_k"] > figures["copy_psnr_k"] + 2
-    assert figures["psnr_k"] > figures["psnr_k_shuffled"] + 1
-    assert figures["rev_rel"] < 1.7 and figures["effective_dims"] > 1.3
+    assert figures["psnr_k"] > figures["copy_psnr_k"] + 2.5
+    assert figures["psnr_k"] > figures["psnr_k_shuffled"] + 1.5
+    assert figures["rev_rel"] < 1.7 and figures["effective_dims"] > 2
     again = TransitionModel.from_pretrained(tmp_path / "model")
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
     assert f"{figures['psnr_k']:.4g}" in (tmp_path / "model" / "README.md").read_text()
@@ -63,7 +63,7 @@ def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path, monk
 
     def stopping(self: TransitionModel, *frames: torch.Tensor) -> dict[str, torch.Tensor]:
         calls.append(None)
-        if len(calls) == 13:  # the codebook is in use and the algebraic losses are rising
+        if len(calls) == 17:  # the codebook is in use and the algebraic losses are rising
             os.kill(os.getpid(), signal.SIGINT)
         return losses(self, *frames)
 
