@@ -70,7 +70,7 @@ def main() -> int:
     views = config.views or list(dataset.views)
     stores: list[Frames] = [frame_store(dataset, view, config.model.image_size) for view in views]
     model, figures, finished = pretrain(config, stores)
-    if finished:
+    if finished and PartialState().is_main_process:
         show(figures)
         print(f"model: {Path(config.run) / 'model'}")
     return 0 if finished else 130
@@ -79,7 +79,7 @@ def main() -> int:
 def pretrain(config: PretrainConfig, stores: list[Frames]) -> tuple[TransitionModel, dict[str, float], bool]:
     """Train on the frames of ``stores`` (one a view) and write ``<run>/model``.
 
-    Returns the model, its held-out figures, and whether it was written: an interrupted run only keeps its state.
+    Returns the model, its held-out figures, and whether it got so far: an interrupted run only keeps its state.
     """
     training, held = split_episodes(len(stores[0].lengths), config.held_out)
     sampler = TripletSampler(stores, training, config.gaps)
@@ -112,7 +112,7 @@ def pretrain(config: PretrainConfig, stores: list[Frames]) -> tuple[TransitionMo
         if result.stopped == "time":
             print(f"time is up at step {result.step} of {config.loop.steps}: the model is written as it is; the same command goes on")
         model.save_pretrained(Path(config.run) / "model", card(config, figures, result.step, len(training), len(held)))
-    return model, figures, result.main
+    return model, figures, True
 
 
 def show(figures: dict[str, float]) -> None:

@@ -192,6 +192,8 @@ def train(
         _Bar(config.steps, step, shown=main) as bar,
         _Prefetch(batch_at, step, config.steps, rank, ranks) as batches,
     ):
+        if step:
+            bar.note(f"going on from step {step} of '{folder}'")
         for batch in batches:
             late = 0 < config.max_minutes * 60 < time.monotonic() - started
             stopped = _agreed(accelerator, signals.caught, late)
