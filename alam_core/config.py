@@ -24,7 +24,7 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
     parser.add_class_arguments(cls, as_group=False)
     namespace = parser.parse_args(args)
     del namespace["config"]
-    return cls(**{field.name: parser.instantiate_classes(namespace)[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    return cls(**{field.name: parser.instantiate(namespace)[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -40,5 +40,5 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T
         namespace = parser.parse_object(values)
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
-    objects = parser.instantiate_classes(namespace)
+    objects = parser.instantiate(namespace)
     return cls(**{field.name: objects[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
