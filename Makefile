@@ -19,7 +19,7 @@ test: lint  ## all checks and tests, the fast ones first
 	echo "tests passed in $$((SECONDS - start)) s"
 
 demo: setup  ## the whole stack on a simulated arm; EPISODES=5
-	@source setup.bash && start=$$SECONDS && alam demo episodes:=$(EPISODES) && echo "demo ran in $$((SECONDS - start)) s"
+	@source setup.bash && ALAM_SETUP_S=$$(cat .venv/.alam_setup_s 2>/dev/null) alam demo episodes:=$(EPISODES)
 
 clean:  ## remove what was built (not .venv, data/ or runs/)
 	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log .pytest_cache .mypy_cache .ruff_cache alam_core.egg-info

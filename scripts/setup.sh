@@ -50,7 +50,9 @@ venv_stamp=$venv/.alam_setup
 ws_stamp=$root/ros2_ws/install/.alam_setup
 venv_ready() { [[ -x $venv/bin/python && -f $venv_stamp && $(<"$venv_stamp") == "$venv_digest" ]]; }
 ws_ready() { [[ -f $root/ros2_ws/install/setup.bash && -f $ws_stamp && $(<"$ws_stamp") == "$ws_digest" ]]; }
+seconds_file=$venv/.alam_setup_s  # how long the last call worked; absent if it had nothing to do
 if venv_ready && ws_ready; then
+  rm -f "$seconds_file"
   say "everything is up to date"
   exit 0
 fi
@@ -156,4 +158,5 @@ if ! ws_ready; then
   echo "$ws_digest" >"$ws_stamp"
   say "ros2_ws is built"
 fi
+echo "$((SECONDS - start))" >"$seconds_file"
 say "done in $((SECONDS - start)) s: 'source setup.bash' makes a shell ready"
