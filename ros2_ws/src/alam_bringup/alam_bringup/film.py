@@ -69,13 +69,13 @@ class _Path:
         self.flat = self.points @ self.basis.T  # (T, 2)
         low, high = self.flat.min(0), self.flat.max(0)
         self.middle = (low + high) / 2
-        self.scale = 1 / max(float((high - low).max()), 1e-6)
+        self.extent = np.maximum(high - low, 1e-6)
 
     def to_pixels(self, points: np.ndarray, box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
         left, top, right, bottom = box
-        side = min(right - left, bottom - top) - 24
-        scaled = (points - self.middle) * self.scale * side
-        return [((left + right) / 2 + x, (top + bottom) / 2 - y) for x, y in scaled]
+        scale = min((right - left - 40) / self.extent[0], (bottom - top - 50) / self.extent[1])
+        x, y = (left + right) / 2, (top + 18 + bottom) / 2
+        return [(x + dx, y - dy) for dx, dy in (points - self.middle) * scale]
 
 
 def _frame(title: str, success: bool | None, look: Look, index: int, paths: dict[str, _Path]) -> np.ndarray:
@@ -100,7 +100,11 @@ def _frame(title: str, success: bool | None, look: Look, index: int, paths: dict
 
 def _plot(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], path: _Path, index: int, imagined: np.ndarray | None) -> None:
     draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2), outline=FAINT)
-    draw.text((box[0] + 8, box[1] + 4), f"latent path, {path.view.replace('_', ' ')}", INK, font=ImageFont.load_default(12))
+    font = ImageFont.load_default(12)
+    cursor = box[0] + 8.0
+    for text, colour in ((f"{path.view.replace('_', ' ')}:", INK), ("seen", SEEN), ("imagined", IMAGINED), ("to come", (150, 153, 160))):
+        draw.text((cursor, box[1] + 4), text, colour, font=font)
+        cursor += draw.textlength(text, font) + 8
     whole = path.to_pixels(path.flat, box)
     draw.line(whole, FAINT, 1)
     draw.line(whole[: index + 1], SEEN, 2)
