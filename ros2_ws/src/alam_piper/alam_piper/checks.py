@@ -6,7 +6,10 @@ A broken check latches FAULT in the controller. A further guarantee is one more 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from alam_piper.hardware import CTRL_MODE_CAN, Feedback
+from alam_piper.kinematics import JOINT_LIMITS
 
 ARM_STATUS = {
     1: "emergency stop",
@@ -25,6 +28,8 @@ ARM_STATUS = {
     14: "controller too hot",
     15: "brake resistor too hot",
 }
+
+MAX_OUTSIDE = 0.05  # rad a joint may be measured beyond its range: an arm at rest lies on its stops, give or take its encoders
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,17 @@ def _control_mode(s: Situation) -> str | None:
     return None if mode == CTRL_MODE_CAN else f"control mode {mode} is not CAN control"
 
 
-HEALTH = (Check("feedback", _feedback), Check("arm_status", _arm_status), Check("drivers", _drivers))  # needed to be enabled
+def _pose(s: Situation) -> str | None:
+    if s.feedback is None:
+        return None
+    joints = s.feedback.positions[:6]
+    outside = np.maximum(JOINT_LIMITS[:, 0] - joints, joints - JOINT_LIMITS[:, 1])
+    wrong = [f"joint{i + 1} at {joints[i]:.3f} rad" for i in np.flatnonzero(outside > MAX_OUTSIDE)]
+    return f"{', '.join(wrong)} is out of its range: is its zero right?" if wrong else None
+
+
+HEALTH = (Check("feedback", _feedback), Check("arm_status", _arm_status), Check("drivers", _drivers))
+START = (*HEALTH, Check("pose", _pose))  # needed to be enabled
 POWERED = (Check("power", _power), Check("control_mode", _control_mode))  # reached by being enabled
 
 

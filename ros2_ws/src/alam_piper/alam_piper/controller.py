@@ -4,6 +4,7 @@
 
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
     DISABLED <--disable, once at rest-- HOLDING        FAULT <--a check broken-- any powered state; reset_fault --> HOLDING
+                                                          (without power: DISABLED)
 
 Every stop is a brake at the acceleration limit followed by holding. Motor power is never taken away.
 """
@@ -13,7 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from alam_piper.checks import HEALTH, POWERED, Situation, first_broken
+from alam_piper.checks import HEALTH, POWERED, START, Situation, first_broken
 from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference
 from alam_piper.hardware import Feedback
 from alam_piper.limits import MotionLimits, SetPoint, make_limits
@@ -33,7 +34,7 @@ class ControllerConfig:
 
     command_timeout: how far the clock may pass a chunk's last row. feedback_timeout: age at which feedback is a fault.
     enable_timeout: for the arm to report power. enable_interval: between two requests for it. settle: least time between the
-    call and the pose that seeds the set-point. fade: of a splice.
+    first request and the pose that seeds the set-point. fade: of a splice.
     """
 
     limits: MotionLimits = field(default_factory=make_limits)
@@ -103,7 +104,7 @@ class ArmController:
             if self.state is State.HOLDING:
                 self._enter(State.HOLDING, "enabled, no chunk yet")
             return None
-        if broken := first_broken(HEALTH, self._situation()):
+        if broken := first_broken(START, self._situation()):
             return broken
         if self.state is State.DISABLED:
             self._enter(State.ENABLING, "waiting for motor power")
@@ -111,16 +112,22 @@ class ArmController:
         return None
 
     def disable(self) -> None:
-        """Brake, hold, then send nothing more. Motor power stays: the arm does not drop."""
+        """Brake, hold, then send nothing more. Motor power stays: the arm does not drop. In FAULT as ``hold``."""
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, "disabled by request")
         elif self.state in (State.HOLDING, State.EXECUTING):
             self._enter(State.HOLDING, "disabling: braking")
             self._disable_when_at_rest = True
+        elif self.state is State.FAULT:
+            self._held_by_request = True
 
     def hold(self, reason: str = "hold by request") -> None:
-        """Brake and hold; chunks are refused until ``enable`` is called."""
-        if self.state in (State.HOLDING, State.EXECUTING):
+        """Brake and hold; chunks are refused until ``enable`` is called, beyond a FAULT as well. Ends an enabling under way."""
+        if self.state is State.ENABLING:
+            self._enter(State.DISABLED, f"not enabled: {reason}")
+        elif self.state is State.FAULT:
+            self._held_by_request = True
+        elif self.state is not State.DISABLED:
             self._enter(State.HOLDING, f"{reason}; call /alam/arm/enable to go on")
             self._held_by_request = self.stopped_short = True
 
@@ -131,15 +138,24 @@ class ArmController:
             self.stopped_short = True
 
     def reset_fault(self) -> str | None:
-        """Leave FAULT for HOLDING at the measured pose. Returns why not if the cause persists."""
+        """Leave FAULT: for HOLDING at the measured pose, or without power or CAN mode for DISABLED, as only ``enable`` asks for those.
+
+        Returns why not, if the cause persists or the arm still brakes.
+        """
         if self.state is not State.FAULT:
             return None
-        if broken := first_broken(HEALTH + POWERED, self._situation()):
+        if broken := first_broken(START, self._situation()):
             self.reason = broken
             return f"still broken: {broken}"
+        if not self.set_point.at_rest:
+            return "still braking, try again"
+        if broken := first_broken(POWERED, self._situation()):
+            self._enter(State.DISABLED, f"fault reset, but {broken}; call /alam/arm/enable")
+            return None
         assert self.feedback is not None
         self.set_point.seed(self.feedback.positions)
-        self._enter(State.HOLDING, "fault reset")
+        self._enter(State.HOLDING, "fault reset" + ("; call /alam/arm/enable to go on" if self._held_by_request else ""))
+        self.stopped_short = self._held_by_request
         return None
 
     def offer(self, chunk: Chunk) -> None:
@@ -163,7 +179,7 @@ class ArmController:
     def _start_enabling(self, now: float) -> None:
         self._enable_next = now
         self._enable_deadline = now + self.config.enable_timeout
-        self._settled = now + self.config.settle
+        self._settled = np.inf  # until power and mode were asked for: the arm may be powered in another mode, or at another speed
 
     # The loop
 
@@ -190,7 +206,7 @@ class ArmController:
 
     def _tick_enabling(self, now: float) -> Output:
         situation = self._situation()
-        if broken := first_broken(HEALTH, situation):
+        if broken := first_broken(START, situation):
             self._enter(State.DISABLED, f"not enabled: {broken}")
             return Output()
         waiting = first_broken(POWERED, situation)
@@ -202,9 +218,12 @@ class ArmController:
         if now >= self._enable_deadline:
             self._enter(State.DISABLED, f"not enabled within {self.config.enable_timeout} s: {waiting or 'no new feedback'}")
             return Output()
-        if waiting is None or now < self._enable_next:
+        asked = self._settled < np.inf
+        if (asked and waiting is None) or now < self._enable_next:
             return Output()
         self._enable_next = now + self.config.enable_interval
+        if not asked:
+            self._settled = now + self.config.settle
         return Output(enable=True)
 
     def _tick_stopped(self, dt: float) -> Output:
@@ -260,5 +279,8 @@ class ArmController:
         if state is not State.EXECUTING:
             self._reference.clear()
             self._unsent_chunk = None
-        if state in (State.DISABLED, State.ENABLING, State.FAULT):
+        if state is State.FAULT:  # what was asked for outlasts it
+            self._held_by_request |= self._disable_when_at_rest
+            self._disable_when_at_rest = False
+        elif state in (State.DISABLED, State.ENABLING):
             self._held_by_request = self._disable_when_at_rest = False

@@ -48,7 +48,8 @@ class SetPoint:
 
     The position bounds are kept by always leaving room to brake: with distance d to a bound, the speed towards it after a
     tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt a tick keeps that true, whatever the length of the ticks.
-    A seed outside the bounds (an arm at rest lies on the limit of joints 2 and 3) may only move inwards.
+    A seed outside the bounds (an arm at rest lies on the limit of joints 2 and 3) may only move inwards. What is measured beyond
+    a joint's own range, or as a gripper more than closed, counts as the end of the range: the firmware refuses what lies beyond.
     """
 
     def __init__(self, limits: MotionLimits):
@@ -61,7 +62,7 @@ class SetPoint:
 
     def seed(self, position: np.ndarray) -> None:
         """Start at rest from a measured pose (7,)."""
-        self.position = np.array(position, dtype=float)
+        self.position = np.append(np.clip(position[:6], JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1]), max(position[6], 0.0))
         self.velocity = np.zeros(7)
         self._reference = self.position
 
