@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor, nn
 
 from alam_core.checkpoints import checkpoint_hash
@@ -93,6 +94,12 @@ class FinetuneConfig:
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.draws < 1:
+            raise UserError("batch and draws must be at least 1")
+        if not 0 <= self.held_out < 1:
+            raise UserError(f"held_out is {self.held_out}: give the share of the episodes to keep for evaluation, from 0 to below 1")
+
 
 def main() -> int:
     if len(sys.argv) == 1:
@@ -102,7 +109,7 @@ def main() -> int:
     if not config.data:
         raise UserError("no data set: give one with --data FOLDER; training/collect.py makes one")
     _, finished = finetune(config)
-    if finished:
+    if finished and PartialState().is_main_process:
         print(f"policy: {Path(config.run) / 'policy'}")
     return 0 if finished else 130
 
@@ -110,7 +117,7 @@ def main() -> int:
 def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     """Train as ``config`` says and write ``<run>/policy``.
 
-    Returns the policy and whether it was written: an interrupted run only keeps its state. Raises UserError for data, an encoder or
+    Returns the policy and whether it got so far: an interrupted run only keeps its state. Raises UserError for data, an encoder or
     settings that do not fit together.
     """
     policy_config, data = load(config)
@@ -122,7 +129,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     )
     training_rows = data.rows_of(np.setdiff1d(np.arange(count), held))
     if not len(training_rows):
-        raise UserError(f"'{config.data}' has {count} episode(s): none is left to train on with held_out {config.held_out}")
+        raise UserError(f"'{config.data}' has {count} episode(s): none is left to train on; give --held_out 0 or more data")
     held_rows = data.rows_of(held)
     held_rows = held_rows[np.linspace(0, len(held_rows) - 1, min(256, len(held_rows))).round().astype(int)]
     weights = {view: config.latent_weight for view in policy_config.latent_views}
@@ -153,7 +160,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
             print(f"time is up at step {result.step} of {config.loop.steps}: the policy is written as it is; the same command goes on")
         figures = held_out_errors(trained, data, held_rows) if len(held_rows) else {}
         trained.save_pretrained(Path(config.run) / "policy", card(config, policy_config, figures, result.step, count - len(held)))
-    return trained, result.main
+    return trained, True
 
 
 def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
@@ -191,6 +198,8 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
             stats.latents[view] = LatentProjection.fit(z[np.sort(picked)], policy_config.latent_width)
             latents[view] = stats.latents[view].project(np.asarray(z))
     tokenizer = JointPolicy.make_tokenizer(config.model)
+    if not all(e.task.strip() for e in episodes):
+        raise UserError(f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do")
     words = tokenizer([e.task for e in episodes])
     return policy_config, PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative)
 

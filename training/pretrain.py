@@ -58,6 +58,10 @@ class PretrainConfig:
     model: TransitionConfig = field(default_factory=TransitionConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
+    def __post_init__(self) -> None:
+        if min(self.batch, self.probe_triplets) < 1:
+            raise UserError("batch and probe_triplets must be at least 1")
+
 
 def main() -> int:
     if len(sys.argv) == 1:
@@ -68,6 +72,8 @@ def main() -> int:
         raise UserError("no data set: give one with --data FOLDER; training/collect.py makes one")
     dataset = LeRobotDataset(config.data)
     views = config.views or list(dataset.views)
+    if not views:
+        raise UserError(f"'{config.data}' has no camera view: a transition model is trained on video")
     stores: list[Frames] = [frame_store(dataset, view, config.model.image_size) for view in views]
     model, figures, finished = pretrain(config, stores)
     if finished and PartialState().is_main_process:

@@ -89,6 +89,13 @@ class LoopConfig:
     eval_every: int = 500
     log_every: int = 20
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "eval_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.mixed_precision not in ("no", "bf16"):
+            raise UserError(f"loop.mixed_precision is '{self.mixed_precision}': choose no or bf16")
+
 
 # What may change between a run and its continuation without changing what is computed.
 FREE_FIELDS = ("resume", "max_minutes", "save_every", "eval_every", "log_every", "cpu")

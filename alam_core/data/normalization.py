@@ -100,8 +100,10 @@ def chunk_rows(start: int, horizon: int, length: int) -> np.ndarray:
 
 
 def relative_targets(actions: np.ndarray, state: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to the state (..., S >= A)."""
-    return actions - np.where(relative, state[..., None, : actions.shape[-1]], 0.0).astype(actions.dtype)
+    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to the same columns of the state (..., S)."""
+    targets = actions.copy()
+    targets[..., relative] -= state[..., None, np.flatnonzero(relative)]
+    return targets
 
 
 def fit_policy_stats(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alam_core.data.frames import FrameStore
 from alam_core.data.normalization import PolicyStats, relative_targets
+from alam_core.errors import UserError
 from alam_core.policy.sequence import ACTION
 
 
@@ -30,6 +31,10 @@ class AugmentConfig:
     brightness: float = 0.15
     contrast: float = 0.15
     state_noise: float = 0.02
+
+    def __post_init__(self) -> None:
+        if min(self.shift, self.brightness, self.contrast, self.state_noise) < 0:
+            raise UserError("augment.shift, brightness, contrast and state_noise must not be negative; 0 leaves one out")
 
 
 class PolicyData:

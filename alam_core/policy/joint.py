@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
@@ -56,6 +57,17 @@ class ModelConfig:
     latents_see_past: bool = True
     euler_steps: int = 5
 
+    def __post_init__(self) -> None:
+        for name in ("horizon", "width", "layers", "heads", "mlp_width", "keypoints", "max_words", "euler_steps"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.image_size < 16 or self.image_size % 16:
+            raise UserError(f"model.image_size is {self.image_size}: it must be a multiple of 16, the stride of a view's encoder")
+        if self.width % self.heads or self.width % 2:
+            raise UserError(f"model.width is {self.width}: it must be even and a multiple of model.heads, which is {self.heads}")
+        if len(self.channels) != 4 or min(self.channels) < 1:
+            raise UserError(f"model.channels is {self.channels}: give four numbers, one for each convolution")
+
 
 @dataclass
 class PolicyConfig:
@@ -84,6 +96,18 @@ class PolicyConfig:
     latent_width: int = 0
     latent_shape: list[int] = field(default_factory=list)
     latent_encoder: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.relative_joints if name not in self.joint_names]
+        if unknown:
+            raise UserError(f"relative_joints names {', '.join(unknown)}, the data's actions are {', '.join(self.joint_names)}")
+        if self.relative_joints and self.state_dim < len(self.joint_names):
+            raise UserError(
+                f"relative joints need a state that begins with the {len(self.joint_names)} joints, it has {self.state_dim} numbers"
+            )
+        for view in self.latent_views:
+            if view not in self.views:
+                raise UserError(f"latents of view '{view}' are asked for, the policy sees {', '.join(self.views)}")
 
     def relative(self) -> np.ndarray:
         """(A,) bool: which action dimensions are relative to the state."""
@@ -193,7 +217,9 @@ class JointPolicy(nn.Module):
 
     def denormalise(self, targets: Tensor, state: Tensor) -> Tensor:
         """Normalised targets (B, H, A) to set-points in rad and m, given the state (B, S) the chunk starts from."""
-        origin = torch.where(self.relative, state[:, : targets.shape[-1]], torch.zeros_like(state[:, : targets.shape[-1]]))
+        width = targets.shape[-1]
+        joints = F.pad(state[:, :width], (0, max(0, width - state.shape[-1])))  # a state may be narrower where nothing is relative
+        origin = torch.where(self.relative, joints, torch.zeros_like(joints))
         return targets * self.action_std + self.action_mean + origin[:, None]
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
@@ -230,18 +256,10 @@ def build_backbone(config: PolicyConfig) -> Any:
 
 
 def _check(config: PolicyConfig, stats: PolicyStats) -> None:
-    actions = len(config.joint_names)
-    unknown = [name for name in config.relative_joints if name not in config.joint_names]
-    if unknown:
-        raise UserError(f"relative_joints names {', '.join(unknown)}, the data's actions are {', '.join(config.joint_names)}")
-    if config.relative_joints and config.state_dim < actions:
-        raise UserError(f"relative joints need a state that begins with the {actions} joints, it has {config.state_dim} numbers")
     for view in config.latent_views:
-        if view not in config.views:
-            raise UserError(f"latents of view '{view}' are asked for, the policy sees {', '.join(config.views)}")
         if view not in stats.latents or stats.latents[view].components.shape[0] != config.latent_width:
             raise UserError(f"the normalisation has no projection of view '{view}' to {config.latent_width} numbers")
-    expected = {"action": (config.model.horizon, actions), "state": (config.state_dim,)}
+    expected = {"action": (config.model.horizon, len(config.joint_names)), "state": (config.state_dim,)}
     for name, shape in expected.items():
         found = getattr(stats, f"{name}_mean").shape
         if found != shape:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from alam_core.checkpoints import checkpoint_hash
 from alam_core.data.frames import frame_store
 from alam_core.data.latent_cache import adjacent_latents
 from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.policy_data import AugmentConfig
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
@@ -22,7 +24,7 @@ from alam_core.policy.joint import ModelConfig
 from alam_core.runtime import PolicyRunner
 from alam_core.types import JOINT_NAMES, Observation
 from training.evaluate import Episode, EvaluateConfig, evaluate, figures
-from training.finetune import FinetuneConfig, finetune, load
+from training.finetune import FinetuneConfig, finetune, load, main
 from training.train_loop import LoopConfig, OptimConfig
 
 LENGTHS = (9, 7, 8, 6)
@@ -160,6 +162,58 @@ def test_mistakes_are_named(dataset, encoder, tmp_path):
         finetune(settings(dataset, tmp_path / "run", tmp_path / "nothing"))
     with pytest.raises(UserError, match="joint7"):
         finetune(settings(dataset, tmp_path / "run", relative_joints=["joint7"]))
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model.image_size", "40"], "multiple of 16"),
+        (["--model.heads", "3"], "multiple of model.heads"),
+        (["--model.channels", "[8, 8]"], "four numbers"),
+        (["--model.euler_steps", "0"], "model.euler_steps is 0"),
+        (["--loop.eval_every", "0"], "loop.eval_every is 0"),
+        (["--loop.mixed_precision", "fp8"], "choose no or bf16"),
+        (["--batch", "0"], "batch and draws"),
+        (["--held_out", "1"], "held_out is 1.0"),
+        (["--augment.shift", "-1"], "must not be negative"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_before_any_work(args, words, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["training/finetune.py", "--data", "nowhere", *args])
+    with pytest.raises(UserError, match=words):
+        main()
+
+
+def test_a_state_narrower_than_the_action_serves_where_nothing_is_relative(tmp_path):
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(tmp_path / "set", 10.0, {"top": (32, 32)}, ["x", "y"], ["a", "b", "c"], "toy") as writer:
+        for _ in range(4):
+            images = {"top": rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)}
+            writer.add_episode(images, rng.normal(size=(6, 2)), rng.normal(size=(6, 3)), "go")
+    policy, finished = finetune(settings(tmp_path / "set", tmp_path / "run", relative_joints=[]))
+    assert finished
+    observation = Observation({"top": np.zeros((32, 32, 3), np.uint8)}, np.zeros(2, np.float32), "go")
+    assert PolicyRunner(policy).infer(observation).actions.shape == (4, 3)
+    with pytest.raises(UserError, match="need a state that begins with the 3 joints, it has 2 numbers"):
+        finetune(settings(tmp_path / "set", tmp_path / "run", relative_joints=["a"]))
+
+
+def test_ranks_share_a_batch_held_out_episodes_are_not_in_it_and_all_ranks_end_well(dataset, tmp_path, monkeypatch):
+    made = {}
+
+    def catch(model, batch_at, *_):
+        for rank, ranks in ((0, 1), (0, 2), (1, 2)):
+            made[rank, ranks] = torch.cat([batch_at(step, rank, ranks)["state"] for step in range(8)])
+        return SimpleNamespace(model=model, stopped="", step=8, main=False)
+
+    monkeypatch.setattr("training.finetune.train", catch)
+    _, finished = finetune(settings(dataset, tmp_path / "run", batch=16, augment=AugmentConfig(0, 0.0, 0.0, 0.0)))
+    assert finished and not (tmp_path / "run" / "policy").exists()  # the main process writes it
+    assert torch.equal(made[0, 1].view(8, 8, 2, 7), torch.stack([made[0, 2].view(8, 8, 7), made[1, 2].view(8, 8, 7)], 2))
+    content = LeRobotDataset(dataset)
+    seen = {tuple(state) for state in made[0, 1].tolist()}
+    drawn = [sum(tuple(state) in seen for state in content.episode(e).state.tolist()) for e in range(len(LENGTHS))]
+    assert sorted(drawn)[0] == 0 and sorted(drawn)[1] > 0
 
 
 @pytest.mark.parametrize("script", ["finetune", "evaluate"])

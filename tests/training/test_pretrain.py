@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from alam_core.config import parse_args
+from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig
@@ -127,3 +128,10 @@ def test_script_refuses_clearly(args: list[str], words: str, monkeypatch: pytest
 def test_preset_is_read() -> None:
     read = parse_args(PretrainConfig, "", ["--config", str(ROOT / "training/configs/pretrain_piper.yaml"), "--batch", "3"])
     assert read.data == "data/piper_place" and read.model.losses.algebra == "whitened" and read.batch == 3
+
+
+def test_a_data_set_without_views_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with LeRobotWriter(tmp_path / "set", 10.0, {}, ["x"], ["u"], "toy") as writer:
+        writer.add_episode({}, np.zeros((4, 1)), np.zeros((4, 1)), "go")
+    assert script(monkeypatch, "--data", str(tmp_path / "set")) == 2
+    assert "no camera view" in capsys.readouterr().err
