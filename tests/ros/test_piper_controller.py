@@ -153,6 +153,18 @@ def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
     stage.wait_for_value("state", "EXECUTING")
 
 
+def test_a_clock_that_jumps_back_does_not_silence_the_joint_states(stage):
+    stage.arm.nanoseconds += 1000 * 10**9
+    stage.ros.wait_for(lambda: stage.enable().success, PATIENCE, "the arm to be enabled")
+    back = 1_000_000_000
+    stage.arm.nanoseconds = back  # a simulator that was started anew
+    seen = len(stage.joint_states)
+    stage.ros.wait_for(lambda: len(stage.joint_states) > seen + 20, 20, "joint states after the jump")
+    last = stage.joint_states[-1].header.stamp
+    assert last.sec * 10**9 + last.nanosec <= stage.arm.nanoseconds and last.sec * 10**9 + last.nanosec > back
+    assert stage.value("state") == "HOLDING"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_it_while_the_arm_keeps_its_power(stage, number):
     arm = stage.arm

@@ -27,7 +27,7 @@ from alam_core.types import JOINT_NAMES
 from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.chunks import ChunkRejected, ChunkRules, parse_chunk
 from alam_piper.controller import ArmController, ControllerConfig, State
-from alam_piper.hardware import SdkBackend, read_newer
+from alam_piper.hardware import Feedback, SdkBackend, read_newer
 from alam_piper.kinematics import tcp_position
 from alam_piper.limits import VELOCITY_CAP, make_limits
 
@@ -83,7 +83,7 @@ class ArmControllerNode(Node):
         self._divider = p["joint_state_divider"]
         self._ticks = 0
         self._last_tick = time.monotonic()
-        self._published_feedback = -math.inf
+        self._published: Feedback | None = None
         self._loop_rate = RateMeter()
         self._jitter = Recent(4000)  # ms
         self._jitter_max = 0.0
@@ -162,9 +162,9 @@ class ArmControllerNode(Node):
 
     def _publish_joint_states(self) -> None:
         controller = self._controller
-        if controller.feedback is None or controller.feedback_time <= self._published_feedback:
+        if controller.feedback is None or controller.feedback is self._published:
             return
-        self._published_feedback = controller.feedback_time
+        self._published = controller.feedback
         message = JointState()
         message.header.stamp = seconds_to_stamp(controller.feedback_time)
         message.header.frame_id = "base_link"
