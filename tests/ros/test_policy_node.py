@@ -214,6 +214,23 @@ def test_how_goals_fail(world: World) -> None:
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 
+def test_a_goal_needs_a_clock_that_goes_forward(ros, start_node: Callable, tmp_path: Path) -> None:
+    save_tiny_policy(tmp_path / "policy")
+    process = start_node("alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True})
+    world = World(ros)
+    ros.wait_for(world.client.server_is_ready, timeout=120, what="the action server")
+    assert not world.send_goal().accepted
+    ros.wait_for(lambda: any("no ROS time yet" in line for line in process.lines), what="the reason in the log")
+    world.wait_until_connected()
+    goal = world.send_goal(time_limit=600.0)
+    assert goal.accepted
+    for _ in range(3):
+        world.tick()
+    world.now = 1000 * MS - STEP  # a simulator that was started anew
+    answer = world.result(goal, tick=True)
+    assert answer.status == GoalStatus.STATUS_ABORTED and "jumped back" in answer.result.reason
+
+
 def test_without_a_checkpoint_it_ends_with_one_clear_line(start_node: Callable) -> None:
     processes = [start_node("alam_policy", "policy", {"checkpoint": folder}) for folder in ("", "/nowhere/policy")]
     for process in processes:

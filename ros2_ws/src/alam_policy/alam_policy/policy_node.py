@@ -110,6 +110,8 @@ class PolicyNode(Node):
             reason = f"'{self._task.instruction}' is being carried out; cancel it first"
         elif not request.instruction.strip():
             reason = "the instruction is empty"
+        elif self.get_clock().now().nanoseconds == 0:
+            reason = "there is no ROS time yet; is the simulator running?"
         elif not math.isfinite(request.time_limit) or request.time_limit < 0:
             reason = f"the time limit {request.time_limit} is not a number of at least 0"
         if reason:
@@ -136,6 +138,8 @@ class PolicyNode(Node):
         now, steady = self.get_clock().now().nanoseconds, time.monotonic()
         elapsed = (now - task.start) * 1e-9
         problem = task.problem or self._missing(now, steady)
+        if elapsed < 0:
+            problem = f"ROS time jumped back by {-elapsed:.1f} s or more"
         if task.goal.is_cancel_requested:
             self._end(task, "canceled", "canceled")
         elif elapsed > task.time_limit:
