@@ -77,6 +77,16 @@ def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listen
     assert times == sorted(times)  # a new episode does not turn back the clock
 
 
+def test_a_reset_with_a_bad_seed_is_refused_and_the_simulation_goes_on(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
+    process = start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "seed": 3})
+    ros.wait_for(lambda: sim.status, timeout=120, what="the simulator")
+    answer = ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=-1))
+    assert not answer.success and "seed -1" in answer.message
+    seen = len(sim.status)
+    ros.wait_for(lambda: len(sim.status) > seen + 3 and sim.status[-1].seed == 3, what="the old episode going on")
+    assert process.poll() is None
+
+
 def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
@@ -132,6 +142,7 @@ def test_what_is_missing_or_taken_is_told_in_one_line(start_node: Callable, ros,
     cases = {
         "CAN bus": start_node("alam_sim", "sim_node", {"can_port": can_udp_port}, name="second"),
         "GL": start_node("alam_sim", "sim_node", {"can_port": can_udp_port + 100}, name="blind", env=no_gl),
+        "seed and camera_size must be at least 0": start_node("alam_sim", "sim_node", {"seed": -1}, name="negative"),
         "no world is called": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),
     }
     for text, process in cases.items():

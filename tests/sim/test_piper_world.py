@@ -91,6 +91,10 @@ def test_cameras_follow_what_happens(world: PiperPlace) -> None:
         assert np.abs(before.images[view].astype(int) - after.images[view]).mean() > 1
 
 
+def test_an_image_may_be_larger_than_usual(world: PiperPlace) -> None:
+    assert world.render("wrist", 700).shape == (700, 700, 3)
+
+
 def test_the_arm_reaches_its_set_point_and_holds_it(world: PiperPlace) -> None:
     world.reset(4)
     goal = np.array([0.3, 1.5, -1.2, 0.2, 0.8, -0.3, 0.03])

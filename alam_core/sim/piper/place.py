@@ -248,6 +248,8 @@ class PiperPlace:
 def _make_renderer(model: "mujoco.MjModel", size: int) -> "mujoco.Renderer":
     """An offscreen renderer. Raises UserError where there is no GL, without the noise of MuJoCo's half-built object going away."""
     hook = sys.unraisablehook
+    buffer = model.vis.global_
+    buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
     try:
         return mujoco.Renderer(model, size, size)
     except Exception as error:  # GL libraries raise whatever they like

@@ -73,8 +73,10 @@ class SimNode(Node):
         self.patience = get("patience", 2.0).value
         bus = BusConfig(get("can_interface", "udp_multicast").value, get("can_channel", "239.74.163.2").value, get("can_port", 43113).value)
         get("muted_views", "")  # fault injection: cameras that are silent, with commas between; may be set while it runs
-        if speed < 0 or max_lag < 0.1 or self.patience <= 0:
+        if not (speed >= 0 and max_lag >= 0.1 and self.patience > 0):  # so that NaN is refused too
             raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
+        if seed < 0 or camera_size < 0:
+            raise UserError("sim_node: seed and camera_size must be at least 0")
 
         self.world: Any = make_world(world)  # one that can be ticked
         self.world.reset(seed)
@@ -156,6 +158,10 @@ class SimNode(Node):
             self.get_logger().info(f"waiting for {message.node} from now on")
 
     def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
+        response.instruction = self.world.instruction
+        if request.seed < 0:
+            response.message = f"seed {request.seed} is below 0"
+            return response
         self.world.reset(request.seed)
         self._emulator.teleport()
         self._publish_status(self.now)
