@@ -139,6 +139,16 @@ def test_a_skewed_look_is_flagged_and_a_stale_one_withheld() -> None:
     assert isinstance(reason, str) and "image of a is 0.5 s old" in reason and "of b" not in reason and "joint" not in reason
 
 
+def test_a_part_from_the_future_is_stale() -> None:
+    """After the clock was set back a dead camera's last image must not be served until the clock has come back to it."""
+    sync = synchroniser()
+    sync.add_joints(1000 * MS, "j")
+    sync.add_image("a", 9000 * MS, "a")
+    sync.add_image("b", 1000 * MS, "b")
+    reason = sync.look(1000 * MS)
+    assert isinstance(reason, str) and "image of a is 8.0 s in the future" in reason and "of b" not in reason
+
+
 def test_a_set_of_frames_is_complete_once_and_only_with_one_stamp() -> None:
     sync = synchroniser()
     sync.add_joints(190 * MS, "before")

@@ -148,6 +148,19 @@ def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Calla
     assert not any("Traceback" in line for line in process.lines)
 
 
+def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Robot) -> None:
+    robot.wall = True
+    ros.node.create_publisher(JointState, "/other_joints", 1)
+    process = start_node("alam_perception", "camera_sync", {"image_topics": ["/nowhere/image", "/other_joints"]})
+    ros.wait_for(robot.joints.get_subscription_count, timeout=120, what="camera_sync")
+    for said in ("third_person: no image on /nowhere/image", "(nobody publishes it)", "(it carries sensor_msgs/msg/JointState)"):
+        ros.wait_for(lambda said=said: any(said in line for line in process.lines), what=f"'{said}' in the log")
+    lines = len(process.lines)
+    for _ in range(40):
+        ros.executor.spin_once(timeout_sec=0.05)
+    assert len(process.lines) <= lines + 2  # once, not with each diagnosis
+
+
 def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
     for parameters, line in (({"image_topics": ["/one"]}, "2 views but 1 image_topics"), ({"rate": "fast"}, "'rate'")):
         process = start_node("alam_perception", "camera_sync", parameters)

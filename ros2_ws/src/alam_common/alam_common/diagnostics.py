@@ -1,5 +1,6 @@
 """/diagnostics of a node: one status at a fixed rate on the steady clock, so that it goes on when ROS time stands still."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from builtin_interfaces.msg import Time
@@ -16,7 +17,7 @@ Report = tuple[bytes, str, Mapping[str, object]]  # level, one line that says th
 class Diagnostics:
     """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes it under the node's name.
 
-    ``stamp`` tells the time of the header, by default the node's. A change of level is also logged, once.
+    ``stamp`` tells the time of the header, by default the node's. A change of level, or of what is wrong, is also logged, once.
     """
 
     def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0, stamp: Callable[[], Time] | None = None) -> None:
@@ -24,6 +25,7 @@ class Diagnostics:
         self._check = check
         self._stamp = stamp or (lambda: node.get_clock().now().to_msg())
         self._level: bytes | None = None
+        self._logged = ""  # what is wrong, without its numbers
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(
             1.0 / rate, self.publish, callback_group=MutuallyExclusiveCallbackGroup(), clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -42,9 +44,9 @@ class Diagnostics:
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._stamp()
         self._publisher.publish(array)
-        if level != self._level:
-            if level != OK:
-                self._node.get_logger().warning(message)
-            elif self._level is not None:
-                self._node.get_logger().info(message)
-        self._level = level
+        kind = re.sub(r"\d+(\.\d+)?", "", message) if level != OK else ""
+        if level != OK and (level, kind) != (self._level, self._logged):
+            self._node.get_logger().warning(message)
+        elif level == OK and self._level not in (OK, None):
+            self._node.get_logger().info(message)
+        self._level, self._logged = level, kind

@@ -120,6 +120,14 @@ class CameraSync(Node):
         self._served.tick()
         self._work.add((self.get_clock().now().nanoseconds - look.stamp) * 1e-6)
 
+    def _why(self, view: str) -> str:
+        """What the topic itself says about its silence."""
+        types = {info.topic_type for info in self.get_publishers_info_by_topic(self._topics[view])}
+        if not types:
+            return " (nobody publishes it)"
+        other = types - {"sensor_msgs/msg/Image"}
+        return f" (it carries {', '.join(sorted(other))})" if other else ""
+
     def _check(self) -> Report:
         values: dict[str, object] = {f"{view}_rate_hz": self._meters[view].rate() for view in self.views}
         values |= {"joint_state_rate_hz": self._joint_meter.rate(), "observation_rate_hz": self._served.rate()}
@@ -134,7 +142,7 @@ class CameraSync(Node):
         # While ROS time stands still all cameras are silent: then only those are to blame whose image is missing beside the others.
         watched = self.views if still <= SILENCE else self._sync.behind()
         silences = {view: self._meters[view].silence() for view in watched}
-        dead = [f"{view}: no image on {self._topics[view]} for {s:.1f} s" for view, s in silences.items() if s > SILENCE]
+        dead = [f"{view}: no image on {self._topics[view]} for {s:.1f} s{self._why(view)}" for view, s in silences.items() if s > SILENCE]
         if self._joint_meter.silence() > SILENCE and still <= SILENCE:
             dead.append(f"no joint state for {self._joint_meter.silence():.1f} s")
         if dead:

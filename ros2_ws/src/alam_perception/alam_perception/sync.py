@@ -75,18 +75,25 @@ class Synchroniser:
         return Look(images, dict(zip(self.views, stamps, strict=True)), joints, joint_stamp, skew, skew > self.max_skew)
 
     def stale(self, now: int) -> str:
-        """The parts that are missing or older than ``max_age``, as one line; empty if all are fresh."""
+        """The parts that are missing or older than ``max_age``, as one line; empty if all are fresh.
+
+        One from the future is stale as well: its clock is another one, or time jumped back and it is frozen.
+        """
         problems = []
         for view in self.views:
             if view not in self._images:
                 problems.append(f"no image of {view} yet")
-            elif now - self._images[view][0] > self.max_age:
-                problems.append(f"newest image of {view} is {(now - self._images[view][0]) * 1e-9:.1f} s old")
+            elif abs(age := now - self._images[view][0]) > self.max_age:
+                problems.append(f"newest image of {view} is {_age(age)}")
         if not self._joints:
             problems.append("no joint state yet")
-        elif now - self._joints[-1][0] > self.max_age:
-            problems.append(f"newest joint state is {(now - self._joints[-1][0]) * 1e-9:.1f} s old")
+        elif abs(age := now - self._joints[-1][0]) > self.max_age:
+            problems.append(f"newest joint state is {_age(age)}")
         return ", ".join(problems)
 
     def _stamps(self) -> tuple[int, ...]:
         return tuple(self._images[view][0] for view in self.views if view in self._images)
+
+
+def _age(age: int) -> str:
+    return f"{age * 1e-9:.1f} s old" if age >= 0 else f"{-age * 1e-9:.1f} s in the future"
