@@ -99,6 +99,13 @@ def test_graphs_in_two_domains_have_two_can_buses(folders: dict[str, str], monke
     assert nodes(PIPER, **folders, can_udp_port="50000")["sim"].parameters["can_port"] == 50000
 
 
+@pytest.mark.parametrize("text", ["abc", "-1", "233", "1.5"])
+def test_a_wrong_domain_is_named(text: str, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", text)
+    with pytest.raises(UserError, match=f"ROS_DOMAIN_ID={re.escape(text)} is not a whole number from 0 to 232"):
+        nodes(PIPER, **folders)
+
+
 def test_camera_drivers_are_optional(folders: dict[str, str]) -> None:
     built = list(nodes(PIPER, **folders, sim="false").values())
     startable, notes = available(built)

@@ -137,6 +137,14 @@ def environment(values: Values, config: Path) -> dict[str, str]:
     }
 
 
+def domain() -> int:
+    """The ROS domain of this shell. Raises UserError if it is none."""
+    text = os.environ.get("ROS_DOMAIN_ID") or "0"
+    if not (text.isdecimal() and int(text) <= 232):
+        raise UserError(f"ROS_DOMAIN_ID={text} is not a whole number from 0 to 232")
+    return int(text)
+
+
 def _build_piper(values: Values) -> list[NodeSpec]:
     sim = values["sim"]
     if values["realtime"] and not sim:
@@ -145,7 +153,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     views = ["third_person", "wrist"]
     topics = [values[f"{view}_topic"] for view in views]
     clock = {"use_sim_time": sim and not values["realtime"]}
-    port = values["can_udp_port"] or CAN_BASE_PORT + int(os.environ.get("ROS_DOMAIN_ID") or 0)
+    port = values["can_udp_port"] or CAN_BASE_PORT + domain()
     if sim:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
