@@ -151,10 +151,14 @@ def train(
     evaluate(model, step): figures to log every eval_every steps and at the end; model is the averaged one, in eval mode.
     identity: what else defines the run (the script's whole config as a dict); a state of a different run is refused.
 
-    Raises UserError when the state in ``folder`` belongs to a different run or is broken, and when the loss is not finite.
+    Raises UserError when the state in ``folder`` belongs to a different run or is broken, when the loss is not finite, and where
+    the folder cannot be made.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run") from None
     AcceleratorState._reset_state()  # else a second run in one process could not have another precision
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
     rank, ranks, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
@@ -172,14 +176,18 @@ def train(
         step = _load_state(state_path, bare, average, optimizer, identity)
     writer = SummaryWriter(str(folder), purge_step=step) if main else None
 
+    def check() -> None:
+        if not all(math.isfinite(value) for value in sums.values()):
+            raise UserError(f"the loss is not finite at step {step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}")
+
     def save() -> None:
+        check()
         accelerator.wait_for_everyone()
         if main:
             _save_state(state_path, bare, average, optimizer, step, identity)
 
     def evaluated() -> nn.Module:
-        shown = average.module if average is not None else accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        return shown.eval()
+        return (average.module if average is not None else bare).eval()
 
     def run_evaluation() -> None:
         if evaluate is not None and main:
@@ -222,9 +230,8 @@ def train(
             counted += 1
             bar.advance()
             if step % config.log_every == 0 or step == config.steps:
+                check()
                 means = {name: float(value) / counted for name, value in sums.items()}
-                if not math.isfinite(means["total"]):
-                    raise UserError(f"the loss is not finite at step {step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}")
                 bar.show(means["total"])
                 if writer is not None:
                     for name, value in means.items():
@@ -242,6 +249,7 @@ def train(
             run_evaluation()
     if writer is not None:
         writer.close()
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # only now: it takes the mixed precision out of ``bare``
     return TrainResult(evaluated(), step, stopped, main, time.monotonic() - started)
 
 

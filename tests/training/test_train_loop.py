@@ -111,3 +111,44 @@ def test_schedule_rises_falls_and_ends_at_its_floor() -> None:
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1)
     assert all(a <= b for a, b in zip(rates[:10], rates[1:10], strict=False))
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(tmp_path: Path, ema_decay: float) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watching(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(super().forward(x).dtype)
+            return super().forward(x)
+
+    optim = OptimConfig(warmup_steps=1, ema_decay=ema_decay)
+    loop = config(steps=4, eval_every=2, mixed_precision="bf16", optim=optim)
+    x = torch.ones(3, 2)
+    result = train(Watching(2, 2), lambda *_: x, lambda m, b: {"total": m(b).square().mean()}, tmp_path, loop, lambda *_: {})
+    result.model(x)
+    assert seen == [torch.bfloat16] * 4 + [torch.float32]
+
+
+def test_a_run_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot make the run folder .*file'"):
+        run(tmp_path / "file", config())
+
+
+@pytest.mark.parametrize("save_every", [2, 100])
+def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> None:
+    """Neither by a save between two looks at the loss, nor by an interruption."""
+    run(tmp_path, config(max_minutes=1e-9))
+    before = (tmp_path / STATE_FILE).read_bytes()
+    steps: list[None] = []
+
+    def losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        steps.append(None)
+        if len(steps) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {name: value * float("nan") for name, value in model(**batch).items()}
+
+    with pytest.raises(UserError, match="keeps step 0"):
+        run(tmp_path, config(save_every=save_every), losses=losses)
+    assert (tmp_path / STATE_FILE).read_bytes() == before
