@@ -273,15 +273,21 @@ def _attempts(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExp
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[World, MakeExpert, CollectConfig]  # of this process, if it is a worker
+# Of this process, if it is a worker; or why it cannot work, for its first episode to tell.
+_worker: tuple[World, MakeExpert, CollectConfig] | UserError
 
 
 def _start_worker(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExpert) -> None:
     global _worker
-    _worker = make_world(config.world, config.image_size), make_expert, config
+    try:
+        _worker = make_world(config.world, config.image_size), make_expert, config
+    except UserError as error:
+        _worker = error
 
 
 def _work(seed: int) -> Episode:
+    if isinstance(_worker, UserError):
+        raise _worker
     world, make_expert, config = _worker
     return run_episode(world, make_expert, config, seed)
 

@@ -195,16 +195,22 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Repl
     return world, replanner
 
 
-_worker: tuple[World, Replanner]  # of this process, if it is a worker
+# Of this process, if it is a worker; or why it cannot work, for its first episode to tell.
+_worker: tuple[World, Replanner] | UserError
 
 
 def _start_worker(config: EvaluateConfig, make_world: MakeWorld) -> None:
     global _worker
     torch.set_num_threads(1)
-    _worker = _prepare(config, make_world)
+    try:
+        _worker = _prepare(config, make_world)
+    except UserError as error:
+        _worker = error
 
 
 def _work(seed: int, film: bool) -> Episode:
+    if isinstance(_worker, UserError):
+        raise _worker
     return run_episode(*_worker, seed, film)
 
 

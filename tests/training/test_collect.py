@@ -201,7 +201,9 @@ def make_broken(name: str, size: int) -> Line:
     raise OSError("no GL")
 
 
-@pytest.mark.parametrize("flags", [["--noisy_fraction", "2"], ["--episodes", "0"], ["--world", "nowhere", "--workers", "0"]])
+@pytest.mark.parametrize(
+    "flags", [["--noisy_fraction", "2"], ["--episodes", "0"], ["--world", "nowhere", "--workers", "0"], ["--world", "nowhere"]]
+)
 def test_bad_values_give_one_line_and_exit_code_2(tmp_path: Path, flags: list[str]) -> None:
     script = Path(__file__).parents[2] / "training/collect.py"
     command = [sys.executable, str(script), "--root", str(tmp_path / "set"), *flags]

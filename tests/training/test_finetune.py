@@ -257,6 +257,13 @@ def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
         evaluate(EvaluateConfig(str(blob_policy), "blob", 1, workers=0, replan_every=4), lambda name, size: Other(name, size))
 
 
+def test_what_hinders_a_worker_is_told_in_one_line(blob_policy):
+    command = [sys.executable, "training/evaluate.py", "--policy", str(blob_policy), "--workers", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: replanning every 8 steps")
+
+
 def test_the_interval_is_wilsons():
     done = [Episode(seed, seed < 41, 10, "") for seed in range(50)]
     assert figures(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
