@@ -15,14 +15,17 @@ T = TypeVar("T")
 
 
 def parse_args(cls: type[T], description: str, args: list[str] | None = None) -> T:
-    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; a bad value prints one line and exits with 2.
+    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; every field's docstring is its help.
 
-    Without any argument, when a field has no default, jsonargparse names it; every field's docstring is its help.
+    Raises UserError for an unknown flag or key, a bad value, and a file that is missing or no YAML.
     """
-    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=True)
+    parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML preset; flags after it win")
     parser.add_class_arguments(cls, as_group=False)
-    namespace = parser.parse_args(args)
+    try:
+        namespace = parser.parse_args(args)
+    except (jsonargparse.ArgumentError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{' '.join(str(error).split())}; --help lists every option") from None
     del namespace["config"]
     return cls(**{field.name: parser.instantiate(namespace)[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 

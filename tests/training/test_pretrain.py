@@ -118,11 +118,22 @@ def test_script_without_arguments_says_how_to_start(monkeypatch: pytest.MonkeyPa
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
         (["--gaps.kind", "random"], "uniform or fixed"),
         (["--loop.stepz", "3"], "stepz"),
+        (["--batch", "many"], "many"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--config", "LICENSE"], "config"),
+        (["--config", "{not_yaml}"], "flow sequence"),
+        (["--config", "{not_text}"], "utf-8"),
     ],
 )
-def test_script_refuses_clearly(args: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert script(monkeypatch, *args) == 2
-    assert words in capsys.readouterr().err
+def test_script_refuses_in_one_line(
+    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"not_yaml": b"batch: [1", "not_text": b"\xff\xfe"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert script(monkeypatch, *(arg.format(**{name: tmp_path / name for name in files}) for arg in args)) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_preset_is_read() -> None:
