@@ -69,7 +69,9 @@ class CameraSync(Node):
         self._patience = self.create_timer(JOINT_PATIENCE, self._serve, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._patience.cancel()
         if not self._by_frames:
-            self.create_timer(1.0 / rate, self._serve)
+            # On the wall clock by the steady one: a timer on the system's clock stops for as long as that was set back.
+            steady = None if self.get_parameter("use_sim_time").value else Clock(clock_type=ClockType.STEADY_TIME)
+            self.create_timer(1.0 / rate, self._serve, clock=steady)
         self._diagnostics = Diagnostics(self, self._check)
 
     def _on_image(self, view: str, message: Image) -> None:

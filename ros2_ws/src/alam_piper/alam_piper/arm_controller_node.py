@@ -16,6 +16,7 @@ from alam_common.meters import RateMeter, Recent
 from alam_msgs.msg import ActionChunk
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.task import Future
@@ -100,7 +101,9 @@ class ArmControllerNode(Node):
         self.create_service(SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup())
         self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
         self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
-        self.create_timer(PERIOD, self._on_tick)
+        # On the wall clock by the steady one: a timer on the system's clock stops for as long as that was set back.
+        steady = None if self._simulated_time else Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
         self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
 

@@ -1,0 +1,71 @@
+"""On the wall clock: that clock may be set (by hand, by NTP) while the arm is held; the loops go on."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alam_msgs.msg import Observation
+from piper_arm import EmulatedArm
+from sensor_msgs.msg import JointState
+from std_srvs.srv import SetBool
+from test_perception_nodes import SIZE, Robot
+
+SHIM = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+  static int (*real)(clockid_t, struct timespec *);
+  if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+  int result = real(id, now);
+  if (id == CLOCK_REALTIME && access(getenv("SET_BACK"), F_OK) == 0) now->tv_sec -= 3600;
+  return result;
+}
+"""
+
+
+@pytest.fixture
+def set_back(tmp_path: Path) -> tuple[dict[str, str], Callable[[], None]]:
+    """An environment in which processes see the wall clock set back by an hour, once the function beside it was called."""
+    source, library, switch = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "set_back"
+    source.write_text(SHIM)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library), "SET_BACK": str(switch)}, switch.touch
+
+
+def test_the_arm_controller_goes_on_when_the_clock_is_set_back(ros, start_node: Callable, can_udp_port: int, set_back) -> None:
+    env, turn = set_back
+    arm = EmulatedArm(ros.node, can_udp_port)
+    try:
+        states = ros.collect(JointState, "/joint_states")
+        start_node("alam_piper", "arm_controller", {"can_port": can_udp_port, "feedback_timeout": 2.0}, env=env)  # a busy machine
+        ros.wait_for(lambda: states, 120, "joint states")
+        ros.wait_for(lambda: ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success, 60, "the arm to be enabled")
+        before = states[-1].header.stamp.sec
+        turn()
+        ros.wait_for(lambda: states[-1].header.stamp.sec < before - 3000, what="the new time in joint states")
+        sent = arm.emulator.joint_commands
+        ros.wait_for(lambda: arm.emulator.joint_commands > sent + 200, what="commands after the jump")
+        assert arm.emulator.ignored_commands == 0
+    finally:
+        arm.close()
+
+
+def test_camera_sync_goes_on_when_the_clock_is_set_back(ros, start_node: Callable, set_back) -> None:
+    env, turn = set_back
+    robot = Robot(ros)
+    robot.wall = True
+    start_node("alam_perception", "camera_sync", {"image_size": SIZE, "max_age": 1.0e5}, env=env)  # cameras keep the old clock here
+    robot.wait_until_connected()
+    robot.tick_until(lambda _: True, delay=0)
+    turn()
+
+    def after(observation: Observation) -> bool:
+        return observation.image_ages[0] < -3000
+
+    for _ in range(3):
+        robot.tick_until(after, delay=0)
+        robot.observations.clear()
