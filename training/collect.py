@@ -8,13 +8,15 @@ do not depend on the number of workers. Ctrl-C keeps what was collected; ``--res
 T: steps of an episode, A: action width.
 """
 
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -179,11 +181,12 @@ def collect(
                 seed = episode.seed + 1
                 if episode.success:
                     writer = writer or _writer(config, root, episode)
-                    writer.add_episode(
-                        episode.images, episode.state, episode.action, episode.task, {"seed": episode.seed, "noisy": episode.noisy}
-                    )
-                    kept += 1
-                    frames += len(episode.state)
+                    with _uninterrupted():
+                        writer.add_episode(
+                            episode.images, episode.state, episode.action, episode.task, {"seed": episode.seed, "noisy": episode.noisy}
+                        )
+                        kept += 1
+                        frames += len(episode.state)
                 failures = seed - config.first_seed - kept
                 if failures > config.episodes + HOPELESS:
                     raise UserError(
@@ -204,6 +207,19 @@ def collect(
         writer.close()
         _write_settings(config, root)
     return Summary(kept, frames, seed - config.first_seed, time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back to the end of the block, so that no episode is written by half."""
+    caught: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if caught:
+        raise KeyboardInterrupt
 
 
 def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:

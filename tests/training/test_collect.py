@@ -1,14 +1,18 @@
 """Collecting, on a world small enough to know what must come out."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
 from training.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
@@ -210,3 +214,21 @@ def test_bad_values_give_one_line_and_exit_code_2(tmp_path: Path, flags: list[st
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parents[1])
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error:")
+
+
+def test_an_interrupt_in_the_middle_of_writing_keeps_whole_episodes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add, calls = VideoWriter.add, []
+
+    def interrupted(self: VideoWriter, images: np.ndarray) -> None:
+        calls.append(None)
+        if len(calls) == 5:  # the first view of the third episode
+            os.kill(os.getpid(), signal.SIGINT)
+        add(self, images)
+
+    monkeypatch.setattr(VideoWriter, "add", interrupted)
+    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0, hold_steps=3)
+    summary = collect(config, make_line, Walker)
+    dataset = LeRobotDataset(tmp_path / "set")
+    rows = sum(pq.read_metadata(path).num_rows for path in (tmp_path / "set" / "data").rglob("*.parquet"))
+    assert rows == dataset.num_frames == summary.frames
+    assert dataset.num_episodes == summary.episodes == 3
