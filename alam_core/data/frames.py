@@ -33,28 +33,29 @@ class FrameStore:
         return self.array[self.starts[e] : self.starts[e] + self.lengths[e]]
 
 
-def frame_store(dataset: LeRobotDataset, view: str, size: int, cache_dir: str | Path | None = None) -> FrameStore:
+def frame_store(dataset: LeRobotDataset, view: str, size: int) -> FrameStore:
     """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), from the cache or decoded into it now.
 
-    cache_dir: default ``<root>/.cache``, where older versions of the same view and size are removed. The cache is made anew whenever
-    a video file changes. Raises UserError for an unknown view, a broken video, or a folder that cannot be written.
+    The cache, in ``<root>/.cache``, is made anew whenever a video file changes; older versions of the same view and size are removed.
+    Raises UserError for an unknown view, a broken video, or a folder that cannot be written.
     """
     if view not in dataset.views:
         raise UserError(f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}")
     lengths = np.array([dataset.episode_length(e) for e in range(dataset.num_episodes)], np.int64)
     starts = np.cumsum(lengths) - lengths
-    folder = Path(cache_dir) if cache_dir is not None else dataset.root / ".cache"
+    folder = dataset.root / ".cache"
     path = folder / f"{view}-{size}-{_fingerprint(dataset, view)}.npy"
     shape = (int(lengths.sum()), size, size, 3)
     if not path.is_file():
         try:
             _decode(dataset, view, path, shape)
         except OSError as error:
-            raise UserError(f"cannot write the decoded frames to '{folder}' ({error.strerror}); give another cache folder") from None
-        if cache_dir is None:
-            for old in folder.glob(f"{view}-{size}-*.npy"):
-                if old != path:
-                    old.unlink(missing_ok=True)
+            raise UserError(
+                f"cannot write the decoded frames to '{folder}' ({error.strerror}): free space or copy the data set to where you may write"
+            ) from None
+        for old in folder.glob(f"{view}-{size}-*.npy"):
+            if old != path:
+                old.unlink(missing_ok=True)
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape != shape:
         raise UserError(f"'{path}' has shape {array.shape} instead of {shape}; remove it, it is made anew")

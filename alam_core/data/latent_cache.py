@@ -38,7 +38,9 @@ def adjacent_latents(encoder: str | Path, view: str, frames: FrameStore, cache_d
             path.parent.mkdir(parents=True, exist_ok=True)
             _encode(model, view, frames, path)
         except OSError as error:
-            raise UserError(f"cannot write latents to '{cache_dir}' ({error.strerror}); give another --cache folder") from None
+            raise UserError(
+                f"cannot write latents to '{cache_dir}' ({error.strerror}): free space or copy the data set to where you may write"
+            ) from None
     latents = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(latents) != len(frames.array):
         raise UserError(f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames; remove it, it is made anew")
