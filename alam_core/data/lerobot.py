@@ -58,7 +58,7 @@ class LeRobotDataset:
         self.info = self._read_info()
         self.features: dict[str, Any] = self.info["features"]
         self.fps = float(self.info["fps"])
-        self.views = tuple(key.removeprefix(layout.IMAGES) for key in self._video_keys())
+        self.views = tuple(_view(key) for key in self._video_keys())
         self.state_names = _names(self.features.get(layout.STATE))
         self.action_names = _names(self.features.get(layout.ACTION))
         self.extras: dict[str, list[Any]] = {}
@@ -162,7 +162,7 @@ class LeRobotDataset:
                 file = self.info["video_path"].format(
                     video_key=key, chunk_index=row[where + "chunk_index"], file_index=row[where + "file_index"]
                 )
-                videos[key.removeprefix(layout.IMAGES)] = (file, round(row[where + "from_timestamp"] * self.fps))
+                videos[_view(key)] = (file, round(row[where + "from_timestamp"] * self.fps))
             task = row["tasks"][0] if row["tasks"] else ""
             episodes.append(_Episode(row["episode_index"], row["length"], task, data, row["dataset_from_index"] - start, videos))
         return episodes
@@ -175,9 +175,7 @@ class LeRobotDataset:
         for row in map(json.loads, filter(str.strip, path.read_text().splitlines())):
             index = row["episode_index"]
             where = {"episode_chunk": index // self.info.get("chunks_size", layout.FILES_PER_CHUNK), "episode_index": index}
-            videos = {
-                key.removeprefix(layout.IMAGES): (self.info["video_path"].format(video_key=key, **where), 0) for key in self._video_keys()
-            }
+            videos = {_view(key): (self.info["video_path"].format(video_key=key, **where), 0) for key in self._video_keys()}
             task = row["tasks"][0] if row["tasks"] else ""
             episodes.append(_Episode(index, row["length"], task, self.info["data_path"].format(**where), 0, videos))
         return episodes
@@ -204,6 +202,11 @@ class LeRobotDataset:
                 self._readers.popitem(last=False)[1].close()
         self._readers.move_to_end(file)
         return self._readers[file]
+
+
+def _view(key: str) -> str:
+    """Camera name of a video feature; without dots, which neither modules nor file names take well."""
+    return key.removeprefix(layout.IMAGES).removeprefix("observation.").replace(".", "_")
 
 
 def _read_parquet(path: Path, columns: list[str] | None = None, statistics: bool = True) -> pa.Table:

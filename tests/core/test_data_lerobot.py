@@ -192,6 +192,19 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
     assert dataset.state_names == NAMES
 
 
+@pytest.mark.parametrize(("key", "view"), [("observation.image", "image"), ("observation.images.left.rgb", "left_rgb"), ("top", "top")])
+def test_cameras_under_other_keys_get_names_without_dots(copy: Path, key: str, view: str) -> None:
+    old = layout.IMAGES + "wrist"
+    (copy / layout.INFO).write_text((copy / layout.INFO).read_text().replace(old, key))
+    path = copy / "meta/episodes/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.rename_columns([name.replace(old, key) for name in table.column_names]), path)
+    (copy / "videos" / old).rename(copy / "videos" / key)
+    dataset = LeRobotDataset(copy)
+    assert dataset.views == ("third_person", view)
+    assert dataset.frames(1, view, [2]).shape == (1, SIZE, SIZE, 3)
+
+
 def test_sets_without_states_and_actions_serve_as_video(copy: Path) -> None:
     info = json.loads((copy / layout.INFO).read_text())
     for name in (layout.STATE, layout.ACTION):
