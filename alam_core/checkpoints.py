@@ -83,8 +83,10 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
         config = json.loads((folder / "config.json").read_text())
         stats_file = folder / "stats.json"
         stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"'{folder}': broken JSON ({error}); restore the file from where the checkpoint came") from None
+    if not isinstance(config, dict) or not isinstance(stats, dict):
+        raise UserError(f"'{folder}': config.json and stats.json must hold objects; restore them from where the checkpoint came")
     if config.get("kind") != kind:
         raise UserError(f"'{folder}' holds a {config.get('kind', 'nameless')} model where a {kind} model is needed")
     try:

@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alam_core.errors import UserError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,10 +37,14 @@ def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: st
     """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept.
 
     seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's).
+    Raises UserError, with the values, where the file that is there is broken.
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    before = json.loads(path.read_text())["values"] if path.is_file() else {}
+    try:
+        before = json.loads(path.read_text())["values"] if path.is_file() else {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}") from None
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     content = {
         "name": name,

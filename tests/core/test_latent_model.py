@@ -171,6 +171,9 @@ def test_loading_names_what_does_not_fit(tmp_path: Path) -> None:
     (folder / "config.json").write_text(config.replace('"latent_tokens"', '"latent_tokenz"'))
     with pytest.raises(UserError, match="latent_tokenz"):
         TransitionModel.from_pretrained(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(UserError, match="must hold objects"):
+        TransitionModel.from_pretrained(folder)
 
 
 def test_hash_changes_with_weights_and_configuration_only(tmp_path: Path) -> None:
