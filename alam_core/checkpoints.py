@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -25,7 +24,6 @@ from alam_core.errors import UserError
 class Checkpoint:
     """What a model folder holds, read but not yet put into a model."""
 
-    folder: Path
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     stats: dict[str, Any] = field(default_factory=dict)
@@ -37,18 +35,14 @@ def save_checkpoint(
     config: dict[str, Any],
     stats: dict[str, Any] | None = None,
     card: str = "",
-    dtype: torch.dtype | None = None,
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). Floating tensors are stored as ``dtype``
-    if one is given (bfloat16 halves the size).
+    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``).
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    if dtype is not None:
-        tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         safetensors.torch.save_file(tensors, temporary / "model.safetensors")
@@ -93,7 +87,7 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?") from None
-    return Checkpoint(folder, config, tensors, stats)
+    return Checkpoint(config, tensors, stats)
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:

@@ -105,13 +105,12 @@ FREE_FIELDS = ("resume", "max_minutes", "save_every", "eval_every", "log_every",
 class TrainResult:
     """model: the trained weights (their average where ema_decay > 0), in eval mode, unwrapped, on the training device.
     step: optimiser steps done. stopped: "" when all steps are done, else "interrupted" or "time".
-    main: whether this process is the one that writes files (rank 0). seconds: wall time of this process's part."""
+    main: whether this process is the one that writes files (rank 0)."""
 
     model: nn.Module
     step: int
     stopped: str
     main: bool
-    seconds: float
 
 
 def command_line() -> str:
@@ -250,7 +249,7 @@ def train(
     if writer is not None:
         writer.close()
     accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # only now: it takes the mixed precision out of ``bare``
-    return TrainResult(evaluated(), step, stopped, main, time.monotonic() - started)
+    return TrainResult(evaluated(), step, stopped, main)
 
 
 def _optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

@@ -1,7 +1,7 @@
 """Stage 1: latent transitions learned from video without actions."""
 
-from alam_core.latent_action.config import LossConfig, TransitionConfig, preset
+from alam_core.latent_action.config import LossConfig, TransitionConfig
 from alam_core.latent_action.inference import encode_images
 from alam_core.latent_action.model import TransitionModel
 
-__all__ = ["LossConfig", "TransitionConfig", "TransitionModel", "encode_images", "preset"]
+__all__ = ["LossConfig", "TransitionConfig", "TransitionModel", "encode_images"]

@@ -1,4 +1,4 @@
-"""Size and losses of a transition model, and named presets."""
+"""Size and losses of a transition model."""
 
 from dataclasses import dataclass, field
 
@@ -41,7 +41,7 @@ class LossConfig:
 
 @dataclass
 class TransitionConfig:
-    """A transition model. The defaults are the ``tiny`` preset, which trains in minutes on one CPU thread.
+    """A transition model. The defaults train in minutes on one CPU thread.
 
     Args:
         image_size: side of the square images inside, in px; a multiple of patch_size.
@@ -86,13 +86,3 @@ class TransitionConfig:
     def patches(self) -> int:
         """Patches a frame."""
         return (self.image_size // self.patch_size) ** 2
-
-
-PRESETS = {"tiny": TransitionConfig}
-
-
-def preset(name: str) -> TransitionConfig:
-    """A fresh configuration by name. Raises UserError naming the presets there are."""
-    if name not in PRESETS:
-        raise UserError(f"no model preset '{name}': choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.errors import UserError
-from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel, encode_images, preset
+from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel, encode_images
 
 
 def small(warmup_steps: int = 0, **losses: object) -> TransitionModel:
@@ -162,6 +162,23 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
     assert (folder / "README.md").read_text() == "# it"
 
 
+def test_a_save_that_fails_leaves_the_old_model_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = small()
+    folder = old.save_pretrained(tmp_path / "m")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        small(add=0.7).save_pretrained(folder)
+    monkeypatch.undo()
+    assert TransitionModel.from_pretrained(folder).config == old.config
+    assert small(add=0.7).save_pretrained(folder) == folder
+    assert TransitionModel.from_pretrained(folder).config.losses.add == 0.7
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
 def test_loading_names_what_does_not_fit(tmp_path: Path) -> None:
     folder = small().save_pretrained(tmp_path / "m")
     config = (folder / "config.json").read_text()
@@ -209,11 +226,9 @@ def test_what_cannot_be_is_refused_in_one_line() -> None:
         TransitionConfig(image_size=20, patch_size=8)
     with pytest.raises(UserError, match="losses.algebra is 'sharp'"):
         LossConfig(algebra="sharp")
-    with pytest.raises(UserError, match="choose one of tiny"):
-        preset("huge")
 
 
-def test_tiny_preset_encodes_two_views_of_96_pixels() -> None:
-    model = TransitionModel(preset("tiny")).eval()
+def test_the_default_model_encodes_pictures_of_96_pixels() -> None:
+    model = TransitionModel(TransitionConfig()).eval()
     images = np.zeros((2, 96, 96, 3), np.uint8)
     assert encode_images(model, images, images).shape == (2, model.latent_size)
