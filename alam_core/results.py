@@ -34,21 +34,25 @@ def machine() -> dict[str, Any]:
 
 
 def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: str | Path = "results", command: str | None = None) -> Path:
-    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept.
+    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept,
+    and with them the commands that measured the file so far, joined by " && ".
 
     seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's).
     Raises UserError, with the values, where the file that is there is broken.
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
+    command = command or " ".join(["python", *(_relative(part) for part in sys.argv)])
     try:
-        before = json.loads(path.read_text())["values"] if path.is_file() else {}
-    except (ValueError, KeyError, TypeError) as error:
+        old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
+        before = old["values"]
+        commands = [c for c in old["command"].split(" && ") if c and before.keys() - values.keys()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}") from None
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     content = {
         "name": name,
-        "command": command or " ".join(["python", *(_relative(part) for part in sys.argv)]),
+        "command": " && ".join([*(c for c in commands if c != command), command]),
         "commit": commit or None,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),

@@ -20,13 +20,13 @@ def report(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_figure_is_shown(tmp_path: Path) -> None:
     write_result("piper_place", {"alam": {"episodes": 50, "successes": 41}}, [1000, 1049], tmp_path, command="python x.py")
-    write_result("piper_place", {"none": {"episodes": 50, "successes": 39, "why": None}}, [1000, 1049], tmp_path, command="python x.py")
+    write_result("piper_place", {"none": {"episodes": 50, "successes": 39, "why": None}}, [1000, 1049], tmp_path, command="python y.py")
     out = tmp_path / "docs" / "results.md"
     assert report(tmp_path, out).returncode == 0
     text = out.read_text()
     assert "**82 %** (41 of 50)" in text  # kept beside the later key
     assert "**78 %** (39 of 50)" in text
-    assert "python x.py" in text and "seeds 1000 to 1049" in text and "not measured" in text
+    assert "python x.py && python y.py" in text and "seeds 1000 to 1049" in text and "not measured" in text
 
 
 @pytest.mark.parametrize("content", [json.dumps({"name": "demo"}), "[1]", "<<<<<<<", '{"machine": 3}'])
