@@ -148,10 +148,17 @@ def _report(values: dict, episodes: list[Episode], figures: dict[str, dict], run
             **counts,
         }
     console.print("latents: " + ", ".join(f"{view} {rate:.1f} Hz" for view, rate in latents.items()))
-    for key, label in (("image_to_can_ms", "image stamp to CAN frame"), ("jitter_ms", "controller loop jitter")):
-        numbers = _numbers(arm, key, ("p50", "p99", "max"))
-        clock = "" if values["realtime"] else " (simulated time)" if key == "image_to_can_ms" else " (simulation waits for slow nodes)"
-        console.print(f"{label}: " + ", ".join(f"{name} {value} ms" for name, value in numbers.items() if value is not None) + clock)
+    shown = [("policy", "inference_ms", "inference of a chunk")]
+    if values["realtime"]:
+        shown += [
+            ("arm_controller", "image_to_can_ms", "image stamp to CAN frame"),
+            ("arm_controller", "jitter_ms", "controller loop jitter"),
+        ]
+    for node, key, label in shown:
+        numbers = _numbers(figures["diagnostics"].get(node, {}), key, ("p50", "p99", "max"))
+        console.print(f"{label}: " + ", ".join(f"{name} {value:.1f} ms" for name, value in numbers.items() if value is not None))
+    if not values["realtime"]:
+        console.print("latency from image to CAN frame and loop jitter: with realtime:=true; here simulated time waits for slow nodes")
     command = "alam demo " + " ".join(f"{name}:={values[name]}".lower() for name in ("episodes", "first_seed", "result", "realtime"))
     path = write_result(values["result"], measured, seeds, folder=root() / "results", command=command)
     console.print(f"[bold]{successes} of {len(episodes)} tasks done[/]   ({path.relative_to(root())})")
