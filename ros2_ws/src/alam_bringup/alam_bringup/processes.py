@@ -23,6 +23,7 @@ STEPS = ((signal.SIGTERM, 6.0), (signal.SIGINT, 2.0), (signal.SIGKILL, 5.0))  # 
 def _die_with(parent: int) -> Callable[[], None]:
     def in_child() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and would pass that on
         if os.getppid() != parent:  # it died before the call above
             os._exit(1)
 
