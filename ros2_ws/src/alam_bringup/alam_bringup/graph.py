@@ -114,7 +114,8 @@ def root() -> Path:
 
 def folder(name: str, text: str) -> str:
     """An existing folder as an absolute path. Raises UserError if there is none."""
-    candidates = [Path(text).expanduser()] if Path(text).expanduser().is_absolute() else [Path.cwd() / text, root() / text]
+    given = Path(text).expanduser()
+    candidates = [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
     for candidate in candidates:
         if candidate.is_dir():
             return str(candidate)
