@@ -167,10 +167,10 @@ def check_checkpoints() -> Iterator[Check]:
             try:
                 path = folder(argument.name, str(argument.default))
                 whole = all((Path(path) / name).is_file() for name in ("config.json", "model.safetensors"))
-                yield Check(f"model for {argument.name}:=", whole, path if whole else f"{path} is not whole", "git checkout checkpoints/")
+                yield Check(f"model {argument.name}", whole, path if whole else f"{path} is not whole", "git checkout checkpoints/")
             except UserError:
                 fix = "git checkout checkpoints/, or train one: training/pretrain.py, training/finetune.py"
-                yield Check(f"model for {argument.name}:=", False, f"no folder {argument.default}", fix)
+                yield Check(f"model {argument.name}", False, f"no folder {argument.default}", fix)
 
 
 CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
