@@ -129,12 +129,8 @@ class TaskClient(Node):
             on_feedback(message.feedback)
 
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
-        for attempt in range(20):  # a policy that has just started may not know the time yet
-            handle = self._wait(self._task.send_goal_async(goal, feedback_callback=feedback), ANSWER, "/alam/execute_task")
-            if handle.accepted:
-                break
-            time.sleep(0.05 * (attempt + 1))
-        else:
+        handle = self._wait(self._task.send_goal_async(goal, feedback_callback=feedback), ANSWER, "/alam/execute_task")
+        if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
         future = handle.get_result_async()
         while not future.done():

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from alam_common.diagnostics import ERROR, OK, Diagnostics, Report
+from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, image_to_numpy, joint_positions, ns_to_stamp, stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
@@ -87,6 +87,17 @@ class PolicyNode(Node):
         self._processed = self.create_publisher(Processed, "/alam/processed", 10)
         self.create_subscription(ObservationMessage, "/alam/observation", self._on_observation, 1)
         self.create_subscription(TaskStatus, "/alam/task_status", self._on_status, 10)
+        self._server: ActionServer | None = None  # opened with the first ROS time: without one a goal has no beginning
+        self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._diagnostics = Diagnostics(self, self._check)
+        self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._worker.start()
+        self.get_logger().info(f"the policy in {checkpoint} is loaded")
+
+    # -- goals: the ROS thread ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        """Offer the action: from now on goals may come."""
         self._server = ActionServer(
             self,
             ExecuteTask,
@@ -96,13 +107,7 @@ class PolicyNode(Node):
             handle_accepted_callback=self._on_accepted,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
         )
-        self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._diagnostics = Diagnostics(self, self._check)
-        self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
-        self._worker.start()
-        self.get_logger().info(f"ready with the policy in {checkpoint}")
-
-    # -- goals: the ROS thread ---------------------------------------------------------------------------------------------------
+        self.get_logger().info("ready for goals")
 
     def _on_goal(self, request: ExecuteTask.Goal) -> GoalResponse:
         reason = ""
@@ -110,8 +115,6 @@ class PolicyNode(Node):
             reason = f"'{self._task.instruction}' is being carried out; cancel it first"
         elif not request.instruction.strip():
             reason = "the instruction is empty"
-        elif self.get_clock().now().nanoseconds == 0:
-            reason = "there is no ROS time yet; is the simulator running?"
         elif not math.isfinite(request.time_limit) or request.time_limit < 0:
             reason = f"the time limit {request.time_limit} is not a number of at least 0"
         if reason:
@@ -132,6 +135,8 @@ class PolicyNode(Node):
         """Look whether the running goal is over, and tell its client how it goes."""
         if self._failure is not None:
             raise self._failure
+        if self._server is None and self.get_clock().now().nanoseconds > 0:
+            self._open()
         task = self._task
         if task is None:
             return
@@ -279,6 +284,8 @@ class PolicyNode(Node):
             "goals": self._goals,
             "last_goal": self._outcome,
         }
+        if self._server is None:
+            return WARN, "no ROS time yet, so no goal is taken; is the simulator running?", values
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
