@@ -121,7 +121,7 @@ def test_the_arm_holds_and_the_reason_is_told_whatever_dies(start_node: Callable
     operator.start_episode(seed=2)
     processes["policy"].send(signal.SIGKILL)
     operator.arm_holds()
-    operator.told("arm_controller", "chunk")
+    operator.told("arm_controller", "the last chunk ended")
     operator.told("sim", "no longer waiting for policy")
     served = len(operator.observations)
     ros.wait_for(lambda: len(operator.observations) >= served + 5, timeout=60, what="observations without the policy")
