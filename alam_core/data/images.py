@@ -7,6 +7,8 @@ import functools
 
 import numpy as np
 
+EXACT = 2**24  # whole numbers up to here are exact in float32, and so are their sums in any order
+
 
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
     """Cut the centred square out of each image and average its area down (or up) to ``size`` x ``size`` pixels.
@@ -31,12 +33,13 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
         block = side // size
         total = sum(square[:, i::block, j::block].astype(np.uint32) for i in range(block) for j in range(block))
         return ((2 * total + block * block) // (2 * block * block)).astype(np.uint8)
-    weights = _overlaps(side, size)  # (size, side)
+    weights = _overlaps(side, size)  # float32 (size, side)
+    columns = weights.astype(np.float64) if 255 * side * side > EXACT else weights
     out = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(square):
-        rows = weights @ image.astype(np.float64).reshape(side, side * 3)  # (size, side * 3)
-        columns = weights @ rows.reshape(size, side, 3).transpose(1, 0, 2).reshape(side, size * 3)  # (size, size * 3), axes swapped
-        total = columns.reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
+        rows = weights @ image.astype(np.float32).reshape(side, side * 3)  # (size, side * 3), at most 255 * side
+        rows = rows.reshape(size, side, 3).transpose(1, 0, 2).astype(columns.dtype, order="C").reshape(side, size * 3)  # axes swapped
+        total = (columns @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
         out[i] = (2 * total + side * side) // (2 * side * side)
     return out
 
@@ -47,4 +50,4 @@ def _overlaps(side: int, size: int) -> np.ndarray:
     cell = np.arange(size)[:, None] * side
     pixel = np.arange(side)[None] * size
     shared = np.minimum(cell + side, pixel + size) - np.maximum(cell, pixel)
-    return np.maximum(shared, 0).astype(np.float64)
+    return np.maximum(shared, 0).astype(np.float32)

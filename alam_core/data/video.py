@@ -5,13 +5,16 @@ Frame n of a file is shown at n / fps seconds. T, N: numbers of frames; H, W: im
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
 import av
 import numpy as np
 from av.video.frame import PictureType
+from av.video.reformatter import VideoReformatter
 
 from alam_core.errors import UserError
 
@@ -20,7 +23,7 @@ PIXEL_FORMAT = "yuv444p"
 KEY_FRAME_EVERY = 8  # frames
 QUALITY = 14  # constant rate factor: 0 lossless, 51 worst
 PRESET = "veryfast"
-SEEK_BEYOND = 24  # frames to the next wanted one from which a jump to a key frame is cheaper than decoding on
+SEEK_BEYOND = 24  # frames to the next wanted one from which a jump is made where the file has no index of its key frames
 
 
 class VideoWriter:
@@ -68,54 +71,157 @@ class VideoWriter:
 
 
 class VideoReader:
-    """Reads chosen frames of a video file, of any codec FFmpeg knows. Raises UserError where the file is missing or broken."""
+    """Reads chosen frames of a video file, of any codec and container FFmpeg knows.
 
-    def __init__(self, path: str | Path, fps: float) -> None:
+    fps: the rate at which frames are numbered; frame n must then be shown at n / fps seconds. Without it the file's own rate and start
+    count, and frame n is whatever is shown n / rate seconds after the first: a variable rate is evened out.
+
+    Raises UserError where the file is missing or broken.
+    """
+
+    def __init__(self, path: str | Path, fps: float | None = None) -> None:
         self.path = Path(path)
-        self.fps = fps
-        if not self.path.is_file():
-            raise UserError(f"video '{path}' is missing; copy the data set again or collect it anew")
-        try:
-            self._container = av.open(str(path))
-            self._stream: Any = self._container.streams.video[0]
-        except (av.error.FFmpegError, IndexError) as error:
-            raise UserError(f"video '{path}' cannot be opened ({error}): it is cut short or no video; restore the file") from None
+        self._container, self._stream = _open(self.path)
+        self._exact = fps is not None
+        self.fps = float(fps if fps is not None else _rate(self._stream, self.path))
+        self._start = 0.0 if self._exact else float((self._stream.start_time or 0) * self._stream.time_base)
         self._stream.codec_context.thread_count = 1  # more threads cost time at the start, and small frames gain nothing
-        self._frames: Any = None
-        self._next = 0  # number of the frame that decoding would give next, as far as known
+        self._converter = VideoReformatter()
+        self._frames: Any = iter(())
+        self._last: Any = None  # the frame decoded last
+        self._ahead: Any = None  # the frame after it, where that is decoded already
 
     def read(self, numbers: Sequence[int]) -> np.ndarray:
-        """Frames by their number in the file, in the order asked for: uint8 RGB (N, H, W, 3)."""
-        wanted = sorted(set(numbers))
+        """Frames by their number in the file, in the order asked for: uint8 RGB (N, H, W, 3). Each is decoded once, in one pass."""
         found: dict[int, np.ndarray] = {}
-        try:
-            for number in wanted:
-                if number not in found:
-                    self._find(number, found, set(wanted))
-        except av.error.FFmpegError as error:
-            raise UserError(f"video '{self.path}' is broken near frame {number} ({error}); restore the file") from None
+        for number in sorted(set(numbers)):
+            try:
+                frame = self._shown(number)
+                # One thread, because starting the converter's own threads takes longer than converting a frame.
+                found[number] = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            except (av.error.FFmpegError, ValueError) as error:
+                self._last = None
+                raise UserError(f"video '{self.path}' is broken near frame {number} ({error}); restore the file") from None
         return np.stack([found[number] for number in numbers])
 
     def close(self) -> None:
         self._container.close()
 
-    def _find(self, number: int, found: dict[int, np.ndarray], wanted: set[int]) -> None:
-        """Decode up to frame ``number``, keeping the wanted frames met on the way."""
-        if self._frames is None or not self._next <= number < self._next + SEEK_BEYOND:
-            time = number / self.fps - 0.25 / self.fps
-            self._container.seek(max(0, int(time / self._stream.time_base)), stream=self._stream)
-            self._frames = self._container.decode(self._stream)
-        for frame in self._frames:
-            current = round(frame.time * self.fps)
-            self._next = current + 1
-            if current in wanted:
-                found[current] = frame.to_ndarray(format="rgb24")
-            if current == number:
-                return
-            if current > number:
+    def _shown(self, number: int) -> Any:
+        """The frame on show when ``number`` has just begun: which one that is does not depend on what was read before."""
+        time = self._start + (number + 0.4) / self.fps
+        tick = int(time / self._stream.time_base)
+        if self._last is None or self._last.time > time or self._jump(tick):
+            for back in (0.0, 0.5, 5.0, float("inf")):  # a key frame may be shown later than its place in the file says
+                self._seek(max(tick - int(min(back, 1e6) / self._stream.time_base), 0) if back < float("inf") else 0)
+                if self._last is not None and self._last.time <= time:
+                    break
+        while self._last is not None and self._last.time <= time:
+            if time < self._last.time + self._duration(self._last) and self._fits(number):
+                return self._last
+            following = self._ahead if self._ahead is not None else self._decode()
+            if following is None:
                 break
-        self._frames = None
+            if following.time > time:  # a gap: the frame before it stays on show
+                self._ahead = following
+                if self._fits(number):
+                    return self._last
+                break
+            self._last, self._ahead = following, None
         raise UserError(f"video '{self.path}' has no frame {number} (at {number / self.fps:.2f} s): it is cut short; restore the file")
+
+    def _fits(self, number: int) -> bool:
+        return not self._exact or round((self._last.time - self._start) * self.fps) == number
+
+    def _duration(self, frame: Any) -> float:
+        """How long a frame is shown, in seconds, as far as the file says."""
+        return float(frame.duration * self._stream.time_base) if frame.duration else 0.999 / self.fps
+
+    def _jump(self, tick: int) -> bool:
+        """Whether a key frame lies between the last frame and ``tick``, so that decoding on would take longer than seeking."""
+        entries = self._stream.index_entries
+        place = entries.search_timestamp(tick) if len(entries) else -1
+        if place < 0:
+            return bool((tick - self._last.pts) * self._stream.time_base * self.fps > SEEK_BEYOND)
+        return bool(entries[place].timestamp > self._last.pts)
+
+    def _seek(self, tick: int) -> None:
+        self._container.seek(tick, stream=self._stream)
+        self._frames = self._container.decode(self._stream)
+        self._last, self._ahead = self._decode(), None
+
+    def _decode(self) -> Any:
+        """The next whole frame, or None at the end."""
+        return next((frame for frame in self._frames if not frame.is_corrupt and frame.pts is not None), None)
+
+
+@dataclass
+class VideoFacts:
+    """What a video file holds, found without decoding it.
+
+    frames: how many frames can be read. fps: frames a second. fault: what is wrong with the file, "" for nothing.
+    """
+
+    frames: int
+    fps: float
+    fault: str = ""
+
+
+def inspect_video(path: str | Path) -> VideoFacts:
+    """Look into a video file; a file that is missing, cut short or no video is not an error but has a ``fault``."""
+    path = Path(path)
+    try:
+        container, stream = _open(path)
+        fps = _rate(stream, path)
+    except UserError as error:
+        return VideoFacts(0, 0.0, str(error))
+    try:
+        entries = stream.index_entries
+        if stream.frames and len(entries) == stream.frames:  # mp4 and its kin list every frame
+            size = path.stat().st_size
+            if entries[len(entries) - 1].pos + entries[len(entries) - 1].size <= size:
+                readable = len(entries)
+            else:
+                readable = sum(1 for _ in takewhile(lambda entry: entry.pos + entry.size <= size, entries))
+            seconds = (stream.duration or 0) * stream.time_base
+            count, expected = readable, stream.frames
+            if readable == stream.frames and seconds:
+                count = expected = max(1, round(seconds * fps))  # as many as are shown where the rate varies
+        else:
+            ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None and packet.size]
+            start = float((stream.start_time or 0) * stream.time_base)
+            end = float(max(ends, default=0) * stream.time_base)
+            count = round((end - start) * fps)
+            total = container.duration / av.time_base if container.duration and len(container.streams) == 1 else end
+            expected = round((total - start) * fps)
+            expected = expected if expected - count > 2 else count
+    except (av.error.FFmpegError, OSError) as error:
+        return VideoFacts(0, fps, f"video '{path}' cannot be read ({error}); restore the file")
+    finally:
+        container.close()
+    if count < 1:
+        return VideoFacts(0, fps, f"video '{path}' holds no frame")
+    if count < expected:
+        return VideoFacts(count, fps, f"video '{path}' is cut short: {count} of {expected} frames; restore the file")
+    return VideoFacts(count, fps)
+
+
+def _open(path: Path) -> tuple[Any, Any]:
+    """Container and video stream of a file; packets that a cut has damaged are left out."""
+    if not path.is_file():
+        raise UserError(f"video '{path}' is missing; copy the data set again or collect it anew")
+    try:
+        container = av.open(str(path), options={"fflags": "discardcorrupt"})
+        return container, container.streams.video[0]
+    except (av.error.FFmpegError, IndexError) as error:
+        raise UserError(f"video '{path}' cannot be opened ({error}): it is cut short or no video; restore the file") from None
+
+
+def _rate(stream: Any, path: Path) -> float:
+    rate = stream.average_rate or stream.guessed_rate
+    if not rate:
+        raise UserError(f"video '{path}' does not say its frame rate; convert it with ffmpeg")
+    return float(rate)
 
 
 def video_info(path: str | Path, fps: float) -> dict[str, Any]:
