@@ -21,6 +21,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -53,6 +54,7 @@ class CollectConfig:
         noisy_fraction: share of episodes, 0 to 1, in which noise is added to the executed actions; labels stay the expert's.
         noise_std: standard deviation of that noise, in units of the action (rad for joints); the last action, the gripper, is spared.
         noise_rate: how often a push of noise begins, per second of rest.
+        noise_seconds: shortest and longest push, in s.
         hold_steps: steps for which success must last; they end the episode.
         workers: processes, each with its own simulator; 0 runs in this process.
         resume: go on with a data set that is there already.
@@ -66,6 +68,7 @@ class CollectConfig:
     noisy_fraction: float = 0.5
     noise_std: float = 0.05
     noise_rate: float = 0.6
+    noise_seconds: tuple[float, float] = (0.3, 0.8)
     hold_steps: int = 5
     workers: int = 2
     resume: bool = False
@@ -75,6 +78,8 @@ class CollectConfig:
             raise UserError("episodes and hold_steps must be at least 1, workers at least 0 and image_size at least 8")
         if not 0 <= self.noisy_fraction <= 1 or self.noise_std < 0 or self.noise_rate < 0:
             raise UserError("noisy_fraction must lie between 0 and 1, noise_std and noise_rate must not be negative")
+        if not 0 < self.noise_seconds[0] <= self.noise_seconds[1]:
+            raise UserError(f"noise_seconds is {list(self.noise_seconds)}: give the shortest and the longest push, both above 0")
 
 
 @dataclass
@@ -106,8 +111,10 @@ class Summary:
         return self.episodes / self.tried
 
 
-def burst_noise(steps: int, width: int, std: float, rate: float, dt: float, rng: np.random.Generator) -> np.ndarray:
-    """Pushes that begin at random (``rate`` a second), last 0.3 to 0.8 s and fade in and out within a step or two: (steps, width).
+def burst_noise(
+    steps: int, width: int, std: float, rate: float, dt: float, rng: np.random.Generator, seconds: tuple[float, float] = (0.3, 0.8)
+) -> np.ndarray:
+    """Pushes that begin at random (``rate`` a second), last ``seconds`` and fade in and out within a step or two: (steps, width).
 
     Each push has one direction, drawn with deviation ``std``; between pushes there is rest, so that the expert can show the way back.
     """
@@ -117,7 +124,7 @@ def burst_noise(steps: int, width: int, std: float, rate: float, dt: float, rng:
         if left > 0:
             left -= 1
         elif rng.random() < rate * dt:
-            left, goal = round(rng.uniform(0.3, 0.8) / dt), rng.normal(size=width) * std
+            left, goal = round(rng.uniform(*seconds) / dt), rng.normal(size=width) * std
         now = now + 0.5 * ((goal if left > 0 else 0.0) - now)
         noise[t] = now
     return noise
@@ -129,7 +136,9 @@ def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, se
     noisy = bool(rng.random() < config.noisy_fraction)
     noise = np.zeros((world.max_steps, world.action_dim))
     if noisy:
-        noise[:, :-1] = burst_noise(world.max_steps, world.action_dim - 1, config.noise_std, config.noise_rate, world.dt, rng)
+        noise[:, :-1] = burst_noise(
+            world.max_steps, world.action_dim - 1, config.noise_std, config.noise_rate, world.dt, rng, config.noise_seconds
+        )
     observation = world.reset(seed)
     expert = make_expert(world, seed)
     expert.reset()
@@ -230,7 +239,7 @@ def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:
         raise UserError(f"'{root}' exists already; add --resume true to go on with it, or choose another --root")
     dataset = LeRobotDataset(root)
     try:
-        before = json.loads((root / SETTINGS).read_text())
+        before = {"noise_seconds": [0.3, 0.8], **json.loads((root / SETTINGS).read_text())}  # before there was a choice
     except (OSError, json.JSONDecodeError):
         raise UserError(f"'{root}/{SETTINGS}' is missing or broken: only data sets made by this script can be resumed") from None
     for name, value in _settings(config).items():
@@ -239,9 +248,10 @@ def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:
     return max(dataset.extras["seed"]) + 1, dataset.num_episodes, dataset.num_frames
 
 
-def _settings(config: CollectConfig) -> dict[str, int | float | str]:
-    """The part of the configuration that decides what an episode looks like."""
-    return {name: value for name, value in asdict(config).items() if name not in ("root", "episodes", "workers", "resume")}
+def _settings(config: CollectConfig) -> dict[str, Any]:
+    """The part of the configuration that decides what an episode looks like, as JSON values."""
+    values = {name: value for name, value in asdict(config).items() if name not in ("root", "episodes", "workers", "resume")}
+    return values | {"noise_seconds": list(config.noise_seconds)}
 
 
 def _write_settings(config: CollectConfig, root: Path) -> None:

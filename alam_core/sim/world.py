@@ -42,7 +42,7 @@ class Expert(Protocol):
         ...
 
 
-WORLDS = ("piper_place",)
+WORLDS = ("piper_place", "metaworld", "metaworld/mt50", "metaworld/<task>", "metaworld/<task>,<task>")
 
 
 def make_world(name: str, image_size: int = 96) -> World:
@@ -51,6 +51,10 @@ def make_world(name: str, image_size: int = 96) -> World:
         from alam_core.sim.piper.place import PiperPlace
 
         return PiperPlace(image_size=image_size)
+    if name.partition("/")[0] == "metaworld":
+        from alam_core.sim.metaworld.world import MetaWorld
+
+        return MetaWorld(name, image_size)
     raise UserError(f"no world is called '{name}'; there are: {', '.join(WORLDS)}")
 
 
@@ -62,4 +66,9 @@ def make_expert(world: World, seed: int = 0) -> Expert:
 
         assert isinstance(world, PiperPlace)
         return PlaceExpert(world, seed)
+    if world.name.partition("/")[0] == "metaworld":
+        from alam_core.sim.metaworld.world import MetaWorld, MetaWorldExpert
+
+        assert isinstance(world, MetaWorld)
+        return MetaWorldExpert(world)
     raise UserError(f"world '{world.name}' has no scripted expert")

@@ -1,0 +1,1 @@
+"""The MetaWorld benchmark (Sawyer arm, 50 tasks) as worlds."""
