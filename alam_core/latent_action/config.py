@@ -4,8 +4,16 @@ from dataclasses import dataclass, field
 
 from alam_core.errors import UserError
 
+ENCODERS = ("relational", "antisymmetric", "potential")
+VARIANTS = ("full", "no_rev", "no_add", "no_rev_add", "lam")
+OUTPUTS = ("change", "sigmoid")
 ALGEBRA_FORMS = ("paper", "relative", "whitened")
 RECONSTRUCTION_FORMS = ("paper", "relative")
+
+
+def _check(owner: str, name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{owner}{name} is '{value}': choose one of {', '.join(choices)}")
 
 
 @dataclass
@@ -33,10 +41,8 @@ class LossConfig:
     reconstruction: str = "relative"
 
     def __post_init__(self) -> None:
-        if self.algebra not in ALGEBRA_FORMS:
-            raise UserError(f"losses.algebra is '{self.algebra}': choose one of {', '.join(ALGEBRA_FORMS)}")
-        if self.reconstruction not in RECONSTRUCTION_FORMS:
-            raise UserError(f"losses.reconstruction is '{self.reconstruction}': choose one of {', '.join(RECONSTRUCTION_FORMS)}")
+        _check("losses.", "algebra", self.algebra, ALGEBRA_FORMS)
+        _check("losses.", "reconstruction", self.reconstruction, RECONSTRUCTION_FORMS)
 
 
 @dataclass
@@ -44,6 +50,9 @@ class TransitionConfig:
     """A transition model. The defaults train in minutes on one CPU thread.
 
     Args:
+        encoder: how z is made: "relational" (the paper's), "antisymmetric" or "potential" (see ``TransitionEncoder``).
+        variant: row of the paper's Table 4: "full" (ALAM), "no_rev", "no_add", "no_rev_add" without those losses, or "lam": on the
+            pairs of neighbours in a triplet only, without algebraic losses.
         image_size: side of the square images inside, in px; a multiple of patch_size.
         patch_size: side of a patch, in px.
         width: of the Transformers.
@@ -56,11 +65,15 @@ class TransitionConfig:
         codebook_decay: decay of the codebook's moving average.
         warmup_steps: for so many training steps the model is a plain autoencoder: z goes around the codebook and the algebraic losses
             have no weight, so that z is in use before it is shaped. Over as many steps again their weights rise to their values.
+        embed_norm: layer norms before and after the embedding of patches.
+        output: what the decoder predicts, the "change" from the source or the frame through a "sigmoid".
         input_gain: frames enter as input_gain * (image - 0.5).
         difference_gain: the encoder also sees difference_gain * (target - source); 0 leaves it out.
         losses: what is minimised.
     """
 
+    encoder: str = "relational"
+    variant: str = "full"
     image_size: int = 64
     patch_size: int = 16
     width: int = 128
@@ -72,11 +85,16 @@ class TransitionConfig:
     codebook_size: int = 256
     codebook_decay: float = 0.99
     warmup_steps: int = 300
+    embed_norm: bool = False
+    output: str = "change"
     input_gain: float = 4.0
     difference_gain: float = 8.0
     losses: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
+        _check("", "encoder", self.encoder, ENCODERS)
+        _check("", "variant", self.variant, VARIANTS)
+        _check("", "output", self.output, OUTPUTS)
         if self.image_size % self.patch_size:
             raise UserError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}: change one of them")
         if self.width % self.heads:

@@ -7,34 +7,32 @@ import torch
 from torch import Tensor, nn
 
 from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.layers import SpatialBlock, TokenEmbedding, patchify, unpatchify
 
 
 class TransitionDecoder(nn.Module):
-    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])): source patches attend to one another and, across, to the transition's tokens.
+    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])): the transition's tokens and the source's patches attend to one another.
 
-    The pixel decoder predicts the change of each patch and starts at zero, so that an untrained model copies the source frame.
+    ``config.output`` says what the pixel decoder predicts. "change": the difference to the source, zero at first, so that an untrained
+    model copies the source frame. "sigmoid": the frame itself.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
-        width = config.width
-        self.f_alpha = nn.Linear(config.latent_dim, width)
-        self.f_beta = nn.Linear(width, width)
-        self.token = nn.Parameter(0.5 * torch.randn(config.latent_tokens, width))
-        self.position = nn.Parameter(0.5 * torch.randn(config.patches, width))
-        self.cross = nn.TransformerDecoder(
-            nn.TransformerDecoderLayer(width, config.heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True),
-            config.decoder_layers,
-            norm=nn.LayerNorm(width),
-        )
-        self.pixels = nn.Sequential(nn.Linear(width, 3 * config.patch_size**2), nn.Unflatten(2, (3, config.patch_size, config.patch_size)))
-        nn.init.zeros_(self.pixels[0].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(self.pixels[0].bias)  # type: ignore[arg-type]
+        self.config = config
+        numbers = 3 * config.patch_size**2
+        self.f_alpha = nn.Linear(config.latent_dim, config.width)
+        self.f_beta = nn.Linear(numbers, config.width)
+        self.embed = TokenEmbedding(config.width, config.width, config.latent_tokens + config.patches, config.embed_norm)
+        self.blocks = nn.Sequential(*(SpatialBlock(config.width, config.heads) for _ in range(config.decoder_layers)))
+        self.pixels = nn.Linear(config.width, numbers)
+        if config.output == "change":
+            nn.init.zeros_(self.pixels.weight)
+            nn.init.zeros_(self.pixels.bias)
 
-    def forward(self, source: Tensor, source_tokens: Tensor, z: Tensor) -> Tensor:
-        """source (B, 3, S, S) in [0, 1], its patch tokens (B, N, d), z (B, K, D) -> predicted target (B, 3, S, S), not clamped."""
-        transition = self.f_alpha(z) + self.token
-        patches = self.pixels(self.cross(self.f_beta(source_tokens) + self.position, transition))  # (B, N, 3, p, p)
-        side = source.shape[-1] // patches.shape[-1]
-        change = patches.unflatten(1, (side, side)).permute(0, 3, 1, 4, 2, 5).reshape(source.shape)
-        return source + change
+    def forward(self, source: Tensor, z: Tensor) -> Tensor:
+        """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); not clamped where the change is predicted."""
+        patches = patchify(self.config.input_gain * (source - 0.5), self.config.patch_size)
+        tokens = self.blocks(self.embed(torch.cat([self.f_alpha(z), self.f_beta(patches)], dim=1)))
+        image = unpatchify(self.pixels(tokens[:, z.shape[1] :]), self.config.patch_size)
+        return source + image if self.config.output == "change" else torch.sigmoid(image)

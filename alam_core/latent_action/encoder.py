@@ -1,54 +1,85 @@
-"""The relational encoder E (eq. 1, 4): two frames in, a latent transition out.
+"""The encoder E (eq. 1, 4): frames in, latent transitions out; relational as in the paper, or with the algebra of eq. 2 by construction.
 
-Letters: B batch, N patches a frame, d width, K latent tokens, D numbers a token, S image side.
+Letters: F frames of a clip, B batch, T transitions asked for, K latent tokens, D numbers a token, N patches a frame, d width, S image side.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.layers import SpatioTemporalBlock, TokenEmbedding, patchify
+
+Pair = tuple[int, int]  # numbers of source and target frame in a clip
 
 
-class PatchTokenizer(nn.Module):
-    """f_patch of one frame: images (B, 3, S, S) in [0, 1], or differences of them, to patch tokens (B, N, d)."""
+class TransitionEncoder(nn.Module):
+    """Spatio-temporal Transformer over [queries, patches] of two frames; z is read at the target frame's queries (eq. 4).
 
-    def __init__(self, config: TransitionConfig, gain: float, centre: float) -> None:
-        super().__init__()
-        self.gain, self.centre = gain, centre
-        self.project = nn.Conv2d(3, config.width, config.patch_size, config.patch_size)
+    Attention in time is causal: the target's tokens see the source's, not the other way round. A source frame is therefore computed
+    once for all transitions that start from it.
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.project(self.gain * (images - self.centre)).flatten(2).transpose(1, 2)
-
-
-class RelationalEncoder(nn.Module):
-    """g_phi(f_theta([Q || f_patch(O_i, O_j)])^query): queries and the patches of both frames attend to one another, all to all.
-
-    The frames' tokens come from outside, because the decoder needs the source's too and a triplet's frames are each in several pairs.
+    ``config.encoder`` says how z is made of it:
+    "relational": z = E(i, j).
+    "antisymmetric": z = (E(i, j) - E(j, i)) / 2, exact under reversal.
+    "potential": z = f(j) - f(i), where f is the same network on a single frame: exact under reversal and composition.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
-        width = config.width
-        self.difference = PatchTokenizer(config, config.difference_gain, 0.0) if config.difference_gain > 0 else None
-        # Larger than the usual 0.02: with small ones every query reads the same average and z becomes a constant.
-        self.queries = nn.Parameter(torch.randn(config.latent_tokens, width))
-        self.position = nn.Parameter(0.5 * torch.randn(config.patches, width))
-        self.time = nn.Parameter(0.5 * torch.randn(2, 1, width))
-        self.transformer = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(width, config.heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True),
-            config.encoder_layers,
-            norm=nn.LayerNorm(width),
-            enable_nested_tensor=False,
-        )
-        self.head = nn.Linear(width, config.latent_dim)
+        self.config = config
+        numbers = 3 * config.patch_size**2
+        self.queries = nn.Parameter(torch.empty(config.latent_tokens, numbers).uniform_(-1, 1))  # in the space of patches, embedded alike
+        self.embed = TokenEmbedding(numbers, config.width, config.latent_tokens + config.patches, config.embed_norm)
+        sees_change = config.difference_gain > 0 and config.encoder != "potential"
+        self.embed_change = nn.Linear(numbers, config.width, bias=False) if sees_change else None
+        self.blocks = nn.ModuleList(SpatioTemporalBlock(config.width, config.heads) for _ in range(config.encoder_layers))
+        self.head = nn.Linear(config.width, config.latent_dim)
 
-    def forward(self, source: Tensor, target: Tensor, source_tokens: Tensor, target_tokens: Tensor) -> Tensor:
-        """source, target (B, 3, S, S) in [0, 1] and their patch tokens (B, N, d) -> z (B, K, D)."""
-        first = source_tokens + self.position + self.time[0]
-        second = target_tokens + self.position + self.time[1]
-        if self.difference is not None:
-            second = second + self.difference(target - source)
-        queries = self.queries.expand(len(first), -1, -1)
-        joint = self.transformer(torch.cat([queries, first, second], dim=1))  # (B, K + 2N, d)
-        return self.head(joint[:, : queries.shape[1]])
+    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """Clips (F, B, 3, S, S) in [0, 1], pairs of frame numbers -> z (T, B, K, D), one transition a pair."""
+        if self.config.encoder == "potential":
+            potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+            return torch.stack([potential[j] - potential[i] for i, j in pairs])
+        if self.config.encoder == "relational":
+            return self._relate(frames, pairs)
+        ordered = sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
+        z = dict(zip(ordered, self._relate(frames, ordered), strict=True))
+        return torch.stack([(z[i, j] - z[j, i]) / 2 for i, j in pairs])
+
+    def potential(self, images: Tensor) -> Tensor:
+        """f of single frames (B, 3, S, S) -> (B, K, D)."""
+        tokens = self._tokens(images)
+        none = tokens[:0]
+        for block in self.blocks[:-1]:
+            tokens, none = block(tokens, none, none)
+        tokens, _ = self.blocks[-1](tokens, none, none, self.config.latent_tokens)
+        return self.head(tokens)
+
+    def _relate(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """E(i, j) of each pair: (F, B, 3, S, S) -> (T, B, K, D)."""
+        batch = frames.shape[1]
+        used = sorted({i for i, _ in pairs})
+        tokens = self._tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (F, B, L, d)
+        source = tokens[used].flatten(0, 1)
+        target = tokens[[j for _, j in pairs]]  # (T, B, L, d)
+        if self.embed_change is not None:
+            change = frames[[j for _, j in pairs]] - frames[[i for i, _ in pairs]]
+            patches = patchify(self.config.difference_gain * change.flatten(0, 1), self.config.patch_size)
+            change_tokens = self.embed_change(patches).unflatten(0, target.shape[:2])
+            target = torch.cat(
+                [target[:, :, : self.config.latent_tokens], target[:, :, self.config.latent_tokens :] + change_tokens], dim=2
+            )
+        starts = torch.tensor([used.index(i) for i, _ in pairs], device=frames.device)
+        of = (starts[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()  # (T * B,)
+        target = target.flatten(0, 1)
+        for block in self.blocks[:-1]:
+            source, target = block(source, target, of)
+        _, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
+        return self.head(target).unflatten(0, (len(pairs), batch))
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """[Q || f_patch(O)] (eq. 4) of images (B, 3, S, S) -> (B, K + N, d)."""
+        patches = patchify(self.config.input_gain * (images - 0.5), self.config.patch_size)
+        return self.embed(torch.cat([self.queries.expand(len(images), -1, -1), patches], dim=1))

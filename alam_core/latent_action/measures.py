@@ -1,4 +1,4 @@
-"""What to watch about latent transitions and decoded frames, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
+"""What to watch about z and decoded frames, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
 
 Letters: N samples, F numbers in a flattened transition, S image side.
 """

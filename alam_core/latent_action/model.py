@@ -12,7 +12,7 @@ from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
 from alam_core.config import from_dict, to_dict
 from alam_core.latent_action.config import TransitionConfig
 from alam_core.latent_action.decoder import TransitionDecoder
-from alam_core.latent_action.encoder import PatchTokenizer, RelationalEncoder
+from alam_core.latent_action.encoder import TransitionEncoder
 from alam_core.latent_action.losses import additivity_residual, latent_loss, reconstruction_loss, reversal_residual
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.quantizer import Quantizer
@@ -29,8 +29,7 @@ class TransitionModel(nn.Module):
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = PatchTokenizer(config, config.input_gain, 0.5)
-        self.encoder = RelationalEncoder(config)
+        self.encoder = TransitionEncoder(config)
         self.quantizer = Quantizer(config)
         self.decoder = TransitionDecoder(config)
         self.steps: Tensor
@@ -45,11 +44,11 @@ class TransitionModel(nn.Module):
 
     def encode(self, source: Tensor, target: Tensor) -> Tensor:
         """Transition from ``source`` to ``target``, (B, 3, S, S) in [0, 1] each -> continuous z (B, K, D) (eq. 1, 4)."""
-        return self.encoder(source, target, self.tokenizer(source), self.tokenizer(target))
+        return self.encoder(torch.stack([source, target]), [(0, 1)])[0].float()
 
     def decode(self, source: Tensor, z: Tensor) -> Tensor:
         """Frame that z (B, K, D) leads to from ``source`` (B, 3, S, S) -> (B, 3, S, S) in [0, 1] (eq. 6, without the codebook)."""
-        return self.decoder(source, self.tokenizer(source), z).clamp(0, 1)
+        return self.decoder(source, z).float().clamp(0, 1)
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """z (B, K, D) -> z_q (B, K, D) and codes (B, K) (eq. 5); z itself and None while the warm-up lasts."""
@@ -74,31 +73,38 @@ class TransitionModel(nn.Module):
         the scale of ``LossConfig``, add and rev times ``algebra_share``. In training mode the step is counted and the codebook moves.
         """
         config = self.config.losses
-        size = len(a)
-        share = self.algebra_share
-        a_tokens, b_tokens, c_tokens = self.tokenizer(torch.cat([a, b, c])).split(size)
-        source, target = torch.cat([a, b, a, b]), torch.cat([b, c, c, a])  # eq. 3: three forward pairs, one reversed
-        source_tokens = torch.cat([a_tokens, b_tokens, a_tokens, b_tokens])
-        z = self.encoder(source, target, source_tokens, torch.cat([b_tokens, c_tokens, c_tokens, a_tokens])).float()
-        z_ab, z_bc, z_ac, z_ba = z.split(size)
-        z_q, _ = self.quantize(z)
+        frames = torch.stack([a, b, c])
+        forward = [(0, 1), (1, 2)] if self.config.variant == "lam" else [(0, 1), (1, 2), (0, 2)]
+        pairs = forward if self.config.variant == "lam" else [*forward, (1, 0)]  # eq. 3: three forward pairs, one reversed
+        z = self.encoder(frames, pairs).float()  # (T, B, K, D)
+        z_q, _ = self.quantize(z.flatten(0, 1))
         if self.training:
             self.steps += 1
-        forward = 3 * size
-        source, target = source[:forward], target[:forward]
-        prediction = self.decoder(source, source_tokens[:forward], z_q[:forward]).float()
+        source, target = (torch.cat([frames[pair[end]] for pair in forward]) for end in (0, 1))
+        prediction = self.decoder(source, z_q[: len(source)]).float()
 
+        reference = z.flatten(0, 1)
         terms = {
             "rec": reconstruction_loss(prediction, target, source, config.reconstruction),
-            "add": latent_loss(additivity_residual(z_ab, z_bc, z_ac), z, config.algebra),
-            "rev": latent_loss(reversal_residual(z_ab, z_ba), z, config.algebra),
-            "vq": latent_loss(z - z_q.detach(), z, config.algebra),
+            "vq": latent_loss(reference - z_q.detach(), reference, config.algebra),
         }
+        if self.config.variant != "lam":
+            z_ab, z_bc, z_ac, z_ba = z
+            terms["add"] = latent_loss(additivity_residual(z_ab, z_bc, z_ac), reference, config.algebra)
+            terms["rev"] = latent_loss(reversal_residual(z_ab, z_ba), reference, config.algebra)
         if config.perc > 0:
             terms["perc"] = self._perceptual_distance(prediction.device)(prediction, target)
-        weights = {"rec": config.rec, "perc": config.perc, "add": share * config.add, "rev": share * config.rev, "vq": config.vq}
+        weights = self._weights()
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"total": total, **terms}
+
+    def _weights(self) -> dict[str, float]:
+        """Weight of each term at the present step, for the row of Table 4 that ``config.variant`` names."""
+        config, variant = self.config.losses, self.config.variant
+        share = self.algebra_share
+        add = 0.0 if variant in ("no_add", "no_rev_add") else share * config.add
+        rev = 0.0 if variant in ("no_rev", "no_rev_add") else share * config.rev
+        return {"rec": config.rec, "perc": config.perc, "add": add, "rev": rev, "vq": config.vq}
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write a model folder (see ``alam_core.checkpoints``); ``card`` is its README.md."""
