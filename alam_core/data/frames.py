@@ -1,98 +1,189 @@
-"""All frames of one view of a data set, decoded once and kept as one memory-mapped array: training reads them at memory speed.
+"""All frames of one view of a data set, decoded once into a memory-mapped array, or read from the videos whenever they are asked for.
 
-F: frames of the whole data set, E: episodes.
+Both look alike to whoever draws frames from them. F: frames of the whole data set, E: episodes, N: frames asked for, S: image side.
 """
 
 import hashlib
+import json
 import os
+import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from rich.progress import Progress
 
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot import LeRobotDataset
 from alam_core.errors import UserError
 
 SHOW_PROGRESS_FROM = 3000  # frames
 PIECE = 256  # frames decoded at a time
 
 
+class VideoSet(Protocol):
+    """What is read here of a ``LeRobotDataset`` or a ``VideoFolder``."""
+
+    root: Path
+    num_episodes: int
+    num_frames: int
+
+    @property
+    def views(self) -> tuple[str, ...]: ...
+    def episode_length(self, e: int) -> int: ...
+    def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray: ...
+    def video_span(self, e: int, view: str) -> tuple[Path, int]: ...
+    def video_files(self, view: str) -> list[Path]: ...
+
+
 @dataclass
 class FrameStore:
     """Frames of all episodes one after another; frame t of episode e is ``array[starts[e] + t]``."""
 
-    array: np.ndarray  # uint8 RGB (F, size, size, 3), read-only, mapped from disk
+    array: np.ndarray  # uint8 RGB (F, S, S, 3), read-only, mapped from disk
     starts: np.ndarray  # int64 (E,)
     lengths: np.ndarray  # int64 (E,)
 
     def episode(self, e: int) -> np.ndarray:
-        """The frames of episode e: uint8 (T, size, size, 3)."""
+        """The frames of episode e: uint8 (T, S, S, 3)."""
         return self.array[self.starts[e] : self.starts[e] + self.lengths[e]]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        file = getattr(self.array, "filename", None)  # worker processes map the same file
+        return (_mapped, (file, self.starts, self.lengths)) if file else (FrameStore, (self.array, self.starts, self.lengths))
 
-def frame_store(dataset: LeRobotDataset, view: str, size: int) -> FrameStore:
+
+def _mapped(file: str, starts: np.ndarray, lengths: np.ndarray) -> FrameStore:
+    return FrameStore(np.load(file, mmap_mode="r", allow_pickle=False), starts, lengths)
+
+
+class OnDemandFrames:
+    """The same frames as a ``FrameStore``'s, each decoded when it is asked for.
+
+    ``array[rows]`` with rows (N,) is uint8 (N, S, S, 3), ``array[row]`` is (S, S, 3).
+
+    ``array[...]`` raises UserError where a video turns out to be broken.
+    """
+
+    def __init__(self, dataset: VideoSet, view: str, size: int) -> None:
+        self.dataset, self.view, self.size = dataset, view, size
+        self.starts, self.lengths = _places(dataset, view)
+
+    @property
+    def array(self) -> "OnDemandFrames":
+        return self
+
+    def __getitem__(self, rows: np.ndarray | int) -> np.ndarray:
+        rows = np.asarray(rows)
+        if rows.ndim == 0:
+            return self[rows[None]][0]
+        episodes = np.searchsorted(self.starts, rows, side="right") - 1
+        out = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+        for e in np.unique(episodes):
+            mine = episodes == e
+            out[mine] = resize_images(self.dataset.frames(int(e), self.view, rows[mine] - self.starts[e]), self.size)
+        return out
+
+
+def frame_store(dataset: VideoSet, view: str, size: int, broken: dict[int, str] | None = None) -> FrameStore:
     """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), from the cache or decoded into it now.
+
+    broken: episodes whose video of this view is known to be broken, with the reason; they are left black, and so are those found now,
+        which are added. Without it a broken video is an error.
 
     The cache, in ``<root>/.cache``, is made anew whenever a video file changes; older versions of the same view and size are removed.
     Raises UserError for an unknown view, a broken video, or a folder that cannot be written.
     """
-    if view not in dataset.views:
-        raise UserError(f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}")
-    lengths = np.array([dataset.episode_length(e) for e in range(dataset.num_episodes)], np.int64)
-    starts = np.cumsum(lengths) - lengths
+    starts, lengths = _places(dataset, view)
     folder = dataset.root / ".cache"
-    path = folder / f"{view}-{size}-{_fingerprint(dataset, view)}.npy"
+    path = folder / f"{view}-{size}-{_fingerprint(dataset, view, broken is not None)}.npy"
     shape = (int(lengths.sum()), size, size, 3)
     if not path.is_file():
         try:
-            _decode(dataset, view, path, shape)
+            _decode(dataset, view, path, shape, broken)
         except OSError as error:
             raise UserError(
                 f"cannot write the decoded frames to '{folder}' ({error.strerror}): free space or copy the data set to where you may write"
             ) from None
-        for old in folder.glob(f"{view}-{size}-*.npy"):
-            if old != path:
+        for old in folder.glob(f"{view}-{size}-*"):
+            if not old.name.startswith(path.stem):
                 old.unlink(missing_ok=True)
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape != shape:
         raise UserError(f"'{path}' has shape {array.shape} instead of {shape}; remove it, it is made anew")
+    if _faults(path).is_file():
+        found = {int(e): why for e, why in json.loads(_faults(path).read_text()).items()}
+        if broken is None:
+            raise UserError(next(iter(found.values())))
+        broken.update(found)
     return FrameStore(array, starts, lengths)
 
 
-def _decode(dataset: LeRobotDataset, view: str, path: Path, shape: tuple[int, ...]) -> None:
+def store_bytes(dataset: VideoSet, views: Sequence[str], size: int) -> int:
+    """What the frame stores of these views take on disk."""
+    return dataset.num_frames * len(views) * size * size * 3
+
+
+def _places(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
+    """First row and length of each episode: int64 (E,) both."""
+    if view not in dataset.views:
+        raise UserError(f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}")
+    lengths = np.array([max(dataset.episode_length(e), 0) for e in range(dataset.num_episodes)], np.int64)
+    return np.cumsum(lengths) - lengths, lengths
+
+
+def _faults(path: Path) -> Path:
+    """Where the broken episodes of a store are written down."""
+    return path.with_name(path.stem + ".broken.json")
+
+
+def _decode(dataset: VideoSet, view: str, path: Path, shape: tuple[int, ...], broken: dict[int, str] | None) -> None:
     """Write all frames of a view to ``path``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if np.prod(shape) > shutil.disk_usage(path.parent).free:  # writing to a full disk through a map would kill the process
+        raise OSError(28, "No space left on device")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
     os.close(descriptor)
+    found: dict[int, str] = {}
     try:
         array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
         row = 0
         with Progress(transient=True, disable=shape[0] < SHOW_PROGRESS_FROM) as progress:
-            task = progress.add_task(f"decoding {view}", total=shape[0])
+            task = progress.add_task(f"decoding {view} of {dataset.root.name}", total=shape[0])
             for e in range(dataset.num_episodes):
-                length = dataset.episode_length(e)
-                for first in range(0, length, PIECE):
-                    images = dataset.frames(e, view, range(first, min(first + PIECE, length)))
-                    array[row : row + len(images)] = resize_images(images, shape[1])
-                    row += len(images)
-                    progress.advance(task, len(images))
+                length = max(dataset.episode_length(e), 0)
+                try:
+                    for first in range(0, length if e not in (broken or {}) else 0, PIECE):
+                        images = dataset.frames(e, view, range(first, min(first + PIECE, length)))
+                        array[row + first : row + first + len(images)] = resize_images(images, shape[1])
+                except UserError as error:
+                    if broken is None:
+                        raise
+                    found[e] = str(error)
+                    array[row : row + length] = 0
+                row += length
+                progress.advance(task, length)
         array.flush()
         del array
+        if found or broken:
+            _faults(path).write_text(json.dumps({**(broken or {}), **found}))
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)
 
 
-def _fingerprint(dataset: LeRobotDataset, view: str) -> str:
+def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
     """Changes with the video files and with where the episodes lie in them."""
-    parts = [f"{dataset.num_episodes} {dataset.num_frames} {dataset.fps}"]
+    parts = [f"{dataset.num_episodes} {dataset.num_frames} {getattr(dataset, 'fps', 'own')}"]
     for file in dataset.video_files(view):
-        if not file.is_file():
+        if file.is_file():
+            stat = file.stat()
+            parts.append(f"{file.relative_to(dataset.root)} {stat.st_size} {stat.st_mtime_ns}")
+        elif tolerant:
+            parts.append(f"{file.relative_to(dataset.root)} missing")
+        else:
             raise UserError(f"video '{file}' is missing; copy the data set again or collect it anew")
-        stat = file.stat()
-        parts.append(f"{file.relative_to(dataset.root)} {stat.st_size} {stat.st_mtime_ns}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

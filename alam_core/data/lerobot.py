@@ -5,8 +5,6 @@ T: frames of an episode, S: state width, A: action width, N: frames asked for, H
 
 import functools
 import json
-import os
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alam_core.data import layout
-from alam_core.data.video import VideoReader
+from alam_core.data.video import OpenVideos
 from alam_core.errors import UserError
-
-OPEN_VIDEOS = 8  # files kept open
 
 
 @dataclass
@@ -73,8 +69,7 @@ class LeRobotDataset:
             )
         self.num_episodes = len(self._episodes)
         self.num_frames = sum(episode.length for episode in self._episodes)
-        self._readers: OrderedDict[str, VideoReader] = OrderedDict()
-        self._owner = os.getpid()
+        self._videos = OpenVideos()
         self._rows = functools.lru_cache(maxsize=4)(self._read_rows)
 
     def __repr__(self) -> str:
@@ -110,7 +105,12 @@ class LeRobotDataset:
             if not 0 <= i < where.length:
                 raise IndexError(f"frame {i} of episode {e}, which has {where.length}")
         file, first = where.videos[view]
-        return self._reader(file).read([first + int(i) for i in indices])
+        return self._videos.reader(self.root / file, self.fps).read([first + int(i) for i in indices])
+
+    def video_span(self, e: int, view: str) -> tuple[Path, int]:
+        """The file that holds a view of episode e, and the number in it of the episode's first frame."""
+        file, first = self._episodes[e].videos[view]
+        return self.root / file, first
 
     def video_files(self, view: str) -> list[Path]:
         """The files that hold a view, each once, in the order of the episodes."""
@@ -191,17 +191,6 @@ class LeRobotDataset:
             columns[name] = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
         columns["episode_index"] = table["episode_index"].to_numpy()
         return columns
-
-    def _reader(self, file: str) -> VideoReader:
-        """An open reader of a video file, the least recently used one being closed when there are too many."""
-        if self._owner != os.getpid():  # a forked process must not share decoders with its parent
-            self._readers, self._owner = OrderedDict(), os.getpid()
-        if file not in self._readers:
-            self._readers[file] = VideoReader(self.root / file, self.fps)
-            if len(self._readers) > OPEN_VIDEOS:
-                self._readers.popitem(last=False)[1].close()
-        self._readers.move_to_end(file)
-        return self._readers[file]
 
 
 def _view(key: str) -> str:

@@ -4,10 +4,10 @@ Colour is stored at full resolution (yuv444p): at 96 pixels halving it, as usual
 Frame n of a file is shown at n / fps seconds. T, N: numbers of frames; H, W: image height and width.
 """
 
+import os
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ PIXEL_FORMAT = "yuv444p"
 KEY_FRAME_EVERY = 8  # frames
 QUALITY = 14  # constant rate factor: 0 lossless, 51 worst
 PRESET = "veryfast"
+OPEN_VIDEOS = 8  # files kept open
 SEEK_BEYOND = 24  # frames to the next wanted one from which a jump is made where the file has no index of its key frames
 
 
@@ -81,9 +82,9 @@ class VideoReader:
 
     def __init__(self, path: str | Path, fps: float | None = None) -> None:
         self.path = Path(path)
-        self._container, self._stream = _open(self.path)
+        self._container, self._stream = open_video(self.path)
         self._exact = fps is not None
-        self.fps = float(fps if fps is not None else _rate(self._stream, self.path))
+        self.fps = float(fps if fps is not None else video_rate(self._stream, self.path))
         self._start = 0.0 if self._exact else float((self._stream.start_time or 0) * self._stream.time_base)
         self._stream.codec_context.thread_count = 1  # more threads cost time at the start, and small frames gain nothing
         self._converter = VideoReformatter()
@@ -155,58 +156,27 @@ class VideoReader:
         return next((frame for frame in self._frames if not frame.is_corrupt and frame.pts is not None), None)
 
 
-@dataclass
-class VideoFacts:
-    """What a video file holds, found without decoding it.
+class OpenVideos:
+    """Readers kept open, at most ``limit`` of them, each process having its own."""
 
-    frames: how many frames can be read. fps: frames a second. fault: what is wrong with the file, "" for nothing.
-    """
+    def __init__(self, limit: int = OPEN_VIDEOS) -> None:
+        self.limit = limit
+        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
+        self._owner = os.getpid()
 
-    frames: int
-    fps: float
-    fault: str = ""
-
-
-def inspect_video(path: str | Path) -> VideoFacts:
-    """Look into a video file; a file that is missing, cut short or no video is not an error but has a ``fault``."""
-    path = Path(path)
-    try:
-        container, stream = _open(path)
-        fps = _rate(stream, path)
-    except UserError as error:
-        return VideoFacts(0, 0.0, str(error))
-    try:
-        entries = stream.index_entries
-        if stream.frames and len(entries) == stream.frames:  # mp4 and its kin list every frame
-            size = path.stat().st_size
-            if entries[len(entries) - 1].pos + entries[len(entries) - 1].size <= size:
-                readable = len(entries)
-            else:
-                readable = sum(1 for _ in takewhile(lambda entry: entry.pos + entry.size <= size, entries))
-            seconds = (stream.duration or 0) * stream.time_base
-            count, expected = readable, stream.frames
-            if readable == stream.frames and seconds:
-                count = expected = max(1, round(seconds * fps))  # as many as are shown where the rate varies
-        else:
-            ends = [packet.pts + (packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None and packet.size]
-            start = float((stream.start_time or 0) * stream.time_base)
-            end = float(max(ends, default=0) * stream.time_base)
-            count = round((end - start) * fps)
-            total = container.duration / av.time_base if container.duration and len(container.streams) == 1 else end
-            expected = round((total - start) * fps)
-            expected = expected if expected - count > 2 else count
-    except (av.error.FFmpegError, OSError) as error:
-        return VideoFacts(0, fps, f"video '{path}' cannot be read ({error}); restore the file")
-    finally:
-        container.close()
-    if count < 1:
-        return VideoFacts(0, fps, f"video '{path}' holds no frame")
-    if count < expected:
-        return VideoFacts(count, fps, f"video '{path}' is cut short: {count} of {expected} frames; restore the file")
-    return VideoFacts(count, fps)
+    def reader(self, path: Path, fps: float | None) -> VideoReader:
+        """The reader of a file (see ``VideoReader``); the least recently used one is closed when there are too many."""
+        if self._owner != os.getpid():  # a forked process must not share decoders with its parent
+            self._readers, self._owner = OrderedDict(), os.getpid()
+        if path not in self._readers:
+            self._readers[path] = VideoReader(path, fps)
+            if len(self._readers) > self.limit:
+                self._readers.popitem(last=False)[1].close()
+        self._readers.move_to_end(path)
+        return self._readers[path]
 
 
-def _open(path: Path) -> tuple[Any, Any]:
+def open_video(path: Path) -> tuple[Any, Any]:
     """Container and video stream of a file; packets that a cut has damaged are left out."""
     if not path.is_file():
         raise UserError(f"video '{path}' is missing; copy the data set again or collect it anew")
@@ -217,7 +187,8 @@ def _open(path: Path) -> tuple[Any, Any]:
         raise UserError(f"video '{path}' cannot be opened ({error}): it is cut short or no video; restore the file") from None
 
 
-def _rate(stream: Any, path: Path) -> float:
+def video_rate(stream: Any, path: Path) -> float:
+    """Frames a second that a stream says to have."""
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
         raise UserError(f"video '{path}' does not say its frame rate; convert it with ffmpeg")

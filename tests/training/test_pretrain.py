@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from alam_core.config import parse_args
+from alam_core.data.frames import FrameStore
+from alam_core.data.mixture import Source
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
@@ -21,7 +23,7 @@ from training.train_loop import LoopConfig, OptimConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: int = 0) -> SimpleNamespace:
+def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: int = 0) -> Source:
     """Videos of a bright square that drifts over a grey ground, one direction an episode."""
     rng = np.random.default_rng(seed)
     array = np.full((episodes * frames, size, size, 3), 60, np.uint8)
@@ -30,7 +32,7 @@ def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: in
         for t in range(frames):
             y, x = (np.abs((position + t * velocity) % (2 * (size - 4)) - (size - 4))).astype(int)
             array[e * frames + t, y : y + 4, x : x + 4] = (250, 200, 50)
-    return SimpleNamespace(array=array, starts=np.arange(episodes) * frames, lengths=np.full(episodes, frames))
+    return Source("square", [FrameStore(array, np.arange(episodes) * frames, np.full(episodes, frames))])
 
 
 def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
@@ -40,7 +42,18 @@ def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
         batch=16,
         gaps=GapConfig("uniform", 6),
         probe_gap=4,
-        model=TransitionConfig(16, 4, 32, 2, 2, 2, 4, 8, codebook_size=32, warmup_steps=steps // 2),
+        model=TransitionConfig(
+            image_size=16,
+            patch_size=4,
+            width=32,
+            heads=2,
+            encoder_layers=2,
+            decoder_layers=2,
+            latent_tokens=4,
+            latent_dim=8,
+            codebook_size=32,
+            warmup_steps=steps // 2,
+        ),
         loop=LoopConfig(steps=steps, cpu=True, log_every=10, optim=OptimConfig(lr=5e-3, warmup_steps=20, ema_decay=0.98), **fields),  # type: ignore[arg-type]
     )
 
