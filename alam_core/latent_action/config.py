@@ -1,5 +1,6 @@
 """Size and losses of a transition model."""
 
+import math
 from dataclasses import dataclass, field
 
 from alam_core.errors import UserError
@@ -53,7 +54,7 @@ class TransitionConfig:
         encoder: how z is made: "relational" (the paper's), "antisymmetric" or "potential" (see ``TransitionEncoder``).
         variant: row of the paper's Table 4: "full" (ALAM), "no_rev", "no_add", "no_rev_add" without those losses, or "lam": on the
             pairs of neighbours in a triplet only, without algebraic losses.
-        image_size: side of the square images inside, in px; a multiple of patch_size.
+        image_size: side of the square images inside, in px.
         patch_size: side of a patch, in px.
         width: of the Transformers.
         heads: attention heads.
@@ -95,12 +96,12 @@ class TransitionConfig:
         _check("", "encoder", self.encoder, ENCODERS)
         _check("", "variant", self.variant, VARIANTS)
         _check("", "output", self.output, OUTPUTS)
-        if self.image_size % self.patch_size:
-            raise UserError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}: change one of them")
+        if not 1 <= self.patch_size <= self.image_size:
+            raise UserError(f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 to {self.image_size}")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is no multiple of heads {self.heads}: change one of them")
 
     @property
     def patches(self) -> int:
-        """Patches a frame."""
-        return (self.image_size // self.patch_size) ** 2
+        """Patches a frame, those that lie partly outside included."""
+        return math.ceil(self.image_size / self.patch_size) ** 2

@@ -34,5 +34,5 @@ class TransitionDecoder(nn.Module):
         """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); not clamped where the change is predicted."""
         patches = patchify(self.config.input_gain * (source - 0.5), self.config.patch_size)
         tokens = self.blocks(self.embed(torch.cat([self.f_alpha(z), self.f_beta(patches)], dim=1)))
-        image = unpatchify(self.pixels(tokens[:, z.shape[1] :]), self.config.patch_size)
+        image = unpatchify(self.pixels(tokens[:, z.shape[1] :]), self.config.patch_size, source.shape[-1])
         return source + image if self.config.output == "change" else torch.sigmoid(image)

@@ -7,21 +7,28 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from alam_core.attention import attention
 
 
 def patchify(images: Tensor, side: int) -> Tensor:
-    """(B, 3, S, S) -> (B, N, P), row by row; P counts p rows, p columns, 3 channels."""
+    """(B, 3, S, S) -> (B, N, P), row by row; P counts p rows, p columns, 3 channels.
+
+    Where S is no multiple of p, the last row and column of pixels are repeated to the next one.
+    """
+    missing = -images.shape[-1] % side
+    if missing:
+        images = functional.pad(images, (0, missing, 0, missing), mode="replicate")
     tiles = images.unfold(2, side, side).unfold(3, side, side)  # (B, 3, n, n, p, p)
     return tiles.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(1, 2)
 
 
-def unpatchify(patches: Tensor, side: int) -> Tensor:
-    """Inverse of ``patchify``: (B, N, P) -> (B, 3, S, S)."""
+def unpatchify(patches: Tensor, side: int, size: int) -> Tensor:
+    """Inverse of ``patchify``: (B, N, P) -> (B, 3, S, S), with S = ``size``; what was added there is cut off."""
     count = math.isqrt(patches.shape[1])
     tiles = patches.unflatten(2, (side, side, 3)).unflatten(1, (count, count))  # (B, n, n, p, p, 3)
-    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, count * side, count * side)
+    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, count * side, count * side)[:, :, :size, :size]
 
 
 def positions(tokens: int, width: int) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 EPSILON = 1e-8
 # Whitening: this share of the mean variance is added to each direction's, so that near-empty directions do not rule the loss.
 SHRINKAGE = 0.01
+# Mean squared change of a nearly still pair of images: 30 dB.
+STILL = 1e-3
 
 
 def additivity_residual(z_ab: Tensor, z_bc: Tensor, z_ac: Tensor) -> Tensor:
@@ -46,8 +48,10 @@ def reconstruction_loss(prediction: Tensor, target: Tensor, source: Tensor, form
     """Pixel error of predictions (B, 3, S, S) on the scale ``form``.
 
     "paper": squared L2 norm over the image, averaged over the batch (eq. 8).
-    "relative": squared error over that of copying the source, both summed over the batch; 1 is as good as copying.
+    "relative": each image's mean squared error over that of copying its source, averaged over the batch; 1 is as good as copying. So
+    small changes count as much as large ones, whatever the world, the view and the gap; below ``STILL`` a change counts less.
     """
     if form == "paper":
         return (prediction - target).square().sum(dim=(1, 2, 3)).mean()
-    return (prediction - target).square().mean() / ((source - target).square().mean().detach() + 1e-5)
+    error, copied = ((image - target).square().mean(dim=(1, 2, 3)) for image in (prediction, source))
+    return (error / (copied + STILL).detach()).mean()

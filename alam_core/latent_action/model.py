@@ -72,7 +72,7 @@ class TransitionModel(nn.Module):
         "total" is the weighted sum (eq. 9) of "rec", "perc" (eq. 8; where it has weight), "add", "rev" (eq. 7) and "vq" (eq. 5), each on
         the scale of ``LossConfig``, add and rev times ``algebra_share``. In training mode the step is counted and the codebook moves.
         """
-        config = self.config.losses
+        config, weights = self.config.losses, self._weights()
         frames = torch.stack([a, b, c])
         forward = [(0, 1), (1, 2)] if self.config.variant == "lam" else [(0, 1), (1, 2), (0, 2)]
         pairs = forward if self.config.variant == "lam" else [*forward, (1, 0)]  # eq. 3: three forward pairs, one reversed
@@ -94,7 +94,6 @@ class TransitionModel(nn.Module):
             terms["rev"] = latent_loss(reversal_residual(z_ab, z_ba), reference, config.algebra)
         if config.perc > 0:
             terms["perc"] = self._perceptual_distance(prediction.device)(prediction, target)
-        weights = self._weights()
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"total": total, **terms}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from alam_core.latent_action.losses import additivity_residual, latent_loss, reconstruction_loss, reversal_residual
+from alam_core.latent_action.losses import STILL, additivity_residual, latent_loss, reconstruction_loss, reversal_residual
 from alam_core.latent_action.measures import constant_share, effective_dims, perplexity, psnr, relative_error
 
 FORMS = ("paper", "relative", "whitened")
@@ -91,10 +91,20 @@ def test_relative_and_whitened_agree_on_isotropic_latents() -> None:
 
 def test_relative_reconstruction_is_one_for_copying_and_paper_form_is_a_sum() -> None:
     source, target = torch.rand(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert float(reconstruction_loss(source, target, source, "relative")) == pytest.approx(1, rel=1e-3)
+    assert float(reconstruction_loss(source, target, source, "relative")) == pytest.approx(1, abs=STILL / 0.02)
     assert float(reconstruction_loss(target, target, source, "relative")) == 0
     expected = sum(float((s - t).norm() ** 2) for s, t in zip(source, target, strict=True)) / 4
     assert float(reconstruction_loss(source, target, source, "paper")) == pytest.approx(expected, rel=1e-4)
+
+
+def test_relative_reconstruction_counts_small_and_large_changes_alike() -> None:
+    source = torch.full((2, 3, 8, 8), 0.5)
+    change = torch.tensor([0.4, 0.2]).reshape(2, 1, 1, 1)
+    halves = [
+        float(reconstruction_loss(source + change * share, source + change, source, "relative"))
+        for share in torch.eye(2)[:, :, None, None, None]
+    ]
+    assert halves[0] == pytest.approx(halves[1], rel=0.05) and halves[0] == pytest.approx(0.5, rel=0.05)
 
 
 def test_measures_tell_a_constant_a_line_and_a_full_space_apart() -> None:

@@ -10,17 +10,27 @@ from torch import Tensor
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.errors import UserError
 from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel, encode_images
+from alam_core.latent_action.config import ENCODERS
+from alam_core.latent_action.layers import patchify, unpatchify
+from alam_core.latent_action.losses import reconstruction_loss
+
+SIZE = dict(
+    image_size=16, patch_size=8, width=16, heads=2, encoder_layers=2, decoder_layers=1, latent_tokens=3, latent_dim=4, codebook_size=8
+)
+LOSSES = set(LossConfig.__dataclass_fields__)
 
 
-def small(warmup_steps: int = 0, **losses: object) -> TransitionModel:
+def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
+    """A toy model; ``options`` are fields of TransitionConfig or of LossConfig."""
     torch.manual_seed(0)
-    config = TransitionConfig(16, 8, 16, 2, 1, 1, 3, 4, codebook_size=8, warmup_steps=warmup_steps, losses=LossConfig(**losses))  # type: ignore[arg-type]
-    return TransitionModel(config)
+    losses = LossConfig(**{name: value for name, value in options.items() if name in LOSSES})  # type: ignore[arg-type]
+    rest = {name: value for name, value in options.items() if name not in LOSSES}
+    return TransitionModel(TransitionConfig(**{**SIZE, **rest}, warmup_steps=warmup_steps, losses=losses))  # type: ignore[arg-type]
 
 
-def trained_a_little(**losses: object) -> TransitionModel:
+def trained_a_little(**options: object) -> TransitionModel:
     """The pixel decoder starts at zero; a few steps give the latents a say and place the codebook."""
-    model = small(**losses)
+    model = small(**options)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(5):
         model.losses(*frames(16, seed=step))["total"].backward()
@@ -52,6 +62,7 @@ def test_an_untrained_model_copies_the_source() -> None:
     a, b, _ = frames()
     model = small().eval()
     assert torch.equal(model.decode(a, model.encode(a, b)), a)
+    assert not torch.allclose(small(output="sigmoid").eval().decode(a, model.encode(a, b)), a, atol=0.1)
 
 
 def test_total_is_the_weighted_sum() -> None:
@@ -144,6 +155,70 @@ def test_each_pair_is_encoded_on_its_own() -> None:
     assert not torch.allclose(together[1:], mixed[1:], atol=1e-4)
 
 
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_clip_is_encoded_as_its_pairs_are(encoder: str) -> None:
+    model = trained_a_little(encoder=encoder).eval()
+    clip = frames()
+    pairs = [(0, 1), (1, 2), (0, 2), (1, 0), (2, 2)]
+    for (i, j), z in zip(pairs, model.encoder(clip, pairs), strict=True):
+        torch.testing.assert_close(z, model.encode(clip[i], clip[j]))
+
+
+def test_the_exact_encoders_are_exact_and_the_paper_s_is_not() -> None:
+    clip = frames(6)
+    residual = {}
+    for encoder in ENCODERS:
+        model = trained_a_little(encoder=encoder).eval()
+        ab, bc, ac, ba = model.encoder(clip, [(0, 1), (1, 2), (0, 2), (1, 0)])
+        scale = ac.norm()
+        residual[encoder] = float((ac - ab - bc).norm() / scale), float((ab + ba).norm() / scale)
+    assert residual["potential"][0] < 1e-5 and residual["potential"][1] < 1e-5
+    assert residual["antisymmetric"][0] > 0.05 and residual["antisymmetric"][1] < 1e-5
+    assert residual["relational"][0] > 0.05 and residual["relational"][1] > 0.05
+
+
+def test_the_potential_is_a_function_of_one_frame() -> None:
+    model = trained_a_little(encoder="potential").eval()
+    a, b, _ = frames()
+    torch.testing.assert_close(model.encode(a, b), model.encoder.potential(b) - model.encoder.potential(a))
+
+
+def test_a_source_is_computed_without_its_target() -> None:
+    """Attention in time is causal, so a frame that several transitions start from is shared by them."""
+    model = trained_a_little().eval()
+    a, b, c = frames()
+    calls = []
+    model.encoder.blocks[0].register_forward_hook(lambda _module, inputs, _output: calls.append((len(inputs[0]), len(inputs[1]))))
+    model.encoder(torch.stack([a, b, c]), [(0, 1), (0, 2), (1, 2)])
+    assert calls == [(2 * len(a), 3 * len(a))]  # two sources, three targets
+
+
+def test_variants_leave_out_their_losses() -> None:
+    expected = {"full": ("add", "rev"), "no_rev": ("add",), "no_add": ("rev",), "no_rev_add": (), "lam": ()}
+    for variant, kept in expected.items():
+        terms = small(variant=variant, add=0.5, rev=0.25).losses(*frames())
+        total = terms["rec"] + terms["vq"] + sum({"add": 0.5, "rev": 0.25}[name] * terms[name] for name in kept)
+        assert float(terms["total"].detach()) == pytest.approx(float(total.detach()), rel=1e-5)
+        assert ("add" in terms) == (variant != "lam")  # without weight they are still reported
+
+
+def test_lam_sees_neighbours_only() -> None:
+    model = trained_a_little(variant="lam").eval()
+    a, b, c = frames()
+    rec = float(model.losses(a, b, c)["rec"])
+    ab, bc = (model.decoder(source, model.quantizer(model.encode(source, target))[0]) for source, target in ((a, b), (b, c)))
+    apart = [float(reconstruction_loss(*pair, "relative")) for pair in ((ab, b, a), (bc, c, b))]
+    assert rec == pytest.approx(sum(apart) / 2, rel=1e-4)
+
+
+def test_images_that_patches_do_not_divide_are_padded_inside() -> None:
+    model = small(image_size=20)
+    assert model.config.patches == 9
+    a, b = torch.rand(2, 4, 3, 20, 20)
+    assert torch.equal(model.eval().decode(a, model.encode(a, b)), a)
+    assert torch.equal(unpatchify(patchify(a, 8), 8, 20), a)
+
+
 def test_losses_are_those_of_the_four_pairs_encoded_apart() -> None:
     model = trained_a_little(algebra="paper").eval()
     a, b, c = frames()
@@ -184,8 +259,8 @@ def test_a_save_that_fails_leaves_the_old_model_whole(tmp_path: Path, monkeypatc
 def test_loading_names_what_does_not_fit(tmp_path: Path) -> None:
     folder = small().save_pretrained(tmp_path / "m")
     config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace('"encoder_layers": 1', '"encoder_layers": 2'))
-    with pytest.raises(UserError, match=r"missing encoder\.transformer\.layers\.1"):
+    (folder / "config.json").write_text(config.replace('"encoder_layers": 2', '"encoder_layers": 3'))
+    with pytest.raises(UserError, match=r"missing encoder\.blocks\.2"):
         TransitionModel.from_pretrained(folder)
     (folder / "config.json").write_text(config.replace('"latent_tokens"', '"latent_tokenz"'))
     with pytest.raises(UserError, match="latent_tokenz"):
@@ -224,8 +299,11 @@ def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
 
 
 def test_what_cannot_be_is_refused_in_one_line() -> None:
-    with pytest.raises(UserError, match="no multiple of patch_size"):
-        TransitionConfig(image_size=20, patch_size=8)
+    with pytest.raises(UserError, match="patch_size 24 does not fit"):
+        TransitionConfig(image_size=20, patch_size=24)
+    for name in ("encoder", "variant", "output"):
+        with pytest.raises(UserError, match=f"{name} is 'other': choose one of"):
+            TransitionConfig(**{name: "other"})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="losses.algebra is 'sharp'"):
         LossConfig(algebra="sharp")
 

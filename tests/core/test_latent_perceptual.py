@@ -44,10 +44,22 @@ def test_blur_is_further_than_a_shade_of_the_same_pixel_error() -> None:
 @needs_weights
 def test_gradients_reach_the_encoder_and_the_weights_stay_out_of_the_model() -> None:
     torch.manual_seed(0)
-    config = TransitionConfig(32, 8, 16, 2, 1, 1, 2, 4, codebook_size=4, warmup_steps=100, losses=LossConfig(perc=1.0))
+    config = TransitionConfig(
+        image_size=32,
+        patch_size=8,
+        width=16,
+        heads=2,
+        encoder_layers=1,
+        decoder_layers=1,
+        latent_tokens=2,
+        latent_dim=4,
+        codebook_size=4,
+        warmup_steps=100,
+        losses=LossConfig(perc=1.0),
+    )
     model = TransitionModel(config)
     names = set(model.state_dict())
-    torch.nn.init.normal_(model.decoder.pixels[0].weight)  # type: ignore[arg-type]
+    torch.nn.init.normal_(model.decoder.pixels.weight)
     model.losses(*torch.rand(3, 2, 3, 32, 32))["perc"].backward()
     assert model.encoder.queries.grad is not None and float(model.encoder.queries.grad.abs().sum()) > 0
     assert set(model.state_dict()) == names and not any("perc" in name for name, _ in model.named_parameters())

@@ -80,7 +80,9 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
-    model = TransitionModel(TransitionConfig(16, 8, 16, 2, 1, 1, 2, 6, 8))
+    model = TransitionModel(TransitionConfig(
+        image_size=16, patch_size=8, width=16, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=2, latent_dim=6, codebook_size=8
+    ))
     return model.save_pretrained(tmp_path_factory.mktemp("encoder") / "model")
 
 
