@@ -50,6 +50,8 @@ def load_released(path: str | Path) -> TransitionModel:
         raise UserError(
             f"'{file}' is no safetensors file; nothing else is read, as pickles can run code: save its tensors with safetensors first"
         )
+    if not file.is_file():
+        raise UserError(f"'{file}' is missing: give the release's safetensors file, or the folder that holds it")
     try:
         with safe_open(file, "pt") as opened:
             theirs = {name: opened.get_tensor(name).float() for name in opened.keys() if not name.startswith(IGNORED)}  # noqa: SIM118
