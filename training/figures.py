@@ -1,0 +1,59 @@
+"""Pictures of stage 1 in docs/figures: plots like the paper's Figure 4, transfer sheets like Figures 6 and 7, reconstruction sheets."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.progress import Progress
+
+from alam_core.config import parse_args
+from alam_core.errors import UserError, run_main
+from training.figures_plots import draw_plots
+from training.figures_sheets import draw_sheets
+from training.probe import find_runs, listed
+
+INTRODUCTION = """Draw the pictures of stage 1.
+
+  python training/figures.py                                          plots of results/transition_probes.json
+  python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0 runs/worlds/potential_s0       also sheets of decoded frames
+  python training/figures.py --help                                   every option"""
+
+
+@dataclass
+class FiguresConfig:
+    """What to draw.
+
+    Args:
+        models: run folders of training/pretrain.py, for the sheets; each sheet compares them or shows the one named in transfer.
+        transfer: the method whose transfer sheet is drawn; none given means each.
+        gap: k in frames.
+        results: folder with transition_probes.json.
+        out: folder for the pictures.
+    """
+
+    models: list[str] = field(default_factory=list)
+    transfer: list[str] = field(default_factory=list)
+    gap: int = 5
+    results: str = "results"
+    out: str = "docs/figures"
+
+
+def main() -> None:
+    config = parse_args(FiguresConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models"))
+    probes = Path(config.results) / "transition_probes.json"
+    if not probes.is_file() and not config.models:
+        raise UserError(f"'{probes}' is missing and no model is given: run training/probe.py with --record true first")
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = draw_plots(probes, out) if probes.is_file() else []
+    if config.models:
+        with Progress(transient=True) as progress:
+            task = progress.add_task("sheets", total=None)
+            written += draw_sheets(find_runs(config.models), config.transfer, config.gap, out)
+            progress.remove_task(task)
+    for path in written:
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    run_main(main)
