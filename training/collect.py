@@ -46,7 +46,7 @@ class CollectConfig:
     """What to collect.
 
     Args:
-        world: name of the world (see alam_core/sim/world.py).
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or metaworld/<task>,<task>.
         root: folder of the data set.
         episodes: successful episodes to keep in all.
         first_seed: seed of the first episode tried; the next ones follow it.

@@ -36,6 +36,7 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --result alam                                                             and writes it to results/piper_place.json
   ... --first_seed 500 --episodes 20                                            validation seeds, to choose a checkpoint by
   ... --videos 4                                                                films of the first episodes
+  ... --config training/configs/evaluate_metaworld.yaml                         in MetaWorld; counts success for each task
   python training/evaluate.py --help                                            every option
 
 No policy yet? python training/finetune.py trains one."""
@@ -49,8 +50,8 @@ class EvaluateConfig:
 
     Args:
         policy: folder of a policy.
-        world: name of the world (see alam_core/sim/world.py).
-        episodes: how many.
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or metaworld/<task>,<task>.
+        episodes: how many in all.
         first_seed: seed of the first episode; the next ones follow it.
         replan_every: control steps between two plans.
         delay_steps: control steps until a plan takes effect, as latency through ROS would have it.
@@ -58,7 +59,7 @@ class EvaluateConfig:
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on.
         video_folder: where the films go.
-        result: key in results/<world>.json to write ("alam", "none"); nothing is written if empty.
+        result: key in results/<world>.json to write ("alam", "none"), with - for / in the name; nothing is written if empty.
         results: folder of the result files.
     """
 
@@ -87,7 +88,7 @@ class Episode:
     seed: int
     success: bool
     steps: int
-    instruction: str
+    task: str
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
 
 
@@ -104,7 +105,7 @@ def run_episode(world: World, replanner: Replanner, seed: int, film: bool = Fals
         observation = world.step(replanner.act(observation))
         steps += 1
         success = world.success()
-    return Episode(seed, success, steps, observation.instruction, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8))
+    return Episode(seed, success, steps, world.task, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8))
 
 
 def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[Episode]:
@@ -153,17 +154,20 @@ def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     if config.result:
-        write_result(config.world, {config.result: values}, [e.seed for e in done], config.results)
+        write_result(_file_name(config.world), {config.result: values}, [e.seed for e in done], config.results)
     return values
 
 
 def figures(done: list[Episode]) -> dict[str, Any]:
-    """Success count, 95 % interval of the rate (Wilson), failed seeds and the mean length of successful episodes in steps."""
+    """Success count, 95 % interval of the rate (Wilson), failed seeds and the mean length of successful episodes in steps.
+
+    ``per_task`` counts the tasks apart where there are several.
+    """
     won = [e for e in done if e.success]
     rate, count, z = len(won) / len(done), len(done), 1.96
     centre = (rate + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (rate * (1 - rate) / count + z * z / (4 * count * count)) ** 0.5
-    return {
+    values = {
         "episodes": count,
         "successes": len(won),
         "success": rate,
@@ -171,12 +175,21 @@ def figures(done: list[Episode]) -> dict[str, Any]:
         "failed_seeds": [e.seed for e in done if not e.success],
         "mean_steps": round(float(np.mean([e.steps for e in won])), 1) if won else None,
     }
+    tasks = {task: [e.success for e in done if e.task == task] for task in sorted({e.task for e in done})}
+    if len(tasks) > 1:
+        values["per_task"] = {task: {"episodes": len(ends), "successes": sum(ends)} for task, ends in tasks.items()}
+    return values
+
+
+def _file_name(world: str) -> str:
+    """A world's name as part of a file's name."""
+    return world.replace("/", "-")
 
 
 def _film(config: EvaluateConfig, episode: Episode) -> None:
     folder = Path(config.video_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{config.world}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
+    name = f"{_file_name(config.world)}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
     _, height, width, _ = episode.frames.shape
     writer = VideoWriter(folder / name, 10.0, height, width)
     writer.add(episode.frames)
@@ -224,10 +237,12 @@ def main() -> int:
     values = evaluate(config)
     low, high = values["ci95"]
     print(f"{config.policy}: {values['successes']} of {values['episodes']} episodes succeeded (95 % interval {low:.0%} to {high:.0%})")
+    for task, counts in values.get("per_task", {}).items():
+        print(f"  {task}: {counts['successes']} of {counts['episodes']}")
     if values["failed_seeds"]:
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
     if config.result:
-        print(f"written: {config.results}/{config.world}.json, key '{config.result}'")
+        print(f"written: {config.results}/{_file_name(config.world)}.json, key '{config.result}'")
     return 0
 
 

@@ -12,6 +12,7 @@ class World(Protocol):
     """A simulated task. One object is one simulator; ``reset`` starts an episode that its seed determines entirely."""
 
     name: str
+    task: str  # which of the world's tasks the episode plays; success is counted for each
     dt: float  # s between control steps
     max_steps: int  # control steps before an episode counts as failed
     action_dim: int
@@ -42,6 +43,7 @@ class Expert(Protocol):
         ...
 
 
+# MetaWorld's names are explained in alam_core/sim/metaworld/tasks.py.
 WORLDS = ("piper_place", "metaworld", "metaworld/mt50", "metaworld/<task>", "metaworld/<task>,<task>")
 
 

@@ -7,7 +7,8 @@ wrist camera is ``gripperPOV``. Control runs at 80 Hz. A: 4 numbers of action, S
 import atexit
 import os
 import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ try:
 except (ImportError, AttributeError) as error:
     raise UserError(f"MetaWorld cannot start ({error}); run 'alam doctor' to see what is missing") from None
 
+T = TypeVar("T")
+
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
 THIRD_PERSON = (0.71, 0.075, 0.70)  # m, where the release of ALAM puts corner2; MetaWorld's own place shows the objects half as large
 VERSION = "-v3"
@@ -36,7 +39,7 @@ class MetaWorld:
     State (4,): the gripper's position in m and its opening, 0 closed to 1 open. The benchmark's observation goes on with the poses of
     the objects and the goal, which a policy that acts from pictures must not be told. Action (4,), each in [-1, 1] and clipped to it:
     by how much the hand moves along x, y and z, in cm, and the gripper's force, positive to close. Not thread-safe; pictures are
-    rendered by the thread that first asks for one.
+    rendered by the thread that first asks for one. A task once played stays in memory, about 70 MB each.
     """
 
     dt = 1 / 80
@@ -133,14 +136,14 @@ class _Cameras:
 
     def render(self, model: "mujoco.MjModel", data: "mujoco.MjData", view: str) -> np.ndarray:
         if self._gl is None:
-            self._gl = _make_gl(self.size)
+            self._gl = _try_gl(lambda: mujoco.GLContext(self.size, self.size))
             atexit.register(self.close)  # before the interpreter takes GL apart
         self._gl.make_current()
         if id(model) not in self._contexts:
             # Shadows, reflections and multisampling cost ten times the picture on a software renderer.
             model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
             model.vis.global_.offwidth = model.vis.global_.offheight = self.size
-            context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100)
+            context = _try_gl(lambda: mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100))
             scene = mujoco.MjvScene(model, maxgeom=2000)
             scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
             self._contexts[id(model)] = context, scene
@@ -167,9 +170,10 @@ class _Cameras:
             self._gl = None
 
 
-def _make_gl(size: int) -> "mujoco.GLContext":
+def _try_gl(make: Callable[[], T]) -> T:
+    """What ``make`` makes. Raises UserError where there is no GL."""
     try:
-        return mujoco.GLContext(size, size)
+        return make()
     except Exception as error:  # GL libraries raise whatever they like
         reason = str(error)
     raise UserError(f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing")

@@ -86,7 +86,7 @@ class PiperPlace:
     ``dt`` later. Not thread-safe; the renderer belongs to the thread that first renders.
     """
 
-    name = "piper_place"
+    name = task = "piper_place"
     dt = 0.1
     max_steps = 150
     action_dim = 7
