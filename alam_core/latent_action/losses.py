@@ -6,6 +6,8 @@ Letters: B batch, K latent tokens, D numbers a token, S image side.
 import torch
 from torch import Tensor
 
+from alam_core.distributed import mean_over_ranks
+
 EPSILON = 1e-8
 # Whitening: this share of the mean variance is added to each direction's, so that near-empty directions do not rule the loss.
 SHRINKAGE = 0.01
@@ -31,14 +33,16 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
     "whitened": squared length in units of the reference's covariance (over batch and tokens, each token's mean taken out), averaged over
     directions: no invertible linear map of a token's numbers changes it, but for the shrinkage, through which no gradient flows. A
     constant in z costs, since it is in the residuals and not in the covariance.
+
+    Energy and covariance are those of the whole batch where it is spread over several processes.
     """
     if form == "paper":
         return residual.square().sum(dim=(1, 2)).mean()
     if form == "relative":
-        return residual.square().mean() / (reference.square().mean() + EPSILON)
+        return residual.square().mean() / (mean_over_ranks(reference.square().mean()) + EPSILON)
     with torch.autocast(residual.device.type, enabled=False):
-        centred = (reference - reference.mean(dim=0)).flatten(0, 1)
-        covariance = centred.T @ centred / len(centred)  # (D, D)
+        centred = (reference - mean_over_ranks(reference.mean(dim=0))).flatten(0, 1)
+        covariance = mean_over_ranks(centred.T @ centred / len(centred))  # (D, D)
         ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
         factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), device=residual.device))
         return torch.linalg.solve_triangular(factor, residual.flatten(0, 1).T, upper=False).square().mean()
