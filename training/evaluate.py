@@ -59,7 +59,7 @@ class EvaluateConfig:
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on.
         video_folder: where the films go.
-        result: key in results/<world>.json to write ("alam", "none"), with - for / in the name; nothing is written if empty.
+        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name; nothing is written if empty.
         results: folder of the result files.
     """
 
@@ -183,7 +183,7 @@ def figures(done: list[Episode]) -> dict[str, Any]:
 
 def _file_name(world: str) -> str:
     """A world's name as part of a file's name."""
-    return world.replace("/", "-")
+    return world.replace("/", "_")
 
 
 def _film(config: EvaluateConfig, episode: Episode) -> None:
@@ -201,6 +201,7 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Repl
     replanner = Replanner(runner, config.replan_every, config.delay_steps)
     world = make_world(config.world, runner.image_size)
     if world.action_dim != len(runner.joint_names) or world.state_dim != runner.state_dim or abs(world.dt - runner.dt) > 1e-6:
+        world.close()
         raise UserError(
             f"'{config.policy}' takes a state of {runner.state_dim} and gives {len(runner.joint_names)} actions every {runner.dt} s, "
             f"the world '{config.world}' has {world.state_dim}, {world.action_dim} and {world.dt} s: give a policy trained on its data"

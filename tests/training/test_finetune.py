@@ -41,6 +41,7 @@ class BlobWorld:
 
     def reset(self, seed):
         self.rng, self.seed, self.steps, self.at = np.random.default_rng(seed), seed, 0, 0.0
+        self.task = ("even", "odd")[seed % 2]
         return self.observe()
 
     def observe(self):
@@ -80,9 +81,19 @@ def dataset(tmp_path_factory):
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
     torch.manual_seed(0)
-    model = TransitionModel(TransitionConfig(
-        image_size=16, patch_size=8, width=16, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=2, latent_dim=6, codebook_size=8
-    ))
+    model = TransitionModel(
+        TransitionConfig(
+            image_size=16,
+            patch_size=8,
+            width=16,
+            heads=2,
+            encoder_layers=1,
+            decoder_layers=1,
+            latent_tokens=2,
+            latent_dim=6,
+            codebook_size=8,
+        )
+    )
     return model.save_pretrained(tmp_path_factory.mktemp("encoder") / "model")
 
 
@@ -241,6 +252,7 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
     config = EvaluateConfig(str(blob_policy), "blob", 5, 0, 4, workers=workers, results=str(tmp_path), result="alam")
     values = evaluate(config, make_blobs)
     assert (values["episodes"], values["successes"], values["failed_seeds"], values["mean_steps"]) == (5, 2, [1, 2, 4], 3.0)
+    assert values["per_task"] == {"even": {"episodes": 3, "successes": 1}, "odd": {"episodes": 2, "successes": 1}}
     written = json.loads((tmp_path / "blob.json").read_text())
     assert written["seeds"] == [0, 1, 2, 3, 4]
     assert written["values"]["alam"]["successes"] == 2
@@ -249,6 +261,13 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
 def test_evaluation_films_episodes(blob_policy, tmp_path):
     evaluate(EvaluateConfig(str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)), make_blobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob-0-success.mp4", "blob-1-failure.mp4"]
+
+
+def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
+    folder = str(tmp_path)
+    config = EvaluateConfig(str(blob_policy), "blob/a,b", 1, 0, 4, workers=0, videos=1, video_folder=folder, result="alam", results=folder)
+    evaluate(config, make_blobs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob_a,b-0-success.mp4", "blob_a,b.json"]
 
 
 def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
@@ -270,3 +289,4 @@ def test_the_interval_is_wilsons():
     done = [Episode(seed, seed < 41, 10, "") for seed in range(50)]
     assert figures(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
     assert figures(done[:41])["ci95"][1] == 1.0
+    assert "per_task" not in figures(done)

@@ -5,11 +5,11 @@ view of a D435) and a wrist camera (a D405). The seed determines everything: pos
 scene (light, table, floor, shades of the colours, camera poses). Physics runs in ticks of 5 ms, actions every 0.1 s.
 """
 
+import atexit
 import gc
 import os
 import sys
 import traceback
-import weakref
 
 import numpy as np
 
@@ -151,6 +151,7 @@ class PiperPlace:
 
     def close(self) -> None:
         if self._renderer is not None:
+            atexit.unregister(self.close)
             self._renderer.close()
             self._renderer = None
 
@@ -180,7 +181,7 @@ class PiperPlace:
         if self._renderer is None or self._renderer.height != size:
             self.close()
             self._renderer = _make_renderer(self.model, size)
-            weakref.finalize(self, self._renderer.close)  # before the interpreter takes GL apart
+            atexit.register(self.close)  # before the interpreter takes GL apart
         # Shadows, reflections and multisampling cost ten times the picture on a software renderer.
         self._renderer.update_scene(self.data, camera=view)
         self._renderer.scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
