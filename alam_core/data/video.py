@@ -85,7 +85,8 @@ class VideoReader:
         self._container, self._stream = open_video(self.path)
         self._exact = fps is not None
         self.fps = float(fps if fps is not None else video_rate(self._stream, self.path))
-        self._start = 0.0 if self._exact else float((self._stream.start_time or 0) * self._stream.time_base)
+        self._tick = float(self._stream.time_base)  # seconds
+        self._start = 0.0 if self._exact else (self._stream.start_time or 0) * self._tick
         self._stream.codec_context.thread_count = 1  # more threads cost time at the start, and small frames gain nothing
         self._converter = VideoReformatter()
         self._frames: Any = iter(())
@@ -111,10 +112,10 @@ class VideoReader:
     def _shown(self, number: int) -> Any:
         """The frame on show when ``number`` has just begun: which one that is does not depend on what was read before."""
         time = self._start + (number + 0.4) / self.fps
-        tick = int(time / self._stream.time_base)
+        tick = int(time / self._tick)
         if self._last is None or self._last.time > time or self._jump(tick):
-            for back in (0.0, 0.5, 5.0, float("inf")):  # a key frame may be shown later than its place in the file says
-                self._seek(max(tick - int(min(back, 1e6) / self._stream.time_base), 0) if back < float("inf") else 0)
+            for back in (0.0, 0.5, 5.0, time):  # a key frame may be shown later than its place in the file says
+                self._seek(max(tick - int(back / self._tick), 0))
                 if self._last is not None and self._last.time <= time:
                     break
         while self._last is not None and self._last.time <= time:
@@ -136,14 +137,14 @@ class VideoReader:
 
     def _duration(self, frame: Any) -> float:
         """How long a frame is shown, in seconds, as far as the file says."""
-        return float(frame.duration * self._stream.time_base) if frame.duration else 0.999 / self.fps
+        return frame.duration * self._tick if frame.duration else 0.999 / self.fps
 
     def _jump(self, tick: int) -> bool:
         """Whether a key frame lies between the last frame and ``tick``, so that decoding on would take longer than seeking."""
         entries = self._stream.index_entries
         place = entries.search_timestamp(tick) if len(entries) else -1
         if place < 0:
-            return bool((tick - self._last.pts) * self._stream.time_base * self.fps > SEEK_BEYOND)
+            return bool((tick - self._last.pts) * self._tick * self.fps > SEEK_BEYOND)
         return bool(entries[place].timestamp > self._last.pts)
 
     def _seek(self, tick: int) -> None:

@@ -43,8 +43,11 @@ class VideoFolder:
     def __repr__(self) -> str:
         return f"VideoFolder('{self.root}', {self.num_episodes} files, {self.num_frames} frames)"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return VideoFolder, (self.root,)  # worker processes open their own files
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_videos": None}  # worker processes open their own files, of the same list
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _videos=OpenVideos())
 
     def episode_length(self, e: int) -> int:
         """Number of frames of episode e; 0 where its file cannot be opened."""

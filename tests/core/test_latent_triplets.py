@@ -35,6 +35,45 @@ def test_uniform_gaps_are_uniform_where_episodes_are_long() -> None:
     assert (abs(counts / counts.sum() - 0.25) < 0.02).all()
 
 
+@pytest.mark.parametrize("gaps", [GapConfig("uniform", 4), GapConfig("fixed", 3)])
+def test_gaps_count_in_strides(gaps: GapConfig) -> None:
+    sampler = TripletSampler([source([60, 13, 12])], np.array([0, 1, 2]), gaps, stride=6)
+    _, rows = sampler.draw(3000, np.random.default_rng(0))
+    steps = np.diff(rows, axis=1)
+    assert set(steps.flatten()) == ({6, 12, 18, 24} if gaps.kind == "uniform" else {18})
+    episodes = np.searchsorted([60, 73, 85], rows, side="right")
+    assert (episodes == episodes[:, :1]).all() and set(episodes[:, 0]) == ({0, 1} if gaps.kind == "uniform" else {0})
+    _, fixed = TripletSampler([source([60])], np.array([0]), GapConfig("fixed", 3), stride=6).spread(100)
+    assert len(fixed) == 60 - 36 and (np.diff(fixed, axis=1) == 18).all() and fixed.max() == 59
+
+
+def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
+    parts = [
+        TripletSampler([source([30]), source([30])], np.array([0]), GapConfig("uniform", 2)),
+        TripletSampler([source([200, 40])], np.array([0, 1]), GapConfig("uniform", 2), stride=5),
+        TripletSampler([source([9])], np.array([0]), GapConfig("uniform", 2)),
+    ]
+    mixed = TripletSampler.mix(parts, [150, 50, 5])
+    sources, rows = mixed.draw(20_000, np.random.default_rng(0))
+    counts = np.bincount(mixed.parts[sources], minlength=3) / 20_000
+    assert abs(counts - np.array([150, 50, 5]) / 205).max() < 0.015
+    assert abs((sources == 0).mean() - (sources == 1).mean()) < 0.015  # views of one part share its weight
+    assert abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02  # frames of one source are alike likely
+    assert set(np.diff(rows[sources == 2], axis=1).flatten()) == {5, 10} and set(np.diff(rows[sources == 3], axis=1).flatten()) == {1, 2}
+    assert rows[sources == 3].max() < 9
+    for number in range(4):
+        other, row = mixed.redraw(number, np.random.default_rng(number))
+        assert mixed.parts[other] == mixed.parts[number] and mixed.episode(other, row[0]) == mixed.episode(other, row[2])
+
+
+def test_a_mixture_of_one_draws_as_its_only_part() -> None:
+    part = TripletSampler([source([20, 9])], np.array([0, 1]), GapConfig())
+    for own, mixed in zip(
+        part.draw(50, np.random.default_rng(1)), TripletSampler.mix([part], [7]).draw(50, np.random.default_rng(1)), strict=True
+    ):
+        assert np.array_equal(own, mixed)
+
+
 def test_draw_is_a_function_of_the_generator() -> None:
     sampler = TripletSampler([source([20, 9]), source([20, 9])], np.array([0, 1]), GapConfig())
     first, again, other = (sampler.draw(16, np.random.default_rng(seed)) for seed in (3, 3, 4))
