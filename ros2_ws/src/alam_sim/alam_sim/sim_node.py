@@ -78,7 +78,9 @@ class SimNode(Node):
         if seed < 0 or camera_size < 0:
             raise UserError("sim_node: seed and camera_size must be at least 0")
 
-        self.world: Any = make_world(world)  # one that can be ticked
+        self.world: Any = make_world(world)
+        if not hasattr(self.world, "physics_step"):
+            raise UserError(f"sim_node: the world '{world}' has no Piper arm to drive; give piper_place")
         self.world.reset(seed)
         self.camera_size = camera_size or self.world.camera_size
         self._plant = WorldPlant(self.world)
