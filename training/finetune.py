@@ -148,7 +148,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
 
     identity = {key: value for key, value in to_dict(config).items() if key not in ("run", "loop", "rollouts", "encoder")}
     identity["latent_encoder"] = policy_config.latent_encoder
-    result = train(policy, batch_at, losses, config.run, config.loop, evaluate, identity)
+    result = train(policy, batch_at, losses, config.run, config.loop, evaluate, identity, config.batch)
     trained = result.model
     assert isinstance(trained, JointPolicy)
     if result.stopped == "interrupted":

@@ -116,7 +116,7 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     Returns the model, its held-out figures (on the main process; with several sources each figure's name begins with its source's), and
     whether it got so far: an interrupted run only keeps its state.
     """
-    state = PartialState(cpu=config.loop.cpu)  # the codebook must know of the other processes when it is made
+    state = PartialState(cpu=config.loop.cpu)
     splits = [split_episodes(len(source.lengths), config.held_out) for source in sources]
     short = [_too_short(source, config.gaps) for source in sources]
     report = DataReport(sources, short, [held.tolist() for _, held in splits], config.max_broken)
@@ -148,7 +148,9 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     torch.manual_seed(config.loop.seed)
     identity = {key: value for key, value in to_dict(config).items() if key not in FREE_FIELDS}
     try:
-        result = train(TransitionModel(config.model), batch_at, losses, config.run, config.loop, evaluate, identity)
+        result = train(
+            TransitionModel(config.model), batch_at, losses, config.run, config.loop, evaluate, identity, config.batch, every_nth_triplet
+        )
     finally:
         batch_at.close()
     model = result.model
@@ -169,6 +171,11 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
         figures = evaluate(model, result.step)
         model.save_pretrained(Path(config.run) / "model", card(config, figures, result.step, report))
     return model, figures, True
+
+
+def every_nth_triplet(batch: Tensor, part: int, parts: int) -> Tensor:
+    """Triplets part, part + parts, ... of (3, B, S, S, 3)."""
+    return batch[:, part::parts]
 
 
 def held_out(config: PretrainConfig, report: DataReport, part: int, episodes: np.ndarray) -> np.ndarray:

@@ -1,11 +1,12 @@
-"""The training loop that pretrain.py and finetune.py share, on top of accelerate (CPU, one GPU, or DDP under ``accelerate launch``).
+"""The training loop that pretrain.py and finetune.py share: one process, or several under ``accelerate launch`` (DDP or FSDP).
 
 The number of optimiser steps done is the only clock. The batch, every random draw and the learning rate are functions of
 (seed, step), so a state file with weights, EMA, optimiser moments and the step is all that an exact resume needs.
 """
 
+import contextlib
+import copy
 import dataclasses
-import json
 import math
 import os
 import shlex
@@ -19,21 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.torch
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from accelerate import PartialState
+from torch import Tensor, distributed, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from alam_core.errors import UserError
+from training.parallel import local_sum, parallelise, whole
+from training.progress import TrainingBar
+from training.train_state import STATE_FILE, Average, TrainState
 
 Batch = Any
-STATE_FILE = "state.safetensors"
 
 
 @dataclass
@@ -69,7 +66,10 @@ class LoopConfig:
         steps: optimiser steps of the whole run.
         seed: of every random draw.
         optim: the optimiser.
-        mixed_precision: "no" or "bf16" (fp32 master weights).
+        mixed_precision: "no", or "bf16": matrix products in bfloat16; weights, their average and the optimiser's moments stay float32.
+        accumulate: parts that each process computes its share of a batch in, one after the other, where memory is short. Statistics of
+            the batch are then those of a part, and buffers (the codebook) move with the last part only.
+        sharded: with several processes, cut weights, gradients and moments up among them (FSDP) in place of a copy for each (DDP).
         cpu: stay on the CPU even where a GPU is.
         resume: go on from the run folder's state where there is one; false starts anew.
         max_minutes: stop and save after this wall time, to be resumed later; 0 has no limit. The schedule follows the steps, not the time.
@@ -82,6 +82,8 @@ class LoopConfig:
     seed: int = 0
     optim: OptimConfig = field(default_factory=OptimConfig)
     mixed_precision: str = "no"
+    accumulate: int = 1
+    sharded: bool = False
     cpu: bool = False
     resume: bool = True
     max_minutes: float = 0.0
@@ -90,20 +92,16 @@ class LoopConfig:
     log_every: int = 20
 
     def __post_init__(self) -> None:
-        for name in ("steps", "save_every", "eval_every", "log_every"):
+        for name in ("steps", "accumulate", "save_every", "eval_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"loop.{name} is {getattr(self, name)}: it must be at least 1")
         if self.mixed_precision not in ("no", "bf16"):
             raise UserError(f"loop.mixed_precision is '{self.mixed_precision}': choose no or bf16")
 
 
-# What may change between a run and its continuation without changing what is computed.
-FREE_FIELDS = ("resume", "max_minutes", "save_every", "eval_every", "log_every", "cpu")
-
-
 @dataclass
 class TrainResult:
-    """model: the trained weights (their average where ema_decay > 0), in eval mode, unwrapped, on the training device.
+    """model: the trained weights (their average where ema_decay > 0), in eval mode, whole, on the training device.
     step: optimiser steps done. stopped: "" when all steps are done, else "interrupted" or "time".
     main: whether this process is the one that writes files (rank 0)."""
 
@@ -132,6 +130,11 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
 
 
+def every_nth(batch: Batch, part: int, parts: int) -> Batch:
+    """Rows part, part + parts, ... of each tensor in any nest of dict, list and tuple."""
+    return _mapped(lambda tensor: tensor[part::parts], batch)
+
+
 def train(
     model: nn.Module,
     batch_at: Callable[[int, int, int], Batch],
@@ -140,116 +143,158 @@ def train(
     config: LoopConfig,
     evaluate: Callable[[nn.Module, int], dict[str, float]] | None = None,
     identity: dict[str, Any] | None = None,
+    batch_size: int | None = None,
+    split: Callable[[Batch, int, int], Batch] = every_nth,
 ) -> TrainResult:
     """Train ``model`` to ``config.steps`` optimiser steps, or until interrupted or out of time; the state is saved in each case.
 
     batch_at(step, rank, ranks): this rank's share of the batch of that step, as tensors in any nest of dict, list and tuple.
         A pure function of its arguments; it runs in a thread ahead of time, so it must not use torch's global generator.
-    losses(model, batch): scalars, ``"total"`` is minimised and all are logged. It must call ``model(...)`` itself, once, so that
-        DDP and autocast take part; torch's global generator is seeded from (seed, step, rank) just before.
+    losses(model, batch): scalars, means over the batch; ``"total"`` is minimised and all are logged. It must call ``model(...)`` itself,
+        once, so that DDP or FSDP take part; torch's global generator is seeded from (seed, step, rank) just before.
     evaluate(model, step): figures to log every eval_every steps and at the end; model is the averaged one, in eval mode.
     identity: what else defines the run (the script's whole config as a dict); a state of a different run is refused.
+    batch_size: samples a step, over all ranks; refused where they cannot be shared evenly.
+    split(batch, part, parts): one of the parts that ``config.accumulate`` computes a batch in.
 
-    Raises UserError when the state in ``folder`` belongs to a different run or is broken, when the loss is not finite, and where
-    the folder cannot be made.
+    Raises UserError when the state in ``folder`` belongs to a different run or is broken, when the loss is not finite, when
+    ``batch_size`` does not fit the number of processes, and where the folder cannot be made.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run") from None
-    AcceleratorState._reset_state()  # else a second run in one process could not have another precision
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=config.cpu)
-    rank, ranks, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    process = PartialState(cpu=config.cpu)
+    rank, ranks, main = process.process_index, process.num_processes, process.is_main_process
+    device = torch.device("cpu") if config.cpu else process.device
+    if batch_size is not None and batch_size % (ranks * config.accumulate):
+        raise UserError(
+            f"a batch of {batch_size} cannot be shared evenly by {ranks} process(es) in {config.accumulate} part(s) each: "
+            f"choose a multiple of {ranks * config.accumulate}"
+        )
     identity = {"run": identity or {}, "loop": dataclasses.asdict(config), "ranks": ranks}
 
     torch.manual_seed(config.seed)
-    model = model.to(accelerator.device)
-    average = AveragedModel(model, multi_avg_fn=_ema_update(config.optim.ema_decay)) if config.optim.ema_decay > 0 else None
-    optimizer = _optimizer(model, config.optim)
-    bare = model
-    model, wrapped = accelerator.prepare(model, optimizer)
-    step = 0
+    finished = copy.deepcopy(model)  # takes the weights that are evaluated and returned
+    model = model.to(device)
+    wrapped = parallelise(model, process, config.sharded, config.mixed_precision == "bf16")
+    average = Average(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
+    state = TrainState(model, _optimizer(model, config.optim), average)
     state_path = folder / STATE_FILE
-    if config.resume and state_path.is_file():
-        step = _load_state(state_path, bare, average, optimizer, identity)
-    writer = SummaryWriter(str(folder), purge_step=step) if main else None
+    if main:
+        state_path.with_suffix(".tmp").unlink(missing_ok=True)  # of a process that was killed while it saved
+    resumed = config.resume and _same_on_all(process, device, state_path.is_file(), folder)
+    if resumed:
+        state.load(state_path, identity)
+    writer = SummaryWriter(str(folder), purge_step=state.step + 1) if main else None
 
-    def check() -> None:
-        if not all(math.isfinite(value) for value in sums.values()):
-            raise UserError(f"the loss is not finite at step {step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}")
+    def means() -> dict[str, float]:
+        """Of the terms since the last entry of the log."""
+        figures = state.average_sums()
+        if not all(math.isfinite(value) for value in figures.values()):
+            raise UserError(f"the loss is not finite at step {state.step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}")
+        return figures
 
     def save() -> None:
-        check()
-        accelerator.wait_for_everyone()
-        if main:
-            _save_state(state_path, bare, average, optimizer, step, identity)
+        means()
+        if writer is not None:
+            writer.flush()
+        state.save(state_path, identity, main)
 
     def evaluated() -> nn.Module:
-        return (average.module if average is not None else bare).eval()
+        finished.load_state_dict(state.evaluated())
+        return finished.to(device).eval()
 
     def run_evaluation() -> None:
-        if evaluate is not None and main:
+        if evaluate is None:
+            return
+        current = evaluated()
+        if main:
             with torch.no_grad():
-                figures = evaluate(evaluated(), step)
+                figures = evaluate(current, state.step)
             for name, value in figures.items():
-                writer.add_scalar(f"eval/{name}", value, step)  # type: ignore[union-attr]
-            bar.note(f"step {step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-        bare.train()
+                writer.add_scalar(f"eval/{name}", value, state.step)  # type: ignore[union-attr]
+            bar.note(f"step {state.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+        finished.cpu()
 
     started = time.monotonic()
-    stopped, saved, counted = "", step, 0
-    sums: dict[str, Any] = {}
-    bare.train()
+    stopped, saved = "", state.step
+    model.train()
     with (
         _Signals() as signals,
-        _Bar(config.steps, step, shown=main) as bar,
-        _Prefetch(batch_at, step, config.steps, rank, ranks) as batches,
+        TrainingBar(config.steps, state.step, shown=main) as bar,
+        _Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
     ):
-        if step:
-            bar.note(f"going on from step {step} of '{folder}'")
+        if state.step:
+            bar.note(f"going on from step {state.step} of '{folder}'")
         for batch in batches:
             late = 0 < config.max_minutes * 60 < time.monotonic() - started
-            stopped = _agreed(accelerator, signals.caught, late)
+            stopped = _agreed(device, signals.caught, late)
             if stopped:
                 break
-            torch.manual_seed(int(step_rng(config.seed, step, rank, 1).integers(2**62)))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(config.optim, step, config.steps)
-            terms = losses(model, _to_device(batch, accelerator.device))
-            accelerator.backward(terms["total"])
+            for group in state.optimizer.param_groups:
+                group["lr"] = learning_rate(config.optim, state.step, config.steps)
+            terms = _backward(wrapped, model, losses, batch, split, config, (state.step, rank, ranks))
             if config.optim.clip_norm > 0:
-                terms = {**terms, "grad_norm": accelerator.clip_grad_norm_(model.parameters(), config.optim.clip_norm)}
-            wrapped.step()
-            wrapped.zero_grad()
+                terms["grad_norm"] = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm))
+            state.optimizer.step()
+            state.optimizer.zero_grad()
             if average is not None:
-                average.update_parameters(bare)
-            step += 1
-            sums = {name: sums.get(name, 0.0) + value.detach() for name, value in terms.items()}
-            counted += 1
+                average.update(model)
+            state.step += 1
+            state.counted += 1
+            state.sums = {name: state.sums.get(name, 0.0) + value for name, value in terms.items()}
             bar.advance()
-            if step % config.log_every == 0 or step == config.steps:
-                check()
-                means = {name: float(value) / counted for name, value in sums.items()}
-                bar.show(means["total"])
+            if state.step % config.log_every == 0 or state.step == config.steps:
+                figures = means()
+                bar.show(figures["total"])
                 if writer is not None:
-                    for name, value in means.items():
-                        writer.add_scalar(f"train/{name}", value, step)
-                    writer.add_scalar("train/lr", optimizer.param_groups[0]["lr"], step)
-                sums, counted = {}, 0
-            if step % config.eval_every == 0 and step < config.steps:
+                    for name, value in figures.items():
+                        writer.add_scalar(f"train/{name}", value, state.step)
+                    writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
+                state.sums, state.counted = {}, 0
+            if state.step % config.eval_every == 0 and state.step < config.steps:
                 run_evaluation()
-            if step % config.save_every == 0 and step < config.steps:
+            if state.step % config.save_every == 0 and state.step < config.steps:
                 save()
-                saved = step
-        if saved != step or not state_path.is_file():
+                saved = state.step
+        if not (resumed and saved == state.step):
             save()
         if not stopped:
             run_evaluation()
     if writer is not None:
         writer.close()
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)  # only now: it takes the mixed precision out of ``bare``
-    return TrainResult(evaluated(), step, stopped, main)
+    return TrainResult(evaluated(), state.step, stopped, main)
+
+
+def _backward(
+    wrapped: nn.Module,
+    model: nn.Module,
+    losses: Callable[[nn.Module, Batch], dict[str, Tensor]],
+    batch: Batch,
+    split: Callable[[Batch, int, int], Batch],
+    config: LoopConfig,
+    clock: tuple[int, int, int],
+) -> dict[str, Tensor]:
+    """Gradients of a batch, part by part, and its terms."""
+    step, rank, ranks = clock
+    parts, device = config.accumulate, next(model.parameters()).device
+    buffers = [buffer.clone() for buffer in model.buffers()] if parts > 1 else []
+    terms: dict[str, Tensor] = {}
+    for part in range(parts):
+        torch.manual_seed(int(step_rng(config.seed, step, rank + part * ranks, 1).integers(2**62)))
+        share = _mapped(lambda tensor: tensor.to(device, non_blocking=True), split(batch, part, parts) if parts > 1 else batch)
+        last = part == parts - 1
+        with contextlib.nullcontext() if last else local_sum(wrapped):
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+                values = losses(wrapped, share)
+            (values["total"] / parts).backward()
+        if not last:
+            for buffer, before in zip(model.buffers(), buffers, strict=True):
+                buffer.copy_(before)
+        terms = {name: terms.get(name, 0.0) + value.detach() / parts for name, value in values.items()}
+    return terms
 
 
 def _optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -261,87 +306,39 @@ def _optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
 
-def _ema_update(decay: float) -> Callable[[Any, Any, Any], None]:
-    @torch.no_grad()
-    def update(averages: list[Tensor], currents: list[Tensor], count: Tensor | int) -> None:
-        now = min(decay, (1 + int(count)) / (10 + int(count)))  # a young average follows closely
-        torch._foreach_lerp_(averages, currents, 1 - now)
-
-    return update
-
-
-def _save_state(
-    path: Path, model: nn.Module, average: AveragedModel | None, optimizer: torch.optim.Optimizer, step: int, identity: dict[str, Any]
-) -> None:
-    """One file, replaced atomically: tensors, and the step and the identity in its metadata."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if average is not None:
-        tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    temporary = path.with_suffix(".tmp")
-    safetensors.torch.save_file(tensors, temporary, metadata={"run": json.dumps({"step": step, "identity": identity})})
-    os.replace(temporary, path)
-
-
-def _load_state(
-    path: Path, model: nn.Module, average: AveragedModel | None, optimizer: torch.optim.Optimizer, identity: dict[str, Any]
-) -> int:
-    try:
-        with safe_open(path, "pt") as file:
-            run = json.loads(file.metadata()["run"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, TypeError, KeyError) as error:
-        raise UserError(f"'{path}' cannot be read ({error}): delete it or give --loop.resume false to start anew") from None
-    before, now = _flat(run["identity"]), _flat(json.loads(json.dumps(identity)))
-    differing = [
-        name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE_FIELDS
-    ]
-    if differing:
-        what = ", ".join(f"{name} was {before.get(name)} and is now {now.get(name)}" for name in differing)
-        raise UserError(f"'{path.parent}' holds a different run ({what}): choose another run folder, or --loop.resume false to start anew")
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-    try:
-        model.load_state_dict(part("model."), strict=True)
-        if average is not None:
-            average.load_state_dict(part("average."), strict=True)
-        content = optimizer.state_dict()
-        content["state"] = {}
-        for name, tensor in part("optimizer.").items():
-            index, moment = name.split(".", 1)
-            content["state"].setdefault(int(index), {})[moment] = tensor
-        optimizer.load_state_dict(content)
-    except (RuntimeError, ValueError) as error:
-        raise UserError(f"'{path}' does not fit the model: {' '.join(str(error).split())}; --loop.resume false starts anew") from None
-    return int(run["step"])
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {name: value for key, part in values.items() for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
-
-
-def _to_device(batch: Batch, device: torch.device) -> Batch:
+def _mapped(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, dict):
-        return {key: _to_device(value, device) for key, value in batch.items()}
+        return {key: _mapped(change, value) for key, value in batch.items()}
     if isinstance(batch, list | tuple):
-        return type(batch)(_to_device(value, device) for value in batch)
+        return type(batch)(_mapped(change, value) for value in batch)
     return batch
 
 
-def _agreed(accelerator: Accelerator, caught: bool, late: bool) -> str:
+def _counted(flags: list[bool], device: torch.device) -> list[int]:
+    """On how many ranks each flag is set."""
+    if not distributed.is_initialized():
+        return [int(flag) for flag in flags]
+    counts = torch.tensor([int(flag) for flag in flags], device=device)
+    distributed.all_reduce(counts)
+    return counts.tolist()
+
+
+def _agreed(device: torch.device, caught: bool, late: bool) -> str:
     """Why to stop now, the same on all ranks; a signal to any of them stops all."""
-    flags = torch.tensor([float(caught), float(late)], device=accelerator.device)
-    if accelerator.num_processes > 1:
-        flags = accelerator.reduce(flags, "sum")
-    return "interrupted" if flags[0] > 0 else "time" if flags[1] > 0 else ""
+    interrupted, out_of_time = _counted([caught, late], device)
+    return "interrupted" if interrupted else "time" if out_of_time else ""
+
+
+def _same_on_all(process: PartialState, device: torch.device, there: bool, folder: Path) -> bool:
+    """Whether the state file is there. Raises UserError where some ranks see it and others do not."""
+    (seen,) = _counted([there], device)
+    if 0 < seen < process.num_processes:
+        raise UserError(
+            f"{seen} of {process.num_processes} processes see the state in '{folder}': put the run folder where all machines see it"
+        )
+    return seen > 0
 
 
 class _Prefetch:
@@ -385,39 +382,3 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
-
-
-class _Bar:
-    """Progress on a terminal as a bar, elsewhere as a line every ten seconds."""
-
-    def __init__(self, steps: int, first: int, shown: bool) -> None:
-        self._console = Console(quiet=not shown)
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
-        columns += (TextColumn("{task.fields[rate]:.2f} steps/s"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # type: ignore[assignment]
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._progress.add_task("train", total=steps, completed=first, loss=float("nan"), rate=0.0)
-        self._first, self._steps, self._step, self._started = first, steps, first, time.monotonic()
-        self._said = self._started
-
-    def __enter__(self) -> "_Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def advance(self) -> None:
-        self._step += 1
-        self._progress.advance(self._task)
-
-    def show(self, loss: float) -> None:
-        now = time.monotonic()
-        rate = (self._step - self._first) / (now - self._started)
-        self._progress.update(self._task, loss=loss, rate=rate)
-        if not self._console.is_terminal and (now - self._said > 10 or self._step == self._steps):
-            left = (self._steps - self._step) / rate
-            self.note(f"step {self._step}/{self._steps}  loss {loss:.4f}  {rate:.2f} steps/s  {left:.0f} s left")
-            self._said = now
-
-    def note(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
