@@ -65,7 +65,8 @@ class TransitionConfig:
         codebook_size: entries of the codebook.
         codebook_decay: decay of the codebook's moving average.
         warmup_steps: for so many training steps the model is a plain autoencoder: z goes around the codebook and the algebraic losses
-            have no weight, so that z is in use before it is shaped. Over as many steps again their weights rise to their values.
+            have no weight, so that z is in use before it is shaped.
+        ramp_steps: over so many steps after the warm-up the weights of the algebraic losses rise to their values.
         embed_norm: layer norms before and after the embedding of patches.
         output: what the decoder predicts, the "change" from the source or the frame through a "sigmoid".
         input_gain: frames enter as input_gain * (image - 0.5).
@@ -86,6 +87,7 @@ class TransitionConfig:
     codebook_size: int = 256
     codebook_decay: float = 0.99
     warmup_steps: int = 300
+    ramp_steps: int = 300
     embed_norm: bool = False
     output: str = "change"
     input_gain: float = 4.0

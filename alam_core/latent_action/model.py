@@ -59,8 +59,9 @@ class TransitionModel(nn.Module):
 
     @property
     def algebra_share(self) -> float:
-        """Share of their weights that the algebraic losses have by now: 0 during the warm-up, then rising to 1 in as many steps."""
-        return min(1.0, max(0.0, int(self.steps) / self.config.warmup_steps - 1)) if self.config.warmup_steps else 1.0
+        """Share of their weights that the algebraic losses have by now: 0 during the warm-up, then rising to 1 along the ramp."""
+        done = int(self.steps) - self.config.warmup_steps
+        return min(1.0, max(0.0, done / self.config.ramp_steps)) if self.config.ramp_steps else float(done >= 0)
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
         """``losses``, under the name that DDP and autocast act on."""

@@ -112,6 +112,7 @@ def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
         latent_dim=latent_dim,
         codebook_size=len(tensors["vector_quantizer.embedding.weight"]),
         warmup_steps=0,
+        ramp_steps=0,
         embed_norm=True,
         output="sigmoid",
         input_gain=1.0,

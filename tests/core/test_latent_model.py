@@ -25,7 +25,7 @@ def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
     torch.manual_seed(0)
     losses = LossConfig(**{name: value for name, value in options.items() if name in LOSSES})  # type: ignore[arg-type]
     rest = {name: value for name, value in options.items() if name not in LOSSES}
-    return TransitionModel(TransitionConfig(**{**SIZE, **rest}, warmup_steps=warmup_steps, losses=losses))  # type: ignore[arg-type]
+    return TransitionModel(TransitionConfig(**{**SIZE, "ramp_steps": 0, **rest}, warmup_steps=warmup_steps, losses=losses))  # type: ignore[arg-type]
 
 
 def trained_a_little(**options: object) -> TransitionModel:
@@ -74,10 +74,10 @@ def test_total_is_the_weighted_sum() -> None:
 
 
 def test_warm_up_leaves_out_the_codebook_and_the_algebra_then_lets_them_in() -> None:
-    model = small(warmup_steps=4, add=0.5, rev=0.2)
+    model = small(warmup_steps=4, ramp_steps=5, add=0.5, rev=0.2)
     for step in range(10):
         terms = model.losses(*frames())
-        share = min(1.0, max(0.0, step / 4 - 1))
+        share = min(1.0, max(0.0, (step - 4) / 5))
         expected = terms["rec"] + terms["vq"] + share * (0.5 * terms["add"] + 0.2 * terms["rev"])
         assert float(terms["total"].detach()) == pytest.approx(float(expected), rel=1e-5)
         assert (float(terms["vq"]) == 0) == (step < 4)
