@@ -51,8 +51,8 @@ class ConvertConfig:
         input: folder (or file) of the data.
         output: folder of the LeRobot data set.
         views: our view name -> the source's, such as --views.third_person image --views.wrist wrist_image; empty for the usual ones.
-        state: names in the source, or topics, that make the state; empty for the usual ones.
-        action: names in the source that make the action; empty for the usual ones, in a bag the joint state one row later.
+        state: names in the source, or topics, that make the state; empty for the usual ones, [none] to do without.
+        action: names that make the action; empty for the usual ones, in a bag the joint state one row later; [none] to do without.
         part: rlds: a split such as train (empty: all); calvin: language or play (empty: language where there are annotations).
         task: instruction of the episodes that bring none.
         instructions: JSON file of an object {recording's name: instruction}, which goes before the source's own.

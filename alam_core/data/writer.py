@@ -30,8 +30,9 @@ MB = 1024**2
 class LeRobotWriter:
     """Collects episodes into a data set at ``root``; use it in a ``with`` block, or call ``close`` (keep) or ``abort`` (discard).
 
-    views: camera name -> (H, W). state_names, action_names: one name for each column. append: add to the data set that is there
-    (in files of its own); without it an existing ``root`` is refused. Raises UserError where it cannot write.
+    views: camera name -> (H, W). state_names, action_names: one name for each column, none where the data have no such vector.
+    append: add to the data set that is there (in files of its own); without it an existing ``root`` is refused. Raises UserError
+    where it cannot write.
     """
 
     def __init__(
@@ -88,9 +89,9 @@ class LeRobotWriter:
         if task not in self._tasks:
             self._tasks.append(task)
         frame_index = np.arange(length)
+        vectors = {layout.STATE: state.astype(np.float32), layout.ACTION: action.astype(np.float32)}
         columns: dict[str, np.ndarray] = {
-            layout.STATE: state.astype(np.float32),
-            layout.ACTION: action.astype(np.float32),
+            **{name: values for name, values in vectors.items() if self._widths[name]},
             "timestamp": (frame_index / self.fps).astype(np.float32),
             "frame_index": frame_index,
             "episode_index": np.full(length, self.num_episodes),
@@ -279,8 +280,9 @@ def _features(views: dict[str, tuple[int, int]], state_names: Sequence[str], act
         layout.IMAGES + view: {"dtype": "video", "shape": [*size, 3], "names": ["height", "width", "channels"]}
         for view, size in views.items()
     }
-    features[layout.STATE] = {"dtype": "float32", "shape": [len(state_names)], "names": list(state_names)}
-    features[layout.ACTION] = {"dtype": "float32", "shape": [len(action_names)], "names": list(action_names)}
+    for feature, names in ((layout.STATE, state_names), (layout.ACTION, action_names)):
+        if names:
+            features[feature] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
     for name in INDEX_COLUMNS:
         features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
     return features

@@ -108,6 +108,28 @@ def test_keys_can_be_named_and_joined_and_packed_tensors_are_read(tmp_path: Path
     check_frames(dataset, 0, "wrist", pictures(0, 7, 24, 16))
 
 
+def test_the_usual_form_of_open_x_needs_no_names_and_a_missing_state_is_asked_about(tmp_path: Path) -> None:
+    taken = {key: value for key, value in record(0, 4).items() if "state" not in key and not key.startswith("steps/action")}
+    taken["steps/action/terminate_episode"] = ([0] * 12, "int")
+    taken["steps/action/rotation_delta"] = (numbers(2, 4, 3).ravel(), "float")
+    taken["steps/action/world_vector"] = (numbers(1, 4, 3).ravel(), "float")
+    taken["steps/action/gripper_closedness_action"] = (numbers(3, 4, 1).ravel(), "float")
+    taken["steps/observation/natural_language_instruction"] = taken.pop("steps/language_instruction")
+    (tmp_path / "in").mkdir()
+    writer = TFRecordWriter(str(tmp_path / "in/roboturk-train.tfrecord-00000-of-00001"))
+    writer.write(taken)
+    writer.close()
+    with pytest.raises(UserError, match=r"has no state under a known name; it has: .*--state '\[KEY, ...\]', or \[none\]"):
+        run("rlds", tmp_path / "in", tmp_path / "out", fps=10.0)
+    dataset, _ = run("rlds", tmp_path / "in", tmp_path / "out", fps=10.0, state=["none"])
+    arrays = dataset.episode(0)
+    assert arrays.state.shape == (4, 0) and dataset.state_names == [] and arrays.task == "stack block 0"
+    np.testing.assert_array_equal(arrays.action, np.hstack([numbers(1, 4, 3), numbers(2, 4, 3), numbers(3, 4, 1)]))
+    pictures_only, _ = run("rlds", tmp_path / "in", tmp_path / "bare", fps=10.0, state=["none"], action=["none"])
+    assert pictures_only.episode(0).action.shape == (4, 0) and "action" not in pictures_only.features
+    check_frames(pictures_only, 0, "third_person", pictures(0, 4))
+
+
 def test_one_split_is_read_when_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "in")
     write(tmp_path / "in", ((4,),), split="val", told=False)

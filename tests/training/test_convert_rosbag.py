@@ -97,7 +97,8 @@ def test_our_own_topics_become_rows_at_a_fixed_rate(tmp_path: Path, kind: str, c
 def test_topics_rate_and_commands_can_be_named(tmp_path: Path) -> None:
     frames = [(t, jpeg_message(t, picture(0, i))) for i, t in enumerate(np.arange(0, 1.01, 0.05))]
     left = [(t, joint_message(t, [t, 1], ["a", "b"])) for t in np.arange(0, 1.01, 0.01)]
-    right = [(t, joint_message(t, [t, 2][:: 1 - 2 * (i % 2)], ["a", "b"][:: 1 - 2 * (i % 2)])) for i, (t, _) in enumerate(left)]
+    turns = [(t, 1 - 2 * (i // 20 % 2)) for i, (t, _) in enumerate(left)]  # every other row gets its joints the other way round
+    right = [(t, joint_message(t, [t, 2][::turn], ["a", "b"][::turn])) for t, turn in turns]
     commands = [(t, array_message([10 * t])) for t in np.arange(0, 1.01, 0.01)]
     bag = write_bag(tmp_path / "bag", {"/cam/compressed": frames, "/left": left, "/right": right, "/command": commands})
     dataset, _ = run(
@@ -125,6 +126,14 @@ def test_without_header_stamps_the_time_of_recording_counts(tmp_path: Path) -> N
     dataset, _ = run("rosbag", bag, tmp_path / "out", state=["/arm"])
     np.testing.assert_allclose(dataset.episode(0).state[:, 0], np.arange(10) / 10, atol=1e-6)
     check_frames(dataset, 0, "wrist", np.stack([picture(0, i) for i in range(10)]))
+
+
+def test_cameras_alone_will_do_for_pretraining(tmp_path: Path) -> None:
+    frames = [(t, image_message(t, picture(0, i))) for i, t in enumerate(np.arange(0, 1.01, 0.1))]
+    bag = write_bag(tmp_path / "bag", {"/wrist/color/image_raw": frames})
+    dataset, _ = run("rosbag", bag, tmp_path / "out", state=["none"], action=["none"])
+    assert dataset.episode(0).state.shape == (11, 0) == dataset.episode(0).action.shape
+    check_frames(dataset, 0, "wrist", np.stack([picture(0, i) for i in range(11)]))
 
 
 def test_a_single_file_without_metadata_is_a_bag_too(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source, join_columns, listing, stack_images
+from training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source, chosen, join_columns, listing, stack_images
 
 FPS = 30.0
 VIEWS = {"third_person": "rgb_static", "wrist": "rgb_gripper"}
@@ -50,14 +50,14 @@ def open_calvin(request: Request) -> Source:
 
 def _read(folder: Path, first: int, last: int, task: str, request: Request) -> Episode:
     """Frames ``first`` to ``last``, both included."""
-    views, state, action = request.views or VIEWS, request.state or STATE, request.action or ACTION
+    views, state, action = request.views or VIEWS, chosen(request.state, STATE), chosen(request.action, ACTION)
     keys = [*views.values(), *state, *action]
     if last < first:
         raise BrokenEpisode(f"it ends at frame {last}, before its start")
     frames = [_frame(folder, number, keys) for number in range(first, last + 1)]
     images = {view: stack_images((frame[key] for frame in frames), request.image_size, key) for view, key in views.items()}
-    states, state_names = join_columns({key: _stack(frames, key) for key in state})
-    actions, action_names = join_columns({key: _stack(frames, key) for key in action})
+    states, state_names = join_columns({key: _stack(frames, key) for key in state}, len(frames))
+    actions, action_names = join_columns({key: _stack(frames, key) for key in action}, len(frames))
     return Episode(images, states, actions, state_names, action_names, task)
 
 

@@ -16,6 +16,8 @@ from PIL import Image
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 
+NONE = "none"
+
 
 class BrokenEpisode(Exception):
     """One line that says why a recording cannot be read; it is skipped and counted."""
@@ -26,7 +28,8 @@ class Request:
     """What to read.
 
     views: our view name -> the source's; state, action: names in the source, joined to one vector each; part: which part of the source.
-    Empty ones, and an fps of 0, mean the source's own. image_size: side of the square images in pixels, 0 as they are.
+    Empty ones, and an fps of 0, mean the source's own; the name NONE alone means no state, or no action.
+    image_size: side of the square images in pixels, 0 as they are.
     """
 
     folder: Path
@@ -111,16 +114,23 @@ def stack_images(frames: Iterable[np.ndarray], size: int, what: str) -> np.ndarr
     return np.stack(kept)
 
 
-def join_columns(parts: Mapping[str, np.ndarray]) -> tuple[np.ndarray, list[str]]:
+def join_columns(parts: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarray, list[str]]:
     """Arrays (T, n) or (T,) side by side as float32 (T, S), and a name for each column: the part's own, numbered where it is wide."""
-    lengths = {name: len(values) for name, values in parts.items()}
-    if len(set(lengths.values())) > 1:
-        raise BrokenEpisode(f"lengths differ: {', '.join(f'{name} {length}' for name, length in lengths.items())}")
+    if not parts:
+        return np.zeros((steps, 0), np.float32), []
+    for name, values in parts.items():
+        if len(values) != steps:
+            raise BrokenEpisode(f"{name} has {len(values)} rows for {steps} pictures")
     columns = {name.rsplit("/", 1)[-1]: values.reshape(len(values), -1) for name, values in parts.items()}
     if len(columns) != len(parts):
         columns = {name: values.reshape(len(values), -1) for name, values in parts.items()}
     names = [name if values.shape[1] == 1 else f"{name}_{i}" for name, values in columns.items() for i in range(values.shape[1])]
     return np.concatenate(list(columns.values()), axis=1).astype(np.float32), names
+
+
+def chosen(names: list[str], default: list[str]) -> list[str]:
+    """The names asked for, else the usual ones; none where NONE is asked for."""
+    return [] if names == [NONE] else names or default
 
 
 def first_present(candidates: Sequence[str], present: Iterable[str]) -> str | None:

@@ -20,6 +20,7 @@ from training.converters.episodes import (
     Request,
     Source,
     broken,
+    chosen,
     first_present,
     join_columns,
     listing,
@@ -60,12 +61,13 @@ def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
         with h5py.File(path, "r") as file:
             group = file["data"][demo]
             views = request.views or _default_views(group)
-            state = request.state or _default_state(group)
+            state = chosen(request.state, [] if request.state else _default_state(group))
             images = {}
             for view, name in views.items():
                 images[view] = stack_images(_frames(group, name), request.image_size, name)
-            states, state_names = join_columns({name: _values(group, name) for name in state})
-            actions, action_names = join_columns({name: _values(group, name) for name in request.action or ACTION})
+            steps = min(len(frames) for frames in images.values())
+            states, state_names = join_columns({name: _values(group, name) for name in state}, steps)
+            actions, action_names = join_columns({name: _values(group, name) for name in chosen(request.action, ACTION)}, steps)
             return Episode(images, states, actions, state_names, action_names, _instruction(file["data"].attrs))
     except (OSError, KeyError, RuntimeError) as error:
         raise BrokenEpisode(_line(error)) from None
@@ -103,7 +105,9 @@ def _default_state(group: Any) -> list[str]:
     for names in STATES:
         if all(name in group.get("obs", ()) for name in names):
             return names
-    raise BrokenEpisode(f"has no state under a known name; it has: {listing(group.get('obs', ()))}; name it with --state '[KEY, ...]'")
+    raise BrokenEpisode(
+        f"has no state under a known name; it has: {listing(group.get('obs', ()))}; name it with --state '[KEY, ...]', or [none]"
+    )
 
 
 def _instruction(attributes: Any) -> str:

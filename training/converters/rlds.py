@@ -25,6 +25,7 @@ from training.converters.episodes import (
     Request,
     Source,
     broken,
+    chosen,
     decode_image,
     first_present,
     join_columns,
@@ -36,10 +37,26 @@ from training.converters.episodes import (
 SHARD = re.compile(r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord(-(?P<index>\d+)-of-(?P<total>\d+))?")
 VIEWS = {
     "third_person": ("image", "image_primary", "agentview_rgb", "front_rgb", "rgb_static", "rgb", "exterior_image_1_left", "image_0"),
-    "wrist": ("wrist_image", "hand_image", "image_wrist", "eye_in_hand_rgb", "rgb_gripper", "wrist_image_left", "hand_color_image"),
+    "wrist": ("wrist_image", "hand_image", "image_wrist", "eye_in_hand_rgb", "rgb_gripper", "wrist_image_left", "wrist45_image"),
 }
-STATE = ("state", "proprio", "robot_state", "robot_obs", "joint_position")
-ACTION = ["action"]
+STATES = (
+    ["state"],
+    ["proprio"],
+    ["robot_state"],
+    ["robot_obs"],
+    ["base_pose_tool_reached", "gripper_closed"],
+    ["end_effector_cartesian_pos"],
+    ["joint_states", "gripper_states"],
+    ["joint_position"],
+)
+ACTIONS = (
+    ["action"],
+    ["action/world_vector", "action/rotation_delta", "action/gripper_closedness_action"],
+    ["action/world_vector", "action/rotation_delta", "action/open_gripper"],
+    ["action/world_vector", "action/rotation_delta"],
+    ["action/world_vector", "action/gripper_closedness_action"],
+    ["action/actions"],
+)
 PLACES = ("steps/observation/{}", "steps/{}", "{}")
 ENCODED = (b"\x89PNG", b"\xff\xd8\xff")  # how pictures begin
 
@@ -127,15 +144,20 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
     images = {
         view: stack_images(_frames(values[path], leaves.get(path), steps, path), request.image_size, path) for view, path in paths.items()
     }
-    state_name = first_present(STATE, (key.rsplit("/", 1)[-1] for key in values if key.startswith("steps/observation/")))
-    if not request.state and state_name is None:
-        raise BrokenEpisode(f"has no state under a known name; it has: {listing(numeric)}; name it with --state '[KEY, ...]'")
     columns = []
-    for names in (request.state or [str(state_name)], request.action or ACTION):
-        keys = {name: _path(values, name, numeric) for name in names}
-        columns.append(join_columns({name: _numbers(values[key], leaves.get(key), steps, key) for name, key in keys.items()}))
+    for what, asked, usual in (("state", request.state, STATES), ("action", request.action, ACTIONS)):
+        keys = {name: _path(values, name, numeric) for name in chosen(asked, [] if asked else _usual(what, usual, values, numeric))}
+        columns.append(join_columns({name: _numbers(values[key], leaves.get(key), steps, key) for name, key in keys.items()}, steps))
     (state, state_names), (action, action_names) = columns
     return Episode(images, state, action, state_names, action_names, _instruction(values))
+
+
+def _usual(what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]) -> list[str]:
+    """The first of the usual sets of names that is there as a whole."""
+    for names in usual:
+        if all(any(place.format(name) in values for place in PLACES) for name in names):
+            return names
+    raise BrokenEpisode(f"has no {what} under a known name; it has: {listing(numeric)}; name it with --{what} '[KEY, ...]', or [none]")
 
 
 def _path(values: dict[str, Any], name: str, choices: list[str]) -> str:

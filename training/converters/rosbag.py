@@ -21,6 +21,7 @@ from training.converters.episodes import (
     Recording,
     Request,
     Source,
+    chosen,
     decode_image,
     listing,
     need,
@@ -85,17 +86,17 @@ class _Bag:
         if not views:
             hint = f"its image topics are {self._of(IMAGES)}; name them with --views.NAME TOPIC"
             raise BrokenEpisode(f"has no {TOPIC.format('<view>')}; {hint}")
-        state_topics = request.state or STATE
-        numeric = state_topics + request.action
+        state_topics, action_topics = chosen(request.state, STATE), chosen(request.action, [])
+        numeric = state_topics + action_topics
         self._check(list(views.values()), IMAGES)
         self._check(numeric, NUMBERS)
         stamps, messages = self._read({*views.values(), *numeric}, set(numeric))
         rows = _rows(stamps, request.fps or FPS)
         picks = {topic: _nearest(times, rows, topic) for topic, times in stamps.items()}
         numbers = {topic: [messages[topic][i] for i in picks[topic]] for topic in messages}
-        state, state_names = _vectors({topic: numbers[topic] for topic in state_topics})  # (T, S)
+        state, state_names = _vectors({topic: numbers[topic] for topic in state_topics}, len(rows))  # (T, S)
         if request.action:
-            action, action_names = _vectors({topic: numbers[topic] for topic in request.action})
+            action, action_names = _vectors({topic: numbers[topic] for topic in action_topics}, len(rows))
         else:  # the joint state one row later; the last row has none and goes
             state, action, action_names = state[:-1], state[1:], state_names
         frames = self._frames({topic: picks[topic][: len(state)] for topic in views.values()}, request.image_size)
@@ -146,9 +147,9 @@ class _Bag:
         return {topic: [found[topic][number] for number in numbers.tolist()] for topic, numbers in picks.items()}
 
 
-def _vectors(topics: dict[str, list[Any]]) -> tuple[np.ndarray, list[str]]:
+def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list[str]]:
     """Messages of number topics side by side, float32 (T, n), and a name for each column: the joint's, or the topic's and a number."""
-    parts, names = [], []
+    parts, names = [np.zeros((steps, 0), np.float32)], []
     for topic, messages in topics.items():
         prefix = topic.strip("/").replace("/", "_") + "_"
         if hasattr(messages[0], "position") and len(messages[0].name):
