@@ -55,7 +55,7 @@ def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], traine
             label, colour, marker = _style(name, index)
             mean, spread = _row(figures, f"{kind}_rel"), _row(figures, f"{kind}_rel_std")
             if mean[first:].max() < EXACT:
-                axis.plot([], [], color=colour, marker=marker, label=f"{label}: exact ({mean[first:].max():.0e})")
+                axis.plot([], [], color=colour, marker=marker, label=f"{label}: exact ({mean[first:].max():.1g})")
                 continue
             _line(axis, first, mean, spread, colour, marker, label, positive=True)
             centred = _row(figures, f"{kind}_centred")

@@ -16,6 +16,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 from torch import Tensor
 
+from alam_core.errors import UserError
 from alam_core.latent_action.inference import to_images
 from alam_core.latent_action.measures import psnr
 from alam_core.latent_action.model import TransitionModel
@@ -46,11 +47,17 @@ class Cell:
 
 
 def draw_sheets(runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int, out: Path) -> list[Path]:
-    """A reconstruction sheet a world, of all runs' models, and a transfer sheet for each method in ``transfer`` (all when empty)."""
-    models = {method: TransitionModel.from_pretrained(run / "model") for run, (method, _) in runs.items()}
-    first = next(iter(runs))
-    size = models[runs[first][0]].config.image_size
-    worlds = held_out_clips(run_config(first), size, gap, CLIPS)
+    """A reconstruction sheet for each view of the first run's worlds, of all methods, and a transfer sheet for each method in ``transfer``
+    (all when empty). Raises UserError for models of different image sizes."""
+    firsts: dict[str, Path] = {}  # each method's first seed
+    for run, (method, _) in runs.items():
+        firsts.setdefault(method, run)
+    models = {method: TransitionModel.from_pretrained(run / "model") for method, run in firsts.items()}
+    sizes = {model.config.image_size for model in models.values()}
+    if len(sizes) > 1:
+        raise UserError(f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size")
+    size = sizes.pop()
+    worlds = held_out_clips(run_config(next(iter(runs))), size, gap, CLIPS)
     written = []
     for world, clips in worlds.items():
         for number, view in enumerate(clips.views):

@@ -72,8 +72,7 @@ def main() -> int:
     figures = {run: run_figures(run, config, lpips) for run in runs}
     console = Console() if sys.stdout.isatty() else Console(width=160)
     worlds: dict[str, dict[str, dict[int, Figures]]] = {}  # world -> method -> seed -> figures
-    known = {method: place for place, method in enumerate(METHODS)}
-    for run, (method, seed) in sorted(runs.items(), key=lambda item: (known.get(item[1][0], len(known)), item[1])):
+    for run, (method, seed) in runs.items():
         for world, values in figures[run].items():
             worlds.setdefault(world, {}).setdefault(method, {})[seed] = values
     for world, methods in worlds.items():
@@ -103,7 +102,7 @@ def listed(args: list[str], flag: str) -> list[str]:
 
 
 def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
-    """Run folders with a model -> (method, seed), sorted. Raises UserError where there is none, or two of a kind."""
+    """Run folders with a model -> (method, seed), in the order of METHODS and seeds. Raises UserError where there is none, or two of a kind."""
     if not folders:
         raise UserError("no model: give run folders of training/pretrain.py with --models FOLDER ...")
     runs: dict[Path, tuple[str, int]] = {}
@@ -118,7 +117,8 @@ def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
             if twin is not None:
                 raise UserError(f"'{twin}' and '{run}' are both {kind[0]}, seed {kind[1]}: give one of them, or rename it")
             runs[run] = kind
-    return runs
+    known = {method: place for place, method in enumerate(METHODS)}
+    return dict(sorted(runs.items(), key=lambda item: (known.get(item[1][0], len(known)), item[1])))
 
 
 def perceptual_distance() -> tuple[ImageDistance | None, str]:

@@ -86,13 +86,11 @@ def ablation_values(worlds: dict[str, dict[str, dict[int, Figures]]]) -> dict[st
     by_world: dict[str, Any] = {world: {} for world in worlds}
     for row, method in ABLATION.items():
         parts = {world: methods[method] for world, methods in worlds.items() if method in methods}
-        if len(parts) < len(worlds):
-            continue
-        common = set.intersection(*(set(seeds) for seeds in parts.values()))
-        if common:
-            values[row] = over_seeds({s: mean_of([with_ends(seeds[s]) for seeds in parts.values()]) for s in sorted(common)})
         for world, seeds in parts.items():
             by_world[world][row] = over_seeds({s: with_ends(f) for s, f in seeds.items()})
+        common = set.intersection(*(set(parts.get(world, ())) for world in worlds))
+        if common:
+            values[row] = over_seeds({s: mean_of([with_ends(seeds[s]) for seeds in parts.values()]) for s in sorted(common)})
     return {**values, "worlds": by_world}
 
 

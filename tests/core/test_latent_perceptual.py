@@ -23,8 +23,9 @@ def image(seed: int = 0) -> Tensor:
 
 
 @needs_weights
-def test_distance_is_zero_for_equals_and_grows_with_distortion() -> None:
-    distance = PerceptualDistance()
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_distance_is_zero_for_equals_and_grows_with_distortion(net: str) -> None:
+    distance = PerceptualDistance(net)
     original = image()
     noise = torch.randn(original.shape, generator=torch.Generator().manual_seed(1))
     values = [distance(original, (original + level * noise).clamp(0, 1)).item() for level in (0, 0.02, 0.1, 0.3)]
@@ -69,6 +70,19 @@ def test_nothing_but_arrays_is_unpickled() -> None:
     for harmful in (print, subprocess.Popen, sys.exit):
         with pytest.raises(pickle.UnpicklingError, match="not admitted"):
             _ArraysOnly(BytesIO(pickle.dumps(harmful))).load()
+
+
+@needs_weights
+@pytest.mark.parametrize(("net", "first"), [("alex", (0.11864, 0.09407, 0.09544)), ("vgg", (-0.55373, 0.14270, 0.52896))])
+def test_backbones_are_the_published_ones(net: str, first: tuple[float, ...]) -> None:
+    """The first row of the first filter, as torchvision's ImageNet weights have it."""
+    convolutions = [module for module in PerceptualDistance(net).net.net.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert convolutions[0].weight[0, 0, 0, :3].tolist() == pytest.approx(first, abs=1e-4)
+
+
+def test_another_backbone_is_refused() -> None:
+    with pytest.raises(UserError, match="no perceptual backbone 'squeeze': choose one of alex, vgg"):
+        PerceptualDistance("squeeze")
 
 
 def test_missing_weights_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
