@@ -5,6 +5,7 @@ Letters: B triplets of one rank, S image side.
 
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -74,6 +75,7 @@ class TripletReader:
             num_workers=self._workers,
             prefetch_factor=AHEAD,
             multiprocessing_context="spawn",  # this process has threads already, and perhaps a GPU
+            worker_init_fn=_leave_signals,
         )
         before = {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         os.environ.update({name: "1" for name in before})  # else each worker would use all cores
@@ -82,6 +84,11 @@ class TripletReader:
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _leave_signals(_: int) -> None:
+    """Ctrl-C reaches the workers too; the training process alone decides when to stop, and ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Steps(Dataset[tuple[Any, list[Fault], str]]):

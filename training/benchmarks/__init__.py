@@ -1,0 +1,1 @@
+"""What ``training/benchmark.py`` measures, a module each."""
