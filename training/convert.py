@@ -145,7 +145,8 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
                         summary.untold += not episode.task
                 except BrokenEpisode as error:
                     summary.broken[name] = str(error)
-                    _judge(config, summary, max(seen, JUDGED))
+                    if seen >= JUDGED or len(summary.broken) > config.max_broken * JUDGED:
+                        _judge(config, summary, seen)
                 done_now = summary.episodes if config.max_episodes else seen
                 progress.update(bar, completed=done_now, note=f"{summary.frames} frames, {len(summary.broken)} skipped")
         _judge(config, summary, seen)
@@ -234,8 +235,8 @@ def _judge(config: ConvertConfig, summary: Summary, seen: int) -> None:
     """Raises UserError once more than the admitted share of the recordings seen is broken."""
     if len(summary.broken) > config.max_broken * seen:
         raise UserError(
-            f"{len(summary.broken)} recordings of '{config.input}' cannot be read, more than --max_broken {config.max_broken:g} of those "
-            f"tried{_first(summary)}; nothing is written"
+            f"{len(summary.broken)} of {seen} recordings of '{config.input}' cannot be read, a larger share than "
+            f"--max_broken {config.max_broken:g}{_first(summary)}; nothing is written"
         )
 
 
@@ -250,7 +251,7 @@ def main() -> int:
     for name, reason in summary.broken.items():
         print(f"skipped {name}: {reason}")
     if summary.untold:
-        print(f"{summary.untold} episodes have no instruction: --task or --instructions gives them one")
+        print(f"episodes without an instruction: {summary.untold}; --task or --instructions gives them one")
     print(f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, {len(summary.broken)} skipped, {summary.seconds:.0f} s")
     if not summary.finished:
         print("interrupted: the episodes converted so far are kept; --resume true goes on")

@@ -100,7 +100,7 @@ def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(tmp_path:
     assert summary.episodes == 8 and summary.broken == {"r2": "it is cut short", "r7": "it is cut short"}
     assert json.loads((tmp_path / "out" / RECORD).read_text())["skipped"] == summary.broken
     with pytest.raises(
-        UserError, match=r"2 recordings .* more than --max_broken 0.19 .* the first: r2: it is cut short; nothing is written"
+        UserError, match=r"2 of 10 recordings .* than --max_broken 0.19; the first: r2: it is cut short; nothing is written"
     ):
         convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "other"), max_broken=0.19))
     assert not (tmp_path / "other").exists() and not (tmp_path / partial_name("other")).exists()

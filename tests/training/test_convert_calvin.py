@@ -71,7 +71,7 @@ def test_missing_and_broken_frames_skip_their_window_only(tmp_path: Path) -> Non
     assert list(summary.broken) == ["language_000001_12-14"]
     assert "'episode_0000013.npz' cannot be read" in summary.broken["language_000001_12-14"]
     (folder / "episode_0000004.npz").unlink()
-    with pytest.raises(UserError, match=r"2 recordings .* cannot be read.*'episode_0000004.npz' is missing; nothing is written"):
+    with pytest.raises(UserError, match=r"2 of 2 recordings .* cannot be read.*'episode_0000004.npz' is missing; nothing is written"):
         run("calvin", folder, tmp_path / "other", max_broken=0.5)
     assert not (tmp_path / "other").exists()
 

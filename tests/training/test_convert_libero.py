@@ -1,6 +1,7 @@
 """LIBERO's and robomimic's HDF5 files, written by h5py, through the converter and back."""
 
 import json
+import sys
 from pathlib import Path
 
 import h5py
@@ -91,4 +92,10 @@ def test_a_missing_key_stops_and_names_what_is_there(tmp_path: Path) -> None:
 
 def test_a_folder_without_hdf5_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no .hdf5 files"):
+        run("libero", tmp_path, tmp_path / "out")
+
+
+def test_a_missing_package_is_named_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(UserError, match="pip install h5py"):
         run("libero", tmp_path, tmp_path / "out")
