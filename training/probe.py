@@ -102,7 +102,7 @@ def listed(args: list[str], flag: str) -> list[str]:
 
 
 def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
-    """Run folders with a model -> (method, seed), in the order of METHODS and seeds. Raises UserError where there is none, or two of a kind."""
+    """Run folders with a model -> (method, seed), in METHODS' order. Raises UserError where there is none, or two of a kind."""
     if not folders:
         raise UserError("no model: give run folders of training/pretrain.py with --models FOLDER ...")
     runs: dict[Path, tuple[str, int]] = {}

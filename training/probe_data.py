@@ -17,7 +17,7 @@ from alam_core.errors import UserError
 from alam_core.latent_action.probes import HORIZONS
 from alam_core.latent_action.triplets import split_episodes
 from training.pretrain import PretrainConfig
-from training.train_loop import STATE_FILE
+from training.train_state import STATE_FILE
 
 
 @dataclass

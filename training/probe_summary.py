@@ -18,7 +18,7 @@ DEFINITIONS = {
     "add_rel": "mean ||z_0^t - Z_t|| over the mean norm of z_0^t at that horizon",
     "rev_rel": "mean ||z_0^t + z_t^0|| over the mean norm of z_0^t at that horizon",
     "centred": "the same after each kind of latent lost its mean over the clips at its horizon",
-    "ratio": "lam's relative error over alam's",
+    "ratio": "lam's relative error over alam's; null where the latter is exactly 0",
     "ratio_centred": "mean-subtracted lam's relative error over alam's as it is",
     "ratio_both_centred": "mean-subtracted lam's relative error over mean-subtracted alam's",
 }

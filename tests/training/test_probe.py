@@ -21,7 +21,8 @@ from training.pretrain import PretrainConfig, pretrain
 from training.probe import find_runs, listed
 from training.probe_data import held_out_clips, run_config, spread_clips
 from training.probe_summary import ablation_values, over_seeds, ratios, world_values
-from training.train_loop import STATE_FILE, LoopConfig
+from training.train_loop import LoopConfig
+from training.train_state import STATE_FILE
 
 TIMES = ("1", "2", "3", "4", "5")
 RUNS = ("lam_s0", "lam_s1", "alam_s0", "alam_s1", "potential_s0", "no_rev_add_s0", "no_rev_s0", "no_add_s0")

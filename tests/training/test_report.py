@@ -39,3 +39,42 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     assert done.returncode == 2
     assert "demo.json' is no result file" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "results.md").exists()
+
+
+def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, object]:
+    """Figures as training/probe.py writes them, some of them not measured."""
+    table = {str(t): error * t for t in range(1, 6)}
+    tables = {name: table for name in ("add", "rev", "add_rel", "rev_rel", "add_centred", "rev_centred", "ssim", "ssim_cum")}
+    spread = {f"{name}_std": None for name in tables}
+    numbers = {"psnr_k": psnr, "psnr_k_std": 0.25, "psnr_5k": 20.0, "psnr_cum_5k": psnr - 5, "psnr_k_shuffled": 22.0, "effective_dims": 9.0}
+    return {"seeds": seeds, **tables, **spread, **numbers, "lpips": None, "lpips_cum": None, "why": "no weights"}
+
+
+def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path) -> None:
+    world = {
+        "lam": stage1_method(0.5, 25.0, [0, 1, 2]),
+        "alam": stage1_method(0.01, 26.5, [0]),
+        "copy_psnr_k": 21.5,
+        "ratio": {"add_5k": 50.0, "rev_5k": 24.0, "rev_k": 90.0},
+        "ratio_centred": {"add_5k": 12.0, "rev_5k": 11.0, "rev_k": 10.0},
+        "ratios_of_others": {"potential": {"ratio": {"add_5k": 3e7, "rev_5k": None, "rev_k": None}, "ratio_centred": {}}},
+    }
+    write_result("transition_probes", {"north": world, "gap": 5, "trained_horizon": 2.0}, [0, 1, 2], tmp_path, command="python p.py")
+    write_result("transition_ablation", {"no_rev": stage1_method(0.2, 24.0, [0]), "worlds": {"north": {}}}, [0], tmp_path, command="p")
+    write_result("data_throughput", {"ours_items_s": 90.0, "lerobot_items_s": None, "why": "not here"}, [0], tmp_path, command="d")
+    figures = tmp_path / "docs" / "figures"
+    figures.mkdir(parents=True)
+    (figures / "transition_algebra_north.png").touch()
+    (figures / "transfer_alam.webp").touch()
+    out = tmp_path / "docs" / "results.md"
+    done = report(tmp_path, out)
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    assert "| PSNR at k (dB) | 25 ± 0.25 | 26.5 ± 0.25 | 26.74 | 28.87 |" in text and "LAM (3 seeds)" in text and "ALAM (1 seed)" in text
+    assert "| LPIPS at k | not measured | not measured | 0.08 | 0.08 |" in text
+    assert "| LAM / ALAM, additivity at 5k | 50 | 46 | yes |" in text and "| LAM / ALAM, reversal at 5k | 24 | 25 | **no** |" in text
+    assert "| additivity at 5k, LAM over | 50 | exact | 46 |" in text and "| additivity at 5k, mean-subtracted LAM over | 12 |" in text
+    assert "figures/transition_algebra_north.png" in text and "figures/transfer_alam.webp" in text
+    assert "transition_reconstruction_north" not in text  # no such picture
+    assert "| paper: MetaWorld success with these latents (%) | 63.6 |" in text
+    assert "the target is a ratio of 3" in text and "not measured" in text
