@@ -4,6 +4,7 @@ H, W: image height and width, N: number of images.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -33,21 +34,26 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
         block = side // size
         total = sum(square[:, i::block, j::block].astype(np.uint32) for i in range(block) for j in range(block))
         return ((2 * total + block * block) // (2 * block * block)).astype(np.uint8)
-    weights = _overlaps(side, size)  # float32 (size, side)
-    columns = weights.astype(np.float64) if 255 * side * side > EXACT else weights
+    weights, wide = _overlaps(side, size)  # (size, side), sparse
     out = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(square):
         rows = weights @ image.astype(np.float32).reshape(side, side * 3)  # (size, side * 3), at most 255 * side
-        rows = rows.reshape(size, side, 3).transpose(1, 0, 2).astype(columns.dtype, order="C").reshape(side, size * 3)  # axes swapped
-        total = (columns @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
+        rows = rows.reshape(size, side, 3).transpose(1, 0, 2).astype(wide.dtype, order="C").reshape(side, size * 3)  # axes swapped
+        total = (wide @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
         out[i] = (2 * total + side * side) // (2 * side * side)
     return out
 
 
 @functools.lru_cache(maxsize=16)
-def _overlaps(side: int, size: int) -> np.ndarray:
-    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole numbers, each row's sum is ``side``."""
+def _overlaps(side: int, size: int) -> tuple[Any, Any]:
+    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole numbers, each row's sum is ``side``.
+
+    Sparse (size, side), as most share nothing: in float32, and in a type that is exact for the sums over both axes.
+    """
+    from scipy.sparse import csr_array
+
     cell = np.arange(size)[:, None] * side
     pixel = np.arange(side)[None] * size
-    shared = np.minimum(cell + side, pixel + size) - np.maximum(cell, pixel)
-    return np.maximum(shared, 0).astype(np.float32)
+    shared = np.maximum(np.minimum(cell + side, pixel + size) - np.maximum(cell, pixel), 0)
+    exact = np.float32 if 255 * side * side <= EXACT else np.float64
+    return csr_array(shared.astype(np.float32)), csr_array(shared.astype(exact))

@@ -252,6 +252,7 @@ def summarise(config: DataConfig, rates: dict[str, list[tuple[float, float | Non
         "repetitions": config.repetitions,
         "image_size": config.image_size,
         "gap": config.gap,
+        "load_average": round(os.getloadavg()[1], 1),
         "av": av.__version__,
         **(versions or {}),
     }
