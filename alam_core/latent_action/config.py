@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from alam_core.errors import UserError
 
-ENCODERS = ("relational", "antisymmetric", "potential")
+ENCODERS = ("relational", "residual", "antisymmetric", "potential")
 VARIANTS = ("full", "no_rev", "no_add", "no_rev_add", "lam")
 OUTPUTS = ("change", "sigmoid")
 ALGEBRA_FORMS = ("paper", "relative", "whitened")
@@ -35,8 +35,8 @@ class LossConfig:
 
     rec: float = 1.0
     perc: float = 0.0
-    add: float = 0.3
-    rev: float = 0.3
+    add: float = 10.0
+    rev: float = 10.0
     vq: float = 1.0
     algebra: str = "whitened"
     reconstruction: str = "relative"
@@ -51,7 +51,7 @@ class TransitionConfig:
     """A transition model. The defaults train in minutes on one CPU thread.
 
     Args:
-        encoder: how z is made: "relational" (the paper's), "antisymmetric" or "potential" (see ``TransitionEncoder``).
+        encoder: how z is made: "relational", "residual", "antisymmetric" or "potential" (see ``TransitionEncoder``).
         variant: row of the paper's Table 4: "full" (ALAM), "no_rev", "no_add", "no_rev_add" without those losses, or "lam": on the
             pairs of neighbours in a triplet only, without algebraic losses.
         image_size: side of the square images inside, in px.
@@ -74,7 +74,7 @@ class TransitionConfig:
         losses: what is minimised.
     """
 
-    encoder: str = "relational"
+    encoder: str = "residual"
     variant: str = "full"
     image_size: int = 64
     patch_size: int = 16

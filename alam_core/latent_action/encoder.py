@@ -21,7 +21,8 @@ class TransitionEncoder(nn.Module):
     once for all transitions that start from it.
 
     ``config.encoder`` says how z is made of it:
-    "relational": z = E(i, j).
+    "relational": z = E(i, j), as released. Nothing is exact.
+    "residual": z = f(j) - f(i) + E(i, j), f and E being two heads of one network. Nothing is exact, but what is exact is easy to reach.
     "antisymmetric": z = (E(i, j) - E(j, i)) / 2, exact under reversal.
     "potential": z = f(j) - f(i), where f is the same network on a single frame: exact under reversal and composition.
     """
@@ -36,13 +37,14 @@ class TransitionEncoder(nn.Module):
         self.embed_change = nn.Linear(numbers, config.width, bias=False) if sees_change else None
         self.blocks = nn.ModuleList(SpatioTemporalBlock(config.width, config.heads) for _ in range(config.encoder_layers))
         self.head = nn.Linear(config.width, config.latent_dim)
+        self.skip = nn.Linear(config.width, config.latent_dim, bias=False) if config.encoder == "residual" else None
 
     def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """Clips (F, B, 3, S, S) in [0, 1], pairs of frame numbers -> z (T, B, K, D), one transition a pair."""
         if self.config.encoder == "potential":
             potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
             return torch.stack([potential[j] - potential[i] for i, j in pairs])
-        if self.config.encoder == "relational":
+        if self.config.encoder in ("relational", "residual"):
             return self._relate(frames, pairs)
         ordered = sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
         z = dict(zip(ordered, self._relate(frames, ordered), strict=True))
@@ -60,7 +62,7 @@ class TransitionEncoder(nn.Module):
     def _relate(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """E(i, j) of each pair: (F, B, 3, S, S) -> (T, B, K, D)."""
         batch = frames.shape[1]
-        used = sorted({i for i, _ in pairs})
+        used = sorted({frame for pair in pairs for frame in (pair if self.skip is not None else pair[:1])})
         tokens = self._tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (F, B, L, d)
         source = tokens[used].flatten(0, 1)
         target = tokens[[j for _, j in pairs]]  # (T, B, L, d)
@@ -71,13 +73,22 @@ class TransitionEncoder(nn.Module):
             target = torch.cat(
                 [target[:, :, : self.config.latent_tokens], target[:, :, self.config.latent_tokens :] + change_tokens], dim=2
             )
-        starts = torch.tensor([used.index(i) for i, _ in pairs], device=frames.device)
-        of = (starts[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()  # (T * B,)
+
+        def rows(numbers: Sequence[int]) -> Tensor:
+            """Where these frames of every clip stand in ``source``: (T * B,)."""
+            places = torch.tensor([used.index(number) for number in numbers], device=frames.device)
+            return (places[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()
+
+        of = rows([i for i, _ in pairs])
         target = target.flatten(0, 1)
         for block in self.blocks[:-1]:
             source, target = block(source, target, of)
-        _, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
-        return self.head(target).unflatten(0, (len(pairs), batch))
+        source, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
+        z = self.head(target)
+        if self.skip is not None:
+            potential = self.skip(source)
+            z = z + potential[rows([j for _, j in pairs])] - potential[of]
+        return z.unflatten(0, (len(pairs), batch))
 
     def _tokens(self, images: Tensor) -> Tensor:
         """[Q || f_patch(O)] (eq. 4) of images (B, 3, S, S) -> (B, K + N, d)."""

@@ -102,6 +102,7 @@ def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
 
     latent_dim, width = tensors["to_codebook.weight"].shape
     return TransitionConfig(
+        encoder="relational",
         image_size=224,
         patch_size=round((tensors["patch_up.weight"].shape[1] / 3) ** 0.5),
         width=width,
