@@ -180,7 +180,7 @@ def train(
     model = model.to(device)
     wrapped = parallelise(model, process, config.sharded, config.mixed_precision == "bf16")
     average = Average(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
-    state = TrainState(model, _optimizer(model, config.optim), average)
+    state = TrainState(model, adamw(model, config.optim), average)
     state_path = folder / STATE_FILE
     if main:
         state_path.with_suffix(".tmp").unlink(missing_ok=True)  # of a process that was killed while it saved
@@ -297,7 +297,8 @@ def _backward(
     return terms
 
 
-def _optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
+    """The optimiser of ``model``'s trainable parameters."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": config.weight_decay},
