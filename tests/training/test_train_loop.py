@@ -5,11 +5,15 @@ import signal
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
-from training.train_loop import STATE_FILE, LoopConfig, OptimConfig, TrainResult, learning_rate, step_rng, train
+from training import train_state
+from training.benchmarks.scale import curve
+from training.train_loop import LoopConfig, OptimConfig, TrainResult, every_nth, learning_rate, step_rng, train
+from training.train_state import STATE_FILE
 
 
 class Noisy(nn.Module):
@@ -60,6 +64,25 @@ def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path) -> N
     assert (second.stopped, second.step) == ("", 12)
     assert all(torch.equal(a, b) for a, b in zip(unbroken.model.state_dict().values(), second.model.state_dict().values(), strict=True))
     assert (tmp_path / "a" / STATE_FILE).read_bytes() == (tmp_path / "b" / STATE_FILE).read_bytes()
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
+    assert [step for step, _ in curve(tmp_path / "b")["total"]] == [3, 6, 9, 12]
+
+
+def test_the_log_keeps_the_entry_at_which_the_run_stopped(tmp_path: Path) -> None:
+    run(tmp_path / "a", config(save_every=3))
+    count = 0
+
+    def failing(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        nonlocal count
+        count += 1
+        if count == 8:
+            raise RuntimeError("power failure")
+        return model(**batch)
+
+    with pytest.raises(RuntimeError, match="power failure"):
+        run(tmp_path / "b", config(save_every=3), losses=failing)
+    run(tmp_path / "b", config(save_every=3))
+    assert curve(tmp_path / "a") == curve(tmp_path / "b")
 
 
 def test_training_reduces_the_loss_and_returns_the_average_in_eval_mode(tmp_path: Path) -> None:
@@ -89,6 +112,93 @@ def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run.data was x and is now y"):
         run(tmp_path, config(), identity={"data": "y"})
     assert run(tmp_path, config(resume=False), identity={"data": "y"}).step == 12
+
+
+def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path: Path) -> None:
+    unbroken = run(tmp_path / "a", config())
+    run(tmp_path / "b", config(max_minutes=1e-9))
+    left = (tmp_path / "b" / STATE_FILE).with_suffix(".tmp")
+    left.write_bytes((tmp_path / "b" / STATE_FILE).read_bytes()[:100])
+    seen: list[bool] = []
+
+    def losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        seen.append(left.exists())
+        return model(**batch)
+
+    resumed = run(tmp_path / "b", config(), losses=losses)
+    assert seen == [False] * 12
+    assert all(torch.equal(a, b) for a, b in zip(unbroken.model.state_dict().values(), resumed.model.state_dict().values(), strict=True))
+
+
+def test_a_state_reaches_the_disk_before_the_old_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, config(max_minutes=1e-9))
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(handle: int) -> None:
+        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        fsync(handle)
+
+    def noted_replace(source: str | Path, target: str | Path) -> None:
+        done.append("replace " + Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    run(tmp_path, config(steps=12))
+    assert done == ["sync state.tmp", f"replace {STATE_FILE}", f"sync {tmp_path.name}"]
+
+
+def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, config(max_minutes=1e-9))
+    before = (tmp_path / STATE_FILE).read_bytes()
+
+    def full(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train_state.safetensors.torch, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        run(tmp_path, config())
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+class Plain(nn.Linear):
+    """A regression without randomness, whose loss is a mean over the batch, and a buffer that each forward pass moves."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 1)
+        nn.init.constant_(self.weight, 2.0)  # the truth is 1
+        nn.init.zeros_(self.bias)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def loss(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        self.seen += 1
+        return {"total": (self(x) - y).square().mean()}
+
+
+def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    results = [
+        train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path / str(n), config(accumulate=n), batch_size=8).model
+        for n in (1, 4)
+    ]
+    assert (results[0].weight < 1.99).all()
+    torch.testing.assert_close(results[0].weight, results[1].weight, rtol=1e-4, atol=1e-6)
+    assert results[0].seen == results[1].seen == 12
+    for (_, whole), (_, parts) in zip(curve(tmp_path / "1")["total"], curve(tmp_path / "4")["total"], strict=True):
+        assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_parts_of_a_batch_are_dealt_out() -> None:
+    batch = {"x": torch.arange(6), "y": [torch.arange(12).view(6, 2)]}
+    parts = [every_nth(batch, part, 3) for part in range(3)]
+    assert [part["x"].tolist() for part in parts] == [[0, 3], [1, 4], [2, 5]]
+    assert parts[1]["y"][0].tolist() == [[2, 3], [8, 9]]
+
+
+def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a batch of 8 cannot be shared evenly by 1 .* 3 part.*choose a multiple of 3"):
+        train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path, config(accumulate=3), batch_size=8)
 
 
 def test_broken_state_is_a_clear_error(tmp_path: Path) -> None:
@@ -128,6 +238,17 @@ def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(tmp_path: 
     result = train(Watching(2, 2), lambda *_: x, lambda m, b: {"total": m(b).square().mean()}, tmp_path, loop, lambda *_: {})
     result.model(x)
     assert seen == [torch.bfloat16] * 4 + [torch.float32]
+
+
+def test_bf16_keeps_weights_average_and_moments_in_float32(tmp_path: Path) -> None:
+    """So that steps too small for bfloat16 add up."""
+    optim = OptimConfig(lr=1e-4, warmup_steps=1, weight_decay=0)
+    loop = config(steps=20, mixed_precision="bf16", optim=optim)
+    result = train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path, loop)
+    assert (result.model.weight < 2).all() and (result.model.weight > 2 - 2**-8).all(), "bfloat16 has no number so near to 2"
+    tensors = safetensors.torch.load_file(tmp_path / STATE_FILE)
+    assert {name.split(".")[0] for name in tensors} == {"model", "average", "optimizer"}
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
 def test_a_run_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
