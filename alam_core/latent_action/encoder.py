@@ -57,7 +57,7 @@ class TransitionEncoder(nn.Module):
         for block in self.blocks[:-1]:
             tokens, none = block(tokens, none, none)
         tokens, _ = self.blocks[-1](tokens, none, none, self.config.latent_tokens)
-        return self.head(tokens)
+        return self.head(tokens).float()
 
     def _relate(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """E(i, j) of each pair: (F, B, 3, S, S) -> (T, B, K, D)."""
@@ -84,9 +84,9 @@ class TransitionEncoder(nn.Module):
         for block in self.blocks[:-1]:
             source, target = block(source, target, of)
         source, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
-        z = self.head(target)
+        z = self.head(target).float()
         if self.skip is not None:
-            potential = self.skip(source)
+            potential = self.skip(source).float()
             z = z + potential[rows([j for _, j in pairs])] - potential[of]
         return z.unflatten(0, (len(pairs), batch))
 
