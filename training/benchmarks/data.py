@@ -1,5 +1,9 @@
-"""Reading speed: random frames and triplets, decoded before or on demand, beside LeRobot's own reader in one interleaved run."""
+"""Reading speed: random frames and triplets, decoded before or on demand, beside LeRobot's own reader in one interleaved run.
 
+Both read the same files, encoded as our writer does it now; the data set they are made from is measured beside, as it lies.
+"""
+
+import contextlib
 import itertools
 import json
 import os
@@ -21,12 +25,14 @@ from rich.table import Table
 
 from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler
 from alam_core.results import write_result
 
 READER = Path(__file__).with_name("lerobot_reader.py")
+ORIGINAL = ", as it lies"  # what is measured of the data set that was encoded anew
 SAME = 3.0  # levels of 255 by which the mean of the same picture may differ between two decoders
 
 
@@ -36,6 +42,8 @@ class DataConfig:
 
     Args:
         data: folder of a LeRobot data set; all its views are read.
+        reencode: first episodes of it to write anew, as our writer encodes by default: what is measured then, with the single items of the
+            same episodes in ``data`` as it lies beside. 0 measures ``data`` itself.
         lerobot_python: the python of an environment in which LeRobot is installed; none leaves LeRobot out.
         cores: cores that everything runs on, the same ones for both.
         image_size: side of our triplets' pictures in px; LeRobot gives its own at the size they are stored in.
@@ -49,6 +57,7 @@ class DataConfig:
     """
 
     data: str = "data/piper_place"
+    reencode: int = 60
     lerobot_python: str = ""
     cores: int = 2
     image_size: int = 64
@@ -63,6 +72,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if min(self.cores, self.batch, self.items, self.repetitions, self.gap) < 1:
             raise UserError("cores, batch, items, repetitions and gap must be at least 1")
+        if self.reencode < 0:
+            raise UserError(f"--reencode {self.reencode}: give a number of episodes, or 0 to measure the data set as it lies")
 
 
 Measure = Callable[[np.random.Generator], tuple[float, float | None]]  # units a second, and units a second of one core's work
@@ -75,53 +86,85 @@ def main(config: DataConfig) -> int:
         raise UserError(f"--cores {config.cores}: this process may use {len(available)}")
     os.sched_setaffinity(0, available[: config.cores])  # LeRobot's process and all workers inherit it
     torch.set_num_threads(1)
-    dataset = LeRobotDataset(config.data)
-    lerobot = LeRobotReader(config) if config.lerobot_python else None
-    try:
-        if lerobot is not None:
-            lerobot.check(dataset)
-        arms = our_arms(config, dataset) | (lerobot.arms(len(dataset.views)) if lerobot is not None else {})
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, available)
+        arms, versions = all_arms(config, stack)
         for measure in arms.values():  # opens every file once
             measure(np.random.default_rng(config.seed))
         rates: dict[str, list[tuple[float, float | None]]] = {name: [] for name in arms}
         for repetition in track(range(config.repetitions), "measuring", transient=True):
             for name in _turned(list(arms), repetition):
                 rates[name].append(arms[name](np.random.default_rng([config.seed, repetition])))
-    finally:
-        if lerobot is not None:
-            lerobot.close()
-        os.sched_setaffinity(0, available)
-    values = summarise(config, rates, lerobot.versions if lerobot is not None else None)
+    values = summarise(config, rates, versions)
     show(values)
     if config.save:
-        command = f"python training/benchmark.py data --cores {config.cores}" + (" --lerobot_python PYTHON" if lerobot is not None else "")
+        options = "".join(f" --{name} {getattr(config, name)}" for name in ("data", "reencode", "cores", "items", "repetitions"))
+        command = f"python training/benchmark.py data{options}" + (" --lerobot_python PYTHON" if versions is not None else "")
         print(write_result("data_throughput", values, [config.seed], command=command))
     return 0
 
 
-def our_arms(config: DataConfig, dataset: LeRobotDataset) -> dict[str, Measure]:
-    """Name -> measurement, of our own readers."""
+def all_arms(config: DataConfig, stack: contextlib.ExitStack) -> tuple[dict[str, Measure], dict[str, Any] | None]:
+    """Name -> measurement, and LeRobot's versions (None without it). ``stack`` undoes what was started and written for them."""
+    original = dataset = LeRobotDataset(config.data)
+    if config.reencode:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="reencoded_"))
+        dataset = written_anew(original, config.reencode, Path(folder) / "set")
+    frames = dataset.num_frames  # of the original too only as many are read, the same ones
+    measured = {"": dataset, ORIGINAL: original} if config.reencode else {"": dataset}
+    arms: dict[str, Measure] = {}
+    versions = None
+    for suffix, each in measured.items():
+        arms[f"ours items{suffix}"] = our_items(config, each, frames)
+        if config.lerobot_python:
+            lerobot = LeRobotReader(config, each.root, frames)
+            stack.callback(lerobot.close)
+            lerobot.check(each)
+            versions = lerobot.versions
+            arms[f"lerobot items{suffix}"] = lerobot.items()
+            arms |= lerobot.triplets(len(each.views)) if each is dataset else {}
+    return arms | our_arms(config, dataset), versions
+
+
+def written_anew(original: LeRobotDataset, episodes: int, root: Path) -> LeRobotDataset:
+    """The first episodes of a data set, decoded and encoded again as our writer does by default."""
+    sizes = {view: tuple(original.frames(0, view, [0]).shape[1:3]) for view in original.views}
+    with LeRobotWriter(root, original.fps, sizes, original.state_names, original.action_names, original.info["robot_type"]) as writer:
+        for e in range(min(episodes, original.num_episodes)):
+            images = {view: original.frames(e, view, range(original.episode_length(e))) for view in original.views}
+            arrays = original.episode(e)
+            writer.add_episode(images, arrays.state, arrays.action, arrays.task)
+    return LeRobotDataset(root)
+
+
+def our_items(config: DataConfig, dataset: LeRobotDataset, frames: int, stores: list[FrameStore] | None = None) -> Measure:
+    """Single items among the first ``frames`` of a data set, decoded when they are read, or before where ``stores`` are given."""
     lengths = np.array([dataset.episode_length(e) for e in range(dataset.num_episodes)])
     ends = np.cumsum(lengths)
+
+    def measure(rng: np.random.Generator) -> tuple[float, float]:
+        rows = rng.integers(0, frames, config.items)
+        started, cpu = time.perf_counter(), time.process_time()
+        for row in rows:
+            e = int(np.searchsorted(ends, row, side="right"))
+            t = int(row - ends[e] + lengths[e])
+            arrays = dataset.episode(e)
+            if stores is None:
+                images = [dataset.frames(e, view, [t])[0] for view in dataset.views]
+            else:
+                images = [np.array(store.array[row]) for store in stores]
+            item = [*images, arrays.state[t], arrays.action[t], arrays.task]
+            assert len(item) == len(dataset.views) + 3
+        return config.items / (time.perf_counter() - started), config.items / (time.process_time() - cpu)
+
+    return measure
+
+
+def our_arms(config: DataConfig, dataset: LeRobotDataset) -> dict[str, Measure]:
+    """Name -> measurement, of what else our readers do."""
     stores: list[FrameStore] = [frame_store(dataset, view, config.image_size) for view in dataset.views]
-    lazy = [OnDemandFrames(LeRobotDataset(config.data), view, config.image_size) for view in dataset.views]
+    lazy = [OnDemandFrames(LeRobotDataset(dataset.root), view, config.image_size) for view in dataset.views]
     gaps = GapConfig("fixed", config.gap)
-
-    def items(read: Callable[[int, int, int], list[np.ndarray]]) -> Measure:
-        """read(episode, frame in it, row in the whole set): a picture of each view."""
-
-        def measure(rng: np.random.Generator) -> tuple[float, float]:
-            rows = rng.integers(0, ends[-1], config.items)
-            started, cpu = time.perf_counter(), time.process_time()
-            for row in rows:
-                e = int(np.searchsorted(ends, row, side="right"))
-                t = int(row - ends[e] + lengths[e])
-                arrays = dataset.episode(e)
-                item = [*read(e, t, int(row)), arrays.state[t], arrays.action[t], arrays.task]
-                assert len(item) == len(dataset.views) + 3
-            return config.items / (time.perf_counter() - started), config.items / (time.process_time() - cpu)
-
-        return measure
 
     def triplets(sources: list[Any], workers: int) -> Measure:
         sampler = TripletSampler(sources, np.arange(dataset.num_episodes), gaps)
@@ -141,20 +184,19 @@ def our_arms(config: DataConfig, dataset: LeRobotDataset) -> dict[str, Measure]:
         return measure
 
     return {
-        "ours items": items(lambda e, t, row: [dataset.frames(e, view, [t])[0] for view in dataset.views]),
-        "ours items, decoded once": items(lambda e, t, row: [np.array(store.array[row]) for store in stores]),
+        "ours items, decoded once": our_items(config, dataset, dataset.num_frames, stores),
         "ours triplets, decoded once": triplets(stores, 0),
         **{f"ours triplets, on demand, {n} workers": triplets(lazy, n) for n in config.workers},
     }
 
 
 class LeRobotReader:
-    """LeRobot in a process of its own python. Raises UserError where it does not start."""
+    """LeRobot in a process of its own python, reading among the first ``frames`` of a set. Raises UserError where it does not start."""
 
-    def __init__(self, config: DataConfig) -> None:
+    def __init__(self, config: DataConfig, root: Path, frames: int) -> None:
         self._config = config
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (read when the process fails)
-        arguments = [config.lerobot_python, str(READER), config.data, str(config.gap)]
+        arguments = [config.lerobot_python, str(READER), str(root), str(config.gap)]
         try:
             self._process = subprocess.Popen(
                 arguments,
@@ -167,17 +209,17 @@ class LeRobotReader:
         except OSError as error:
             raise UserError(f"--lerobot_python '{config.lerobot_python}' cannot be started ({error.strerror})") from None
         self.versions = self._answer()
-        self._items = int(self.versions.pop("items"))
+        self._items = min(int(self.versions.pop("items")), frames)
         self.versions.pop("ready")
 
-    def arms(self, views: int) -> dict[str, Measure]:
-        """Name -> measurement, of LeRobot's readers. An item of three times counts as a triplet for each of the ``views``."""
-        most = max(self._config.workers, default=0)
-        return {
-            "lerobot items": self._measure("items", 0, 1),
-            "lerobot triplets, 0 workers": self._measure("triplets", 0, views),
-            **({f"lerobot triplets, {most} workers": self._measure("triplets", most, views)} if most else {}),
-        }
+    def items(self) -> Measure:
+        """Single items."""
+        return self._measure("items", 0, 1)
+
+    def triplets(self, views: int) -> dict[str, Measure]:
+        """Name -> measurement. An item of three times counts as a triplet for each of the ``views``."""
+        numbers = {0, max(self._config.workers, default=0)}
+        return {f"lerobot triplets, {n} workers": self._measure("triplets", n, views) for n in sorted(numbers)}
 
     def check(self, dataset: LeRobotDataset) -> None:
         """Raises UserError unless both readers give the same pictures."""
@@ -229,21 +271,18 @@ def summarise(config: DataConfig, rates: dict[str, list[tuple[float, float | Non
     wall = {name: [rate for rate, _ in measured] for name, measured in rates.items()}
     work = {name: [rate for _, rate in measured if rate is not None] for name, measured in rates.items()}
     median = {name: statistics.median(measured) for name, measured in wall.items()}
-    values: dict[str, Any] = {"ours_items_s": median["ours items"], "lerobot_items_s": median.get("lerobot items"), "ratio": None}
-    if versions is not None:
-        pairs = [ours / theirs for ours, theirs in zip(wall["ours items"], wall["lerobot items"], strict=True)]
-        values |= {
-            "ratio": values["ours_items_s"] / values["lerobot_items_s"],
-            "ratio_range": [min(pairs), max(pairs)],
-            "ratio_of_cpu_time": statistics.median(work["ours items"]) / statistics.median(work["lerobot items"]),
-        }
-    else:
+    values = compared(wall, work, "")
+    if versions is None:
         values["why"] = "no --lerobot_python was given"
+    values["data"] = f"{config.data}, the first {config.reencode} episodes written anew" if config.reencode else config.data
+    if config.reencode:
+        values["original"] = {**compared(wall, work, ORIGINAL), "data": f"{config.data}, the same episodes{ORIGINAL}"}
     values["ours_decoded_once_items_s"] = median["ours items, decoded once"]
     if versions is not None:
         values["ratio_decoded_once"] = median["ours items, decoded once"] / median["lerobot items"]
     values["triplets_s"] = {name: rate for name, rate in median.items() if "triplets" in name}
     values["frames_s"] = {name: 3 * rate for name, rate in values["triplets_s"].items()}
+    values["median"] = median
     values["range"] = {name: [min(measured), max(measured)] for name, measured in wall.items()}
     values["items_per_cpu_s"] = {name: statistics.median(measured) for name, measured in work.items() if measured and "items" in name}
     values["setting"] = {
@@ -259,18 +298,30 @@ def summarise(config: DataConfig, rates: dict[str, list[tuple[float, float | Non
     return values
 
 
+def compared(wall: dict[str, list[float]], work: dict[str, list[float]], suffix: str) -> dict[str, Any]:
+    """Medians of our and LeRobot's items a second of one data set, their ratio, its range over pairs, and that of the CPU time."""
+    ours, theirs = f"ours items{suffix}", f"lerobot items{suffix}"
+    values: dict[str, Any] = {"ours_items_s": statistics.median(wall[ours]), "lerobot_items_s": None, "ratio": None}
+    if theirs in wall:
+        pairs = [mine / other for mine, other in zip(wall[ours], wall[theirs], strict=True)]
+        values["lerobot_items_s"] = statistics.median(wall[theirs])
+        values["ratio"] = values["ours_items_s"] / values["lerobot_items_s"]
+        values["ratio_range"] = [min(pairs), max(pairs)]
+        values["ratio_of_cpu_time"] = statistics.median(work[ours]) / statistics.median(work[theirs])
+    return values
+
+
 def show(values: dict[str, Any]) -> None:
     """Print the rates as a table."""
     table = Table("reader", "a second", "lowest", "highest")
-    medians = {"ours items": values["ours_items_s"], "lerobot items": values["lerobot_items_s"], **values["triplets_s"]}
-    medians["ours items, decoded once"] = values["ours_decoded_once_items_s"]
     for name, (low, high) in values["range"].items():
-        table.add_row(name, f"{medians[name]:.0f}", f"{low:.0f}", f"{high:.0f}")
+        table.add_row(name, f"{values['median'][name]:.0f}", f"{low:.0f}", f"{high:.0f}")
     Console().print(table)
-    if values["ratio"] is not None:
-        low, high = values["ratio_range"]
-        work = values["ratio_of_cpu_time"]
-        print(f"items: {values['ratio']:.2f} times LeRobot's (in pairs {low:.2f} to {high:.2f}; by CPU time {work:.2f})")
+    for each in (values, values.get("original")):
+        if each and each["ratio"] is not None:
+            low, high = each["ratio_range"]
+            work = each["ratio_of_cpu_time"]
+            print(f"{each['data']}: {each['ratio']:.2f} times LeRobot's items (in pairs {low:.2f} to {high:.2f}; by CPU time {work:.2f})")
 
 
 def _turned(names: list[str], by: int) -> list[str]:
