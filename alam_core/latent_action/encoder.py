@@ -38,6 +38,9 @@ class TransitionEncoder(nn.Module):
         self.blocks = nn.ModuleList(SpatioTemporalBlock(config.width, config.heads) for _ in range(config.encoder_layers))
         self.head = nn.Linear(config.width, config.latent_dim)
         self.skip = nn.Linear(config.width, config.latent_dim, bias=False) if config.encoder == "residual" else None
+        if self.skip is not None:  # start at the exact part alone; what the relational part adds, it has to be worth
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
         """Clips (F, B, 3, S, S) in [0, 1], pairs of frame numbers -> z (T, B, K, D), one transition a pair."""
