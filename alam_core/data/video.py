@@ -21,7 +21,7 @@ from alam_core.errors import UserError
 CODEC = "libx264"
 PIXEL_FORMAT = "yuv444p"
 KEY_FRAME_EVERY = 2  # frames
-ENTROPY_CODER = "vlc"  # the same pixels as "cabac": a few percent more bytes, decoded in little more than half the time
+ENTROPY_CODER = "vlc"  # of the same quality as "cabac": a few percent more bytes, decoded in two thirds of the time
 QUALITY = 14  # constant rate factor: 0 lossless, 51 worst
 PRESET = "veryfast"
 OPEN_VIDEOS = 8  # files kept open

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,6 +96,21 @@ def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path
         k = int(rng.integers(4))
         indices = rng.integers(0, LENGTHS[k], rng.integers(1, 6))
         assert np.array_equal(dataset.frames(k, "wrist", indices), every[k][indices])
+
+
+def test_any_frame_takes_at_most_two_frames_of_decoding(whole: Path) -> None:
+    """A key frame every other frame, shown in the order they are stored in, with the entropy coder that is fast to decode."""
+    dataset = LeRobotDataset(whole)
+    for view in dataset.views:
+        with av.open(str(dataset.video_files(view)[0])) as container:
+            stream = container.streams.video[0]
+            packets = [packet for packet in container.demux(stream) if packet.size]
+            keys = [packet.is_keyframe for packet in packets]
+            assert len(keys) == sum(LENGTHS) and all(key or before for before, key in zip(keys, keys[1:], strict=False)) and not all(keys)
+            assert all(packet.pts == packet.dts for packet in packets)
+            header = stream.codec_context.extradata  # of the mp4: 6 bytes, length and sequence parameters, 1 byte, length and picture's
+            picture = header[6 + 2 + int.from_bytes(header[6:8], "big") + 3 :]
+            assert picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000  # two numbers 0, then 0 for CAVLC
 
 
 def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path: Path) -> None:
