@@ -8,15 +8,13 @@ do not depend on the number of workers. Ctrl-C keeps what was collected; ``--res
 T: steps of an episode, A: action width.
 """
 
-import contextlib
 import itertools
 import json
 import multiprocessing
 import os
-import signal
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -31,8 +29,10 @@ from alam_core.config import parse_args
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError, run_main
+from alam_core.files import write_json
 from alam_core.sim.world import Expert, World, make_expert, make_world
 from alam_core.types import JOINT_NAMES
+from training.interrupts import uninterrupted
 
 SETTINGS = "meta/collect.json"  # beside the data: the settings they were collected with
 HOPELESS = 20  # failures beyond the number of wanted episodes after which collecting gives up
@@ -190,7 +190,7 @@ def collect(
                 seed = episode.seed + 1
                 if episode.success:
                     writer = writer or _writer(config, root, episode)
-                    with _uninterrupted():
+                    with uninterrupted():
                         writer.add_episode(
                             episode.images, episode.state, episode.action, episode.task, {"seed": episode.seed, "noisy": episode.noisy}
                         )
@@ -213,22 +213,10 @@ def collect(
     finally:
         attempts.close()
     if writer is not None:
-        writer.close()
-        _write_settings(config, root)
+        with uninterrupted():  # without its settings a data set cannot be resumed
+            writer.close()
+            write_json(root / SETTINGS, _settings(config))
     return Summary(kept, frames, seed - config.first_seed, time.monotonic() - started)
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back to the end of the block, so that no episode is written by half."""
-    caught: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: caught.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if caught:
-        raise KeyboardInterrupt
 
 
 def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:
@@ -252,12 +240,6 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
     """The part of the configuration that decides what an episode looks like, as JSON values."""
     values = {name: value for name, value in asdict(config).items() if name not in ("root", "episodes", "workers", "resume")}
     return values | {"noise_seconds": list(config.noise_seconds)}
-
-
-def _write_settings(config: CollectConfig, root: Path) -> None:
-    temporary = root / (SETTINGS + ".tmp")
-    temporary.write_text(json.dumps(_settings(config), indent=2) + "\n")
-    os.replace(temporary, root / SETTINGS)
 
 
 def _writer(config: CollectConfig, root: Path, episode: Episode) -> LeRobotWriter:
@@ -318,13 +300,14 @@ def _work(seed: int) -> Episode:
     return run_episode(world, make_expert, config, seed)
 
 
-def main() -> None:
+def main() -> int:
     config = parse_args(CollectConfig, "Collect demonstrations of a scripted expert into a LeRobot data set.")
     summary = collect(config)
     print(
         f"{config.root}: {summary.episodes} episodes, {summary.frames} frames, "
         f"expert success {summary.expert_success:.1%} of {summary.tried} seeds, {summary.seconds:.0f} s"
     )
+    return 0 if summary.episodes >= config.episodes else 130  # interrupted
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ counted and named. The data set appears only when it is whole, but for Ctrl-C, w
 """
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -25,12 +24,13 @@ from alam_core.config import parse_args
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError, run_main
-from training.collect import _uninterrupted
+from alam_core.files import write_json
 from training.converters.calvin import open_calvin
 from training.converters.episodes import BrokenEpisode, Episode, Request, Source
 from training.converters.libero import open_libero
 from training.converters.rlds import open_rlds
 from training.converters.rosbag import open_rosbag
+from training.interrupts import uninterrupted
 
 RECORD = "meta/convert.json"  # beside the data: settings, skipped recordings, whether all was converted
 JUDGED = 20  # recordings from which on the share of broken ones may stop the run before its end
@@ -139,7 +139,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
                     names = names or (episode.state_names, episode.action_names)
                     if names != (episode.state_names, episode.action_names):
                         raise BrokenEpisode(f"its columns are {', '.join(episode.state_names)}, others than the first episode's")
-                    with _uninterrupted():
+                    with uninterrupted():
                         _add(writer, episode, name)
                         summary.episodes, summary.frames = writer.num_episodes, writer.num_frames
                         summary.untold += not episode.task
@@ -158,12 +158,14 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
         if writer is not None:
             writer.abort()
         raise
-    if writer is not None:
-        with _uninterrupted():
-            writer.close()
     if not summary.episodes:
+        if writer is not None:
+            writer.abort()
         raise UserError(f"'{folder}' holds no episodes{_first(summary)}")
-    _write_record(config, root, summary)
+    with uninterrupted():  # without its record a data set cannot be resumed
+        if writer is not None:
+            writer.close()
+        _write_record(config, root, summary)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -192,10 +194,7 @@ def _settings(config: ConvertConfig) -> dict[str, Any]:
 
 
 def _write_record(config: ConvertConfig, root: Path, summary: Summary) -> None:
-    record = {"settings": _settings(config), "finished": summary.finished, "skipped": summary.broken}
-    temporary = root / (RECORD + ".tmp")
-    temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    os.replace(temporary, root / RECORD)
+    write_json(root / RECORD, {"settings": _settings(config), "finished": summary.finished, "skipped": summary.broken})
 
 
 def _instructions(path: str) -> dict[str, str]:

@@ -1,7 +1,5 @@
 """Stage 1: pretrain a transition model on video, without actions (Section 3.2)."""
 
-import json
-import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +16,7 @@ from alam_core.config import parse_args, to_dict
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.mixture import DataReport, Source, SourceConfig, open_sources
 from alam_core.errors import UserError, run_main
+from alam_core.files import write_json
 from alam_core.latent_action.config import TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
@@ -205,9 +204,7 @@ def _write_report(run: str, report: DataReport) -> None:
     path = Path(run) / "data_report.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
-        os.replace(temporary, path)
+        write_json(path, report.to_dict())
     except OSError as error:
         raise UserError(f"cannot write '{path}' ({error.strerror}): choose another --run") from None
 

@@ -13,6 +13,7 @@ import pytest
 
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.video import VideoWriter
+from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
 from training.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
@@ -167,6 +168,19 @@ def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
     collect(config, lambda name, size: Interrupted(size), Walker)
     assert LeRobotDataset(tmp_path / "set").extras["seed"] == [1, 2, 3]
     assert collect_line(tmp_path / "set", resume=True).extras["seed"] == [1, 2, 3, 4, 6, 7]
+
+
+def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = LeRobotWriter.close
+
+    def interrupted(self: LeRobotWriter) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        close(self)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LeRobotWriter, "close", interrupted)
+        collect_line(tmp_path / "set", episodes=3)
+    assert collect_line(tmp_path / "set", episodes=5, resume=True).num_episodes == 5
 
 
 def test_a_resume_with_other_settings_is_refused(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from alam_core.data.layout import partial_name
 from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from training import convert as convert_module
 from training.convert import RECORD, ConvertConfig, convert
@@ -59,6 +60,33 @@ def install(monkeypatch: pytest.MonkeyPatch, toy: Toy) -> Toy:
 
 def config(folder: Path, **options: object) -> ConvertConfig:
     return ConvertConfig(source="rosbag", input=str(folder), output=str(folder / "out"), **options)  # type: ignore[arg-type]
+
+
+def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close = LeRobotWriter.close
+
+    def interrupted(self: LeRobotWriter) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        close(self)
+
+    install(monkeypatch, Toy())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(LeRobotWriter, "close", interrupted)
+        convert(config(tmp_path, max_episodes=3))
+    assert convert(config(tmp_path, resume=True)).episodes == 6
+
+
+def test_a_source_without_a_single_good_episode_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Endless(Toy):
+        def episode(self, i: int) -> Episode:
+            episode = super().episode(i)
+            episode.state[0] = np.inf
+            return episode
+
+    install(monkeypatch, Endless())
+    with pytest.raises(UserError, match="holds no episodes; the first: r0: .*not finite"):
+        convert(config(tmp_path, max_broken=1.0))
+    assert not list(tmp_path.iterdir())
 
 
 def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,6 +175,7 @@ def test_a_damaged_shard_loses_only_its_rest_and_says_how_much(tmp_path: Path, w
     assert [dataset.episode_length(e) for e in range(2)] == [7, 4]
     expected = {"cut": "cut short", "length": "wrong checksum; the rest of the file is lost", "border": "ends after 1 of 3 episodes"}
     assert expected[what] in " ".join(summary.broken.values())
+    assert set(summary.broken) == {f"{shard.name}#{n}" for n in (1, 2)}  # both lost episodes count
     if what != "cut":
         return
     with pytest.raises(UserError, match="cut short here.*nothing is written"):
@@ -211,6 +212,8 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         run("rlds", tmp_path / "in", tmp_path / "out")
     with pytest.raises(UserError, match=r"has no 'speed'; it has: .*steps/observation/state"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, state=["speed"])
+    with pytest.raises(UserError, match=r"state holds plain numbers"):
+        run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "state"})
     with pytest.raises(UserError, match=r"depth of step 0 is no colour picture"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "depth"})
     (tmp_path / "in/a/features.json").write_text("{")

@@ -115,12 +115,17 @@ def stack_images(frames: Iterable[np.ndarray], size: int, what: str) -> np.ndarr
 
 
 def join_columns(parts: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarray, list[str]]:
-    """Arrays (T, n) or (T,) side by side as float32 (T, S), and a name for each column: the part's own, numbered where it is wide."""
+    """Arrays (T, n) or (T,) side by side as float32 (T, S), and a name for each column: the part's own, numbered where it is wide.
+
+    Raises BrokenEpisode for another number of rows and for what is no number.
+    """
     if not parts:
         return np.zeros((steps, 0), np.float32), []
     for name, values in parts.items():
         if len(values) != steps:
             raise BrokenEpisode(f"{name} has {len(values)} rows for {steps} pictures")
+        if values.dtype.kind not in "biuf":
+            raise BrokenEpisode(f"{name} holds {values.dtype} where numbers are needed")
     columns = {name.rsplit("/", 1)[-1]: values.reshape(len(values), -1) for name, values in parts.items()}
     if len(columns) != len(parts):
         columns = {name: values.reshape(len(values), -1) for name, values in parts.items()}

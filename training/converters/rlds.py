@@ -96,8 +96,8 @@ def open_rlds(request: Request) -> Source:
             for n, (data, error) in enumerate(read_records(path, crc32c), start=1):
                 name = f"{path.name}#{n - 1}"
                 yield broken(name, error) if error else Recording(name, partial(_read, proto, data, leaves, request))
-            if length is not None and n < length:
-                yield broken(f"{path.name}#{n}-{length - 1}", f"the file ends after {n} of {length} episodes")
+            for lost in range(n, length or 0):  # each counts
+                yield broken(f"{path.name}#{lost}", f"the file ends after {n} of {length} episodes")
 
     missing = sum({match["split"]: int(match["total"] or 1) for _, match in shards}.values()) - len(shards)
     note = f"{missing} of {missing + len(shards)} shards are not there and left out" if missing > 0 else ""
@@ -139,17 +139,24 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
     views = request.views or _default_views(values, leaves)
     paths = {view: _path(values, name, _pictures(values, leaves)) for view, name in views.items()}
     numeric = [key for key in values if not _is_bytes(values[key]) or key in leaves]
-    first = next(iter(paths.values()))
-    steps = len(values[first]) if _is_bytes(values[first]) else len(values[first]) // math.prod(leaves[first].shape)
-    images = {
-        view: stack_images(_frames(values[path], leaves.get(path), steps, path), request.image_size, path) for view, path in paths.items()
-    }
+    steps = _steps(values, leaves, next(iter(paths.values())))
+    images = {view: stack_images(_frames(values, leaves, steps, path), request.image_size, path) for view, path in paths.items()}
     columns = []
     for what, asked, usual in (("state", request.state, STATES), ("action", request.action, ACTIONS)):
         keys = {name: _path(values, name, numeric) for name in chosen(asked, [] if asked else _usual(what, usual, values, numeric))}
         columns.append(join_columns({name: _numbers(values[key], leaves.get(key), steps, key) for name, key in keys.items()}, steps))
     (state, state_names), (action, action_names) = columns
     return Episode(images, state, action, state_names, action_names, _instruction(values))
+
+
+def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:
+    """Number of pictures under ``key``."""
+    if not len(values[key]) or _is_bytes(values[key]):
+        return len(values[key])
+    leaf = leaves.get(key)
+    if leaf is None or leaf.dtype != "uint8" or len(leaf.shape) != 3 or math.prod(leaf.shape) <= 0:
+        raise BrokenEpisode(f"{key} holds plain numbers, which features.json does not tell to be pictures, nor their height and width")
+    return len(values[key]) // math.prod(leaf.shape)
 
 
 def _usual(what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]) -> list[str]:
@@ -187,12 +194,13 @@ def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str,
     return views
 
 
-def _frames(values: Any, leaf: Leaf | None, steps: int, key: str) -> Iterator[np.ndarray]:
+def _frames(record: dict[str, Any], leaves: dict[str, Leaf], steps: int, key: str) -> Iterator[np.ndarray]:
     """Pictures (H, W, 3) of every step."""
+    values, leaf = record[key], leaves.get(key)
     if len(values) and not _is_bytes(values):
-        if leaf is None or math.prod(leaf.shape) * steps != len(values):
-            raise BrokenEpisode(f"{key} holds plain numbers; without a fitting features.json their height and width are unknown")
-        yield from np.array(values, np.uint8).reshape(steps, *leaf.shape)
+        if _steps(record, leaves, key) != steps or math.prod(leaves[key].shape) * steps != len(values):
+            raise BrokenEpisode(f"{key} holds {len(values)} numbers, not {steps} pictures of {leaves[key].shape}")
+        yield from np.array(values, np.uint8).reshape(steps, *leaves[key].shape)
         return
     if len(values) != steps:
         raise BrokenEpisode(f"{key} holds {len(values)} pictures for {steps} steps")
