@@ -171,13 +171,16 @@ class LeRobotDataset:
         path = self.root / "meta/episodes.jsonl"
         if not path.is_file():
             raise UserError(f"'{self.root}' lacks meta/episodes.jsonl; copy the data set again")
+        try:
+            read = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+            rows = [(row["episode_index"], row["length"], row["tasks"]) for row in read]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"'{path}' is broken ({error}); copy the data set again") from None
         episodes = []
-        for row in map(json.loads, filter(str.strip, path.read_text().splitlines())):
-            index = row["episode_index"]
+        for index, length, tasks in rows:
             where = {"episode_chunk": index // self.info.get("chunks_size", layout.FILES_PER_CHUNK), "episode_index": index}
             videos = {_view(key): (self.info["video_path"].format(video_key=key, **where), 0) for key in self._video_keys()}
-            task = row["tasks"][0] if row["tasks"] else ""
-            episodes.append(_Episode(index, row["length"], task, self.info["data_path"].format(**where), 0, videos))
+            episodes.append(_Episode(index, length, tasks[0] if tasks else "", self.info["data_path"].format(**where), 0, videos))
         return episodes
 
     def _read_rows(self, file: str) -> dict[str, np.ndarray]:

@@ -259,11 +259,19 @@ class LeRobotWriter:
         tasks = pq.read_table(self.root / layout.TASKS).to_pydict()
         numbers = tasks.pop("task_index")
         self._tasks = [task for _, task in sorted(zip(numbers, *tasks.values(), strict=True))]
-        files = sorted((self.root / "meta/episodes").glob("*/*.parquet"))
-        last = pq.read_table(files[-1]).slice(pq.read_metadata(files[-1]).num_rows - 1).to_pylist()[0]
+        last = self._last_row(old)
         for key in self._position:
             where = {"data": "data", "episodes": "meta/episodes"}.get(key, f"videos/{key}")
             self._position[key] = layout.next_file(last[f"{where}/chunk_index"], last[f"{where}/file_index"])
+
+    def _last_row(self, old: LeRobotDataset) -> dict[str, Any]:
+        """What is written down of the last episode that counts; files of a run killed before its info.json lie behind and are replaced."""
+        for file in sorted((self.root / "meta/episodes").glob("*/*.parquet"), reverse=True):
+            table = pq.read_table(file, partitioning=None)
+            numbers = table["episode_index"].to_pylist()
+            if old.num_episodes - 1 in numbers:
+                return dict(table.slice(numbers.index(old.num_episodes - 1), 1).to_pylist()[0])
+        raise UserError(f"'{self.root}' has no episode to go on from; choose another folder")
 
     def _move_into_root(self) -> None:
         """Move the new files beside the old ones; readers believe info.json, which comes last."""

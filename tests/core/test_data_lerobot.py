@@ -127,6 +127,27 @@ def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path:
             np.testing.assert_allclose(twice[feature][name], once[feature][name], rtol=1e-9, atol=1e-12)
 
 
+def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "set"
+    write(root, range(2))
+    replace = os.replace
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == Path(layout.INFO).name:
+            raise RuntimeError("killed")
+        replace(source, target)
+
+    writer = open_writer(root, append=True)
+    writer.add_episode(**episode(3))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr("alam_core.data.writer.os.replace", killed)
+        writer.close()
+    os.close(writer._lock)  # as the end of the process does
+    assert LeRobotDataset(root).num_episodes == 2
+    write(root, range(2, 4), append=True)
+    check_content(LeRobotDataset(root))
+
+
 def test_files_roll_at_their_size_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "DATA_FILE_MB", 0.002)
     monkeypatch.setattr(layout, "VIDEO_FILE_MB", 0.002)
@@ -206,6 +227,9 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
     dataset = LeRobotDataset(root)
     check_content(dataset)
     assert dataset.state_names == NAMES
+    (root / "meta/episodes.jsonl").write_text(lines[0] + '\n{"episode_index": 1, "len')
+    with pytest.raises(UserError, match="episodes.jsonl' is broken"):
+        LeRobotDataset(root)
 
 
 @pytest.mark.parametrize(("key", "view"), [("observation.image", "image"), ("observation.images.left.rgb", "left_rgb"), ("top", "top")])
