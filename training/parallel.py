@@ -11,12 +11,12 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 
-def parallelise(model: nn.Module, state: PartialState, sharded: bool, bf16: bool) -> nn.Module:
+def parallelise(model: nn.Module, state: PartialState, sharded: bool) -> nn.Module:
     """What to call in place of ``model``, which is on this rank's device already. Sharding changes the model itself, in place."""
     if state.num_processes == 1:
         return model
@@ -24,23 +24,19 @@ def parallelise(model: nn.Module, state: PartialState, sharded: bool, bf16: bool
     if not sharded:
         return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
     mesh = init_device_mesh(device.type, (state.num_processes,))
-    # What bf16 autocast would make of the weights anyway, made before they are gathered; what flows between the blocks stays fp32.
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False) if bf16 else MixedPrecisionPolicy()
     for block in _blocks(model):
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The Transformer blocks: members of the outermost lists of modules of one class."""
+    """The Transformer blocks: members of the outermost lists of modules of one class that have modules themselves."""
     found: list[nn.Module] = []
     for child in model.children():
         members = list(child.children())
-        if isinstance(child, nn.ModuleList | nn.Sequential) and len({type(member) for member in members}) == 1:
-            found += members
-        else:
-            found += _blocks(child)
+        alike = len({type(member) for member in members}) == 1 and all(any(member.children()) for member in members)
+        found += members if alike and isinstance(child, nn.ModuleList | nn.Sequential) else _blocks(child)
     return found
 
 

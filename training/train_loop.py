@@ -178,7 +178,7 @@ def train(
     torch.manual_seed(config.seed)
     finished = copy.deepcopy(model)  # takes the weights that are evaluated and returned
     model = model.to(device)
-    wrapped = parallelise(model, process, config.sharded, config.mixed_precision == "bf16")
+    wrapped = parallelise(model, process, config.sharded)
     average = Average(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
     state = TrainState(model, adamw(model, config.optim), average)
     state_path = folder / STATE_FILE
@@ -293,7 +293,7 @@ def _backward(
         if not last:
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        terms = {name: terms.get(name, 0.0) + value.detach() / parts for name, value in values.items()}
+        terms = {name: terms.get(name, 0.0) + value.detach().float() / parts for name, value in values.items()}
     return terms
 
 
