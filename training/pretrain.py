@@ -1,5 +1,6 @@
 """Stage 1: pretrain a transition model on video, without actions (Section 3.2)."""
 
+import json
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from alam_core.latent_action.probes import probe
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed, split_episodes
 from training.train_loop import LoopConfig, command_line, train
+from training.train_state import STATE_FILE
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1): a LeRobot data set, a folder of videos, or a mixture. No action is read.
 
@@ -88,6 +90,8 @@ class PretrainConfig:
         return [replace(source, views=source.views or self.views) for source in self.data]
 
 
+REPORT = "data_report.json"  # in the run's folder
+
 # What may change between a run and its continuation: it changes neither the triplets nor the model.
 FREE_FIELDS = ("run", "loop", "cache", "workers", "max_broken", "probe_gap", "probe_triplets")
 
@@ -116,7 +120,8 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     whether it got so far: an interrupted run only keeps its state.
     """
     state = PartialState(cpu=config.loop.cpu)
-    splits = [split_episodes(len(source.lengths), config.held_out) for source in sources]
+    _check_unchanged(config, sources)
+    splits = [_split(source, config.held_out) for source in sources]
     short = [_too_short(source, config.gaps) for source in sources]
     report = DataReport(sources, short, [held.tolist() for _, held in splits], config.max_broken)
     parts = []
@@ -131,8 +136,8 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     batch_at = TripletReader(sampler, config.batch, config.loop.seed, known, workers, report.add)
     if state.is_main_process:
         print("\n".join(report.summary()))
-        _write_report(config.run, report)
         probes = [held_out(config, report, part, held) for part, (_, held) in enumerate(splits)]
+        _write_report(config.run, report)
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
@@ -158,7 +163,7 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     figures = {}
     if result.main:
         _write_report(config.run, report)
-        if any(report.replaced):
+        if any(report.broken):
             print("\n".join(report.summary()))
     if result.stopped == "interrupted":
         if result.main:
@@ -179,11 +184,17 @@ def every_nth_triplet(batch: Tensor, part: int, parts: int) -> Tensor:
 
 def held_out(config: PretrainConfig, report: DataReport, part: int, episodes: np.ndarray) -> np.ndarray:
     """Triplets of the held-out ``episodes`` of source ``part``, ``probe_gap`` strides apart: uint8 (3, B, S, S, 3)."""
-    source = report.sources[part]
+    source, gaps = report.sources[part], GapConfig("fixed", config.probe_gap)
+    whole = source.without_broken(episodes)
+    if not len(whole):
+        raise UserError(f"{source.name}: all {len(episodes)} held-out episodes are broken: restore them, or hold out more with --held_out")
     try:
-        sampler = TripletSampler(source.frames, source.without_broken(episodes), GapConfig("fixed", config.probe_gap), source.stride)
-    except UserError as error:
-        raise UserError(f"{source.name}, held-out episodes: {error}") from None
+        sampler = TripletSampler(source.frames, whole, gaps, source.stride)
+    except UserError:
+        raise UserError(
+            f"{source.name}: no held-out episode has the {frames_needed(gaps, source.stride)} frames that figures at "
+            f"--probe_gap {config.probe_gap} need: choose a smaller one, or hold out more with --held_out"
+        ) from None
     triplets = []
     for number, rows in zip(*sampler.spread(config.probe_triplets), strict=True):
         try:
@@ -195,13 +206,38 @@ def held_out(config: PretrainConfig, report: DataReport, part: int, episodes: np
     return np.stack(triplets, axis=1)
 
 
+def _split(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return split_episodes(len(source.lengths), share)
+    except UserError as error:
+        raise UserError(f"{source.name}: {error}") from None
+
+
+def _check_unchanged(config: PretrainConfig, sources: list[Source]) -> None:
+    """Raises UserError where a run would go on with more or fewer episodes: others would be held out, which it has trained on."""
+    run = Path(config.run)
+    if not config.loop.resume or not (run / STATE_FILE).is_file():
+        return
+    try:
+        before = {row["path"]: row["episodes"] for row in json.loads((run / REPORT).read_text())["sources"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no report to go by
+    for source in sources:
+        episodes = len(source.lengths)
+        if before.get(source.path, episodes) != episodes:
+            raise UserError(
+                f"'{source.path}' had {before[source.path]} episodes when '{run}' was trained and has {episodes} now, so that others would "
+                "be held out: choose another run folder, or --loop.resume false to start anew"
+            )
+
+
 def _too_short(source: Source, gaps: GapConfig) -> list[int]:
     """Episodes that are whole but have too few frames for a triplet."""
     return [int(e) for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride)) if int(e) not in source.broken]
 
 
 def _write_report(run: str, report: DataReport) -> None:
-    path = Path(run) / "data_report.json"
+    path = Path(run) / REPORT
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, report.to_dict())

@@ -18,7 +18,7 @@ from alam_core.data.mixture import SourceConfig, open_sources
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.latent_action.triplets import GapConfig
+from alam_core.latent_action.triplets import GapConfig, split_episodes
 from training.pretrain import PretrainConfig, main, pretrain
 from training.train_loop import LoopConfig, OptimConfig
 
@@ -103,6 +103,28 @@ def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(root: Path,
     resumed, _, finished = run(config(root, "b", cache=False, workers=1))
     assert finished
     assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path) -> None:
+    run(config(root))
+    write_video(root / "films/20.mp4", 25)
+    with pytest.raises(UserError, match=r"films' had 20 episodes .* has 21 now"):
+        run(config(root, loop=LoopConfig(steps=8, cpu=True)))
+    assert run(config(root, loop=LoopConfig(steps=2, cpu=True, resume=False)))[2]
+
+
+def test_sources_that_cannot_be_held_out_or_probed_are_named(root: Path) -> None:
+    with pytest.raises(UserError, match=r"films: no held-out episode has the 29 frames that figures at --probe_gap 7"):
+        run(config(root, probe_gap=7))
+    held = split_episodes(20, 0.1)[1]
+    for e in held:
+        (root / f"films/{e:02d}.mp4").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"films: all 2 held-out episodes are broken"):
+        run(config(root, max_broken=0.1))
+    for path in sorted((root / "films").glob("*.mp4"))[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match=r"films: 1 episode\(s\) cannot be split"):
+        run(config(root))
 
 
 @pytest.mark.parametrize("cache", [True, False])
