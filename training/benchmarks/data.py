@@ -89,12 +89,14 @@ def main(config: DataConfig) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, available)
         arms, versions = all_arms(config, stack)
-        for measure in arms.values():  # opens every file once
-            measure(np.random.default_rng(config.seed))
         rates: dict[str, list[tuple[float, float | None]]] = {name: [] for name in arms}
-        for repetition in track(range(config.repetitions), "measuring", transient=True):
-            for name in _turned(list(arms), repetition):
-                rates[name].append(arms[name](np.random.default_rng([config.seed, repetition])))
+        items = [name for name in arms if "items" in name]
+        for group in (items, [name for name in arms if name not in items]):  # workers read ahead into what comes next: items go first
+            for name in group:  # opens every file once
+                arms[name](np.random.default_rng(config.seed))
+            for repetition in track(range(config.repetitions), "measuring", transient=True):
+                for name in _turned(group, repetition):
+                    rates[name].append(arms[name](np.random.default_rng([config.seed, repetition])))
     values = summarise(config, rates, versions)
     show(values)
     if config.save:
