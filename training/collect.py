@@ -10,13 +10,10 @@ T: steps of an episode, A: action width.
 
 import itertools
 import json
-import multiprocessing
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +30,7 @@ from alam_core.files import write_json
 from alam_core.sim.world import Expert, World, make_expert, make_world
 from alam_core.types import JOINT_NAMES
 from training.interrupts import uninterrupted
+from training.workers import workers
 
 SETTINGS = "meta/collect.json"  # beside the data: the settings they were collected with
 HOPELESS = 20  # failures beyond the number of wanted episodes after which collecting gives up
@@ -265,39 +263,12 @@ def _attempts(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExp
                 yield run_episode(world, make_expert, config, seed)
         finally:
             world.close()
-    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):  # one thread for sums and one for software rendering in each worker
-        os.environ.setdefault(name, "1")
-    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
-    pool = ProcessPoolExecutor(config.workers, context, _start_worker, (config, make_world, make_expert))
-    try:
-        running: deque[Future[Episode]] = deque(pool.submit(_work, next(seeds)) for _ in range(2 * config.workers))
+    with workers(config.workers, make_world, config.world, config.image_size) as submit:
+        running: deque[Future[Episode]] = deque(submit(run_episode, make_expert, config, next(seeds)) for _ in range(2 * config.workers))
         while True:
             episode = running.popleft().result()
-            running.append(pool.submit(_work, next(seeds)))
+            running.append(submit(run_episode, make_expert, config, next(seeds)))
             yield episode
-    except BrokenProcessPool:
-        raise UserError("a worker died, perhaps for lack of memory or GL; --workers 0 shows its error") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-# Of this process, if it is a worker; or why it cannot work, for its first episode to tell.
-_worker: tuple[World, MakeExpert, CollectConfig] | UserError
-
-
-def _start_worker(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExpert) -> None:
-    global _worker
-    try:
-        _worker = make_world(config.world, config.image_size), make_expert, config
-    except UserError as error:
-        _worker = error
-
-
-def _work(seed: int) -> Episode:
-    if isinstance(_worker, UserError):
-        raise _worker
-    world, make_expert, config = _worker
-    return run_episode(world, make_expert, config, seed)
 
 
 def main() -> int:

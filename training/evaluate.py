@@ -7,19 +7,15 @@ Seeds: 0 to 499 are for trying things, 500 to 999 for choosing among checkpoints
 here and in the ROS policy node.
 """
 
-import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -29,6 +25,7 @@ from alam_core.errors import UserError, run_main
 from alam_core.results import write_result
 from alam_core.runtime import PolicyRunner, Replanner
 from alam_core.sim.world import World, make_world
+from training.workers import workers
 
 INTRODUCTION = """Evaluate a policy in a simulated world.
 
@@ -57,7 +54,7 @@ class EvaluateConfig:
         delay_steps: control steps until a plan takes effect, as latency through ROS would have it.
         euler_steps: denoising steps K; 0 takes the policy's own.
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
-        videos: number of episodes to film, from the first on.
+        videos: number of episodes to film, from the first on, at the world's own speed.
         video_folder: where the films go.
         result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name; nothing is written if empty.
         results: folder of the result files.
@@ -83,13 +80,14 @@ class EvaluateConfig:
 
 @dataclass
 class Episode:
-    """How one episode went; ``frames`` are uint8 (T, S, S * views, 3) where it was filmed."""
+    """How one episode went; ``frames`` are uint8 (T, S, S * views, 3) where it was filmed, ``fps`` of them a second."""
 
     seed: int
     success: bool
     steps: int
     task: str
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
+    fps: float = 0.0
 
 
 def run_episode(world: World, replanner: Replanner, seed: int, film: bool = False) -> Episode:
@@ -105,7 +103,7 @@ def run_episode(world: World, replanner: Replanner, seed: int, film: bool = Fals
         observation = world.step(replanner.act(observation))
         steps += 1
         success = world.success()
-    return Episode(seed, success, steps, world.task, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8))
+    return Episode(seed, success, steps, world.task, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8), 1 / world.dt)
 
 
 def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[Episode]:
@@ -120,17 +118,9 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
         finally:
             world.close()
         return
-    for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    context = multiprocessing.get_context("spawn")  # a GL context does not survive a fork
-    pool = ProcessPoolExecutor(min(config.workers, config.episodes), context, _start_worker, (config, make_world))
-    try:
-        for future in as_completed([pool.submit(_work, seed, seed in filmed) for seed in seeds]):
+    with workers(min(config.workers, config.episodes), _prepare, config, make_world) as submit:
+        for future in as_completed([submit(_run, seed, seed in filmed) for seed in seeds]):
             yield future.result()
-    except BrokenProcessPool:
-        raise UserError("a worker died, perhaps for lack of memory or GL; --workers 0 shows its error") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console: Console | None = None) -> dict[str, Any]:
@@ -144,7 +134,7 @@ def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console
         for episode in episodes(config, make_world):
             done.append(episode)
             if len(episode.frames):
-                _film(config, episode)
+                film(config, episode)
             won = sum(e.success for e in done)
             progress.update(bar, advance=1, note=f"{won} of {len(done)} succeeded ({won / len(done):.0%})")
     done.sort(key=lambda e: e.seed)
@@ -186,12 +176,13 @@ def _file_name(world: str) -> str:
     return world.replace("/", "_")
 
 
-def _film(config: EvaluateConfig, episode: Episode) -> None:
+def film(config: EvaluateConfig, episode: Episode) -> None:
+    """Write an episode's frames as a video into ``config.video_folder``."""
     folder = Path(config.video_folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{_file_name(config.world)}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
     _, height, width, _ = episode.frames.shape
-    writer = VideoWriter(folder / name, 10.0, height, width)
+    writer = VideoWriter(folder / name, episode.fps, height, width)
     writer.add(episode.frames)
     writer.close()
 
@@ -209,23 +200,8 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Repl
     return world, replanner
 
 
-# Of this process, if it is a worker; or why it cannot work, for its first episode to tell.
-_worker: tuple[World, Replanner] | UserError
-
-
-def _start_worker(config: EvaluateConfig, make_world: MakeWorld) -> None:
-    global _worker
-    torch.set_num_threads(1)
-    try:
-        _worker = _prepare(config, make_world)
-    except UserError as error:
-        _worker = error
-
-
-def _work(seed: int, film: bool) -> Episode:
-    if isinstance(_worker, UserError):
-        raise _worker
-    return run_episode(*_worker, seed, film)
+def _run(prepared: tuple[World, Replanner], seed: int, film: bool) -> Episode:
+    return run_episode(*prepared, seed, film)
 
 
 def main() -> int:

@@ -17,13 +17,14 @@ from alam_core.data.frames import frame_store
 from alam_core.data.latent_cache import adjacent_latents
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.policy_data import AugmentConfig
+from alam_core.data.video import VideoReader
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
 from alam_core.policy.joint import ModelConfig
 from alam_core.runtime import PolicyRunner
 from alam_core.types import JOINT_NAMES, Observation
-from training.evaluate import Episode, EvaluateConfig, evaluate, figures
+from training.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
 from training.finetune import FinetuneConfig, finetune, load, main
 from training.train_loop import LoopConfig, OptimConfig
 
@@ -261,6 +262,16 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
 def test_evaluation_films_episodes(blob_policy, tmp_path):
     evaluate(EvaluateConfig(str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)), make_blobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob-0-success.mp4", "blob-1-failure.mp4"]
+    assert VideoReader(tmp_path / "blob-1-failure.mp4").fps == 10.0
+
+
+def test_films_run_at_the_worlds_own_speed(tmp_path):
+    world = BlobWorld()
+    world.dt = 1 / 40
+    still = SimpleNamespace(reset=lambda seed: None, act=lambda observation: np.zeros(7))
+    film(EvaluateConfig(world="blob", video_folder=str(tmp_path)), run_episode(world, still, 3, film=True))
+    (path,) = tmp_path.iterdir()
+    assert VideoReader(path).fps == 40.0
 
 
 def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
