@@ -44,7 +44,8 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
         centred = (reference - mean_over_ranks(reference.mean(dim=0))).flatten(0, 1)
         covariance = mean_over_ranks(centred.T @ centred / len(centred))  # (D, D)
         ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
-        factor = torch.linalg.cholesky(covariance + ridge * torch.eye(len(covariance), device=residual.device))
+        # Unchecked: latents that are not finite make a loss that is not, which the training reports, in place of an error from here.
+        factor, _ = torch.linalg.cholesky_ex(covariance + ridge * torch.eye(len(covariance), device=residual.device))
         return torch.linalg.solve_triangular(factor, residual.flatten(0, 1).T, upper=False).square().mean()
 
 

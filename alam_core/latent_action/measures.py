@@ -14,9 +14,10 @@ def constant_share(z: Tensor) -> float:
 
 
 def effective_dims(z: Tensor) -> float:
-    """Participation ratio of the covariance of z (N, F): (sum of eigenvalues)^2 / sum of their squares, from 1 to F."""
-    covariance = torch.cov(z.double().T).reshape(z.shape[1], z.shape[1])
-    return float(covariance.diagonal().sum().square() / (covariance.square().sum() + 1e-24))
+    """Participation ratio of the covariance of z (N, F): (sum of eigenvalues)^2 / sum of their squares, from 1 to F (0 for one sample)."""
+    centred = z.double() - z.double().mean(dim=0)
+    gram = centred @ centred.T if len(z) < z.shape[1] else centred.T @ centred  # the same eigenvalues but for zeros
+    return float(gram.diagonal().sum().square() / gram.square().sum().clamp_min(torch.finfo(gram.dtype).tiny))
 
 
 def mean_norm(z: Tensor) -> float:

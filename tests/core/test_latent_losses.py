@@ -83,6 +83,26 @@ def test_no_gradient_rewards_stretching_under_whitening() -> None:
     assert abs(float(stretch.grad)) < 1e-3  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_latents_that_are_not_finite_make_a_loss_that_is_not(form: str) -> None:
+    """The training reports such a loss; an error from a factorisation would hide what happened."""
+    z = latents(13)
+    z[0, 0, 0] = torch.nan
+    z.requires_grad_()
+    loss = latent_loss(z, z, form)
+    loss.backward()
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_latents_without_any_variance_have_a_finite_loss_and_gradient(form: str) -> None:
+    for value in (0.0, 3.0):
+        z = torch.full((4, 2, 8), value, requires_grad=True)
+        loss = latent_loss(reversal_residual(z, z), z, form)
+        loss.backward()
+        assert loss.isfinite() and z.grad is not None and z.grad.isfinite().all()
+
+
 def test_relative_and_whitened_agree_on_isotropic_latents() -> None:
     z, residual = latents(8, 20_000), latents(9, 20_000)
     assert float(latent_loss(residual, z, "relative")) == pytest.approx(1, rel=0.02)
@@ -116,6 +136,14 @@ def test_measures_tell_a_constant_a_line_and_a_full_space_apart() -> None:
     assert constant_share(full) < 0.01 and constant_share(full + 100) > 0.99
     assert effective_dims(full + 100) == pytest.approx(6, rel=0.05)
     assert relative_error(0.1 * full, full) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("samples", [2, 5, 200])
+def test_effective_dims_are_those_of_the_covariance_for_few_and_many_samples_at_any_scale(samples: int) -> None:
+    z = torch.randn(samples, 20, generator=torch.Generator().manual_seed(samples)).double() * torch.linspace(0.1, 2, 20) + 5
+    eigenvalues = torch.linalg.eigvalsh(torch.cov(z.T))
+    expected = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+    assert effective_dims(z) == pytest.approx(expected) and effective_dims(1e-7 * z) == pytest.approx(expected)
 
 
 def test_perplexity_and_psnr_by_hand() -> None:
