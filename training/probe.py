@@ -68,8 +68,9 @@ def main() -> int:
         return 0
     config = parse_args(ProbeConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models"))
     runs = find_runs(config.models)
-    lpips, why = perceptual_distance()
-    figures = {run: run_figures(run, config, lpips) for run in runs}
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    lpips, why = perceptual_distance(device)
+    figures = {run: run_figures(run, config, lpips, device) for run in runs}
     console = Console() if sys.stdout.isatty() else Console(width=160)
     worlds: dict[str, dict[str, dict[int, Figures]]] = {}  # world -> method -> seed -> figures
     for run, (method, seed) in runs.items():
@@ -121,15 +122,15 @@ def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
     return dict(sorted(runs.items(), key=lambda item: (known.get(item[1][0], len(known)), item[1])))
 
 
-def perceptual_distance() -> tuple[ImageDistance | None, str]:
-    """LPIPS, or None and why not."""
+def perceptual_distance(device: torch.device) -> tuple[ImageDistance | None, str]:
+    """LPIPS of images on ``device``, or None and why not."""
     try:
-        return PerceptualDistance(), ""
+        return PerceptualDistance().to(device), ""
     except UserError as error:
         return None, str(error)
 
 
-def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None) -> dict[str, Figures]:
+def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None, device: torch.device) -> dict[str, Figures]:
     """World -> figures of ``probe_horizons`` of the run's model, from <run>/probes.json where they were measured alike before."""
     trained = run_config(run)
     key = {
@@ -147,9 +148,7 @@ def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None) -> 
                 return kept["worlds"]
         except (ValueError, KeyError, TypeError):
             pass  # broken: measured again
-    model = TransitionModel.from_pretrained(run / "model")
-    if torch.cuda.is_available():
-        model = model.cuda()
+    model = TransitionModel.from_pretrained(run / "model").to(device)
     worlds = held_out_clips(trained, model.config.image_size, config.gap, config.clips)
     if lpips is not None and model.config.image_size < 32:
         lpips = None  # smaller than what AlexNet can see

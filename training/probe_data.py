@@ -53,7 +53,7 @@ def trained_frames(trained: PretrainConfig) -> int:
 def held_out_clips(trained: PretrainConfig, size: int, gap: int, most: int) -> dict[str, Clips]:
     """Source -> at most ``most`` clips at ``size`` px, evenly spread over its views and over the episodes that training left out.
 
-    gap: k in frames, times each source's stride. Raises UserError where a source has no whole episode of 5 gap + 1 frames among them.
+    gap: k in frames, times each source's stride. Raises UserError where fewer than two clips of 5 gap + 1 frames fit into a source's.
     """
     worlds = {}
     for source in open_sources(trained.sources, size, trained.cache):
@@ -63,7 +63,10 @@ def held_out_clips(trained: PretrainConfig, size: int, gap: int, most: int) -> d
 
 
 def spread_clips(source: Source, episodes: np.ndarray, gap: int, most: int) -> Clips:
-    """At most ``most`` clips of a source, as many of each view, evenly spread over all places where they fit into ``episodes``."""
+    """At most ``most`` clips of a source, as many of each view, evenly spread over all places where they fit into ``episodes``.
+
+    Raises UserError where fewer than two fit: a z could not be shuffled.
+    """
     step = gap * source.stride
     span = HORIZONS * step
     parts, groups = [], []
@@ -76,4 +79,7 @@ def spread_clips(source: Source, episodes: np.ndarray, gap: int, most: int) -> C
         first = places[np.unique(np.linspace(0, len(places) - 1, min(share, len(places))).round().astype(int))]
         parts.append(np.stack([frames.array[first + t * step] for t in range(HORIZONS + 1)]))
         groups.append(np.full(len(first), number))
-    return Clips(np.concatenate(parts, axis=1), np.concatenate(groups), list(source.views))
+    clips = Clips(np.concatenate(parts, axis=1), np.concatenate(groups), list(source.views))
+    if len(clips.groups) < 2:
+        raise UserError(f"the held-out episodes of '{source.name}' hold one clip of {span + 1} frames: hold out more")
+    return clips

