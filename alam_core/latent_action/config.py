@@ -8,6 +8,7 @@ from alam_core.errors import UserError
 ENCODERS = ("relational", "residual", "antisymmetric", "potential")
 VARIANTS = ("full", "no_rev", "no_add", "no_rev_add", "lam")
 OUTPUTS = ("change", "sigmoid")
+PERCEPTUAL_NETS = ("alex", "vgg")
 ALGEBRA_FORMS = ("paper", "relative", "whitened")
 RECONSTRUCTION_FORMS = ("paper", "relative")
 
@@ -27,6 +28,7 @@ class LossConfig:
         add: weight of composition consistency (eq. 7).
         rev: weight of reversal consistency (eq. 7).
         vq: weight of the commitment to the codebook (eq. 5).
+        perc_net: network of the LPIPS distance, "alex" or "vgg" (the released code's).
         algebra: scale of add, rev and vq. "paper": squared L2 as printed, which shrinking z also satisfies.
             "relative": divided by the mean energy of z, which no scaling changes.
             "whitened": in units of z's covariance, which stretching one direction over the others does not satisfy either.
@@ -38,10 +40,12 @@ class LossConfig:
     add: float = 3.0
     rev: float = 3.0
     vq: float = 1.0
+    perc_net: str = "alex"
     algebra: str = "whitened"
     reconstruction: str = "relative"
 
     def __post_init__(self) -> None:
+        _check("losses.", "perc_net", self.perc_net, PERCEPTUAL_NETS)
         _check("losses.", "algebra", self.algebra, ALGEBRA_FORMS)
         _check("losses.", "reconstruction", self.reconstruction, RECONSTRUCTION_FORMS)
 
@@ -100,6 +104,8 @@ class TransitionConfig:
         _check("", "output", self.output, OUTPUTS)
         if not 1 <= self.patch_size <= self.image_size:
             raise UserError(f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 to {self.image_size}")
+        if self.losses.perc > 0 and self.image_size < 32:
+            raise UserError(f"image_size {self.image_size} is too small for the perceptual loss: 32 or more, or losses.perc 0")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is no multiple of heads {self.heads}: change one of them")
 

@@ -36,6 +36,9 @@ class TransitionEncoder(nn.Module):
         sees_change = config.difference_gain > 0 and config.encoder != "potential"
         self.embed_change = nn.Linear(numbers, config.width, bias=False) if sees_change else None
         self.blocks = nn.ModuleList(SpatioTemporalBlock(config.width, config.heads) for _ in range(config.encoder_layers))
+        if config.encoder == "potential":  # over one frame attention in time has nothing to choose
+            for name, weight in self.blocks.named_parameters():
+                weight.requires_grad_("temporal.query" not in name and "temporal.key" not in name)
         self.head = nn.Linear(config.width, config.latent_dim)
         self.skip = nn.Linear(config.width, config.latent_dim, bias=False) if config.encoder == "residual" else None
         if self.skip is not None:  # start at the exact part alone; what the relational part adds, it has to be worth

@@ -120,5 +120,5 @@ class TransitionModel(nn.Module):
 
     def _perceptual_distance(self, device: torch.device) -> PerceptualDistance:
         if not self._perceptual:
-            self._perceptual.append(PerceptualDistance())
+            self._perceptual.append(PerceptualDistance(self.config.losses.perc_net))
         return self._perceptual[0].to(device)

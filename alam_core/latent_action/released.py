@@ -118,5 +118,5 @@ def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
         output="sigmoid",
         input_gain=1.0,
         difference_gain=0.0,
-        losses=LossConfig(perc=1.0, add=1.0, rev=1.0, algebra="paper", reconstruction="paper"),
+        losses=LossConfig(perc=1.0, perc_net="vgg", add=1.0, rev=1.0, algebra="paper", reconstruction="paper"),
     )

@@ -79,7 +79,7 @@ def test_warm_up_leaves_out_the_codebook_and_the_algebra_then_lets_them_in() -> 
         terms = model.losses(*frames())
         share = min(1.0, max(0.0, (step - 4) / 5))
         expected = terms["rec"] + terms["vq"] + share * (0.5 * terms["add"] + 0.2 * terms["rev"])
-        assert float(terms["total"].detach()) == pytest.approx(float(expected), rel=1e-5)
+        assert float(terms["total"].detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
         assert (float(terms["vq"]) == 0) == (step < 4)
 
 
@@ -182,6 +182,14 @@ def test_the_potential_is_a_function_of_one_frame() -> None:
     model = trained_a_little(encoder="potential").eval()
     a, b, _ = frames()
     torch.testing.assert_close(model.encode(a, b), model.encoder.potential(b) - model.encoder.potential(a))
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_trained_weight_has_a_part_in_the_loss(encoder: str) -> None:
+    """DDP waits for a gradient of each."""
+    model = trained_a_little(encoder=encoder)
+    model.losses(*frames(seed=7))["total"].backward()
+    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
 
 
 def test_a_source_is_computed_without_its_target() -> None:
