@@ -100,7 +100,9 @@ def main(config: DataConfig) -> int:
     values = summarise(config, rates, versions)
     show(values)
     if config.save:
-        options = "".join(f" --{name} {getattr(config, name)}" for name in ("data", "reencode", "cores", "items", "repetitions"))
+        options = "".join(
+            f" --{name} '{getattr(config, name)}'" for name in ("data", "reencode", "cores", "items", "repetitions", "workers")
+        )
         command = f"python training/benchmark.py data{options}" + (" --lerobot_python PYTHON" if versions is not None else "")
         print(write_result("data_throughput", values, [config.seed], command=command))
     return 0
