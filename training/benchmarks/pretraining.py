@@ -56,8 +56,9 @@ def main(config: PretrainingConfig) -> int:
     for precision in ("no", "bf16"):
         measured = _in_a_process(model, config, precision)
         values["parameters"] = measured["parameters"]
-        names = ("peak_gib", "cpu_step_s") if precision == "no" else ("peak_gib_bf16", "cpu_step_s_bf16")
-        values |= dict(zip(names, (measured["peak_gib"], measured["step_s"]), strict=True))
+        suffix = "" if precision == "no" else f"_{precision}"
+        names = {"peak_gib": "peak_gib", "step_s": "cpu_step_s", "step_core_s": "cpu_step_core_s"}
+        values |= {name + suffix: measured[key] for key, name in names.items()}
         print(f"CPU, mixed precision {precision}: {measured}", flush=True)
     if torch.cuda.is_available():
         values["gpu"] = on_gpu(model, config.gpu_batch, config.steps)
@@ -105,14 +106,17 @@ class Steps:
 
 
 def on_cpu(config: TransitionConfig, batch: int, steps: int, precision: str) -> dict[str, Any]:
-    """Parameters, peak memory of this process in GiB and median seconds a step, on all cores that it may use."""
+    """Parameters, peak memory of this process in GiB, and what a step takes on all cores that it may use: median seconds, and the cores'
+    working seconds, which others on a busy machine do not lengthen."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     step = Steps(config, batch, "cpu", precision == "bf16")
     step()
+    worked = time.process_time()
     seconds = sorted(_seconds(step) for _ in range(steps))[steps // 2]
+    worked = (time.process_time() - worked) / steps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB
     parameters = sum(parameter.numel() for parameter in step.model.parameters())
-    return {"parameters": parameters, "peak_gib": round(peak, 2), "step_s": round(seconds, 2)}
+    return {"parameters": parameters, "peak_gib": round(peak, 2), "step_s": round(seconds, 2), "step_core_s": round(worked, 2)}
 
 
 def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]:
