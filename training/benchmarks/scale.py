@@ -42,7 +42,7 @@ SMALL = {
     "model.codebook_size": "32",
     "model.warmup_steps": "8",
     "model.ramp_steps": "8",
-    "model.encoder": "relational",
+    "model.encoder": "residual",
     "model.losses.add": "1",
     "model.losses.rev": "1",
     "loop.steps": "30",
@@ -53,8 +53,8 @@ SMALL = {
     "loop.optim.lr": "1e-3",
     "loop.optim.warmup_steps": "5",
 }
-# The scales of the algebraic losses. A young relational encoder's z is nearly constant, so that its covariance, and with it the whitened
-# losses, are mostly rounding; the antisymmetric encoder's has no constant.
+# The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a constant, the covariance and the
+# choice of codebook entries are mostly rounding.
 OBJECTIVES = {
     "whitened": {"model.losses.algebra": "whitened", "model.encoder": "antisymmetric"},
     "relative": {"model.losses.algebra": "relative"},
