@@ -22,6 +22,7 @@ from alam_core.latent_action import TransitionModel
 from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
 from alam_core.policy.sequence import ACTION
 from training.evaluate import EvaluateConfig, episodes
+from training.parallel import take_leave
 from training.train_loop import LoopConfig, command_line, step_rng, train
 
 INTRODUCTION = """Train a policy on demonstrations (stage 2). It needs a LeRobot data set and, to generate latents, a transition model.
@@ -109,8 +110,10 @@ def main() -> int:
     if not config.data:
         raise UserError("no data set: give one with --data FOLDER; training/collect.py makes one")
     _, finished = finetune(config)
-    if finished and PartialState().is_main_process:
+    state = PartialState()
+    if finished and state.is_main_process:
         print(f"policy: {Path(config.run) / 'policy'}")
+    take_leave(state)
     return 0 if finished else 130
 
 

@@ -30,6 +30,13 @@ def parallelise(model: nn.Module, state: PartialState, sharded: bool) -> nn.Modu
     return model
 
 
+def take_leave(state: PartialState) -> None:
+    """Wait for the other ranks and take leave of them: a process that just ends can abort while their messages are still on the way."""
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+
+
 def _blocks(model: nn.Module) -> list[nn.Module]:
     """The Transformer blocks: members of the outermost lists of modules of one class that have modules themselves."""
     found: list[nn.Module] = []

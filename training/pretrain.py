@@ -23,6 +23,7 @@ from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed, split_episodes
+from training.parallel import take_leave
 from training.train_loop import LoopConfig, command_line, train
 from training.train_state import STATE_FILE
 
@@ -110,6 +111,7 @@ def main() -> int:
     if finished and state.is_main_process:
         show(figures)
         print(f"model: {Path(config.run) / 'model'}")
+    take_leave(state)
     return 0 if finished else 130
 
 
@@ -136,7 +138,7 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     batch_at = TripletReader(sampler, config.batch, config.loop.seed, known, workers, report.add)
     if state.is_main_process:
         print("\n".join(report.summary()))
-        probes = [held_out(config, report, part, held) for part, (_, held) in enumerate(splits)]
+        probes = [held_out(config, report, number, held) for number, (_, held) in enumerate(splits)]
         _write_report(config.run, report)
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
