@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alam_core.errors import UserError
+from alam_core.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,9 +60,7 @@ def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: st
         "seeds": seeds,
         "values": {**before, **values},
     }
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, path)
+    write_json(path, content)
     return path
 
 

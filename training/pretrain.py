@@ -29,7 +29,7 @@ from training.train_state import STATE_FILE
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1): a LeRobot data set, a folder of videos, or a mixture. No action is read.
 
-  python training/pretrain.py --config training/configs/pretrain_piper.yaml      the preset: data/piper_place, about 15 minutes on one core
+  python training/pretrain.py --config training/configs/pretrain_piper.yaml      the preset: data/piper_place, about 5 minutes on one core
   python training/pretrain.py --config training/configs/pretrain_worlds.yaml     two simulated worlds, half and half
   ... --data path/to/dataset --run runs/mine --loop.steps 5000                    other data, other length
   ... --data path/to/folder_of_videos --cache false                               decode while training instead of once before it

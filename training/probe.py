@@ -1,7 +1,6 @@
 """Section 4.1's probes of trained transition models on the held-out episodes of their own data, and the tables made of them."""
 
 import json
-import os
 import re
 import sys
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rich.table import Table
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.config import parse_args
 from alam_core.errors import UserError, run_main
+from alam_core.files import write_json
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.probes import ImageDistance, probe_horizons
@@ -160,9 +160,7 @@ def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None, dev
                 **probe_horizons(model, clips.frames, clips.groups, lpips, progress=partial(progress.advance, task)),
                 "clips": len(clips.groups),
             }
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"key": key, "worlds": figures}, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_json(path, {"key": key, "worlds": figures})
     print(f"{run}: probed on {', '.join(f'{len(clips.groups)} clips of {world}' for world, clips in worlds.items())}", flush=True)
     return figures
 

@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
+from alam_core.files import write_json
 
 SHOW_PROGRESS_FROM = 3000  # frames
 PIECE = 256  # frames decoded at a time
@@ -168,7 +169,7 @@ def _decode(dataset: VideoSet, view: str, path: Path, shape: tuple[int, ...], br
         array.flush()
         del array
         if found or broken:
-            _faults(path).write_text(json.dumps({**(broken or {}), **found}))
+            write_json(_faults(path), {**(broken or {}), **found})
         os.chmod(name, 0o644)
         os.replace(name, path)
     finally:

@@ -20,8 +20,8 @@ ENDINGS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".t
 class VideoFolder:
     """All video files below ``root``, in the order of their names; it is read like the pictures of a ``LeRobotDataset``.
 
-    ``names``: the files, relative to root. ``views``: always ("video",). ``faults``: episode -> what is wrong with its file; such an
-    episode keeps its number, so that a file that breaks or is repaired changes no other's.
+    ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its number, so that a file that
+    breaks or is repaired changes no other's.
     Raises UserError where ``root`` holds no video file.
     """
 
@@ -34,7 +34,6 @@ class VideoFolder:
         if not self.names:
             raise UserError(f"'{self.root}' holds no video file: give a LeRobot data set or a folder with {', '.join(sorted(ENDINGS))}")
         facts = inspect_videos(self.root, self.names)
-        self.faults = {e: fact.fault for e, fact in enumerate(facts) if fact.fault}
         self._lengths = [_length(fact.frames, fact.seconds * fact.fps) for fact in facts]
         self.num_episodes = len(self.names)
         self.num_frames = sum(self._lengths)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from video_fixtures import CODECS, numbers, write_video
 
+from alam_core.data.mixture import find_faults
 from alam_core.data.video import VideoReader
 from alam_core.data.video_folder import VideoFolder
 from alam_core.data.video_index import MEMORY, inspect_video, inspect_videos
@@ -76,14 +77,16 @@ def test_broken_files_keep_their_number_and_are_named(suffix: str, tmp_path: Pat
     (tmp_path / names[2]).write_bytes(b"")
     (tmp_path / names[3]).write_text("no video at all")
     folder = VideoFolder(tmp_path)
-    assert set(folder.faults) == {1, 2, 3} and folder.num_episodes == 5
-    assert all(names[e] in why for e, why in folder.faults.items())
+    faults = find_faults(folder, "video")
+    assert set(faults) == {1, 2, 3} and folder.num_episodes == 5
+    assert all(names[e] in why for e, why in faults.items())
     assert numbers(folder.frames(4, "video", [11])) == [11]
 
 
 def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) -> None:
     """Its index, at the file's head, still promises every frame."""
-    from alam_core.data.video import VideoWriter
+    from alam_core.data.mixture import find_faults
+from alam_core.data.video import VideoWriter
 
     writer = VideoWriter(tmp_path / "x.mp4", 10, 32, 32)
     writer.add(np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8))
