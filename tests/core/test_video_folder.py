@@ -85,8 +85,7 @@ def test_broken_files_keep_their_number_and_are_named(suffix: str, tmp_path: Pat
 
 def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) -> None:
     """Its index, at the file's head, still promises every frame."""
-    from alam_core.data.mixture import find_faults
-from alam_core.data.video import VideoWriter
+    from alam_core.data.video import VideoWriter
 
     writer = VideoWriter(tmp_path / "x.mp4", 10, 32, 32)
     writer.add(np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8))
