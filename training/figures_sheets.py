@@ -57,7 +57,7 @@ def draw_sheets(runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int
     if len(sizes) > 1:
         raise UserError(f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size")
     size = sizes.pop()
-    worlds = held_out_clips(run_config(next(iter(runs))), size, gap, CLIPS)
+    worlds = held_out_clips(next(iter(runs)), run_config(next(iter(runs))), size, gap, CLIPS)
     written = []
     for world, clips in worlds.items():
         for number, view in enumerate(clips.views):

@@ -113,8 +113,7 @@ def main() -> int:
     state = PartialState()
     if finished and state.is_main_process:
         print(f"policy: {Path(config.run) / 'policy'}")
-    take_leave(state)
-    return 0 if finished else 130
+    return take_leave(state, 0 if finished else 130)
 
 
 def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
@@ -208,7 +207,7 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
 
 
 def held_out_errors(policy: JointPolicy, data: PolicyData, rows: np.ndarray) -> dict[str, float]:
-    """Mean absolute error of sampled actions on held-out samples, in rad and m: at the chunk's first step and over the whole chunk.
+    """Mean absolute error of sampled actions on held-out samples, in the actions' units, at a chunk's first step and over the chunk.
 
     "shuffled": the same with another sample's instruction, by how much the policy listens.
     """
@@ -256,14 +255,14 @@ def card(config: FinetuneConfig, policy: PolicyConfig, figures: dict[str, Any], 
     return f"""# Policy
 
 Sees {", ".join(policy.views)} at {policy.model.image_size} px, the state and an instruction; generates chunks of
-{policy.model.horizon} steps of {policy.dt:g} s by joint flow matching: actions ({", ".join(policy.joint_names)}; rad, m) beside
+{policy.model.horizon} steps of {policy.dt:g} s by joint flow matching: actions ({", ".join(policy.joint_names)}) beside
 {latents}.
 
 - Data: `{Path(config.data).name}`, {episodes} episodes to train on.
 - Steps: {step} of {config.loop.steps}, {config.batch} samples each, {config.draws} draws of time and noise a sample.
 - Command: `{command_line()}`
 
-Held-out episodes, mean absolute error of sampled set-points (rad, m):
+Held-out episodes, mean absolute error of sampled set-points, in the actions' own units (rad and m of an arm):
 
 | figure | value |
 |---|---|

@@ -5,6 +5,8 @@ and the optimiser's moments, and a block's weights are gathered while it compute
 """
 
 import contextlib
+import os
+import sys
 from typing import Any
 
 import torch
@@ -30,11 +32,19 @@ def parallelise(model: nn.Module, state: PartialState, sharded: bool) -> nn.Modu
     return model
 
 
-def take_leave(state: PartialState) -> None:
-    """Wait for the other ranks and take leave of them: a process that just ends can abort while their messages are still on the way."""
+def take_leave(state: PartialState, code: int) -> int:
+    """The last call of a script: wait for the other ranks, part from them, end with exit code ``code``.
+
+    With several processes it ends the process itself, as nothing is left to write: FSDP keeps the group's threads alive after the group
+    is destroyed, and one that lets go of a tensor while the interpreter shuts down aborts the process.
+    """
     if state.num_processes > 1:
         state.wait_for_everyone()
         state.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:

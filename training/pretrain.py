@@ -111,8 +111,7 @@ def main() -> int:
     if finished and state.is_main_process:
         show(figures)
         print(f"model: {Path(config.run) / 'model'}")
-    take_leave(state)
-    return 0 if finished else 130
+    return take_leave(state, 0 if finished else 130)
 
 
 def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionModel, dict[str, float], bool]:
@@ -122,7 +121,8 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
     whether it got so far: an interrupted run only keeps its state.
     """
     state = PartialState(cpu=config.loop.cpu)
-    _check_unchanged(config, sources)
+    if config.loop.resume and (Path(config.run) / STATE_FILE).is_file():
+        check_unchanged(Path(config.run), sources)
     splits = [_split(source, config.held_out) for source in sources]
     short = [_too_short(source, config.gaps) for source in sources]
     report = DataReport(sources, short, [held.tolist() for _, held in splits], config.max_broken)
@@ -215,11 +215,9 @@ def _split(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(f"{source.name}: {error}") from None
 
 
-def _check_unchanged(config: PretrainConfig, sources: list[Source]) -> None:
-    """Raises UserError where a run would go on with more or fewer episodes: others would be held out, which it has trained on."""
-    run = Path(config.run)
-    if not config.loop.resume or not (run / STATE_FILE).is_file():
-        return
+def check_unchanged(run: Path, sources: list[Source]) -> None:
+    """Raises UserError where a source has more or fewer episodes than when ``run`` was trained: others would be held out now, which it has
+    trained on."""
     try:
         before = {row["path"]: row["episodes"] for row in json.loads((run / REPORT).read_text())["sources"]}
     except (OSError, ValueError, KeyError, TypeError):
@@ -229,7 +227,7 @@ def _check_unchanged(config: PretrainConfig, sources: list[Source]) -> None:
         if before.get(source.path, episodes) != episodes:
             raise UserError(
                 f"'{source.path}' had {before[source.path]} episodes when '{run}' was trained and has {episodes} now, so that others would "
-                "be held out: choose another run folder, or --loop.resume false to start anew"
+                "be held out: restore the data, or train anew in another run folder"
             )
 
 

@@ -149,7 +149,7 @@ def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None, dev
         except (ValueError, KeyError, TypeError):
             pass  # broken: measured again
     model = TransitionModel.from_pretrained(run / "model").to(device)
-    worlds = held_out_clips(trained, model.config.image_size, config.gap, config.clips)
+    worlds = held_out_clips(run, trained, model.config.image_size, config.gap, config.clips)
     if lpips is not None and model.config.image_size < 32:
         lpips = None  # smaller than what AlexNet can see
     figures = {}

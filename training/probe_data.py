@@ -16,7 +16,7 @@ from alam_core.data.mixture import Source, open_sources
 from alam_core.errors import UserError
 from alam_core.latent_action.probes import HORIZONS
 from alam_core.latent_action.triplets import split_episodes
-from training.pretrain import PretrainConfig
+from training.pretrain import PretrainConfig, check_unchanged
 from training.train_state import STATE_FILE
 
 
@@ -50,13 +50,16 @@ def trained_frames(trained: PretrainConfig) -> int:
     return 2 * trained.gaps.frames
 
 
-def held_out_clips(trained: PretrainConfig, size: int, gap: int, most: int) -> dict[str, Clips]:
+def held_out_clips(run: Path, trained: PretrainConfig, size: int, gap: int, most: int) -> dict[str, Clips]:
     """Source -> at most ``most`` clips at ``size`` px, evenly spread over its views and over the episodes that training left out.
 
-    gap: k in frames, times each source's stride. Raises UserError where fewer than two clips of 5 gap + 1 frames fit into a source's.
+    gap: k in frames, times each source's stride. Raises UserError where fewer than two clips of 5 gap + 1 frames fit into a source's, and
+    where the data has grown or shrunk since ``run``, which was trained as ``trained`` says.
     """
     worlds = {}
-    for source in open_sources(trained.sources, size, trained.cache):
+    sources = open_sources(trained.sources, size, trained.cache)
+    check_unchanged(run, sources)
+    for source in sources:
         _, held = split_episodes(len(source.lengths), trained.held_out)  # as training/pretrain.py does
         worlds[source.name] = spread_clips(source, source.without_broken(held), gap, most)
     return worlds

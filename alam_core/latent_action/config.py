@@ -37,8 +37,8 @@ class LossConfig:
 
     rec: float = 1.0
     perc: float = 0.0
-    add: float = 3.0
-    rev: float = 3.0
+    add: float = 10.0
+    rev: float = 10.0
     vq: float = 1.0
     perc_net: str = "alex"
     algebra: str = "whitened"

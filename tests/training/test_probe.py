@@ -18,7 +18,7 @@ from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
 from training import probe as script
 from training.figures import main as figures_main
-from training.pretrain import PretrainConfig, pretrain
+from training.pretrain import PretrainConfig, check_unchanged, pretrain
 from training.probe import find_runs, listed
 from training.probe_data import held_out_clips, run_config, spread_clips
 from training.probe_summary import ablation_values, over_seeds, ratios, world_values
@@ -156,7 +156,7 @@ def test_end_to_end(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 def test_nothing_trained_on_is_probed(runs: Path) -> None:
     trained = run_config(runs / "lam_s0")
     assert trained.held_out == 0.4 and [Path(source.path).name for source in trained.sources] == ["north", "south"]
-    clips = held_out_clips(trained, 32, 2, 10_000)
+    clips = held_out_clips(runs / "lam_s0", trained, 32, 2, 10_000)
     for source in open_sources(trained.sources, 32, True):
         training, held = split_episodes(len(source.lengths), 0.4)
         own = clips[source.name]
@@ -165,6 +165,15 @@ def test_nothing_trained_on_is_probed(runs: Path) -> None:
             shown = {image.tobytes() for t in range(6) for image in own.frames[t][own.groups == number]}
             assert shown == {image.tobytes() for e in held for image in frames.array[frames.starts[e] + np.arange(14)]}
             assert not shown & {image.tobytes() for e in training for image in frames.array[frames.starts[e] + np.arange(14)]}
+
+
+def test_data_that_has_grown_is_not_probed(runs: Path) -> None:
+    trained = run_config(runs / "lam_s0")
+    grown = open_sources(trained.sources, 32, True)
+    grown[1].frames[0].lengths = np.append(grown[1].frames[0].lengths, 14)
+    check_unchanged(runs / "lam_s0", open_sources(trained.sources, 32, True))
+    with pytest.raises(UserError, match=r"south' had \d+ episodes when .*lam_s0' was trained and has \d+ now"):
+        check_unchanged(runs / "lam_s0", grown)
 
 
 def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> Source:
