@@ -4,26 +4,32 @@ import numpy as np
 import torch
 
 from alam_core.data.normalization import LatentProjection, PolicyStats
-from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
+from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.joint import JointPolicy
+from alam_core.policy.small import SmallConfig
 from alam_core.types import JOINT_NAMES, Observation
 
 HORIZON = 4
 LATENT = 6  # numbers of the encoder's transition, as 2 tokens of 3
 
 
+def tiny_backbone() -> SmallConfig:
+    return SmallConfig(width=32, layers=2, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
+
+
 def tiny_policy(latent_views=("third_person", "wrist"), relative=JOINT_NAMES[:6], seed=0, noise=0.1, **model) -> JointPolicy:
-    """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a path."""
+    """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a path. ``model``: of ``ModelConfig``."""
     rng = np.random.default_rng(seed)
-    shape = {"horizon": HORIZON, "image_size": 32, "width": 32, "layers": 2, "heads": 2, "mlp_width": 32, "channels": [8, 8, 16, 16]}
-    shape |= {"keypoints": 4, "euler_steps": 3} | model
+    shape = {"horizon": HORIZON, "image_size": 32, "denoising_steps": 3, "small": tiny_backbone()} | model
     horizon = shape["horizon"]
 
     def normal(*size):
         return rng.normal(size=size).astype(np.float32)
 
     def projection():
-        components = np.linalg.qr(rng.normal(size=(LATENT, 3)))[0].T.astype(np.float32)
-        return LatentProjection(normal(LATENT), components, np.array([2.0, 1.0, 0.5], np.float32), 0.9)
+        count = 3 if shape.get("projection", "pca") == "pca" else 5  # a learned one goes from 5 to 3
+        components = np.linalg.qr(rng.normal(size=(LATENT, count)))[0].T.astype(np.float32)
+        return LatentProjection(normal(LATENT), components, np.array([2.0, 1.0, 0.5, 0.5, 0.5][:count], np.float32), 0.9)
 
     stats = PolicyStats(normal(7), np.exp(normal(7)), 0.1 * normal(horizon, 7), np.exp(0.1 * normal(horizon, 7)))
     stats.latents = {view: projection() for view in latent_views}
@@ -64,6 +70,6 @@ def random_batch(policy: JointPolicy, count=3, seed=0) -> dict:
         "state": torch.randn(count, 7, generator=generator),
         "words": policy.tokenizer([f"put the {colour} cube down" for colour in ("red", "green", "blue", "yellow", "red")[:count]]),
         "targets": {
-            name: torch.randn(count, policy.layout.horizon, width, generator=generator) for name, width in policy.stream_widths().items()
+            name: torch.randn(count, policy.layout.horizon, width, generator=generator) for name, width in policy.target_widths().items()
         },
     }

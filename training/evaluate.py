@@ -52,7 +52,9 @@ class EvaluateConfig:
         first_seed: seed of the first episode; the next ones follow it.
         replan_every: control steps between two plans.
         delay_steps: control steps until a plan takes effect, as latency through ROS would have it.
-        euler_steps: denoising steps K; 0 takes the policy's own.
+        denoising_steps: K; 0 takes the policy's own.
+        horizon: steps of a chunk; 0 takes the policy's own, the most there can be.
+        intervention: on the policy's latents, "freeze", "block" or "shuffle"; none if empty (Appendix F).
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on, at the world's own speed.
         video_folder: where the films go.
@@ -66,7 +68,9 @@ class EvaluateConfig:
     first_seed: int = 1000
     replan_every: int = 8
     delay_steps: int = 0
-    euler_steps: int = 0
+    denoising_steps: int = 0
+    horizon: int = 0
+    intervention: str = ""
     workers: int = 2
     videos: int = 0
     video_folder: str = "runs/videos"
@@ -74,8 +78,8 @@ class EvaluateConfig:
     results: str = "results"
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.workers < 0 or self.euler_steps < 0 or self.videos < 0:
-            raise UserError("episodes must be at least 1; workers, euler_steps and videos must not be negative")
+        if self.episodes < 1 or self.workers < 0 or min(self.denoising_steps, self.horizon, self.videos) < 0:
+            raise UserError("episodes must be at least 1; workers, denoising_steps, horizon and videos must not be negative")
 
 
 @dataclass
@@ -141,6 +145,7 @@ def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console
     values = figures(done) | {
         "replan_every": config.replan_every,
         "delay_steps": config.delay_steps,
+        **({"intervention": config.intervention} if config.intervention else {}),
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     if config.result:
@@ -188,7 +193,13 @@ def film(config: EvaluateConfig, episode: Episode) -> None:
 
 
 def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Replanner]:
-    runner = PolicyRunner.from_pretrained(config.policy, threads=1, euler_steps=config.euler_steps or None)
+    runner = PolicyRunner.from_pretrained(
+        config.policy,
+        threads=1,
+        denoising_steps=config.denoising_steps or None,
+        horizon=config.horizon or None,
+        intervention=config.intervention,
+    )
     replanner = Replanner(runner, config.replan_every, config.delay_steps)
     world = make_world(config.world, runner.image_size)
     if world.action_dim != len(runner.joint_names) or world.state_dim != runner.state_dim or abs(world.dt - runner.dt) > 1e-6:

@@ -19,7 +19,8 @@ from alam_core.data.normalization import LatentProjection, fit_policy_stats
 from alam_core.data.policy_data import AugmentConfig, PolicyData
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionModel
-from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
+from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.joint import JointPolicy, make_tokenizer
 from alam_core.policy.sequence import ACTION
 from training.evaluate import EvaluateConfig, episodes
 from training.parallel import take_leave
@@ -36,6 +37,7 @@ No data yet? training/collect.py makes demonstrations. No transition model? trai
 Watch a run: tensorboard --logdir runs. Ctrl-C saves; the same command goes on. Then: python training/evaluate.py --policy <run>/policy"""
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
+LEARNED_FROM = 64  # principal components that a learned projection starts from
 
 
 @dataclass
@@ -197,9 +199,11 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
             native = frame_store(dataset, view, transition.image_size)
             z = adjacent_latents(config.encoder, view, native, dataset.root / ".cache")
             picked = np.random.default_rng(0).permutation(len(z))[:PROJECTION_SAMPLES]
-            stats.latents[view] = LatentProjection.fit(z[np.sort(picked)], policy_config.latent_width)
+            learned = config.model.projection != "pca"
+            width = min(LEARNED_FROM, z.shape[1]) if learned else policy_config.latent_width
+            stats.latents[view] = LatentProjection.fit(z[np.sort(picked)], width, one_scale=learned)
             latents[view] = stats.latents[view].project(np.asarray(z))
-    tokenizer = JointPolicy.make_tokenizer(config.model)
+    tokenizer = make_tokenizer(config.model)
     if not all(e.task.strip() for e in episodes):
         raise UserError(f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do")
     words = tokenizer([e.task for e in episodes])

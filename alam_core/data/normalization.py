@@ -17,7 +17,7 @@ class LatentProjection:
     """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z - mean) @ components.T / std.
 
     mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component, at least a hundredth of the
-    first one's: what the encoder hardly expresses is not blown up to unit scale.
+    first one's: what the encoder hardly expresses is not blown up to unit scale; or one scale for all, which keeps their proportions.
     variance_share: part of the variance of z that the P components hold, 0 to 1.
     """
 
@@ -27,8 +27,11 @@ class LatentProjection:
     variance_share: float
 
     @classmethod
-    def fit(cls, z: np.ndarray, width: int) -> "LatentProjection":
-        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a collapsed encoder)."""
+    def fit(cls, z: np.ndarray, width: int, one_scale: bool = False) -> "LatentProjection":
+        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a collapsed encoder).
+
+        one_scale: all are divided by the root of their mean variance, rather than each by its own deviation.
+        """
         z = z.astype(np.float64)
         mean = z.mean(0)
         variances, vectors = np.linalg.eigh(np.cov(z - mean, rowvar=False))
@@ -38,6 +41,8 @@ class LatentProjection:
         if variances[order[0]] <= 1e-12:
             raise UserError("the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again")
         std = np.sqrt(np.maximum(variances[order], 1e-4 * variances[order[0]]))
+        if one_scale:
+            std = np.full_like(std, np.sqrt(variances[order].clip(0).mean()))
         share = float(variances[order].sum() / variances.sum())
         return cls(mean.astype(np.float32), vectors[:, order].T.astype(np.float32), std.astype(np.float32), share)
 

@@ -1,137 +1,45 @@
-"""What the policy sees and reads, as context tokens: the backbone interface and the small backbone, trained from scratch.
+"""What a policy sees and thinks with, behind one interface: the small backbone and pi0 (eq. 13's network but for its ends).
 
-Letters: B batch, S image size in px, W words, C context tokens, d context width.
+Letters: B observations, N sequences, N a multiple of B: sequences i * draws .. (i + 1) * draws - 1 belong to observation i. H steps of M
+modalities, L = H * M tokens, C context tokens, d width, h heads, c numbers a head.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alam_core.policy.text import PADDING
 
+@dataclass
+class Context:
+    """What an observation leaves behind for any number of denoising calls.
 
-class Backbone(Protocol):
-    """Turns one observation into context tokens for the action expert."""
-
-    width: int  # of a context token
-
-    def __call__(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Tensor:
-        """images: view -> (B, 3, S, S) float in [-1, 1]; state (B, state_dim), normalised; words (B, W) ids -> (B, C, d)."""
-        ...
-
-
-class TextEncoder(nn.Module):
-    """Word ids (B, W) to one vector (B, d): embeddings, one transformer layer, mean over the words."""
-
-    def __init__(self, vocabulary: int, max_words: int, width: int, heads: int) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, width, padding_idx=PADDING)
-        self.position = nn.Parameter(0.02 * torch.randn(max_words, width))
-        self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, words: Tensor) -> Tensor:
-        words = words[:, : int((words != PADDING).sum(1).max())]  # the rest is padding in every row
-        present = words != PADDING
-        x = self.embedding(words) + self.position[: words.shape[1]]
-        x = self.norm(self.layer(x, src_key_padding_mask=~present))
-        weight = present.to(x.dtype)[..., None]
-        return (x * weight).sum(1) / weight.sum(1)
-
-
-class FilmConv(nn.Module):
-    """A strided convolution whose channels the instruction scales and shifts (FiLM)."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, condition: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-        self.norm = nn.LayerNorm(outputs)
-        self.film = nn.Linear(condition, 2 * outputs)
-        nn.init.normal_(self.film.weight, std=0.02)
-        nn.init.zeros_(self.film.bias)
-
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
-        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # over channels, at each pixel
-        return F.silu(torch.addcmul(shift, x, 1.0 + scale))
-
-
-class Keypoints(nn.Module):
-    """Soft-argmaxes of heat maps: where in the picture something is, finer than a pixel of the map.
-
-    Half of the heat maps look for learned features (the plate, the fingers), the other half for what the instruction names.
+    keys: keys and values of each layer, (B, h, C, c) each. mask: (B, C) bool, False where a token is padding or of a missing camera; None
+    where all are there.
     """
 
-    def __init__(self, size: int, channels: int, count: int, width: int, condition: int) -> None:
-        super().__init__()
-        self.fixed_query = nn.Parameter(torch.randn(count, channels) / channels**0.5)
-        self.named_query = nn.Linear(condition, count * channels)
-        self.tokens = nn.ModuleList(nn.Linear(2 * count, width) for _ in range(2))
-        rows = (torch.arange(size) + 0.5) / size * 2.0 - 1.0
-        self.grid: Tensor
-        self.register_buffer("grid", torch.stack(torch.meshgrid(rows, rows, indexing="ij"), -1).view(-1, 2), persistent=False)
-
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """features (B, channels, size, size), condition (B, d_c) -> tokens of mean positions in [-1, 1]^2, (B, 2, d)."""
-        pixels = features.flatten(2)
-        queries = (self.fixed_query, self.named_query(condition).unflatten(1, self.fixed_query.shape))
-        points = [((query @ pixels).float().softmax(-1) @ self.grid).flatten(1) for query in queries]  # (B, 2 * count)
-        return torch.stack([token(p) for token, p in zip(self.tokens, points, strict=True)], dim=1)
+    keys: list[tuple[Tensor, Tensor]]
+    mask: Tensor | None = None
 
 
-class ViewEncoder(nn.Module):
-    """One camera: images (B, 3, S, S) to two tokens of keypoints at stride 4 and two at stride 8, and (S / 16)^2 patch tokens."""
+class Backbone(nn.Module, ABC):
+    """Encodes an observation once, then denoises the interleaved sequence beside it. ``width``: d, of a token of the sequence."""
 
-    def __init__(self, size: int, channels: Sequence[int], keypoints: int, width: int, condition: int) -> None:
-        super().__init__()
-        kernels = (5, 3, 3, 3)
-        inputs = (3, *channels[:-1])
-        self.blocks = nn.ModuleList(FilmConv(i, o, k, 2, condition) for i, o, k in zip(inputs, channels, kernels, strict=True))
-        self.fine = Keypoints(size // 4, channels[1] + 3, keypoints, width, condition)
-        self.coarse = Keypoints(size // 8, channels[2], keypoints, width, condition)
-        self.patch_token = nn.Linear(channels[3], width)
-        self.position = nn.Parameter(0.5 * torch.randn((size // 16) ** 2, width))
+    width: int
 
-    def forward(self, image: Tensor, condition: Tensor) -> Tensor:
-        x = image.to(memory_format=torch.channels_last)
-        quarter = self.blocks[1](self.blocks[0](x, condition), condition)
-        eighth = self.blocks[2](quarter, condition)
-        sixteenth = self.blocks[3](eighth, condition)
-        colour = F.avg_pool2d(image, 4).to(quarter.dtype)
-        patches = self.patch_token(sixteenth.flatten(2).transpose(1, 2)) + self.position
-        fine = self.fine(torch.cat([quarter, colour], dim=1), condition)
-        return torch.cat([fine, self.coarse(eighth, condition), patches], dim=1)
+    @abstractmethod
+    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
+        """images: view -> (B, 3, S, S) float in [-1, 1]. state: (B, state_dim), normalised. words: (B, W) ids."""
 
+    @abstractmethod
+    def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
+        """tokens (N, L, d), tau (N, 1 or H, 1 or M), mask (L, L) bool: the row may look at the column -> (N, L, d)."""
 
-class SmallBackbone(nn.Module):
-    """A convolutional encoder a view, modulated by the instruction; with a state token and an instruction token."""
+    @abstractmethod
+    def input_head(self, width: int) -> nn.Module:
+        """A module (x (N, H, width), tau (N, 1 or H, 1)) -> tokens (N, H, d) of one modality."""
 
-    def __init__(
-        self,
-        views: Sequence[str],
-        image_size: int,
-        state_dim: int,
-        width: int = 128,
-        heads: int = 4,
-        channels: Sequence[int] = (32, 64, 128, 128),
-        keypoints: int = 16,
-        vocabulary: int = 2048,
-        max_words: int = 24,
-    ) -> None:
-        super().__init__()
-        self.width = width
-        self.views = tuple(views)
-        self.text = TextEncoder(vocabulary, max_words, width, heads)
-        self.cameras = nn.ModuleDict({view: ViewEncoder(image_size, channels, keypoints, width, width) for view in views})
-        self.state = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Tensor:
-        """See ``Backbone``; C = 2 + views * (4 + (S / 16)^2)."""
-        text = self.text(words)
-        tokens = [self.state(state)[:, None], text[:, None]]
-        tokens += [self.cameras[view](images[view], text) for view in self.views]
-        return self.norm(torch.cat(tokens, dim=1))
+    @abstractmethod
+    def output_head(self, width: int) -> nn.Module:
+        """A module tokens (N, H, d) -> (N, H, width) of one modality, 0 at the start."""

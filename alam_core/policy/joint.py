@@ -1,13 +1,11 @@
 """The joint policy: context once, then latent transitions and actions denoised together (Sec. 3.3).
 
-Letters: B batch, G draws of (tau, noise) per encoded image, S image size in px, W words, H chunk length, A action width,
-P width of a projected latent, d width of the expert.
+Letters: B batch, G draws of (tau, noise) per observation, N = B * G, S image size in px, W words, H chunk length, A action width,
+P width of a projected latent, D numbers in a transition, d width of the backbone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,104 +16,17 @@ from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
 from alam_core.config import from_dict, to_dict
 from alam_core.data.normalization import PolicyStats
 from alam_core.errors import UserError
-from alam_core.policy import flow
-from alam_core.policy.backbone import Backbone, SmallBackbone
-from alam_core.policy.expert import ActionExpert, KeyValue
+from alam_core.policy.backbone import Backbone, Context
+from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.generation import Streams, integrate, make_process, sample_noise
 from alam_core.policy.sequence import ACTION, Layout
-from alam_core.policy.text import WordTokenizer
+from alam_core.policy.small import SmallBackbone, WordTokenizer
 
-
-@dataclass
-class ModelConfig:
-    """The size and shape of a policy network.
-
-    Args:
-        horizon: steps H of a chunk.
-        image_size: px, side of the square images.
-        width: of all transformer tokens.
-        layers: of the action expert.
-        heads: of every attention.
-        mlp_width: hidden width of the expert's MLPs.
-        channels: of the four strided convolutions of a view's encoder.
-        keypoints: soft-argmax keypoints a view, and as many again that follow the instruction.
-        vocabulary: ids that words are hashed into.
-        max_words: longest instruction.
-        latents_see_past: whether the latents of a step see those of earlier steps.
-        euler_steps: steps K from noise to data.
-    """
-
-    horizon: int = 16
-    image_size: int = 96
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp_width: int = 256
-    channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
-    keypoints: int = 16
-    vocabulary: int = 2048
-    max_words: int = 24
-    latents_see_past: bool = True
-    euler_steps: int = 5
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "width", "layers", "heads", "mlp_width", "keypoints", "max_words", "euler_steps"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} is {getattr(self, name)}: it must be at least 1")
-        if self.image_size < 16 or self.image_size % 16:
-            raise UserError(f"model.image_size is {self.image_size}: it must be a multiple of 16, the stride of a view's encoder")
-        if self.width % self.heads or self.width % 2:
-            raise UserError(f"model.width is {self.width}: it must be even and a multiple of model.heads, which is {self.heads}")
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise UserError(f"model.channels is {self.channels}: give four numbers, one for each convolution")
-
-
-@dataclass
-class PolicyConfig:
-    """A policy: its network and what it sees, generates and commands.
-
-    Args:
-        model: the network.
-        views: cameras, in order.
-        latent_views: views whose transitions are generated beside the actions; none for a policy without latents.
-        state_dim: width of the state.
-        joint_names: names of the action's dimensions.
-        relative_joints: those predicted as differences to the state at the chunk's start; the others are absolute.
-        dt: s between two steps of a chunk.
-        latent_width: numbers a latent is projected to.
-        latent_shape: tokens and width of the encoder's own transition.
-        latent_encoder: hash of the encoder's checkpoint.
-    """
-
-    model: ModelConfig
-    views: list[str]
-    latent_views: list[str]
-    state_dim: int
-    joint_names: list[str]
-    relative_joints: list[str]
-    dt: float
-    latent_width: int = 0
-    latent_shape: list[int] = field(default_factory=list)
-    latent_encoder: str = ""
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.relative_joints if name not in self.joint_names]
-        if unknown:
-            raise UserError(f"relative_joints names {', '.join(unknown)}, the data's actions are {', '.join(self.joint_names)}")
-        if self.relative_joints and self.state_dim < len(self.joint_names):
-            raise UserError(
-                f"relative joints need a state that begins with the {len(self.joint_names)} joints, it has {self.state_dim} numbers"
-            )
-        for view in self.latent_views:
-            if view not in self.views:
-                raise UserError(f"latents of view '{view}' are asked for, the policy sees {', '.join(self.views)}")
-
-    def relative(self) -> np.ndarray:
-        """(A,) bool: which action dimensions are relative to the state."""
-        return np.array([name in self.relative_joints for name in self.joint_names])
+INTERVENTIONS = ("freeze", "block", "shuffle")
 
 
 class JointPolicy(nn.Module):
-    """p(latents, actions | images, state, instruction) by joint flow matching.
+    """p(latents, actions | images, state, instruction).
 
     ``forward`` is the training loss; ``sample`` acts. Weights are float32; training may autocast, acting does not.
     """
@@ -125,48 +36,51 @@ class JointPolicy(nn.Module):
     action_mean: Tensor
     action_std: Tensor
     relative: Tensor
+    mask: Tensor
 
     def __init__(self, config: PolicyConfig, stats: PolicyStats) -> None:
         super().__init__()
         _check(config, stats)
-        model = config.model
         self.config, self.stats = config, stats
-        self.layout = Layout(tuple(config.latent_views), model.horizon, model.latents_see_past)
-        self.tokenizer = self.make_tokenizer(model)
-        self.backbone: Backbone = build_backbone(config)
-        self.expert = ActionExpert(
-            model.width, model.layers, model.heads, model.mlp_width, self.backbone.width, self.layout.attention_mask()
-        )
+        self.layout = Layout(tuple(config.latent_views), config.model.horizon, config.model.mask)
+        self.process = make_process(config.model.process)
+        self.tokenizer = make_tokenizer(config.model)
+        self.backbone = build_backbone(config)
         widths = self.stream_widths()
-        self.inputs = nn.ModuleDict({name: nn.Linear(width, model.width) for name, width in widths.items()})
-        self.outputs = nn.ModuleDict({name: nn.Linear(model.width, width) for name, width in widths.items()})
-        for head in self.outputs.values():
-            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        self.position = nn.Parameter(0.5 * torch.randn(self.layout.length, model.width))
+        learned = {} if config.model.projection == "pca" else stats.latents
+        self.projections = nn.ModuleDict({view: nn.Linear(len(learned[view].std), config.latent_width) for view in learned})
+        self.inputs = nn.ModuleDict({name: self.backbone.input_head(width) for name, width in widths.items()})
+        self.outputs = nn.ModuleDict({name: self.backbone.output_head(width) for name, width in widths.items()})
         for name in ("state_mean", "state_std", "action_mean", "action_std"):
             self.register_buffer(name, torch.from_numpy(getattr(stats, name)), persistent=False)
         self.register_buffer("relative", torch.from_numpy(config.relative()), persistent=False)
-
-    @staticmethod
-    def make_tokenizer(model: ModelConfig) -> WordTokenizer:
-        """Instructions to word ids, as a policy of this shape reads them."""
-        return WordTokenizer(model.vocabulary, model.max_words)
+        self.register_buffer("mask", self.layout.attention_mask(), persistent=False)
 
     def stream_widths(self) -> dict[str, int]:
         """Modality -> width of one of its tokens, in the order of the sequence."""
         return {name: len(self.config.joint_names) if name == ACTION else self.config.latent_width for name in self.layout.modalities}
 
-    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> list[KeyValue]:
-        """The context of observations, ready for any number of ``velocity`` calls. Arguments as in ``forward``."""
+    def target_widths(self) -> dict[str, int]:
+        """Modality -> width of its targets in training: transitions are wider than tokens where their projection is learned."""
+        return self.stream_widths() | {view: len(self.stats.latents[view].std) for view in self.projections}
+
+    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
+        """The context of observations, ready for any number of ``predict`` calls. Arguments as in ``forward``."""
         scaled = {view: images[view].float() / 127.5 - 1.0 for view in self.config.views}
         normal = (state.float() - self.state_mean) / self.state_std
-        return self.expert.context_keys(self.backbone(scaled, normal, words))
+        return self.backbone.encode(scaled, normal, words)
 
-    def velocity(self, x: Mapping[str, Tensor], tau: Tensor, context: list[KeyValue]) -> flow.Streams:
-        """v(x_tau | tau, c) of every modality: x (N, H, d_m), tau (N,), context of B observations, N a multiple of B."""
-        tokens = self.layout.pack({name: self.inputs[name](x[name]) for name in self.layout.modalities}) + self.position
-        streams = self.layout.unpack(self.expert(tokens, tau, context))
+    def predict(self, x: Mapping[str, Tensor], tau: Mapping[str, Tensor], context: Context, mask: Tensor | None = None) -> Streams:
+        """What the process asks of the network, of every modality.
+
+        x: modality -> (N, H', d_m). tau: modality -> (N, 1 or H', 1). context: of B observations. mask: (L, L), the layout's own if None.
+        """
+        names = self.layout.modalities
+        tokens = self.layout.pack({name: self.inputs[name](x[name], tau[name]) for name in names})
+        times = tau[ACTION] if all(tau[name] is tau[ACTION] for name in names) else _side_by_side([tau[name] for name in names])
+        length = tokens.shape[1]
+        mask = (self.mask if mask is None else mask)[:length, :length]
+        streams = self.layout.unpack(self.backbone.denoise(tokens, times, context, mask))
         return {name: self.outputs[name](stream) for name, stream in streams.items()}
 
     def forward(
@@ -181,16 +95,24 @@ class JointPolicy(nn.Module):
         """The losses of a batch (eq. 13, 14): ``"total"`` and one a modality.
 
         images: view -> (B, 3, S, S) uint8. state: (B, state_dim), raw. words: (B, W) ids. targets: "action" and latent views ->
-        (B, H, A or P), normalised. draws: of (tau, noise) for each encoded sample. weights: modality -> lambda, 1 where not given.
+        (B, H, .) of ``target_widths``, normalised. draws: of (tau, noise) for each observation. weights: modality -> lambda, 1 where not
+        given. A learned projection's targets also have "<view>_variance", which falls to 0 where it collapses.
         """
         context = self.encode(images, state, words)
-        data = {name: targets[name].repeat_interleave(draws, dim=0) for name in self.layout.modalities}
-        tau = flow.sample_time(len(state) * draws, device=state.device)
-        noise = flow.sample_noise(data)
-        predicted = self.velocity(flow.interpolate(data, noise, tau), tau, context)
-        scale = {name: 1.0 for name in self.layout.modalities} | dict(weights or {})
-        total, parts = flow.flow_loss(predicted, flow.velocity(data, noise), scale)
-        return {"total": total, **parts}
+        data = {name: self._project(name, targets[name]).repeat_interleave(draws, dim=0) for name in self.layout.modalities}
+        tau, counted = self._training_times(len(state) * draws, state.device)
+        noise = self._noise(data)
+        x = {name: self.process.corrupt(value, noise[name], tau[name]) for name, value in data.items()}
+        predicted = self.predict(x, tau, context)
+        terms = {}
+        for name, value in data.items():
+            value = value.detach() if self.config.model.projection == "detached" else value
+            error = self.process.error(predicted[name].float(), self.process.target(value, noise[name], tau[name]))
+            share = counted[name].expand(*error.shape[:2], 1)
+            terms[name] = (error * share).sum() / (share.sum() * error.shape[-1]).clamp_min(1.0)
+        total = torch.stack([(weights or {}).get(name, 1.0) * term for name, term in terms.items()]).sum()
+        variances = {f"{view}_variance": data[view].detach().float().var((0, 1)).mean() for view in self.projections}
+        return {"total": total, **terms, **variances}
 
     @torch.inference_mode()
     def sample(
@@ -200,27 +122,115 @@ class JointPolicy(nn.Module):
         words: Tensor,
         generator: torch.Generator | None = None,
         steps: int | None = None,
-    ) -> tuple[Tensor, flow.Streams]:
-        """Chunks for B observations (eq. 15): actions (B, H, A) in rad and m, and projected latents view -> (B, H, P).
+        horizon: int | None = None,
+        given: Tensor | None = None,
+        intervention: str = "",
+    ) -> tuple[Tensor, Streams]:
+        """Chunks for B observations (eq. 15): actions (B, H', A) in rad and m, and projected latents view -> (B, H', P).
 
-        generator: of the initial noise. steps: Euler steps, the configured number if None.
+        generator: of the initial noise. steps, horizon: denoising steps and chunk length H', the configured ones if None. given: the first
+        actions of the chunks (B, G, A) in rad and m. intervention on the latents (Appendix F): "freeze" them at noise, "block" the
+        actions' sight of them, or "shuffle" in time what the actions see. Raises UserError for what the policy was not made for.
         """
+        horizon = self._checked(horizon, given, intervention)
         context = self.encode(images, state, words)
-        shapes = {name: state.new_zeros(len(state), self.layout.horizon, width) for name, width in self.stream_widths().items()}
-        noise = flow.sample_noise(shapes, generator)
-        streams = flow.integrate(
-            lambda x, tau: self.velocity(x, torch.full((len(state),), tau, device=state.device), context),
-            noise,
-            steps or self.config.model.euler_steps,
-        )
-        return self.denormalise(streams.pop(ACTION), state), streams
+        shapes = {name: state.new_zeros(len(state), horizon, width) for name, width in self.stream_widths().items()}
+        x = self._noise(shapes, generator)
+        fixed = None if given is None else self._normalise(given, state)
+        views, done = self.layout.views, state.new_zeros(len(state), 1, 1)
+        mask = self.layout.attention_mask(False).to(state.device) if intervention == "block" else None
+        order = torch.randperm(horizon, generator=generator, device=state.device) if intervention == "shuffle" else None
+
+        def field(x: Streams, time: float, moving: tuple[str, ...], latents_done: bool = False) -> Streams:
+            now = torch.full_like(done, time)
+            tau = {name: done if latents_done and name != ACTION else now for name in self.layout.modalities}
+            if fixed is not None:
+                x = x | {ACTION: torch.cat([fixed, x[ACTION][:, fixed.shape[1] :]], dim=1)}
+                tau[ACTION] = torch.cat([done.expand(-1, fixed.shape[1], 1), now.expand(-1, horizon - fixed.shape[1], 1)], dim=1)
+            predicted = self.predict(x, tau, context, mask)
+            if order is not None and ACTION in moving:
+                predicted[ACTION] = self.predict(x | {view: x[view][:, order] for view in views}, tau, context)[ACTION]
+            return {name: predicted[name] for name in moving}
+
+        steps = steps or self.config.model.denoising_steps
+        moving = (ACTION,) if intervention == "freeze" else self.layout.modalities
+        if views and self.config.model.coupling == "two_stage":
+            if intervention != "freeze":
+                x = integrate(self.process, lambda x, time: field(x, time, views), x, steps)
+            x = integrate(self.process, lambda x, time: field(x, time, (ACTION,), True), x, steps)
+        else:
+            x = integrate(self.process, lambda x, time: field(x, time, moving), x, steps)
+        actions = x.pop(ACTION)
+        if fixed is not None:
+            actions = torch.cat([fixed, actions[:, fixed.shape[1] :]], dim=1)
+        return self.denormalise(actions, state), x
 
     def denormalise(self, targets: Tensor, state: Tensor) -> Tensor:
-        """Normalised targets (B, H, A) to set-points in rad and m, given the state (B, S) the chunk starts from."""
-        width = targets.shape[-1]
+        """Normalised targets (B, H', A) to set-points in rad and m, given the state (B, S) the chunk starts from."""
+        length = targets.shape[1]
+        return targets * self.action_std[:length] + self.action_mean[:length] + self._origin(state, targets.shape[-1])
+
+    def transitions(self, view: str, stream: Tensor) -> np.ndarray:
+        """Generated latents (..., P) as the nearest transitions (..., D) in the encoder's own space."""
+        if view in self.projections:
+            linear = self.projections[view]
+            assert isinstance(linear, nn.Linear)
+            stream = (stream - linear.bias) @ torch.linalg.pinv(linear.weight).mT
+        return self.stats.latents[view].unproject(stream.detach().cpu().numpy())
+
+    def _project(self, name: str, target: Tensor) -> Tensor:
+        return self.projections[name](target) if name in self.projections else target
+
+    def _normalise(self, actions: Tensor, state: Tensor) -> Tensor:
+        """The inverse of ``denormalise``."""
+        length = actions.shape[1]
+        return (actions - self._origin(state, actions.shape[-1]) - self.action_mean[:length]) / self.action_std[:length]
+
+    def _origin(self, state: Tensor, width: int) -> Tensor:
+        """(B, 1, A): what the relative dimensions are differences to; 0 for the others."""
         joints = F.pad(state[:, :width], (0, max(0, width - state.shape[-1])))  # a state may be narrower where nothing is relative
-        origin = torch.where(self.relative, joints, torch.zeros_like(joints))
-        return targets * self.action_std + self.action_mean + origin[:, None]
+        return torch.where(self.relative, joints, torch.zeros_like(joints))[:, None]
+
+    def _noise(self, like: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Streams:
+        noise = sample_noise(like, generator)
+        if self.config.model.shared_noise:
+            noise |= {view: noise[self.layout.views[0]] for view in self.layout.views}
+        return noise
+
+    def _training_times(self, count: int, device: torch.device) -> tuple[Streams, Streams]:
+        """Modality -> tau (N, 1 or H, 1), and which of its errors count, as numbers of that shape.
+
+        Two stages: every other sequence trains the latents; in the others they are finished (tau 0), and the actions are trained.
+        """
+        now = self.process.sample_time(count, device=device).view(-1, 1, 1)
+        tau = dict.fromkeys(self.layout.modalities, now)
+        counted = dict.fromkeys(self.layout.modalities, torch.ones_like(now))
+        if self.layout.views and self.config.model.coupling == "two_stage":
+            planning = (torch.arange(count, device=device) % 2 == 0).float().view(-1, 1, 1)
+            for view in self.layout.views:
+                tau[view], counted[view] = now * planning, planning
+            counted[ACTION] = 1.0 - planning
+        if self.config.model.given_steps:
+            length = torch.randint(self.config.model.given_steps + 1, (count, 1, 1), device=device)
+            free = (torch.arange(self.config.model.horizon, device=device).view(1, -1, 1) >= length).float()
+            tau[ACTION], counted[ACTION] = now * free, counted[ACTION] * free
+        return tau, counted
+
+    def _checked(self, horizon: int | None, given: Tensor | None, intervention: str) -> int:
+        model = self.config.model
+        horizon = horizon or model.horizon
+        if not 1 <= horizon <= model.horizon:
+            raise UserError(
+                f"chunks of {horizon} steps are asked for, this policy was trained on {model.horizon}: choose 1 to {model.horizon}"
+            )
+        if given is not None and given.shape[1] > min(model.given_steps, horizon - 1):
+            raise UserError(
+                f"{given.shape[1]} first steps are given, this policy was trained to go on from at most {model.given_steps} "
+                f"(model.given_steps) of a chunk of {horizon}"
+            )
+        if intervention and (intervention not in INTERVENTIONS or not self.layout.views):
+            raise UserError(f"no intervention '{intervention}' on this policy: {', '.join(INTERVENTIONS)}, for a policy with latents")
+        return horizon
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write the policy as a checkpoint folder (see ``alam_core.checkpoints``)."""
@@ -239,28 +249,30 @@ class JointPolicy(nn.Module):
         return policy.eval()
 
 
-def build_backbone(config: PolicyConfig) -> Any:
-    """The backbone of a policy: see ``alam_core.policy.backbone.Backbone`` for what another one must offer."""
+def make_tokenizer(model: ModelConfig) -> WordTokenizer:
+    """Instructions to word ids, as a policy of this configuration reads them."""
+    return WordTokenizer(model.small.vocabulary, model.small.max_words)
+
+
+def build_backbone(config: PolicyConfig) -> Backbone:
+    """The backbone that a policy's configuration asks for, with random weights."""
     model = config.model
-    return SmallBackbone(
-        config.views,
-        model.image_size,
-        config.state_dim,
-        model.width,
-        model.heads,
-        model.channels,
-        model.keypoints,
-        model.vocabulary,
-        model.max_words,
-    )
+    return SmallBackbone(model.small, config.views, model.image_size, config.state_dim, model.horizon, len(config.latent_views) + 1)
+
+
+def _side_by_side(times: list[Tensor]) -> Tensor:
+    """Times (N, 1 or H, 1) of each modality as (N, 1 or H, M)."""
+    steps = max(tau.shape[1] for tau in times)
+    return torch.cat([tau.expand(-1, steps, 1) for tau in times], dim=-1)
 
 
 def _check(config: PolicyConfig, stats: PolicyStats) -> None:
     for view in config.latent_views:
-        if view not in stats.latents or stats.latents[view].components.shape[0] != config.latent_width:
+        found = len(stats.latents[view].std) if view in stats.latents else 0
+        if not found or (config.model.projection == "pca" and found != config.latent_width):
             raise UserError(f"the normalisation has no projection of view '{view}' to {config.latent_width} numbers")
     expected = {"action": (config.model.horizon, len(config.joint_names)), "state": (config.state_dim,)}
     for name, shape in expected.items():
-        found = getattr(stats, f"{name}_mean").shape
-        if found != shape:
-            raise UserError(f"the normalisation of the {name} has shape {found}, the policy needs {shape}")
+        actual = getattr(stats, f"{name}_mean").shape
+        if actual != shape:
+            raise UserError(f"the normalisation of the {name} has shape {actual}, the policy needs {shape}")

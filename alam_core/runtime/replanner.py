@@ -2,7 +2,8 @@
 
 Time is counted in control steps. Row i of a chunk planned from the observation of step t is the action of step t + i. With a latency
 of ``delay_steps`` the chunk takes effect at step t + delay_steps: its first rows have expired by then and are never executed, as
-through ROS, where inference and messages take time; the older chunk goes on meanwhile.
+through ROS, where inference and messages take time; the older chunk goes on meanwhile. A policy trained to go on from given first
+steps is told what will be executed meanwhile, so that the new chunk joins the old one (real-time chunking).
 """
 
 from collections import deque
@@ -57,7 +58,7 @@ class Replanner:
         """
         step = self._step
         if self.due():
-            self.chunk = self.runner.infer(observation, self._generator)
+            self.chunk = self.runner.infer(observation, self._generator, self._executed_meanwhile(step))
             self._planned.append((step, self.chunk))
         if step == 0:
             self._hold = np.array(observation.state[: len(self.runner.joint_names)], np.float32)
@@ -66,3 +67,16 @@ class Replanner:
         self._step += 1
         start, chunk = self._planned[0]
         return self._hold.copy() if start + self.delay_steps > step else chunk.actions[step - start]
+
+    def _executed_meanwhile(self, step: int) -> np.ndarray | None:
+        """The actions (delay_steps, A) until a chunk planned at ``step`` takes effect; None where the policy cannot go on from them."""
+        if not self._planned or not 0 < self.delay_steps <= self.runner.given_steps:
+            return None
+        rows = []
+        for coming in range(step, step + self.delay_steps):
+            in_effect = [plan for plan in self._planned if plan[0] + self.delay_steps <= coming]
+            if not in_effect:
+                return None  # the arm still holds
+            start, chunk = in_effect[-1]
+            rows.append(chunk.actions[coming - start])
+        return np.stack(rows)

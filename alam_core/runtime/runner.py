@@ -18,20 +18,31 @@ from alam_core.types import ActionChunk, Observation
 class PolicyRunner:
     """Checks observations and turns them into action chunks.
 
-    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``dt``: s between rows. ``joint_names``: the columns of a
+    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``given_steps``: so many first steps of a chunk may be given.
+    ``dt``: s between rows. ``joint_names``: the columns of a
     chunk's actions. ``latent_views``: views with imagined transitions, none for a policy without latents. ``latent_shape``: (tokens,
     numbers a token) of a transition, D is their product. ``latent_encoder``: hash of the encoder whose transitions they are.
     """
 
-    def __init__(self, policy: JointPolicy, device: torch.device | str = "cpu", euler_steps: int | None = None) -> None:
-        """euler_steps: K, the policy's own number if None."""
+    def __init__(
+        self,
+        policy: JointPolicy,
+        device: torch.device | str = "cpu",
+        denoising_steps: int | None = None,
+        horizon: int | None = None,
+        intervention: str = "",
+    ) -> None:
+        """denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None. intervention: see
+        ``JointPolicy.sample``."""
         self.policy = policy.to(device).eval()
         self.device = torch.device(device)
-        self.euler_steps = euler_steps
+        self.denoising_steps = denoising_steps
+        self.intervention = intervention
         config = policy.config
         self.views = tuple(config.views)
         self.image_size = config.model.image_size
-        self.horizon = config.model.horizon
+        self.horizon = horizon or config.model.horizon
+        self.given_steps = config.model.given_steps
         self.dt = config.dt
         self.state_dim = config.state_dim
         self.joint_names = tuple(config.joint_names)
@@ -41,7 +52,13 @@ class PolicyRunner:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, device: torch.device | str = "cpu", threads: int | None = None, euler_steps: int | None = None
+        cls,
+        folder: str | Path,
+        device: torch.device | str = "cpu",
+        threads: int | None = None,
+        denoising_steps: int | None = None,
+        horizon: int | None = None,
+        intervention: str = "",
     ) -> "PolicyRunner":
         """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None.
 
@@ -49,13 +66,14 @@ class PolicyRunner:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(JointPolicy.from_pretrained(folder), device, euler_steps)
+        return cls(JointPolicy.from_pretrained(folder), device, denoising_steps, horizon, intervention)
 
-    def infer(self, observation: Observation, generator: torch.Generator | int = 0) -> ActionChunk:
+    def infer(self, observation: Observation, generator: torch.Generator | int = 0, given: np.ndarray | None = None) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
         Images of another size are cut to a square and resized as everywhere (``alam_core.data.images``). ``generator``, or the seed of
-        a new one, decides the initial noise: same observation, same seed, same chunk. ``latents`` of the chunk are (H, D) in the
+        a new one, decides the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A), G up to
+        ``given_steps``; the rest goes on from them. ``latents`` of the chunk are (H, D) in the
         encoder's own space: the generated numbers mapped back through the transpose of the fixed projection, so what the projection
         drops stays at its mean.
 
@@ -67,8 +85,9 @@ class PolicyRunner:
         images = {view: self._image(observation, view) for view in self.views}
         state = self._state(observation)
         words = self.policy.tokenizer([observation.instruction]).to(self.device)
-        actions, streams = self.policy.sample(images, state, words, generator, self.euler_steps)
-        latents = {view: self.policy.stats.latents[view].unproject(stream[0].cpu().numpy()) for view, stream in streams.items()}
+        fixed = None if given is None else torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
+        actions, streams = self.policy.sample(images, state, words, generator, self.denoising_steps, self.horizon, fixed, self.intervention)
+        latents = {view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()}
         return ActionChunk(actions[0].cpu().numpy(), self.dt, observation.stamp, latents)
 
     def _image(self, observation: Observation, view: str) -> Tensor:

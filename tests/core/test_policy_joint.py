@@ -11,10 +11,16 @@ from policy_fixtures import random_batch, tiny_policy
 
 from alam_core.checkpoints import load_tensors
 from alam_core.errors import UserError
+from alam_core.policy.backbone import Context
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.sequence import ACTION
 
 VIEWS = [(), ("wrist",), ("third_person", "wrist")]
+
+
+def times(policy, tau):
+    """One time (N,) for all modalities."""
+    return dict.fromkeys(policy.layout.modalities, tau.view(-1, 1, 1))
 
 
 def sample(policy, batch, seed=0, **kwargs):
@@ -48,8 +54,17 @@ def test_an_untrained_policy_predicts_zero_velocity():
     assert loss.item() == pytest.approx(expected, rel=0.02)
 
 
-def test_every_parameter_of_the_policy_is_trained():
-    policy = tiny_policy()
+VARIANTS = [
+    {},
+    {"process": "diffusion"},
+    {"coupling": "two_stage"},
+    {"mask": "block_causal", "shared_noise": True, "projection": "learned"},
+]
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_every_parameter_of_the_policy_is_trained(model):
+    policy = tiny_policy(**model)
     policy(**random_batch(policy))["total"].backward()
     untouched = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
     assert untouched == []
@@ -62,13 +77,13 @@ def test_draws_sharing_a_context_equal_separate_contexts(draws):
     context = policy.encode(batch["images"], batch["state"], batch["words"])
     x = {name: torch.randn(3 * draws, 4, width) for name, width in policy.stream_widths().items()}
     tau = torch.rand(3 * draws)
-    together = policy.velocity(x, tau, context)
+    together = policy.predict(x, times(policy, tau), context)
     for row in range(3 * draws):
         one = row // draws
-        alone = policy.velocity(
+        alone = policy.predict(
             {name: value[row : row + 1] for name, value in x.items()},
-            tau[row : row + 1],
-            [(key[one : one + 1], value[one : one + 1]) for key, value in context],
+            times(policy, tau[row : row + 1]),
+            Context([(key[one : one + 1], value[one : one + 1]) for key, value in context.keys]),
         )
         for name, value in alone.items():
             torch.testing.assert_close(value[0], together[name][row], atol=1e-5, rtol=1e-5)
@@ -83,7 +98,7 @@ def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
     with torch.no_grad():
         for i in range(3):
             context = policy.encode(batch["images"], batch["state"], batch["words"])
-            v = policy.velocity(x, torch.full((3,), 1 - i / 3), context)
+            v = policy.predict(x, times(policy, torch.full((3,), 1 - i / 3)), context)
             x = {name: x[name] - v[name] / 3 for name in x}
     torch.testing.assert_close(policy.denormalise(x[ACTION], batch["state"]), actions)
     torch.testing.assert_close(x["wrist"], latents["wrist"])
@@ -110,11 +125,12 @@ def test_imagined_latents_do_not_depend_on_the_noise_of_the_actions_but_actions_
     context = policy.encode(batch["images"], batch["state"], batch["words"])
     x = {name: torch.randn(1, 4, width) for name, width in policy.stream_widths().items()}
     tau = torch.full((1,), 0.5)
-    before = policy.velocity(x, tau, context)
-    other_action = policy.velocity(x | {ACTION: torch.randn(1, 4, 7)}, tau, context)
+    tau = times(policy, tau)
+    before = policy.predict(x, tau, context)
+    other_action = policy.predict(x | {ACTION: torch.randn(1, 4, 7)}, tau, context)
     for view in ("third_person", "wrist"):
         assert torch.equal(before[view], other_action[view])
-    other_latent = policy.velocity(x | {"wrist": torch.randn(1, 4, 3)}, tau, context)
+    other_latent = policy.predict(x | {"wrist": torch.randn(1, 4, 3)}, tau, context)
     assert (before[ACTION] - other_latent[ACTION]).abs().amax() > 1e-5
 
 
@@ -152,8 +168,8 @@ def test_a_checkpoint_acts_bit_for_bit_alike_in_a_fresh_process(views, tmp_path)
 def test_loading_names_what_does_not_fit(tmp_path):
     policy = tiny_policy()
     tensors = dict(policy.state_dict())
-    tensors["position"] = tensors["position"][:-1]
-    with pytest.raises(UserError, match=r"position is \(11, 32\) instead of \(12, 32\)"):
+    tensors["backbone.position"] = tensors["backbone.position"][:-1]
+    with pytest.raises(UserError, match=r"backbone.position is \(3, 3, 32\) instead of \(4, 3, 32\)"):
         load_tensors(policy, tensors, "x")
 
     folder = policy.save_pretrained(tmp_path / "policy")

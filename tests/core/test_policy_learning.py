@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from alam_core.data.normalization import PolicyStats
-from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
+from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.joint import JointPolicy
+from alam_core.policy.small import SmallConfig
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 210)}
 SIZE, SPREAD = 32, 8.0  # px
@@ -37,7 +39,7 @@ def test_it_points_at_the_named_blob_within_a_pixel():
     stats = PolicyStats(
         np.zeros(2, np.float32), np.ones(2, np.float32), np.full((horizon, 2), 16, np.float32), np.full((horizon, 2), SPREAD, np.float32)
     )
-    model = ModelConfig(horizon, SIZE, 64, 2, 4, 128, [16, 32, 64, 64], 8)
+    model = ModelConfig(horizon=horizon, image_size=SIZE, small=SmallConfig(64, 2, 4, 128, [16, 32, 64, 64], 8))
     policy = JointPolicy(PolicyConfig(model, ["camera"], [], 2, ["x", "y"], [], 0.1), stats)
     images, places, texts = scenes(3000, 0)
     words = policy.tokenizer(texts)

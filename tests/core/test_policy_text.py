@@ -3,7 +3,7 @@
 import pytest
 
 from alam_core.errors import UserError
-from alam_core.policy.text import WordTokenizer
+from alam_core.policy.small.text import WordTokenizer
 
 
 def test_ids_are_the_same_on_every_machine():

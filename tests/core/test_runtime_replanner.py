@@ -17,17 +17,18 @@ class CountingRunner:
     state_dim = 2
     device = torch.device("cpu")
 
-    def __init__(self):
-        self.stamps = []
+    def __init__(self, given_steps=0):
+        self.stamps, self.given, self.given_steps = [], [], given_steps
 
-    def infer(self, observation, generator):
+    def infer(self, observation, generator, given=None):
         self.stamps.append(observation.stamp)
+        self.given.append(given)
         rows = np.stack([np.full(16, len(self.stamps) - 1), np.arange(16)], 1)
         return ActionChunk(rows.astype(np.float32), 0.1, observation.stamp)
 
 
-def play(steps, replan_every, delay_steps):
-    runner = CountingRunner()
+def play(steps, replan_every, delay_steps, given_steps=0):
+    runner = CountingRunner(given_steps)
     replanner = Replanner(runner, replan_every, delay_steps)
     actions = [replanner.act(Observation({}, np.array([50.0, t], np.float32), "go", float(t))) for t in range(steps)]
     return runner, [tuple(int(x) for x in action) for action in actions]
@@ -47,6 +48,22 @@ def test_with_delay_the_older_chunk_goes_on_and_expired_rows_are_dropped(replan_
     for t in range(delay, 40):
         chunk = (t - delay) // replan_every
         assert actions[t] == (chunk, t - chunk * replan_every)
+
+
+@pytest.mark.parametrize(("replan_every", "delay"), [(1, 1), (4, 2), (8, 3), (4, 9), (3, 4), (8, 8)])
+def test_a_policy_that_can_is_given_what_is_executed_while_it_plans(replan_every, delay):
+    runner, actions = play(40, replan_every, delay, given_steps=9)
+    for number, planned in enumerate(range(0, 40 - delay, replan_every)):
+        if planned < delay:
+            assert runner.given[number] is None  # the arm holds where it was first seen
+        else:
+            assert [tuple(map(int, row)) for row in runner.given[number]] == actions[planned : planned + delay]
+
+
+def test_a_policy_that_cannot_is_given_nothing():
+    assert set(play(40, 4, 2)[0].given) == {None}
+    assert set(play(40, 4, 3, given_steps=2)[0].given) == {None}
+    assert set(play(40, 4, 0, given_steps=2)[0].given) == {None}
 
 
 def test_a_chunk_that_would_run_out_is_refused():

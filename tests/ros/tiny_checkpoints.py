@@ -7,7 +7,9 @@ import torch
 
 from alam_core.data.normalization import LatentProjection, PolicyStats
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.policy.joint import JointPolicy, ModelConfig, PolicyConfig
+from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.joint import JointPolicy
+from alam_core.policy.small import SmallConfig
 from alam_core.types import JOINT_NAMES, VIEWS
 
 SIZE = 32  # px
@@ -28,9 +30,8 @@ def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
     """A policy with latents of both views; its actions stay within a few mrad of the state it sees, but joint1 turns by ``turn`` rad/s."""
     torch.manual_seed(0)
     width = 5
-    model = ModelConfig(
-        horizon=HORIZON, image_size=SIZE, width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4, euler_steps=2
-    )
+    small = SmallConfig(width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
+    model = ModelConfig(horizon=HORIZON, image_size=SIZE, denoising_steps=2, small=small)
     config = PolicyConfig(
         model=model,
         views=list(VIEWS),

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from policy_fixtures import tiny_policy
+from policy_fixtures import tiny_backbone, tiny_policy
 
 import alam_core.latent_action
 from alam_core.checkpoints import checkpoint_hash
@@ -21,7 +21,7 @@ from alam_core.data.video import VideoReader
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
-from alam_core.policy.joint import ModelConfig
+from alam_core.policy.config import ModelConfig
 from alam_core.runtime import PolicyRunner
 from alam_core.types import JOINT_NAMES, Observation
 from training.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
@@ -29,7 +29,7 @@ from training.finetune import FinetuneConfig, finetune, load, main
 from training.train_loop import LoopConfig, OptimConfig
 
 LENGTHS = (9, 7, 8, 6)
-TINY = {"image_size": 32, "width": 32, "layers": 2, "heads": 2, "mlp_width": 32, "channels": [8, 8, 16, 16], "keypoints": 4}
+TINY = {"image_size": 32, "small": tiny_backbone()}
 
 
 class BlobWorld:
@@ -182,9 +182,11 @@ def test_mistakes_are_named(dataset, encoder, tmp_path):
     ("args", "words"),
     [
         (["--model.image_size", "40"], "multiple of 16"),
-        (["--model.heads", "3"], "multiple of model.heads"),
-        (["--model.channels", "[8, 8]"], "four numbers"),
-        (["--model.euler_steps", "0"], "model.euler_steps is 0"),
+        (["--model.small.heads", "3"], "multiple of model.small.heads"),
+        (["--model.small.channels", "[8, 8]"], "four numbers"),
+        (["--model.denoising_steps", "0"], "model.denoising_steps is 0"),
+        (["--model.process", "gan"], "choose one of flow, diffusion"),
+        (["--model.given_steps", "16"], "choose 0 to 15"),
         (["--loop.eval_every", "0"], "loop.eval_every is 0"),
         (["--loop.mixed_precision", "fp8"], "choose no or bf16"),
         (["--batch", "0"], "batch and draws"),

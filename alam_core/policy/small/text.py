@@ -1,11 +1,14 @@
-"""Instructions as numbers: lower-cased words hashed into a fixed vocabulary, the same on every machine and in every run."""
+"""Instructions: lower-cased words hashed into a fixed vocabulary, the same on every machine and in every run, and what encodes them.
+
+Letters: B batch, W words, d width.
+"""
 
 import re
 import zlib
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
@@ -34,3 +37,22 @@ class WordTokenizer:
                 raise UserError(f"the instruction has {len(words)} words, this policy reads {self.max_words}: '{instruction[:60]}...'")
             ids[row, : len(words)] = torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words])
         return ids
+
+
+class TextEncoder(nn.Module):
+    """Word ids (B, W) to one vector (B, d): embeddings, one transformer layer, mean over the words."""
+
+    def __init__(self, vocabulary: int, max_words: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=PADDING)
+        self.position = nn.Parameter(0.02 * torch.randn(max_words, width))
+        self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, words: Tensor) -> Tensor:
+        words = words[:, : int((words != PADDING).sum(1).max())]  # the rest is padding in every row
+        present = words != PADDING
+        x = self.embedding(words) + self.position[: words.shape[1]]
+        x = self.norm(self.layer(x, src_key_padding_mask=~present))
+        weight = present.to(x.dtype)[..., None]
+        return (x * weight).sum(1) / weight.sum(1)

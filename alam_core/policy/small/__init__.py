@@ -1,0 +1,6 @@
+"""The small backbone, for CPUs and single GPUs."""
+
+from alam_core.policy.small.backbone import SmallBackbone, SmallConfig
+from alam_core.policy.small.text import WordTokenizer
+
+__all__ = ["SmallBackbone", "SmallConfig", "WordTokenizer"]
