@@ -9,6 +9,7 @@ from alam_core.errors import UserError, run_main
 # What can be measured: in which module of training/benchmarks, with which options, and what it is.
 MEASUREMENTS = {
     "data": ("data", "DataConfig", "how fast frames and triplets are read, beside LeRobot's reader"),
+    "policy": ("policy", "PolicyBenchmarkConfig", "latency of a chunk, joint beside action-only, and training throughput"),
     "pretraining": ("pretraining", "PretrainingConfig", "stage 1 at the paper's size: parameters, memory, time of a step"),
     "scale": ("scale", "ScaleConfig", "two processes beside one, a killed and resumed run beside an unbroken one"),
 }

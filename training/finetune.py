@@ -126,7 +126,10 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     """
     policy_config, data = load(config)
     torch.manual_seed(config.loop.seed)
-    policy = JointPolicy(policy_config, data.stats).to(memory_format=torch.channels_last)
+    policy = JointPolicy(policy_config, data.stats)
+    if (eyes := policy.backbone.load_pretrained()) and PartialState().is_main_process:
+        print(eyes)
+    policy = policy.to(memory_format=torch.channels_last)
     count = len(data.lengths)
     held = (
         np.random.default_rng(0).permutation(count)[: max(1, round(config.held_out * count))] if config.held_out > 0 else np.array([], int)

@@ -28,6 +28,10 @@ class Backbone(nn.Module, ABC):
 
     width: int
 
+    def load_pretrained(self) -> str:
+        """Put pretrained weights into the parts that have some, before training begins. Returns in words what was found, "" without any."""
+        return ""
+
     @abstractmethod
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
         """images: view -> (B, 3, S, S) float in [-1, 1]. state: (B, state_dim), normalised. words: (B, W) ids."""

@@ -39,7 +39,8 @@ def test_it_points_at_the_named_blob_within_a_pixel():
     stats = PolicyStats(
         np.zeros(2, np.float32), np.ones(2, np.float32), np.full((horizon, 2), 16, np.float32), np.full((horizon, 2), SPREAD, np.float32)
     )
-    model = ModelConfig(horizon=horizon, image_size=SIZE, small=SmallConfig(64, 2, 4, 128, [16, 32, 64, 64], 8))
+    small = SmallConfig(width=64, layers=2, mlp_width=128, channels=[16, 32, 64, 64], keypoints=8)
+    model = ModelConfig(horizon=horizon, image_size=SIZE, small=small)
     policy = JointPolicy(PolicyConfig(model, ["camera"], [], 2, ["x", "y"], [], 0.1), stats)
     images, places, texts = scenes(3000, 0)
     words = policy.tokenizer(texts)

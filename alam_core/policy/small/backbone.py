@@ -13,6 +13,7 @@ from alam_core.errors import UserError
 from alam_core.policy.backbone import Backbone, Context
 from alam_core.policy.small.expert import ActionExpert
 from alam_core.policy.small.text import TextEncoder
+from alam_core.policy.small.timm_vision import TimmVision
 from alam_core.policy.small.vision import ViewEncoder
 
 
@@ -25,7 +26,9 @@ class SmallConfig:
         layers: of the action expert.
         heads: of every attention.
         mlp_width: hidden width of the expert's MLPs.
-        channels: of the four strided convolutions of a view's encoder.
+        vision: "keypoints", our own encoder for each view, or the name of an image model of timm, one for all views.
+        pretrained: begin training with timm's pretrained weights where they are or can be fetched; else from scratch.
+        channels: of the four strided convolutions of a view's own encoder.
         keypoints: soft-argmax keypoints a view, and as many again that follow the instruction.
         vocabulary: ids that words are hashed into.
         max_words: longest instruction.
@@ -35,6 +38,8 @@ class SmallConfig:
     layers: int = 4
     heads: int = 4
     mlp_width: int = 256
+    vision: str = "keypoints"
+    pretrained: bool = True
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
     keypoints: int = 16
     vocabulary: int = 2048
@@ -64,19 +69,30 @@ class SmallBackbone(Backbone):
         """image_size: px, a multiple of ``vision.STRIDE``. horizon: of the longest chunk."""
         super().__init__()
         self.width = width = config.width
-        self.views = tuple(views)
+        self.views, self.pretrained = tuple(views), config.pretrained
         self.text = TextEncoder(config.vocabulary, config.max_words, width, config.heads)
-        self.cameras = nn.ModuleDict({view: ViewEncoder(image_size, config.channels, config.keypoints, width, width) for view in views})
+        self.timm: TimmVision | None = None
+        self.cameras = nn.ModuleDict()
+        if config.vision == "keypoints":
+            self.cameras.update({view: ViewEncoder(image_size, config.channels, config.keypoints, width, width) for view in views})
+        else:
+            self.timm = TimmVision(config.vision, image_size, width, len(self.views))
         self.state = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
         self.norm = nn.LayerNorm(width)
         self.expert = ActionExpert(width, config.layers, config.heads, config.mlp_width, width)
         self.position = nn.Parameter(0.5 * torch.randn(horizon, modalities, width))
 
+    def load_pretrained(self) -> str:
+        return self.timm.load_pretrained() if self.timm is not None and self.pretrained else ""
+
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """See ``Backbone``; C = 2 + views * (4 + (S / 16)^2)."""
+        """See ``Backbone``; C = 2 + views * (4 + (S / 16)^2) with our own encoders."""
         text = self.text(words)
         tokens = [self.state(state)[:, None], text[:, None]]
-        tokens += [self.cameras[view](images[view], text) for view in self.views]
+        if self.timm is None:
+            tokens += [self.cameras[view](images[view], text) for view in self.views]
+        else:
+            tokens += [self.timm(images[view], number) for number, view in enumerate(self.views)]
         return Context(self.expert.context_keys(self.norm(torch.cat(tokens, dim=1))))
 
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
