@@ -1,0 +1,87 @@
+"""Gemma's layers with their attention opened up, so that a stack can attend to keys and values of another one.
+
+Letters: B batch, T tokens, C context tokens, d width, h heads of queries, k heads of keys and values, c numbers a head.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.models.gemma.configuration_gemma import GemmaConfig
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer, repeat_kv, rotate_half
+
+from alam_core.attention import attention
+from alam_core.policy.pi0.config import Pi0Config
+
+KeyValue = tuple[Tensor, Tensor]
+
+ROTARY_BASE = 10_000.0
+
+
+def rotary(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines that rotate pairs of a head's numbers, (B, 1, T, c) each, float32, for integer positions (B, T).
+
+    Gemma's own module keeps its frequencies in a buffer, which a model cast to bfloat16 would round.
+    """
+    frequency = ROTARY_BASE ** (torch.arange(0, width, 2, device=positions.device) / -width)
+    angle = (positions[:, None, :, None] * frequency).repeat(1, 1, 1, 2)
+    return angle.cos(), angle.sin()
+
+
+class Gemma(nn.Module):
+    """A stack of Gemma layers, without embedding and final norm.
+
+    keys_only: only the keys and values will be used, so the last layer has nothing beyond those.
+    """
+
+    layers: Sequence[GemmaDecoderLayer]
+
+    def __init__(self, config: Pi0Config, width: int, mlp_width: int, keys_only: bool = False) -> None:
+        super().__init__()
+        self.head_dim = config.head_dim
+        self.groups = config.heads // config.kv_heads
+        gemma = GemmaConfig(
+            hidden_size=width,
+            intermediate_size=mlp_width,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.kv_heads,
+            head_dim=config.head_dim,
+        )
+        self.layers = nn.ModuleList(GemmaDecoderLayer(gemma, i) for i in range(config.layers))  # type: ignore[assignment]
+        self.keys_only = keys_only
+        if keys_only:
+            last = self.layers[-1]
+            del last.self_attn.q_proj, last.self_attn.o_proj, last.post_attention_layernorm, last.mlp
+
+    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, context: list[KeyValue] | None = None) -> tuple[Tensor, list[KeyValue]]:
+        """x (B, T, d) to the last layer's output (B, T, d) and each layer's keys and values of x, (B, k, T, c) each.
+
+        positions: (B, T). mask: bool, to (B, 1, T, C + T) when broadcast, True where the row may look at the column. context: keys and
+        values (B, k, C, c) of each layer that come before those of x. With ``keys_only`` the output is that of the last layer but one.
+        """
+        x = x.to(self.layers[0].input_layernorm.weight.dtype)  # where the heads autocast, the residual stream still is in full precision
+        rotation = rotary(positions, self.head_dim)
+        keys = []
+        for i, layer in enumerate(self.layers):
+            project = layer.self_attn
+            h = layer.input_layernorm(x)
+            key, value = self._rotated(project.k_proj(h), rotation), self._split(project.v_proj(h))
+            keys.append((key, value))
+            if self.keys_only and i == len(self.layers) - 1:
+                break
+            query = self._rotated(project.q_proj(h), rotation)
+            if context is not None:
+                key, value = torch.cat([context[i][0], key], dim=2), torch.cat([context[i][1], value], dim=2)
+            h = attention(query, repeat_kv(key, self.groups), repeat_kv(value, self.groups), mask)
+            x = x + project.o_proj(h.transpose(1, 2).flatten(2))
+            x = x + layer.mlp(layer.post_attention_layernorm(x))
+        return x, keys
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, h or k, T, c)
+
+    def _rotated(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = rotation
+        x = self._split(x)
+        return (x * cos + rotate_half(x) * sin).to(x.dtype)  # in float32, as the published weights were trained

@@ -1,0 +1,58 @@
+"""Where a modality enters pi0's expert, together with the flow time, and where it leaves.
+
+Letters: N sequences, H steps, d width of the expert.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PERIODS = 4e-3, 4.0  # shortest and longest of the time embedding
+
+
+def time_embedding(tau: Tensor, width: int) -> Tensor:
+    """Sines, then cosines, of flow times (...) in [0, 1], (..., width) in float64: the shortest periods are 0.004."""
+    shortest, longest = PERIODS
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=tau.device)
+    phase = tau.double()[..., None] * (2.0 * math.pi / (shortest * (longest / shortest) ** fraction))
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
+class InputHead(nn.Module):
+    """pi0's action head: the projected input and the time's embedding, mixed by an MLP.
+
+    inputs: numbers a step, after padding with zeros.
+    """
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(inputs, width)
+        self.mlp_in = nn.Linear(2 * width, width)
+        self.mlp_out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, tau: Tensor) -> Tensor:
+        """x (N, H, up to ``inputs`` numbers), tau (N, 1 or H, 1) -> (N, H, d)."""
+        x = F.pad(x, (0, self.project.in_features - x.shape[-1]))
+        token = self.project(x.to(self.project.weight.dtype))
+        time = time_embedding(tau.squeeze(-1), token.shape[-1]).to(token.dtype).expand_as(token)
+        return self.mlp_out(F.silu(self.mlp_in(torch.cat([token, time], dim=-1))))
+
+
+class OutputHead(nn.Linear):
+    """A linear layer in float32, whatever surrounds it; 0 at the start.
+
+    outputs: numbers it computes, of which the first ``kept`` are returned.
+    """
+
+    def __init__(self, width: int, outputs: int, kept: int) -> None:
+        super().__init__(width, outputs)
+        self.kept = kept
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (N, H, d) -> (N, H, kept), float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return F.linear(tokens.float(), self.weight.float(), self.bias.float())[..., : self.kept]
