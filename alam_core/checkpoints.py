@@ -7,6 +7,7 @@ named. Nothing is unpickled.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass, field
@@ -18,6 +19,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
+
+
+FILES = ("config.json", "model.safetensors", "stats.json", "README.md")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass
@@ -66,8 +71,11 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
-    """Read a model folder of the given kind. Raises UserError naming the folder or file that is missing or broken."""
-    folder = Path(folder)
+    """Read a model of the given kind: a folder, or an id "owner/name" on the model hub, which is fetched once.
+
+    Raises UserError naming the folder or file that is missing or broken.
+    """
+    folder = _fetched(str(folder)) if _is_hub_id(folder) else Path(folder)
     if not folder.is_dir():
         raise UserError(f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors")
     for name in ("config.json", "model.safetensors"):
@@ -88,6 +96,23 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?") from None
     return Checkpoint(config, tensors, stats)
+
+
+def _is_hub_id(folder: str | Path) -> bool:
+    """Whether this can only be meant for the hub: "owner/name" where there is no folder "owner" that a typing error would be about."""
+    return isinstance(folder, str) and bool(_HUB_ID.fullmatch(folder)) and not Path(folder.split("/")[0]).exists()
+
+
+def _fetched(identifier: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(identifier, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"no checkpoint '{identifier}': there is no such folder, and the model hub does not give it ({type(error).__name__})"
+        ) from None
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:

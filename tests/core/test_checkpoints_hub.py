@@ -1,0 +1,36 @@
+"""A model by its id on the hub; the hub itself is not asked here."""
+
+import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
+from policy_fixtures import tiny_policy
+
+from alam_core.errors import UserError
+from alam_core.policy.joint import JointPolicy
+
+
+def test_an_id_is_fetched_and_read(tmp_path, monkeypatch):
+    folder = tiny_policy().save_pretrained(tmp_path / "snapshot")
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder)
+    )
+    assert JointPolicy.from_pretrained("somebody/policy").config.views == ["third_person", "wrist"]
+    assert asked == [("somebody/policy", ["config.json", "model.safetensors", "stats.json", "README.md"])]  # nothing that could run
+
+
+def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):
+    def refuse(*_, **__):
+        raise LocalEntryNotFoundError("offline")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
+    with pytest.raises(UserError, match="no checkpoint 'somebody/policy': there is no such folder, and the model hub does not give it"):
+        JointPolicy.from_pretrained("somebody/policy")
+
+
+@pytest.mark.parametrize("path", ["runs/policy", "/nowhere/policy", "a/b/c", "policy"])
+def test_what_can_be_meant_as_a_path_never_asks_the_hub(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match="no checkpoint at"):
+        JointPolicy.from_pretrained(path)
