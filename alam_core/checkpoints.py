@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
-
 FILES = ("config.json", "model.safetensors", "stats.json", "README.md")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 

@@ -70,6 +70,7 @@ class FinetuneConfig:
         latent_width: numbers a latent is projected to; 0 takes the action's width, as the paper does.
         latent_weight: lambda of each view's latents in the loss; the action's is 1.
         relative_joints: action dimensions predicted as differences to the state at the chunk's start.
+        normalise: states and targets to unit variance ("std"), or their 1 % and 99 % quantiles to -1 and 1 ("quantiles").
         std_floor: least standard deviation of states and targets in their own units.
         held_out: share of the episodes kept for evaluation.
         batch: samples a step, over all processes together.
@@ -88,6 +89,7 @@ class FinetuneConfig:
     latent_width: int = 0
     latent_weight: float = 0.3
     relative_joints: list[str] = field(default_factory=list)
+    normalise: str = "std"
     std_floor: float = 3e-3
     held_out: float = 0.03
     batch: int = 64
@@ -100,6 +102,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.draws < 1:
             raise UserError("batch and draws must be at least 1")
+        if self.normalise not in ("std", "quantiles"):
+            raise UserError(f"normalise is '{self.normalise}': choose std or quantiles")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out is {self.held_out}: give the share of the episodes to keep for evaluation, from 0 to below 1")
 
@@ -190,7 +194,7 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
         1.0 / dataset.fps,
     )
     relative = policy_config.relative()
-    stats = fit_policy_stats(states, actions, config.model.horizon, relative, config.std_floor)
+    stats = fit_policy_stats(states, actions, config.model.horizon, relative, config.std_floor, config.normalise == "quantiles")
     frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
     latents: dict[str, np.ndarray] = {}
     if config.encoder:

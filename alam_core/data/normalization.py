@@ -60,7 +60,8 @@ class PolicyStats:
     """What a policy needs to know of its training data. All arrays float32.
 
     state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets per step of the chunk and dimension, where the
-    relative dimensions are differences to the state the chunk starts from. latents: view -> its projection.
+    relative dimensions are differences to the state the chunk starts from. Where quantiles normalise, the middle between them and half
+    their distance. latents: view -> its projection.
     """
 
     state_mean: np.ndarray
@@ -112,23 +113,34 @@ def relative_targets(actions: np.ndarray, state: np.ndarray, relative: np.ndarra
 
 
 def fit_policy_stats(
-    states: Sequence[np.ndarray], actions: Sequence[np.ndarray], horizon: int, relative: np.ndarray, floor: float = 3e-3
+    states: Sequence[np.ndarray],
+    actions: Sequence[np.ndarray],
+    horizon: int,
+    relative: np.ndarray,
+    floor: float = 3e-3,
+    quantiles: bool = False,
 ) -> PolicyStats:
     """Statistics over all chunks of all episodes: states (T, S) and actions (T, A) of each, ``relative`` (A,) bool.
 
-    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify noise.
+    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify noise. quantiles: the 1 % and 99 %
+    quantiles are sent to -1 and 1 (pi0.5), in place of unit variance around the mean; outliers then count for nothing.
     """
     chunks = []
     for state, action in zip(states, actions, strict=True):
         rows = np.stack([chunk_rows(t, horizon, len(action)) for t in range(len(action))])  # (T, H)
         chunks.append(relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative))
     targets, all_states = np.concatenate(chunks), np.concatenate(states).astype(np.float64)
-    return PolicyStats(
-        all_states.mean(0).astype(np.float32),
-        np.maximum(all_states.std(0), floor).astype(np.float32),
-        targets.mean(0).astype(np.float32),
-        np.maximum(targets.std(0), floor).astype(np.float32),
-    )
+    return PolicyStats(*_scale(all_states, floor, quantiles), *_scale(targets, floor, quantiles))
+
+
+def _scale(values: np.ndarray, floor: float, quantiles: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale over the first axis."""
+    if quantiles:
+        low, high = np.quantile(values, [0.01, 0.99], axis=0)
+        centre, scale = (low + high) / 2, (high - low) / 2
+    else:
+        centre, scale = values.mean(0), values.std(0)
+    return centre.astype(np.float32), np.maximum(scale, floor).astype(np.float32)
 
 
 def _array(values: Any) -> np.ndarray:

@@ -45,6 +45,26 @@ def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
     np.testing.assert_allclose(((np.concatenate(states) - stats.state_mean) / stats.state_std).std(0), 1, atol=1e-5)
 
 
+def test_quantiles_go_to_minus_one_and_one_and_outliers_count_for_nothing():
+    rng = np.random.default_rng(2)
+    states, actions = walks(rng, (400, 300))
+    stats = fit_policy_stats(states, actions, 2, np.zeros(3, bool), quantiles=True)
+    normal = (np.concatenate(states) - stats.state_mean) / stats.state_std
+    np.testing.assert_allclose(np.quantile(normal, [0.01, 0.99], axis=0), [[-1] * 3, [1] * 3], atol=1e-4)
+    states[0][7], actions[0][7] = 1e4, -1e4
+    again = fit_policy_stats(states, actions, 2, np.zeros(3, bool), quantiles=True)
+    np.testing.assert_allclose(again.action_std, stats.action_std, rtol=0.1)
+    assert fit_policy_stats(states, actions, 2, np.zeros(3, bool)).action_std.min() > 10 * stats.action_std.max()
+
+
+def test_one_scale_keeps_the_proportions_of_the_components():
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(5000, 6)) * np.array([4.0, 2.0, 1.0, 0.5, 0.1, 0.1])
+    deviations = LatentProjection.fit(z, 4, one_scale=True).project(z).std(0)
+    np.testing.assert_allclose(deviations / deviations[0], [1, 0.5, 0.25, 0.125], rtol=0.05)
+    assert np.mean(deviations**2) == pytest.approx(1.0, rel=0.02)
+
+
 def test_a_dimension_that_never_moves_is_not_amplified():
     still = [np.ones((6, 3), np.float32)]
     stats = fit_policy_stats(still, still, 2, RELATIVE, floor=0.01)
