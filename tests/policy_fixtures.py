@@ -59,7 +59,7 @@ def random_observation(seed=0, size=32, instruction="put the red cube on the pla
     return Observation(images, rng.normal(size=7).astype(np.float32), instruction, 12.5)
 
 
-def random_batch(policy: JointPolicy, count=3, seed=0) -> dict:
+def random_batch(policy: JointPolicy, count=3, seed=0, draws=1) -> dict:
     """Arguments of ``JointPolicy.forward``."""
     generator = torch.Generator().manual_seed(seed)
     size = policy.config.model.image_size
@@ -72,4 +72,5 @@ def random_batch(policy: JointPolicy, count=3, seed=0) -> dict:
         "targets": {
             name: torch.randn(count, policy.layout.horizon, width, generator=generator) for name, width in policy.target_widths().items()
         },
+        "drawn": policy.draw(count, draws, generator),
     }

@@ -24,7 +24,7 @@ from alam_core.policy.joint import JointPolicy, make_tokenizer
 from alam_core.policy.sequence import ACTION
 from training.evaluate import EvaluateConfig, episodes
 from training.parallel import take_leave
-from training.train_loop import LoopConfig, command_line, step_rng, train
+from training.train_loop import LoopConfig, command_line, every_nth, step_rng, train
 
 INTRODUCTION = """Train a policy on demonstrations (stage 2). It needs a LeRobot data set and, to generate latents, a transition model.
 
@@ -146,11 +146,16 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     weights = {view: config.latent_weight for view in policy_config.latent_views}
 
     def batch_at(step: int, rank: int, ranks: int) -> dict:
-        rows = training_rows[step_rng(config.loop.seed, step).integers(len(training_rows), size=config.batch)]
-        return data.batch(rows[rank::ranks], config.augment, step_rng(config.loop.seed, step, rank, 2))
+        """All chance is drawn for the whole batch, so that its samples are the same however many processes share them."""
+        rng = step_rng(config.loop.seed, step)
+        rows = training_rows[rng.integers(len(training_rows), size=config.batch)]
+        augmentation = data.draw_augmentation(config.batch, config.augment, rng)
+        drawn = policy.draw(config.batch, config.draws, torch.Generator().manual_seed(int(rng.integers(2**62))))
+        share = data.batch(rows[rank::ranks], {name: values[rank::ranks] for name, values in augmentation.items()})
+        return share | {"drawn": every_nth(drawn, rank, ranks)}
 
     def losses(model: nn.Module, batch: dict) -> dict[str, Tensor]:
-        return model(**batch, draws=config.draws, weights=weights)
+        return model(**batch, weights=weights)
 
     def evaluate(model: nn.Module, step: int) -> dict[str, float]:
         assert isinstance(model, JointPolicy)

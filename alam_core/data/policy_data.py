@@ -65,10 +65,11 @@ class PolicyData:
         """Numbers of all frames of the given episodes."""
         return np.flatnonzero(np.isin(self.episode_of, episodes))
 
-    def batch(self, rows: np.ndarray, augment: AugmentConfig | None = None, rng: np.random.Generator | None = None) -> dict:
+    def batch(self, rows: np.ndarray, drawn: Mapping[str, np.ndarray] | None = None) -> dict:
         """Samples ``rows`` (B,): a dict of images view -> (B, 3, S, S) uint8, state (B, S), words (B, W), targets modality -> (B, H, .).
 
-        Past an episode's end its last action is repeated and nothing moves. Augmented if ``augment`` and ``rng`` are given.
+        Past an episode's end its last action is repeated and nothing moves. drawn: of ``draw_augmentation``, for these rows; none leaves
+        them as they are.
         """
         horizon = len(self.stats.action_mean)
         chunk = np.minimum(rows[:, None] + np.arange(horizon), self.last[rows][:, None])  # (B, H)
@@ -79,9 +80,11 @@ class PolicyData:
             # A chunk that reaches past the end repeats the transition of the last frame to itself.
             targets[view] = latents[chunk]
         images = {view: store.array[np.sort(rows)][np.argsort(np.argsort(rows))] for view, store in self.frames.items()}
-        if augment is not None and rng is not None:
-            images = {view: augment_images(pictures, augment, rng) for view, pictures in images.items()}
-            state = state + rng.normal(size=state.shape).astype(np.float32) * augment.state_noise * self.stats.state_std
+        if drawn is not None:
+            images = {
+                view: augment_images(pictures, drawn["pictures"][:, number]) for number, (view, pictures) in enumerate(images.items())
+            }
+            state = state + drawn["state"] * self.stats.state_std
         return {
             "images": {view: torch.from_numpy(pictures).permute(0, 3, 1, 2) for view, pictures in images.items()},
             "state": torch.from_numpy(state),
@@ -89,19 +92,25 @@ class PolicyData:
             "targets": {name: torch.from_numpy(values.astype(np.float32)) for name, values in targets.items()},
         }
 
+    def draw_augmentation(self, count: int, config: AugmentConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """What chance decides for ``count`` samples: "pictures" (B, V, 4), each shift in px (down, right) and the factors of brightness
+        and contrast; "state" (B, S), noise in standard deviations."""
+        views = len(self.frames)
+        shifts = rng.integers(-config.shift, config.shift + 1, (count, views, 2)).astype(np.float64)
+        brightness = 1.0 + rng.uniform(-config.brightness, config.brightness, (count, views, 1))
+        contrast = 1.0 + rng.uniform(-config.contrast, config.contrast, (count, views, 1))
+        noise = rng.normal(size=(count, self.states.shape[1])) * config.state_noise
+        return {"pictures": np.concatenate([shifts, brightness, contrast], -1), "state": noise.astype(np.float32)}
 
-def augment_images(images: np.ndarray, config: AugmentConfig, rng: np.random.Generator) -> np.ndarray:
-    """Shift and recolour each picture of (B, S, S, 3) uint8 by its own draw."""
-    count, size, pad = len(images), images.shape[1], config.shift
-    offsets = rng.integers(0, 2 * pad + 1, (count, 2))
-    brightness = 1.0 + rng.uniform(-config.brightness, config.brightness, count)
-    contrast = 1.0 + rng.uniform(-config.contrast, config.contrast, count)
-    levels = np.arange(256)
+
+def augment_images(images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Shift and recolour each picture of (B, S, S, 3) uint8 by its row of (B, 4): shift down and right in px, brightness, contrast."""
+    size, levels = images.shape[1], np.arange(256)
     out = np.empty_like(images)
-    for i, image in enumerate(images):
+    for i, (image, (down, right, brightness, contrast)) in enumerate(zip(images, drawn, strict=True)):
         mean = image[::4, ::4].mean()
-        table = np.clip(((levels - mean) * contrast[i] + mean) * brightness[i] + 0.5, 0, 255).astype(np.uint8)
-        rows = np.clip(np.arange(size) + offsets[i, 0] - pad, 0, size - 1)
-        columns = np.clip(np.arange(size) + offsets[i, 1] - pad, 0, size - 1)
+        table = np.clip(((levels - mean) * contrast + mean) * brightness + 0.5, 0, 255).astype(np.uint8)
+        rows = np.clip(np.arange(size) + int(down), 0, size - 1)
+        columns = np.clip(np.arange(size) + int(right), 0, size - 1)
         out[i] = table[image[rows][:, columns]]
     return out

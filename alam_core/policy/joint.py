@@ -6,6 +6,7 @@ P width of a projected latent, D numbers in a transition, d width of the backbon
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,33 +84,49 @@ class JointPolicy(nn.Module):
         streams = self.layout.unpack(self.backbone.denoise(tokens, times, context, mask))
         return {name: self.outputs[name](stream) for name, stream in streams.items()}
 
+    def draw(self, count: int, draws: int, generator: torch.Generator | None = None) -> dict[str, Any]:
+        """What chance decides in ``forward`` for ``count`` samples and G draws each, on the CPU, so that it can be made with the data.
+
+        "tau": (B, G). "noise": modality -> (B, G, H, d_m). "planning": (B, G) bool, which draws train the latents where generation has two
+        stages. "given": (B, G) int, how many first steps are given.
+        """
+        model, shape = self.config.model, (count, draws)
+        like = {name: torch.empty(*shape, model.horizon, width) for name, width in self.stream_widths().items()}
+        return {
+            "tau": self.process.sample_time(count * draws, generator).view(shape),
+            "noise": self._noise(like, generator),
+            "planning": torch.rand(shape, generator=generator) < 0.5,
+            "given": torch.randint(model.given_steps + 1, shape, generator=generator),
+        }
+
     def forward(
         self,
         images: Mapping[str, Tensor],
         state: Tensor,
         words: Tensor,
         targets: Mapping[str, Tensor],
-        draws: int = 1,
+        drawn: Mapping[str, Any],
         weights: Mapping[str, float] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch (eq. 13, 14): ``"total"`` and one a modality.
 
         images: view -> (B, 3, S, S) uint8. state: (B, state_dim), raw. words: (B, W) ids. targets: "action" and latent views ->
-        (B, H, .) of ``target_widths``, normalised. draws: of (tau, noise) for each observation. weights: modality -> lambda, 1 where not
+        (B, H, .) of ``target_widths``, normalised. drawn: of ``draw``, G for each observation. weights: modality -> lambda, 1 where not
         given. A learned projection's targets also have "<view>_variance", which falls to 0 where it collapses.
         """
         context = self.encode(images, state, words)
+        draws = drawn["tau"].shape[1]
         data = {name: self._project(name, targets[name]).repeat_interleave(draws, dim=0) for name in self.layout.modalities}
-        tau, counted = self._training_times(len(state) * draws, state.device)
-        noise = self._noise(data)
-        x = {name: self.process.corrupt(value, noise[name], tau[name]) for name, value in data.items()}
+        tau, counted = self._training_times(drawn)
+        x, terms = {}, {}
+        for name, value in data.items():
+            x[name] = self.process.corrupt(value, drawn["noise"][name].flatten(0, 1), tau[name])
         predicted = self.predict(x, tau, context)
-        terms = {}
         for name, value in data.items():
             value = value.detach() if self.config.model.projection == "detached" else value
-            error = self.process.error(predicted[name].float(), self.process.target(value, noise[name], tau[name]))
-            share = counted[name].expand(*error.shape[:2], 1)
-            terms[name] = (error * share).sum() / (share.sum() * error.shape[-1]).clamp_min(1.0)
+            target = self.process.target(value, drawn["noise"][name].flatten(0, 1), tau[name])
+            error = self.process.error(predicted[name].float(), target)
+            terms[name] = (error * counted[name]).mean()
         total = torch.stack([(weights or {}).get(name, 1.0) * term for name, term in terms.items()]).sum()
         variances = {f"{view}_variance": data[view].detach().float().var((0, 1)).mean() for view in self.projections}
         return {"total": total, **terms, **variances}
@@ -197,22 +214,23 @@ class JointPolicy(nn.Module):
             noise |= {view: noise[self.layout.views[0]] for view in self.layout.views}
         return noise
 
-    def _training_times(self, count: int, device: torch.device) -> tuple[Streams, Streams]:
-        """Modality -> tau (N, 1 or H, 1), and which of its errors count, as numbers of that shape.
+    def _training_times(self, drawn: Mapping[str, Any]) -> tuple[Streams, Streams]:
+        """Modality -> tau (N, 1 or H, 1), and how much each of its errors counts, in that shape.
 
-        Two stages: every other sequence trains the latents; in the others they are finished (tau 0), and the actions are trained.
+        Two stages: half of the sequences train the latents; in the others they are finished (tau 0), and the actions are trained. Each
+        half counts twice, whatever its size in this batch: that is so on average, and does not depend on who shares the batch.
         """
-        now = self.process.sample_time(count, device=device).view(-1, 1, 1)
+        now = drawn["tau"].view(-1, 1, 1)
         tau = dict.fromkeys(self.layout.modalities, now)
         counted = dict.fromkeys(self.layout.modalities, torch.ones_like(now))
         if self.layout.views and self.config.model.coupling == "two_stage":
-            planning = (torch.arange(count, device=device) % 2 == 0).float().view(-1, 1, 1)
+            planning = drawn["planning"].view(-1, 1, 1).to(now.dtype)
             for view in self.layout.views:
-                tau[view], counted[view] = now * planning, planning
-            counted[ACTION] = 1.0 - planning
+                tau[view], counted[view] = now * planning, 2.0 * planning
+            counted[ACTION] = 2.0 * (1.0 - planning)
         if self.config.model.given_steps:
-            length = torch.randint(self.config.model.given_steps + 1, (count, 1, 1), device=device)
-            free = (torch.arange(self.config.model.horizon, device=device).view(1, -1, 1) >= length).float()
+            steps = torch.arange(self.config.model.horizon, device=now.device).view(1, -1, 1)
+            free = (steps >= drawn["given"].view(-1, 1, 1)).to(now.dtype)
             tau[ACTION], counted[ACTION] = now * free, counted[ACTION] * free
         return tau, counted
 

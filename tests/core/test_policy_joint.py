@@ -38,17 +38,15 @@ def test_shapes_for_any_number_of_views(views):
 
 def test_losses_are_one_a_modality_and_their_weighted_sum():
     policy = tiny_policy()
-    torch.manual_seed(0)
-    losses = policy(**random_batch(policy), draws=2, weights={"wrist": 0.25})
+    losses = policy(**random_batch(policy, draws=2), weights={"wrist": 0.25})
     assert set(losses) == {"total", "third_person", "wrist", ACTION}
     torch.testing.assert_close(losses["total"], losses["third_person"] + 0.25 * losses["wrist"] + losses[ACTION])
 
 
 def test_an_untrained_policy_predicts_zero_velocity():
     policy = tiny_policy(noise=0.0)
-    batch = random_batch(policy, 5)
-    torch.manual_seed(1)
-    loss = policy(**batch, draws=64)[ACTION]
+    batch = random_batch(policy, 5, draws=64)
+    loss = policy(**batch)[ACTION]
     noise = torch.randn(100_000)
     expected = np.mean([(noise - y).abs().mean().item() for y in batch["targets"][ACTION].flatten()])
     assert loss.item() == pytest.approx(expected, rel=0.02)

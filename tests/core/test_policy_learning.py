@@ -50,7 +50,7 @@ def test_it_points_at_the_named_blob_within_a_pixel():
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps, pct_start=0.1)
     for _ in range(steps):
         rows = torch.randint(0, len(images), (64,))
-        loss = policy({"camera": images[rows]}, torch.zeros(64, 2), words[rows], {"action": targets[rows]}, draws=2)["total"]
+        loss = policy({"camera": images[rows]}, torch.zeros(64, 2), words[rows], {"action": targets[rows]}, policy.draw(64, 2))["total"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)

@@ -133,18 +133,42 @@ def test_rows_of_some_episodes():
     assert samples.rows_of(np.array([1])).tolist() == list(range(9, 14))
 
 
-def test_augmentation_is_drawn_anew_for_each_sample_and_decided_by_the_generator():
-    image = np.random.default_rng(6).integers(60, 180, (1, 24, 24, 3), dtype=np.uint8)
-    images = np.repeat(image, 8, 0)
-    once = augment_images(images, AugmentConfig(), np.random.default_rng(7))
-    assert len(np.unique(once.reshape(8, -1), axis=0)) == 8
-    np.testing.assert_array_equal(once, augment_images(images, AugmentConfig(), np.random.default_rng(7)))
-    np.testing.assert_array_equal(images, augment_images(images, AugmentConfig(0, 0, 0, 0), np.random.default_rng(7)))
+def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_generator():
+    samples, *_ = data(np.random.default_rng(6))
+    drawn = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
+    assert len(np.unique(drawn["pictures"].reshape(16, -1), axis=0)) == 16
+    again = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
+    assert all(np.array_equal(drawn[name], again[name]) for name in drawn)
+    none = samples.draw_augmentation(8, AugmentConfig(0, 0, 0, 0), np.random.default_rng(7))
+    rows = np.arange(8)
+    plain, same, other = samples.batch(rows), samples.batch(rows, none), samples.batch(rows, drawn)
+    for view in ("third_person", "wrist"):
+        assert torch.equal(plain["images"][view], same["images"][view])
+        assert (plain["images"][view] != other["images"][view]).flatten(1).any(1).all()
+    assert torch.equal(plain["state"], same["state"])
+    noise = (other["state"] - plain["state"]).numpy() / samples.stats.state_std
+    np.testing.assert_allclose(noise, drawn["state"], atol=1e-5)
+
+
+def test_a_share_of_a_batch_is_augmented_as_in_the_whole():
+    samples, *_ = data(np.random.default_rng(6))
+    drawn, rows = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7)), np.arange(8)
+    whole = samples.batch(rows, drawn)
+    part = samples.batch(rows[1::2], {name: values[1::2] for name, values in drawn.items()})
+    assert torch.equal(whole["images"]["wrist"][1::2], part["images"]["wrist"]) and torch.equal(whole["state"][1::2], part["state"])
 
 
 def test_a_shift_moves_the_picture_and_repeats_its_border():
-    images = np.zeros((200, 16, 16, 3), np.uint8)
+    images = np.zeros((25, 16, 16, 3), np.uint8)
     images[:, 8, 8] = 255
-    shifted = augment_images(images, AugmentConfig(2, 0, 0, 0), np.random.default_rng(8))
-    spots = {tuple(np.argwhere(picture[..., 0])[0]) for picture in shifted}
-    assert spots == {(r, c) for r in range(6, 11) for c in range(6, 11)}
+    shifts = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    shifted = augment_images(images, np.array([(*shift, 1.0, 1.0) for shift in shifts]))
+    assert [tuple(np.argwhere(picture[..., 0])[0]) for picture in shifted] == [(8 - down, 8 - right) for down, right in shifts]
+
+
+def test_brightness_and_contrast_change_levels_around_the_mean():
+    images = np.full((2, 8, 8, 3), 100, np.uint8)
+    images[:, :, 4:] = 140  # mean 120
+    bright, flat = augment_images(images, np.array([(0, 0, 1.1, 1.0), (0, 0, 1.0, 0.5)]))
+    assert bright[0, 0, 0] == 110 and bright[0, 7, 0] == 154
+    assert flat[0, 0, 0] == 110 and flat[0, 7, 0] == 130

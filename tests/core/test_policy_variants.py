@@ -14,7 +14,7 @@ def sample(policy, batch, seed=0, **kwargs):
     return policy.sample(batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(seed), **kwargs)
 
 
-def training_inputs(policy, batch, monkeypatch, draws=1):
+def training_inputs(policy, batch, monkeypatch):
     """What the network was given in one training pass: streams and times."""
     seen = {}
     predict = policy.predict
@@ -24,35 +24,35 @@ def training_inputs(policy, batch, monkeypatch, draws=1):
         return predict(x, tau, context, mask)
 
     monkeypatch.setattr(policy, "predict", spy)
-    torch.manual_seed(3)
-    losses = policy(**batch, draws=draws)
+    losses = policy(**batch)
     return seen["x"], seen["tau"], losses
 
 
-def test_two_stages_train_latents_in_one_half_and_actions_beside_finished_latents_in_the_other(monkeypatch):
+def test_two_stages_train_latents_in_some_draws_and_actions_beside_finished_latents_in_the_others(monkeypatch):
     policy = tiny_policy(coupling="two_stage")
-    batch = random_batch(policy, 4)
+    batch = random_batch(policy, 4, draws=5)
+    planning = batch["drawn"]["planning"].flatten()
+    assert 0 < planning.sum() < 20
     x, tau, _ = training_inputs(policy, batch, monkeypatch)
     for view in VIEWS:
-        assert (tau[view][0::2] > 0).all() and (tau[view][1::2] == 0).all()
-        assert torch.equal(x[view][1::2], batch["targets"][view][1::2])
-        assert (x[view][0::2] - batch["targets"][view][0::2]).abs().max() > 0.01
+        truth = batch["targets"][view].repeat_interleave(5, 0)
+        assert (tau[view][planning] > 0).all() and (tau[view][~planning] == 0).all()
+        assert torch.equal(x[view][~planning], truth[~planning])
+        assert (x[view][planning] - truth[planning]).abs().amax((1, 2)).min() > 0.01
     assert (tau[ACTION] > 0).all()
 
 
-def test_in_two_stages_each_loss_counts_its_own_half_only():
+def test_in_two_stages_each_loss_counts_its_own_draws_only():
     policy = tiny_policy(coupling="two_stage")
-    batch = random_batch(policy, 4)
-    torch.manual_seed(0)
+    batch = random_batch(policy, 5)
+    planning = batch["drawn"]["planning"].flatten()
     before = policy(**batch)
     batch["targets"] = {name: value.clone() for name, value in batch["targets"].items()}
-    batch["targets"][ACTION][0::2] += 5.0  # the actions of the sequences that train latents
-    torch.manual_seed(0)
+    batch["targets"][ACTION][planning] += 5.0  # the actions of the draws that train latents
     after = policy(**batch)
     for name in (*VIEWS, ACTION):
         torch.testing.assert_close(before[name], after[name])
-    batch["targets"][ACTION][1::2] += 5.0
-    torch.manual_seed(0)
+    batch["targets"][ACTION][~planning] += 5.0
     assert (policy(**batch)[ACTION] - before[ACTION]).abs() > 0.01
 
 
@@ -99,15 +99,18 @@ def test_given_first_steps_are_kept_and_the_rest_goes_on_from_them():
 
 def test_training_gives_first_steps_clean_and_does_not_count_them(monkeypatch):
     policy = tiny_policy(given_steps=2)
-    batch = random_batch(policy, 5)
-    x, tau, losses = training_inputs(policy, batch, monkeypatch, draws=20)
+    batch = random_batch(policy, 5, draws=20)
+    x, tau, losses = training_inputs(policy, batch, monkeypatch)
     given = (tau[ACTION] == 0)[..., 0]  # (N, H)
-    assert set(given.sum(1).tolist()) == {0, 1, 2}
+    assert torch.equal(given.sum(1), batch["drawn"]["given"].flatten()) and set(given.sum(1).tolist()) == {0, 1, 2}
     assert not given[:, 2:].any()
-    truth = batch["targets"][ACTION].repeat_interleave(20, 0)
-    assert torch.equal(x[ACTION][given], truth[given])
-    changed = {name: value.clone() for name, value in batch["targets"].items()}
-    assert torch.isfinite(losses[ACTION]) and changed.keys() == batch["targets"].keys()
+    assert torch.equal(x[ACTION][given], batch["targets"][ACTION].repeat_interleave(20, 0)[given])
+    always = random_batch(policy, 5)
+    always["drawn"]["given"].fill_(2)
+    monkeypatch.undo()
+    before = policy(**always)[ACTION]
+    monkeypatch.setattr(policy.process, "target", lambda data, noise, tau: torch.where(tau > 0, noise - data, 100.0))
+    torch.testing.assert_close(policy(**always)[ACTION], before)
 
 
 @pytest.mark.parametrize(("given", "horizon", "message"), [(3, None, "at most 2"), (1, 1, "chunk of 1"), (0, 5, "trained on 4")])

@@ -104,11 +104,12 @@ class TrainingStep:
             "state": torch.randn(batch, policy.config.state_dim, generator=generator),
             "words": policy.tokenizer(["put the red cube on the plate"] * batch),
             "targets": {name: torch.randn(batch, model.horizon, width) for name, width in policy.target_widths().items()},
+            "drawn": policy.draw(batch, 2),
         }
 
     def __call__(self) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            total = self.policy(**self.batch, draws=2)["total"]
+            total = self.policy(**self.batch)["total"]
         total.backward()
         nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
         self.optimizer.step()
