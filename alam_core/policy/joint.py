@@ -220,17 +220,17 @@ class JointPolicy(nn.Module):
         Two stages: half of the sequences train the latents; in the others they are finished (tau 0), and the actions are trained. Each
         half counts twice, whatever its size in this batch: that is so on average, and does not depend on who shares the batch.
         """
-        now = drawn["tau"].view(-1, 1, 1)
+        now = drawn["tau"].reshape(-1, 1, 1)
         tau = dict.fromkeys(self.layout.modalities, now)
         counted = dict.fromkeys(self.layout.modalities, torch.ones_like(now))
         if self.layout.views and self.config.model.coupling == "two_stage":
-            planning = drawn["planning"].view(-1, 1, 1).to(now.dtype)
+            planning = drawn["planning"].reshape(-1, 1, 1).to(now.dtype)
             for view in self.layout.views:
                 tau[view], counted[view] = now * planning, 2.0 * planning
             counted[ACTION] = 2.0 * (1.0 - planning)
         if self.config.model.given_steps:
             steps = torch.arange(self.config.model.horizon, device=now.device).view(1, -1, 1)
-            free = (steps >= drawn["given"].view(-1, 1, 1)).to(now.dtype)
+            free = (steps >= drawn["given"].reshape(-1, 1, 1)).to(now.dtype)
             tau[ACTION], counted[ACTION] = now * free, counted[ACTION] * free
         return tau, counted
 

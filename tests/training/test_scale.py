@@ -9,7 +9,19 @@ import pytest
 import safetensors.torch
 import torch
 
-from training.benchmarks.scale import OBJECTIVES, ROUNDING_ONLY, TERMS, compare, curve, killed_again_and_again, make_data, pretrain, start
+from training.benchmarks.scale import (
+    OBJECTIVES,
+    ROUNDING_ONLY,
+    SMALL_POLICY,
+    TERMS,
+    compare,
+    curve,
+    killed_again_and_again,
+    launch,
+    make_data,
+    pretrain,
+    start,
+)
 from training.train_state import STATE_FILE
 
 pytestmark = pytest.mark.slow
@@ -77,6 +89,20 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data: Path, tmp_p
     states = [(run / STATE_FILE).read_bytes() for run in (tmp_path / "unbroken", tmp_path / "killed")]
     assert states[0] == states[1]
     assert torch.isfinite(torch.tensor([value for _, value in curve(tmp_path / "killed")["total"]])).all()
+
+
+@pytest.mark.timeout(900)
+def test_two_processes_train_a_policy_as_one_does(data: Path, one: Path, tmp_path: Path) -> None:
+    options = {**SMALL_POLICY, "data": str(data), "encoder": str(one / "model")}
+    for name, processes in (("one", 1), ("two", 2)):
+        process = launch("finetune", {**options, "run": str(tmp_path / name)}, processes)
+        output, _ = process.communicate()
+        assert process.returncode == 0, output
+    curves = [curve(tmp_path / name) for name in ("one", "two")]
+    for term in ("total", "action", "third_person"):
+        steps, values = ([value for _, value in of[term]] for of in curves)
+        assert len(steps) == 20 and steps[0] > 0.1
+        assert max(abs(a - b) / abs(a) for a, b in zip(steps, values, strict=True)) < 1e-3, (term, steps, values)
 
 
 def test_a_batch_that_two_processes_cannot_share_evenly_is_refused(data: Path, tmp_path: Path) -> None:

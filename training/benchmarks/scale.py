@@ -53,6 +53,27 @@ SMALL = {
     "loop.optim.lr": "1e-3",
     "loop.optim.warmup_steps": "5",
 }
+# A policy of 32 px that generates latents of both data's views beside its actions.
+SMALL_POLICY = {
+    "batch": "16",
+    "held_out": "0.1",
+    "model.horizon": "4",
+    "model.image_size": "32",
+    "model.small.width": "32",
+    "model.small.layers": "2",
+    "model.small.heads": "2",
+    "model.small.mlp_width": "32",
+    "model.small.channels": "[8,8,16,16]",
+    "model.small.keypoints": "4",
+    "latent_width": "3",
+    "loop.steps": "20",
+    "loop.log_every": "1",
+    "loop.eval_every": "1000",
+    "loop.save_every": "1000",
+    "loop.cpu": "true",
+    "loop.optim.lr": "1e-3",
+    "loop.optim.warmup_steps": "5",
+}
 # The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a constant, the covariance and the
 # choice of codebook entries are mostly rounding.
 OBJECTIVES = {
@@ -134,9 +155,14 @@ def start(
     data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1, output: int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
     """Start ``training/pretrain.py`` on ``data`` with the options of ``SMALL`` and then ``options``, on one thread a process."""
-    flags = [part for name, value in {**SMALL, **(options or {})}.items() for part in (f"--{name}", value)]
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH] if processes > 1 else []
-    command = [sys.executable, *launch, "training/pretrain.py", "--data", str(data), "--run", str(run), *flags]
+    return launch("pretrain", {**SMALL, **(options or {}), "data": str(data), "run": str(run)}, processes, output)
+
+
+def launch(script: str, options: dict[str, str], processes: int = 1, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start a script of ``training/`` with ``options``, on one thread a process."""
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    several = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH] if processes > 1 else []
+    command = [sys.executable, *several, f"training/{script}.py", *flags]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
 
