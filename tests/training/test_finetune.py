@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from policy_fixtures import tiny_backbone, tiny_policy
 
 import alam_core.latent_action
 from alam_core.checkpoints import checkpoint_hash
+from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
 from alam_core.data.latent_cache import adjacent_latents
 from alam_core.data.lerobot import LeRobotDataset
@@ -176,6 +178,14 @@ def test_mistakes_are_named(dataset, encoder, tmp_path):
         finetune(settings(dataset, tmp_path / "run", tmp_path / "nothing"))
     with pytest.raises(UserError, match="joint7"):
         finetune(settings(dataset, tmp_path / "run", relative_joints=["joint7"]))
+
+
+@pytest.mark.parametrize("config", sorted(Path("training/configs").glob("finetune_*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("model", [None, "training/configs/models/policy_compat.yaml"])
+def test_presets_are_whole(config, model):
+    parsed = parse_args(FinetuneConfig, "", ["--config", str(config), *(["--model", model] if model else [])])
+    assert parsed.data and parsed.loop.steps >= 1000
+    assert parsed.model.projection == ("learned" if model else "pca")
 
 
 @pytest.mark.parametrize(
