@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
-FILES = ("config.json", "model.safetensors", "stats.json", "README.md")
+FILES = ("config.json", "model.safetensors", "stats.json", "tokenizer.json", "README.md")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -30,6 +31,7 @@ class Checkpoint:
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
+    folder: Path
     stats: dict[str, Any] = field(default_factory=dict)
 
 
@@ -39,10 +41,11 @@ def save_checkpoint(
     config: dict[str, Any],
     stats: dict[str, Any] | None = None,
     card: str = "",
+    files: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``).
+    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files: name -> text of what else belongs to it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +57,8 @@ def save_checkpoint(
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
             (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
-        (temporary / "README.md").write_text(card)
+        for name, text in {**(files or {}), "README.md": card}.items():
+            (temporary / name).write_text(text)
         temporary.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -94,7 +98,7 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?") from None
-    return Checkpoint(config, tensors, stats)
+    return Checkpoint(config, tensors, folder, stats)
 
 
 def _is_hub_id(folder: str | Path) -> bool:

@@ -7,12 +7,13 @@ import math
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 IMAGE, PATCH, VISION, VISION_LAYERS, VISION_HEADS, VISION_MLP = 8, 4, 12, 2, 3, 20
 TEXT, TEXT_MLP, EXPERT, EXPERT_MLP, LAYERS, HEADS, KV_HEADS, HEAD_DIM = 16, 24, 10, 14, 3, 4, 1, 6
 VOCABULARY, WORDS, STATE, ACTION = 32, 5, 7, 9
 SIZE = {
-    **{"image_size": IMAGE, "patch_size": PATCH, "vision_width": VISION, "vision_layers": VISION_LAYERS, "vision_heads": VISION_HEADS},
+    **{"patch_size": PATCH, "vision_width": VISION, "vision_layers": VISION_LAYERS, "vision_heads": VISION_HEADS},
     **{"vision_mlp_width": VISION_MLP, "text_width": TEXT, "text_mlp_width": TEXT_MLP, "expert_width": EXPERT},
     **{"expert_mlp_width": EXPERT_MLP, "layers": LAYERS, "heads": HEADS, "kv_heads": KV_HEADS, "head_dim": HEAD_DIM},
     **{"vocabulary": VOCABULARY, "max_words": WORDS, "state_width": STATE, "action_width": ACTION},
@@ -158,3 +159,10 @@ def _siglip(weights, image):
         h = linear(f"{layer}.mlp.fc1", norm(f"{layer}.layer_norm2", x))
         x = x + linear(f"{layer}.mlp.fc2", F.gelu(h, approximate="tanh"))
     return norm("post_layernorm", x)
+
+
+def make_tokenizer(words=("<pad>", "<eos>", "<bos>", "<unk>", "\n", "push", "the", "red", "block")) -> Tokenizer:
+    """A tokenizer of whole words, with PaliGemma's first ids."""
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "removed")
+    return tokenizer

@@ -7,7 +7,7 @@ from alam_core.data.normalization import LatentProjection, PolicyStats
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.small import SmallConfig
-from alam_core.types import JOINT_NAMES, Observation
+from alam_core.types import JOINT_NAMES, VIEWS, Observation
 
 HORIZON = 4
 LATENT = 6  # numbers of the encoder's transition, as 2 tokens of 3
@@ -17,7 +17,9 @@ def tiny_backbone() -> SmallConfig:
     return SmallConfig(width=32, layers=2, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
 
 
-def tiny_policy(latent_views=("third_person", "wrist"), relative=JOINT_NAMES[:6], seed=0, noise=0.1, **model) -> JointPolicy:
+def tiny_policy(
+    latent_views=("third_person", "wrist"), relative=JOINT_NAMES[:6], seed=0, noise=0.1, tokenizer=None, **model
+) -> JointPolicy:
     """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a path. ``model``: of ``ModelConfig``."""
     rng = np.random.default_rng(seed)
     shape = {"horizon": HORIZON, "image_size": 32, "denoising_steps": 3, "small": tiny_backbone()} | model
@@ -46,7 +48,7 @@ def tiny_policy(latent_views=("third_person", "wrist"), relative=JOINT_NAMES[:6]
         "0123456789abcdef" if latent_views else "",
     )
     torch.manual_seed(seed)
-    policy = JointPolicy(config, stats)
+    policy = JointPolicy(config, stats, tokenizer)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.add_(noise * torch.randn_like(parameter))

@@ -19,6 +19,7 @@ from alam_core.data.normalization import LatentProjection, fit_policy_stats
 from alam_core.data.policy_data import AugmentConfig, PolicyData
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionModel
+from alam_core.policy.backbone import Tokenizer
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy, make_tokenizer
 from alam_core.policy.sequence import ACTION
@@ -65,6 +66,7 @@ class FinetuneConfig:
         data: folder of a LeRobot data set.
         run: folder for logs, the training state and, at the end, the policy in <run>/policy.
         encoder: folder of a frozen transition model whose latents are generated beside the actions; none if empty.
+        weights: published pi0 weights to begin from, a safetensors file or the folder that holds it and tokenizer.json; none if empty.
         views: cameras the policy sees; none given means all that the data set has.
         latent_views: views whose latents are generated; none given means all views. Ignored without an encoder.
         latent_width: numbers a latent is projected to; 0 takes the action's width, as the paper does.
@@ -84,6 +86,7 @@ class FinetuneConfig:
     data: str = ""
     run: str = "runs/finetune"
     encoder: str = ""
+    weights: str = ""
     views: list[str] = field(default_factory=list)
     latent_views: list[str] = field(default_factory=list)
     latent_width: int = 0
@@ -128,11 +131,11 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     Returns the policy and whether it got so far: an interrupted run only keeps its state. Raises UserError for data, an encoder or
     settings that do not fit together.
     """
-    policy_config, data = load(config)
+    policy_config, data, tokenizer = load(config)
     torch.manual_seed(config.loop.seed)
-    policy = JointPolicy(policy_config, data.stats)
-    if (eyes := policy.backbone.load_pretrained()) and PartialState().is_main_process:
-        print(eyes)
+    policy = JointPolicy(policy_config, data.stats, tokenizer)
+    if (found := policy.load_pretrained(config.weights)) and PartialState().is_main_process:
+        print(found)
     policy = policy.to(memory_format=torch.channels_last)
     count = len(data.lengths)
     held = (
@@ -179,7 +182,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     return trained, True
 
 
-def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
+def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
     """Open the data set, decode its frames and encode its transitions unless cached, fit the normalisation."""
     dataset = LeRobotDataset(config.data)
     views = config.views or list(dataset.views)
@@ -215,11 +218,16 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData]:
             width = min(LEARNED_FROM, z.shape[1]) if learned else policy_config.latent_width
             stats.latents[view] = LatentProjection.fit(z[np.sort(picked)], width, one_scale=learned)
             latents[view] = stats.latents[view].project(np.asarray(z))
-    tokenizer = make_tokenizer(config.model)
+    tokenizer = make_tokenizer(config.model, _folder(config.weights))
     if not all(e.task.strip() for e in episodes):
         raise UserError(f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do")
     words = tokenizer([e.task for e in episodes])
-    return policy_config, PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative)
+    samples = PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative)
+    return policy_config, samples, tokenizer
+
+
+def _folder(weights: str) -> Path:
+    return Path(weights).parent if weights.endswith(".safetensors") else Path(weights)
 
 
 def held_out_errors(policy: JointPolicy, data: PolicyData, rows: np.ndarray) -> dict[str, float]:

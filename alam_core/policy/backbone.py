@@ -5,8 +5,9 @@ modalities, L = H * M tokens, C context tokens, d width, h heads, c numbers a he
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -21,6 +22,18 @@ class Context:
 
     keys: list[tuple[Tensor, Tensor]]
     mask: Tensor | None = None
+
+
+class Tokenizer(Protocol):
+    """Reads instructions for a backbone."""
+
+    def __call__(self, instructions: Sequence[str]) -> Tensor:
+        """Ids (B, W), int64. Raises UserError for an instruction that is empty or too long."""
+        ...
+
+    def files(self) -> dict[str, str]:
+        """Name -> content of what a checkpoint must keep to read instructions by."""
+        ...
 
 
 class Backbone(nn.Module, ABC):

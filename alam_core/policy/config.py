@@ -6,11 +6,12 @@ import numpy as np
 
 from alam_core.errors import UserError
 from alam_core.policy.generation import PROCESSES
+from alam_core.policy.pi0.config import Pi0Config
 from alam_core.policy.sequence import MASKS
 from alam_core.policy.small import SmallConfig
 from alam_core.policy.small.vision import STRIDE as SMALL_STRIDE
 
-BACKBONES = ("small",)
+BACKBONES = ("small", "pi0")
 COUPLINGS = ("joint", "two_stage")
 PROJECTIONS = ("pca", "learned", "detached")
 
@@ -20,7 +21,7 @@ class ModelConfig:
     """The network of a policy and how it generates chunks.
 
     Args:
-        backbone: "small".
+        backbone: "small", or "pi0": PaliGemma with an action expert.
         horizon: steps H of a chunk; a shorter one may be asked for when acting.
         image_size: px, side of the square images.
         process: "flow", or "diffusion" in its place.
@@ -33,6 +34,7 @@ class ModelConfig:
         given_steps: up to so many first steps of a chunk may be given when acting, and are now and then in training: what is still being
             executed while the chunk is made (real-time chunking).
         small: size of the small backbone.
+        pi0: size of pi0.
     """
 
     backbone: str = "small"
@@ -46,6 +48,7 @@ class ModelConfig:
     shared_noise: bool = False
     given_steps: int = 0
     small: SmallConfig = field(default_factory=SmallConfig)
+    pi0: Pi0Config = field(default_factory=Pi0Config)
 
     def __post_init__(self) -> None:
         chosen = {"backbone": BACKBONES, "process": tuple(PROCESSES), "coupling": COUPLINGS, "mask": MASKS, "projection": PROJECTIONS}
@@ -57,6 +60,8 @@ class ModelConfig:
                 raise UserError(f"model.{name} is {getattr(self, name)}: it must be at least 1")
         if self.backbone == "small" and self.image_size % SMALL_STRIDE:
             raise UserError(f"model.image_size is {self.image_size}: the small backbone needs a multiple of {SMALL_STRIDE}")
+        if self.backbone == "pi0" and self.image_size % self.pi0.patch_size:
+            raise UserError(f"model.image_size is {self.image_size}: pi0 needs a multiple of model.pi0.patch_size, {self.pi0.patch_size}")
         if not 0 <= self.given_steps < self.horizon:
             raise UserError(f"model.given_steps is {self.given_steps}: choose 0 to {self.horizon - 1}, less than model.horizon")
         if self.coupling == "two_stage" and self.mask == "block_causal":

@@ -17,7 +17,7 @@ from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
 from alam_core.config import from_dict, to_dict
 from alam_core.data.normalization import PolicyStats
 from alam_core.errors import UserError
-from alam_core.policy.backbone import Backbone, Context
+from alam_core.policy.backbone import Backbone, Context, Tokenizer
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.generation import Streams, integrate, make_process, sample_noise
 from alam_core.policy.sequence import ACTION, Layout
@@ -39,13 +39,14 @@ class JointPolicy(nn.Module):
     relative: Tensor
     mask: Tensor
 
-    def __init__(self, config: PolicyConfig, stats: PolicyStats) -> None:
+    def __init__(self, config: PolicyConfig, stats: PolicyStats, tokenizer: Tokenizer | None = None) -> None:
+        """tokenizer: what reads instructions, ``make_tokenizer``'s if None. Raises UserError where things do not fit together."""
         super().__init__()
         _check(config, stats)
         self.config, self.stats = config, stats
         self.layout = Layout(tuple(config.latent_views), config.model.horizon, config.model.mask)
         self.process = make_process(config.model.process)
-        self.tokenizer = make_tokenizer(config.model)
+        self.tokenizer = tokenizer or make_tokenizer(config.model)
         self.backbone = build_backbone(config)
         widths = self.stream_widths()
         learned = {} if config.model.projection == "pca" else stats.latents
@@ -250,9 +251,26 @@ class JointPolicy(nn.Module):
             raise UserError(f"no intervention '{intervention}' on this policy: {', '.join(INTERVENTIONS)}, for a policy with latents")
         return horizon
 
+    def load_pretrained(self, path: str | Path = "") -> str:
+        """Put pretrained weights into the parts that there are some for, before training begins; in words what was found, "" for nothing.
+
+        path: published pi0 weights (see ``alam_core.policy.pi0.weights``). Raises UserError where they do not fit.
+        """
+        if not path:
+            return self.backbone.load_pretrained()
+        if self.config.model.backbone != "pi0":
+            raise UserError(f"'{path}' is for pi0, this policy is '{self.config.model.backbone}': give --model.backbone pi0")
+        from alam_core.policy.pi0.backbone import Pi0Backbone
+        from alam_core.policy.pi0.weights import load_pi0
+
+        assert isinstance(self.backbone, Pi0Backbone)
+        load_pi0(path, self.backbone, self.inputs[ACTION], self.outputs[ACTION])
+        return f"pi0's weights from '{path}'"
+
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write the policy as a checkpoint folder (see ``alam_core.checkpoints``)."""
-        return save_checkpoint(folder, self, {"kind": "policy", "policy": to_dict(self.config)}, self.stats.to_dict(), card)
+        config = {"kind": "policy", "policy": to_dict(self.config)}
+        return save_checkpoint(folder, self, config, self.stats.to_dict(), card, self.tokenizer.files())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "JointPolicy":
@@ -262,19 +280,31 @@ class JointPolicy(nn.Module):
         if "policy" not in checkpoint.config:
             raise UserError(f"{source} has no entry 'policy'; restore the file from where the checkpoint came")
         config = from_dict(PolicyConfig, checkpoint.config["policy"], source)
-        policy = cls(config, PolicyStats.from_dict(checkpoint.stats, f"'{folder}/stats.json'"))
+        stats = PolicyStats.from_dict(checkpoint.stats, f"'{folder}/stats.json'")
+        policy = cls(config, stats, make_tokenizer(config.model, checkpoint.folder))
         load_tensors(policy, checkpoint.tensors, folder)
         return policy.eval()
 
 
-def make_tokenizer(model: ModelConfig) -> WordTokenizer:
-    """Instructions to word ids, as a policy of this configuration reads them."""
+def make_tokenizer(model: ModelConfig, folder: str | Path = "") -> Tokenizer:
+    """Instructions to word ids, as a policy of this configuration reads them. folder: where pi0's ``tokenizer.json`` is.
+
+    Raises UserError where that is not to be found.
+    """
+    if model.backbone == "pi0":
+        from alam_core.policy.pi0.text import Pi0Tokenizer  # loads transformers' relatives, which the small backbone does without
+
+        return Pi0Tokenizer.from_folder(folder, model.pi0.max_words)
     return WordTokenizer(model.small.vocabulary, model.small.max_words)
 
 
 def build_backbone(config: PolicyConfig) -> Backbone:
     """The backbone that a policy's configuration asks for, with random weights."""
     model = config.model
+    if model.backbone == "pi0":
+        from alam_core.policy.pi0.backbone import Pi0Backbone  # loads transformers
+
+        return Pi0Backbone(model.pi0, config.views, model.image_size, config.state_dim)
     return SmallBackbone(model.small, config.views, model.image_size, config.state_dim, model.horizon, len(config.latent_views) + 1)
 
 

@@ -160,7 +160,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(dataset, tmp_path):
 
 
 def test_data_normalised_targets_and_held_out_instructions(dataset, encoder, tmp_path):
-    config, data = load(settings(dataset, tmp_path, encoder))
+    config, data, _ = load(settings(dataset, tmp_path, encoder))
     batch = data.batch(np.arange(sum(LENGTHS)))
     targets = batch["targets"]["action"].numpy()
     moving = data.stats.action_std > 3e-3 + 1e-6

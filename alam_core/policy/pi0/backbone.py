@@ -31,8 +31,9 @@ class Pi0Backbone(Backbone):
     Random weights; ``alam_core.policy.pi0.weights`` puts published ones in. Parameters may be frozen by ``requires_grad_``.
     """
 
-    def __init__(self, config: Pi0Config, views: Sequence[str], state_dim: int) -> None:
-        """Raises UserError for a state wider than ``config.state_width``."""
+    def __init__(self, config: Pi0Config, views: Sequence[str], image_size: int, state_dim: int) -> None:
+        """image_size: px, a multiple of ``config.patch_size``; 224 in the published weights. Raises UserError for a state wider than
+        ``config.state_width``."""
         super().__init__()
         if state_dim > config.state_width:
             raise UserError(f"the state has {state_dim} numbers, this pi0 reads {config.state_width} (model.pi0.state_width)")
@@ -44,7 +45,7 @@ class Pi0Backbone(Backbone):
             intermediate_size=config.vision_mlp_width,
             num_hidden_layers=config.vision_layers,
             num_attention_heads=config.vision_heads,
-            image_size=config.image_size,
+            image_size=image_size,
             patch_size=config.patch_size,
             vision_use_head=False,
         )
@@ -61,7 +62,8 @@ class Pi0Backbone(Backbone):
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
         """See ``Backbone``; C = P + 1. An image that is black throughout (-1) is a missing camera's, word 0 is padding: both are masked."""
         views = torch.stack([images[view] for view in self.views], dim=1)  # (B, V, 3, S, S)
-        patches = self.projector(self.vision(views.flatten(0, 1)).last_hidden_state).unflatten(0, views.shape[:2])
+        pixels = views.flatten(0, 1).to(self.projector.weight.dtype)
+        patches = self.projector(self.vision(pixels).last_hidden_state).unflatten(0, views.shape[:2])
         there = (views > BLACK).flatten(2).any(2)  # (B, V)
         mask = torch.cat([there.repeat_interleave(patches.shape[2], dim=1), words != PADDING], dim=1)  # (B, P)
         tokens = torch.cat([patches.flatten(1, 2), self.words(words)], dim=1)

@@ -10,7 +10,6 @@ class Pi0Config:
     """The size of a pi0 backbone; the defaults are those of the published ``pi0_base`` weights.
 
     Args:
-        image_size: px, side of the square images.
         patch_size: px, side of the square patches.
         vision_width: of the vision transformer's tokens.
         vision_layers: of the vision transformer.
@@ -30,7 +29,6 @@ class Pi0Config:
         action_width: actions and latents are padded to so many numbers; wider ones are left as they are.
     """
 
-    image_size: int = 224
     patch_size: int = 14
     vision_width: int = 1152
     vision_layers: int = 27
@@ -53,7 +51,7 @@ class Pi0Config:
         for entry in fields(self):
             if getattr(self, entry.name) < 1:
                 raise UserError(f"model.pi0.{entry.name} is {getattr(self, entry.name)}: it must be at least 1")
-        multiples = {"image_size": "patch_size", "vision_width": "vision_heads", "heads": "kv_heads"}
+        multiples = {"vision_width": "vision_heads", "heads": "kv_heads"}
         for name, divisor in multiples.items():
             if getattr(self, name) % getattr(self, divisor):
                 raise UserError(

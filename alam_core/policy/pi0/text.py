@@ -48,9 +48,9 @@ class Pi0Tokenizer:
             raise UserError(f"'{file}' cannot be read ({error}): download it again") from None
         return cls(tokenizer, max_words)
 
-    def save(self, folder: str | Path) -> None:
-        """Write ``tokenizer.json``, so that a checkpoint has all it needs."""
-        self.tokenizer.save(str(Path(folder) / FILE))
+    def files(self) -> dict[str, str]:
+        """Name -> content of what a checkpoint keeps to read instructions by."""
+        return {FILE: self.tokenizer.to_str()}
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         """Ids (B, max_words), int64. A word is padding exactly where its id is 0, at the end of a row.

@@ -26,6 +26,10 @@ class WordTokenizer:
         self.vocabulary = vocabulary
         self.max_words = max_words
 
+    def files(self) -> dict[str, str]:
+        """What a checkpoint must keep to read instructions by: nothing."""
+        return {}
+
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more than ``max_words``."""
         ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)

@@ -1,0 +1,80 @@
+"""The joint policy on pi0: it trains, acts, is kept and read again, and begins from published weights."""
+
+import pi0_fixtures as published
+import pytest
+import torch
+from policy_fixtures import random_batch, tiny_policy
+from safetensors.torch import save_file
+
+from alam_core.errors import UserError
+from alam_core.policy.joint import JointPolicy
+from alam_core.policy.pi0.config import Pi0Config
+from alam_core.policy.pi0.text import Pi0Tokenizer
+from alam_core.policy.sequence import ACTION
+
+VIEWS = ("third_person", "wrist")
+
+
+def pi0_policy(**changes):
+    size = {**published.SIZE, "max_words": 12}
+    tokenizer = Pi0Tokenizer(published.make_tokenizer(), 12)
+    return tiny_policy(**{"backbone": "pi0", "image_size": published.IMAGE, "pi0": Pi0Config(**size), "tokenizer": tokenizer, **changes})
+
+
+def sample(policy, batch, **kwargs):
+    return policy.sample(batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(0), **kwargs)
+
+
+@pytest.mark.parametrize("model", [{}, {"process": "diffusion", "mask": "block_causal"}, {"coupling": "two_stage", "given_steps": 2}])
+def test_it_trains_and_acts(model):
+    policy = pi0_policy(**model)
+    batch = random_batch(policy, draws=2)
+    policy(**batch)["total"].backward()
+    assert [name for name, p in policy.named_parameters() if p.grad is None] == []
+    actions, latents = sample(policy, batch, given=batch["state"][:, None] if model.get("given_steps") else None)
+    assert actions.shape == (3, 4, 7) and torch.isfinite(actions).all()
+    assert all(latents[view].shape == (3, 4, 3) for view in VIEWS)
+
+
+@pytest.mark.parametrize("part", ["third_person", "wrist", "state"])
+def test_all_of_the_observation_reaches_the_actions(part):
+    policy = pi0_policy(relative=())
+    batch = random_batch(policy)
+    before, _ = sample(policy, batch)
+    if part == "state":
+        batch["state"] = batch["state"] + 1.0
+    else:
+        batch["images"][part] = 255 - batch["images"][part]
+    assert ((sample(policy, batch)[0] - before).abs().amax((1, 2)) > 1e-6).all()
+
+
+def test_a_shorter_chunk_is_the_beginning_of_the_whole_one(monkeypatch):
+    policy = pi0_policy()
+    batch = random_batch(policy)
+    noise = {name: torch.randn(3, 4, width) for name, width in policy.stream_widths().items()}
+    monkeypatch.setattr(policy, "_noise", lambda like, generator=None: {name: noise[name][:, : y.shape[1]] for name, y in like.items()})
+    torch.testing.assert_close(sample(policy, batch, horizon=2)[0], sample(policy, batch)[0][:, :2])
+
+
+def test_a_checkpoint_holds_all_that_it_acts_with(tmp_path):
+    policy = pi0_policy()
+    folder = policy.save_pretrained(tmp_path / "policy")
+    again = JointPolicy.from_pretrained(folder)
+    batch = random_batch(policy)
+    assert torch.equal(sample(again, batch)[0], sample(policy, batch)[0])
+    assert torch.equal(again.tokenizer(["push the red block"]), policy.tokenizer(["push the red block"]))
+
+
+def test_it_begins_from_published_weights(tmp_path):
+    policy = pi0_policy(noise=0.0)
+    weights = published.random_weights()
+    save_file(weights, tmp_path / "model.safetensors")
+    assert "model.safetensors" in policy.load_pretrained(tmp_path / "model.safetensors")
+    assert torch.equal(policy.inputs[ACTION].project.weight, weights["action_in_proj.weight"])
+    assert torch.equal(policy.outputs[ACTION].weight, weights["action_out_proj.weight"])
+    assert policy.outputs["wrist"].weight.abs().max() == 0  # there are none for latents
+
+
+def test_published_weights_are_refused_by_another_backbone(tmp_path):
+    with pytest.raises(UserError, match="is for pi0, this policy is 'small'"):
+        tiny_policy().load_pretrained(tmp_path)
