@@ -17,9 +17,7 @@ def tiny_backbone() -> SmallConfig:
     return SmallConfig(width=32, layers=2, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
 
 
-def tiny_policy(
-    latent_views=("third_person", "wrist"), relative=JOINT_NAMES[:6], seed=0, noise=0.1, tokenizer=None, **model
-) -> JointPolicy:
+def tiny_policy(latent_views=VIEWS, relative=JOINT_NAMES[:6], seed=0, noise=0.1, tokenizer=None, **model) -> JointPolicy:
     """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a path. ``model``: of ``ModelConfig``."""
     rng = np.random.default_rng(seed)
     shape = {"horizon": HORIZON, "image_size": 32, "denoising_steps": 3, "small": tiny_backbone()} | model

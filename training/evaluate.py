@@ -58,7 +58,7 @@ class EvaluateConfig:
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on, at the world's own speed.
         video_folder: where the films go.
-        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name; nothing is written if empty.
+        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name, or <file>/<key>; nothing if empty.
         results: folder of the result files.
     """
 
@@ -149,7 +149,8 @@ def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     if config.result:
-        write_result(_file_name(config.world), {config.result: values}, [e.seed for e in done], config.results)
+        name, key = _result(config)
+        write_result(name, {key: values}, [e.seed for e in done], config.results)
     return values
 
 
@@ -174,6 +175,12 @@ def figures(done: list[Episode]) -> dict[str, Any]:
     if len(tasks) > 1:
         values["per_task"] = {task: {"episodes": len(ends), "successes": sum(ends)} for task, ends in tasks.items()}
     return values
+
+
+def _result(config: EvaluateConfig) -> tuple[str, str]:
+    """Name of the result file, and the key in it."""
+    file, _, key = config.result.rpartition("/")
+    return file or _file_name(config.world), key
 
 
 def _file_name(world: str) -> str:
@@ -230,7 +237,8 @@ def main() -> int:
     if values["failed_seeds"]:
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
     if config.result:
-        print(f"written: {config.results}/{_file_name(config.world)}.json, key '{config.result}'")
+        name, key = _result(config)
+        print(f"written: {config.results}/{name}.json, key '{key}'")
     return 0
 
 

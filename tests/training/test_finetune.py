@@ -291,6 +291,8 @@ def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
     config = EvaluateConfig(str(blob_policy), "blob/a,b", 1, 0, 4, workers=0, videos=1, video_folder=folder, result="alam", results=folder)
     evaluate(config, make_blobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob_a,b-0-success.mp4", "blob_a,b.json"]
+    evaluate(dataclasses.replace(config, videos=0, result="choices/first", horizon=4), make_blobs)
+    assert json.loads((tmp_path / "choices.json").read_text())["values"]["first"]["successes"] == 1
 
 
 def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
