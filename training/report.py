@@ -16,6 +16,8 @@ from training.report_stage1 import NOTES, TABLES
 TITLES = {
     "demo": "The demo",
     "piper_place": "The Piper's first task: success on unseen seeds",
+    "piper_encoders": "The Piper's first task: which encoder serves the policy best, on validation seeds",
+    "latency_policy": "Latency of a policy, and what generating latents costs",
     "latency_ros": "Latencies through ROS, on the wall clock",
     "transition_probes": "Stage 1: algebra, reconstruction and health of z on held-out episodes",
     "transition_ablation": "Stage 1: the variants of Table 4",
