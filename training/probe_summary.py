@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 Figures = dict[str, Any]
-METHODS = ("lam", "alam", "antisymmetric", "potential", "no_rev_add", "no_rev", "no_add")  # in this order, then others
+METHODS = ("lam", "alam", "alam_weight3", "antisymmetric", "potential", "no_rev_add", "no_rev", "no_add")  # in this order, then others
 ABLATION = {"lam": "lam", "no_rev_add": "no_rev_add", "no_rev": "no_rev", "no_add": "no_add", "full": "alam"}  # Table 4's rows: runs
 COPY = ("psnr_copy", "ssim_copy", "lpips_copy")  # of the world, not of a model
 DEFINITIONS = {

@@ -47,7 +47,7 @@ PAPER_SUCCESS = {"lam": 55.4, "no_rev_add": 58.3, "no_rev": 63.6, "no_add": 67.2
 NOTES = {
     "data_throughput": "Items (triplets) a second of our reader and of LeRobot's, same data set, same cores; the target is a ratio of 3.",
     "pretraining_paper_size": "The preset `paper` at full size; the released weights hold about 199 M, trained on 128 H20 for 44 days.",
-    "piper_encoders": "Policies trained alike on the latents of each encoder's first seed; seeds of validation, as this chooses the default.",
+    "piper_encoders": "Policies trained alike on the latents of each encoder's first seed; seeds of validation, as it is a choice.",
     "training_scale": "Loss curves of two processes beside one, and of a run killed again and again beside an unbroken one.",
 }
 
