@@ -98,6 +98,13 @@ def make_process(name: str) -> Process:
     return PROCESSES[name]()
 
 
+def time_embedding(tau: Tensor, width: int, shortest: float, longest: float = 4.0) -> Tensor:
+    """Sines, then cosines, of times (...) with periods from ``shortest`` to ``longest``, (..., width) in float64: short periods need it."""
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=tau.device)
+    phase = tau.double()[..., None] * (2.0 * math.pi / (shortest * (longest / shortest) ** fraction))
+    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+
+
 def sample_noise(like: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Streams:
     """Independent standard normal noise in the shapes of ``like``."""
     return {name: torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype) for name, y in like.items()}

@@ -3,21 +3,13 @@
 Letters: N sequences, H steps, d width of the expert.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-PERIODS = 4e-3, 4.0  # shortest and longest of the time embedding
+from alam_core.policy.generation import time_embedding
 
-
-def time_embedding(tau: Tensor, width: int) -> Tensor:
-    """Sines, then cosines, of flow times (...) in [0, 1], (..., width) in float64: the shortest periods are 0.004."""
-    shortest, longest = PERIODS
-    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=tau.device)
-    phase = tau.double()[..., None] * (2.0 * math.pi / (shortest * (longest / shortest) ** fraction))
-    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+SHORTEST = 4e-3  # period of the time embedding
 
 
 class InputHead(nn.Module):
@@ -36,7 +28,7 @@ class InputHead(nn.Module):
         """x (N, H, up to ``inputs`` numbers), tau (N, 1 or H, 1) -> (N, H, d)."""
         x = F.pad(x, (0, self.project.in_features - x.shape[-1]))
         token = self.project(x.to(self.project.weight.dtype))
-        time = time_embedding(tau.squeeze(-1), token.shape[-1]).to(token.dtype).expand_as(token)
+        time = time_embedding(tau.squeeze(-1), token.shape[-1], SHORTEST).to(token.dtype).expand_as(token)
         return self.mlp_out(F.silu(self.mlp_in(torch.cat([token, time], dim=-1))))
 
 

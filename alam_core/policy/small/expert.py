@@ -3,21 +3,14 @@
 Letters as in ``alam_core.policy.backbone``.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from alam_core.attention import attention
+from alam_core.policy.generation import time_embedding
 
 KeyValue = tuple[Tensor, Tensor]
-
-
-def time_embedding(tau: Tensor, width: int) -> Tensor:
-    """Sines and cosines of tau (...) with periods from 0.02 to 4, (..., width)."""
-    period = torch.exp(torch.linspace(math.log(0.02), math.log(4.0), width // 2, device=tau.device))
-    phase = tau.float()[..., None] * (2.0 * math.pi / period)
-    return torch.cat([phase.sin(), phase.cos()], dim=-1)
+SHORTEST = 0.02  # period of the time embedding
 
 
 class ExpertBlock(nn.Module):
@@ -82,7 +75,7 @@ class ActionExpert(nn.Module):
 
     def forward(self, tokens: Tensor, tau: Tensor, context: list[KeyValue], mask: Tensor) -> Tensor:
         """tokens (N, H, M, d), tau (N, 1 or H, 1 or M), mask (L, L) bool, True where the row may look at the column -> (N, H, M, d)."""
-        time = self.time_mlp(time_embedding(tau, self.width).to(tokens.dtype))
+        time = self.time_mlp(time_embedding(tau, self.width, SHORTEST).to(tokens.dtype))
         for block, keys in zip(self.blocks, context, strict=True):
             tokens = block(tokens, time, mask, keys)
         return self.norm(tokens)
