@@ -37,7 +37,7 @@ def test_each_measurement_has_its_own_options(name: str, monkeypatch: pytest.Mon
 
 def test_an_unknown_measurement_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py", "speed"])
-    with pytest.raises(UserError, match="no measurement 'speed': choose one of data, pretraining"):
+    with pytest.raises(UserError, match="no measurement 'speed': choose one of data, policy, pretraining"):
         benchmark.main()
 
 
