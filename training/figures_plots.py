@@ -20,10 +20,11 @@ from alam_core.latent_action.probes import HORIZONS
 STYLES = {
     "lam": ("LAM", "#D55E00", "o"),
     "alam": ("ALAM", "#0072B2", "s"),
+    "alam_weight3": ("ALAM, weight 3", "#56B4E9", "v"),
     "antisymmetric": ("antisymmetric", "#009E73", "^"),
     "potential": ("potential", "#CC79A7", "D"),
 }
-SPARE = ("#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+SPARE = ("#E69F00", "#7F7F7F", "#000000")
 EXACT = 1e-4  # relative errors below are exact but for rounding: not drawn, as they would flatten the rest
 TIMES = np.arange(1, HORIZONS + 1)
 
