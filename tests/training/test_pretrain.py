@@ -16,6 +16,7 @@ from alam_core.data.mixture import Source
 from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
+from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
 from training.pretrain import PretrainConfig, main, pretrain
 from training.train_loop import LoopConfig, OptimConfig
@@ -53,6 +54,7 @@ def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
             latent_dim=8,
             codebook_size=32,
             warmup_steps=steps // 2,
+            losses=LossConfig(add=3.0, rev=3.0),  # the default, 10, costs this toy half a dB
         ),
         loop=LoopConfig(steps=steps, cpu=True, log_every=10, optim=OptimConfig(lr=5e-3, warmup_steps=20, ema_decay=0.98), **fields),  # type: ignore[arg-type]
     )
