@@ -94,7 +94,7 @@ PROCESSES: dict[str, type[Process]] = {"flow": FlowMatching, "diffusion": Diffus
 def make_process(name: str) -> Process:
     """Raises UserError for a name that is not in PROCESSES."""
     if name not in PROCESSES:
-        raise UserError(f"generation.process is '{name}': choose one of {', '.join(PROCESSES)}")
+        raise UserError(f"model.process is '{name}': choose one of {', '.join(PROCESSES)}")
     return PROCESSES[name]()
 
 

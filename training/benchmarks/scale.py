@@ -25,6 +25,14 @@ from training.train_state import STATE_FILE
 
 ROOT = Path(__file__).resolve().parents[2]
 Curve = dict[str, list[tuple[int, float]]]  # name of a term -> (step, value), in order of the steps
+SMALL_LOOP = {
+    "loop.log_every": "1",
+    "loop.eval_every": "1000",
+    "loop.save_every": "1000",
+    "loop.cpu": "true",
+    "loop.optim.lr": "1e-3",
+    "loop.optim.warmup_steps": "5",
+}
 # A model of 16 px whose codebook comes in after 8 steps and whose algebraic losses are in force after 16.
 SMALL = {
     "batch": "16",
@@ -46,14 +54,9 @@ SMALL = {
     "model.losses.add": "1",
     "model.losses.rev": "1",
     "loop.steps": "30",
-    "loop.log_every": "1",
-    "loop.eval_every": "1000",
-    "loop.save_every": "1000",
-    "loop.cpu": "true",
-    "loop.optim.lr": "1e-3",
-    "loop.optim.warmup_steps": "5",
+    **SMALL_LOOP,
 }
-# A policy of 32 px that generates latents of both data's views beside its actions.
+# A policy of 32 px that generates latents beside its actions.
 SMALL_POLICY = {
     "batch": "16",
     "held_out": "0.1",
@@ -67,12 +70,7 @@ SMALL_POLICY = {
     "model.small.keypoints": "4",
     "latent_width": "3",
     "loop.steps": "20",
-    "loop.log_every": "1",
-    "loop.eval_every": "1000",
-    "loop.save_every": "1000",
-    "loop.cpu": "true",
-    "loop.optim.lr": "1e-3",
-    "loop.optim.warmup_steps": "5",
+    **SMALL_LOOP,
 }
 # The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a constant, the covariance and the
 # choice of codebook entries are mostly rounding.
