@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """query (B, h, L, c), key and value (B, h, M, c) -> (B, h, L, c); mask (L, M) bool, True where the row may look at the column.
+    """query (B, h, L, c), key and value (B, h, M, c) -> (B, h, L, c).
+
+    mask: bool, to (B, h, L, M) when broadcast, True where the row may look at the column.
 
     On the CPU the products are spelled out: torch's fused kernel takes several times as long for sequences this short, backwards and in
     bfloat16 above all.

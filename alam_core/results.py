@@ -34,11 +34,14 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: str | Path = "results", command: str | None = None) -> Path:
+def write_result(
+    name: str, values: dict[str, Any], seeds: list[int], folder: str | Path = "results", command: str | None = None, group: str = ""
+) -> Path:
     """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept,
     and with them the commands that measured the file so far, joined by " && ".
 
-    seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's).
+    seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's). group: a
+    top-level key that the values belong under, beside others already there.
     Raises UserError, with the values, where the file that is there is broken.
     """
     path = Path(folder) / f"{name}.json"
@@ -47,6 +50,7 @@ def write_result(name: str, values: dict[str, Any], seeds: list[int], folder: st
     try:
         old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
         before = old["values"]
+        values = {group: {**before.get(group, {}), **values}} if group else values
         commands = [c for c in old["command"].split(" && ") if c and before.keys() - values.keys()]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}") from None

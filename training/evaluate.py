@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ class EvaluateConfig:
     """An evaluation.
 
     Args:
-        policy: folder of a policy.
+        policy: folder of a policy; several with commas between, trainings of one method, are played alike and counted together.
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or metaworld/<task>,<task>.
         episodes: how many in all.
         first_seed: seed of the first episode; the next ones follow it.
@@ -58,7 +58,8 @@ class EvaluateConfig:
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on, at the world's own speed.
         video_folder: where the films go.
-        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name, or <file>/<key>; nothing if empty.
+        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name, or <file>/<key>, or
+            <file>/<group>/<key>; nothing if empty.
         results: folder of the result files.
     """
 
@@ -104,7 +105,8 @@ def run_episode(world: World, replanner: Replanner, seed: int, film: bool = Fals
             frames.append(np.concatenate([observation.images[view] for view in observation.images], axis=1))
         if success or steps == world.max_steps:
             break
-        observation = world.step(replanner.act(observation))
+        action = replanner.act(observation)
+        observation = world.step(action, look=film or replanner.due())
         steps += 1
         success = world.success()
     return Episode(seed, success, steps, world.task, np.stack(frames) if film else np.zeros((0, 0, 0, 3), np.uint8), 1 / world.dt)
@@ -130,27 +132,33 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
 def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console: Console | None = None) -> dict[str, Any]:
     """Run an evaluation with a progress bar; films and the result file are written as ``config`` says. Returns the figures."""
     started = time.monotonic()
-    PolicyRunner.from_pretrained(config.policy)  # a broken one is told here in one line, not by a worker
-    done: list[Episode] = []
+    folders = config.policy.split(",")
+    for folder in folders:
+        PolicyRunner.from_pretrained(folder)  # a broken one is told here in one line, not by a worker
+    played: dict[str, list[Episode]] = {folder: [] for folder in folders}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console or Console()) as progress:
-        bar = progress.add_task(f"episodes of {config.world}", total=config.episodes, note="")
-        for episode in episodes(config, make_world):
-            done.append(episode)
-            if len(episode.frames):
-                film(config, episode)
-            won = sum(e.success for e in done)
-            progress.update(bar, advance=1, note=f"{won} of {len(done)} succeeded ({won / len(done):.0%})")
-    done.sort(key=lambda e: e.seed)
-    values = figures(done) | {
+        bar = progress.add_task(f"episodes of {config.world}", total=config.episodes * len(folders), note="")
+        for folder in folders:
+            for episode in episodes(replace(config, policy=folder), make_world):
+                played[folder].append(episode)
+                if len(episode.frames) and folder == folders[0]:
+                    film(config, episode)
+                done = [e.success for ends in played.values() for e in ends]
+                progress.update(bar, advance=1, note=f"{sum(done)} of {len(done)} succeeded ({sum(done) / len(done):.0%})")
+    values = figures([e for ends in played.values() for e in sorted(ends, key=lambda e: e.seed)])
+    if len(folders) > 1:
+        del values["failed_seeds"]
+        values["per_policy"] = {folder: sum(e.success for e in ends) for folder, ends in played.items()}
+    values |= {
         "replan_every": config.replan_every,
         "delay_steps": config.delay_steps,
         **({"intervention": config.intervention} if config.intervention else {}),
         "minutes": round((time.monotonic() - started) / 60, 2),
     }
     if config.result:
-        name, key = _result(config)
-        write_result(name, {key: values}, [e.seed for e in done], config.results)
+        name, group, key = _result(config)
+        write_result(name, {key: values}, list(range(config.first_seed, config.first_seed + config.episodes)), config.results, group=group)
     return values
 
 
@@ -177,10 +185,11 @@ def figures(done: list[Episode]) -> dict[str, Any]:
     return values
 
 
-def _result(config: EvaluateConfig) -> tuple[str, str]:
-    """Name of the result file, and the key in it."""
-    file, _, key = config.result.rpartition("/")
-    return file or _file_name(config.world), key
+def _result(config: EvaluateConfig) -> tuple[str, str, str]:
+    """Name of the result file, the group of keys in it, "" for none, and the key."""
+    *before, key = config.result.split("/")
+    file, group = [*before, "", ""][:2]
+    return file or _file_name(config.world), group, key
 
 
 def _file_name(world: str) -> str:
@@ -234,11 +243,13 @@ def main() -> int:
     print(f"{config.policy}: {values['successes']} of {values['episodes']} episodes succeeded (95 % interval {low:.0%} to {high:.0%})")
     for task, counts in values.get("per_task", {}).items():
         print(f"  {task}: {counts['successes']} of {counts['episodes']}")
-    if values["failed_seeds"]:
+    for policy, successes in values.get("per_policy", {}).items():
+        print(f"  {policy}: {successes} of {config.episodes}")
+    if values.get("failed_seeds"):
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
     if config.result:
-        name, key = _result(config)
-        print(f"written: {config.results}/{name}.json, key '{key}'")
+        name, group, key = _result(config)
+        print(f"written: {config.results}/{name}.json, key '{f'{group}/' * bool(group)}{key}'")
     return 0
 
 

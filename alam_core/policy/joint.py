@@ -38,6 +38,7 @@ class JointPolicy(nn.Module):
     action_std: Tensor
     relative: Tensor
     mask: Tensor
+    blocked_mask: Tensor
 
     def __init__(self, config: PolicyConfig, stats: PolicyStats, tokenizer: Tokenizer | None = None) -> None:
         """tokenizer: what reads instructions, ``make_tokenizer``'s if None. Raises UserError where things do not fit together."""
@@ -57,6 +58,7 @@ class JointPolicy(nn.Module):
             self.register_buffer(name, torch.from_numpy(getattr(stats, name)), persistent=False)
         self.register_buffer("relative", torch.from_numpy(config.relative()), persistent=False)
         self.register_buffer("mask", self.layout.attention_mask(), persistent=False)
+        self.register_buffer("blocked_mask", self.layout.attention_mask(actions_see_latents=False), persistent=False)
 
     def stream_widths(self) -> dict[str, int]:
         """Modality -> width of one of its tokens, in the order of the sequence."""
@@ -151,13 +153,31 @@ class JointPolicy(nn.Module):
         actions' sight of them, or "shuffle" in time what the actions see. Raises UserError for what the policy was not made for.
         """
         horizon = self._checked(horizon, given, intervention)
-        context = self.encode(images, state, words)
         shapes = {name: state.new_zeros(len(state), horizon, width) for name, width in self.stream_widths().items()}
-        x = self._noise(shapes, generator)
-        fixed = None if given is None else self._normalise(given, state)
-        views, done = self.layout.views, state.new_zeros(len(state), 1, 1)
-        mask = self.layout.attention_mask(False).to(state.device) if intervention == "block" else None
+        noise = self._noise(shapes, generator)
         order = torch.randperm(horizon, generator=generator, device=state.device) if intervention == "shuffle" else None
+        return self.generate(images, state, words, noise, steps, given, intervention, order)
+
+    def generate(
+        self,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        words: Tensor,
+        noise: Streams,
+        steps: int | None = None,
+        given: Tensor | None = None,
+        intervention: str = "",
+        order: Tensor | None = None,
+    ) -> tuple[Tensor, Streams]:
+        """What ``sample`` does once chance has decided: a function of tensors that never looks at one, so that a compiler or a CUDA graph
+        can take all of it.
+
+        noise: modality -> (B, H', d_m). order: (H',) in which the latents are shuffled. The others as in ``sample``.
+        """
+        context = self.encode(images, state, words)
+        fixed = None if given is None else self._normalise(given, state)
+        horizon, done = noise[ACTION].shape[1], state.new_zeros(len(state), 1, 1)
+        views, mask = self.layout.views, self.blocked_mask if intervention == "block" else self.mask
 
         def field(x: Streams, time: float, moving: tuple[str, ...], latents_done: bool = False) -> Streams:
             now = torch.full_like(done, time)
@@ -172,16 +192,23 @@ class JointPolicy(nn.Module):
 
         steps = steps or self.config.model.denoising_steps
         moving = (ACTION,) if intervention == "freeze" else self.layout.modalities
+        x = noise
         if views and self.config.model.coupling == "two_stage":
             if intervention != "freeze":
                 x = integrate(self.process, lambda x, time: field(x, time, views), x, steps)
             x = integrate(self.process, lambda x, time: field(x, time, (ACTION,), True), x, steps)
         else:
             x = integrate(self.process, lambda x, time: field(x, time, moving), x, steps)
-        actions = x.pop(ACTION)
-        if fixed is not None:
-            actions = torch.cat([fixed, actions[:, fixed.shape[1] :]], dim=1)
-        return self.denormalise(actions, state), x
+        actions = x[ACTION] if fixed is None else torch.cat([fixed, x[ACTION][:, fixed.shape[1] :]], dim=1)
+        return self.denormalise(actions, state), {view: x[view] for view in views}
+
+    def to_bfloat16(self) -> "JointPolicy":
+        """Keep the network's weights in bfloat16: half the memory, for acting. Raises UserError for a backbone that is not made for it."""
+        if self.config.model.backbone != "pi0":
+            raise UserError(f"bfloat16 weights are for pi0, this policy is '{self.config.model.backbone}'")
+        for part in (self.backbone, self.inputs, self.outputs):
+            part.to(torch.bfloat16)
+        return self
 
     def denormalise(self, targets: Tensor, state: Tensor) -> Tensor:
         """Normalised targets (B, H', A) to set-points in rad and m, given the state (B, S) the chunk starts from."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
+from alam_core.runtime.compiled import compile_generation
 from alam_core.types import ActionChunk, Observation
 
 
@@ -31,10 +32,17 @@ class PolicyRunner:
         denoising_steps: int | None = None,
         horizon: int | None = None,
         intervention: str = "",
+        bfloat16: bool = False,
+        compiled: bool = False,
     ) -> None:
         """denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None. intervention: see
-        ``JointPolicy.sample``."""
+        ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the others
+        are faster (see ``compile_generation``)."""
         self.policy = policy.to(device).eval()
+        if bfloat16:
+            policy.to_bfloat16()
+        if compiled:
+            compile_generation(policy)
         self.device = torch.device(device)
         self.denoising_steps = denoising_steps
         self.intervention = intervention
@@ -59,14 +67,16 @@ class PolicyRunner:
         denoising_steps: int | None = None,
         horizon: int | None = None,
         intervention: str = "",
+        bfloat16: bool = False,
+        compiled: bool = False,
     ) -> "PolicyRunner":
-        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None.
+        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None. The others as in ``__init__``.
 
         Raises UserError naming what is missing or does not fit.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(JointPolicy.from_pretrained(folder), device, denoising_steps, horizon, intervention)
+        return cls(JointPolicy.from_pretrained(folder), device, denoising_steps, horizon, intervention, bfloat16, compiled)
 
     def infer(self, observation: Observation, generator: torch.Generator | int = 0, given: np.ndarray | None = None) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.

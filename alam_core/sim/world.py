@@ -22,8 +22,8 @@ class World(Protocol):
         """Draw scene, look and instruction from the seed and return the first observation."""
         ...
 
-    def step(self, action: np.ndarray) -> Observation:
-        """Apply one action (A,) for ``dt`` seconds and return what is seen at its end."""
+    def step(self, action: np.ndarray, look: bool = True) -> Observation:
+        """Apply one action (A,) for ``dt`` seconds and return what is seen at its end; without ``look`` no pictures, which take longest."""
         ...
 
     def success(self) -> bool:

@@ -78,3 +78,25 @@ def test_it_begins_from_published_weights(tmp_path):
 def test_published_weights_are_refused_by_another_backbone(tmp_path):
     with pytest.raises(UserError, match="is for pi0, this policy is 'small'"):
         tiny_policy().load_pretrained(tmp_path)
+
+
+def test_bfloat16_weights_act_nearly_alike():
+    policy = pi0_policy(relative=())
+    batch = random_batch(policy)
+    expected, _ = sample(policy, batch)
+    found, _ = sample(policy.to_bfloat16(), batch)
+    assert found.dtype == torch.float32
+    assert 0 < (found - expected).abs().mean() < 0.05 * expected.std()
+
+
+def test_computing_layers_again_gives_the_same_gradients_from_less_memory():
+    kept, found = [], []
+    for again in (False, True):
+        policy = pi0_policy(pi0=Pi0Config(**{**published.SIZE, "max_words": 12, "gradient_checkpointing": again})).train()
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+            policy(**random_batch(policy, draws=2))["total"].backward()
+        kept.append(sum(sizes))
+        found.append([parameter.grad for parameter in policy.parameters()])
+    assert all(torch.equal(plain, again) for plain, again in zip(*found, strict=True))
+    assert kept[1] < 0.5 * kept[0]

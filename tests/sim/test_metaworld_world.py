@@ -92,6 +92,18 @@ def test_pictures_follow_what_happens_even_after_a_change_of_task(world: MetaWor
             assert np.abs(before.images[view].astype(int) - after.images[view]).mean() > 1
 
 
+def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: MetaWorld) -> None:
+    ends = []
+    for look in (True, False):
+        world.reset(5)
+        blind = world.step(np.array([1.0, 0.5, -0.5, 0.0]), look=look)
+        assert bool(blind.images) == look
+        ends.append((blind.state, world.step(np.array([1.0, 0.5, -0.5, 0.0]))))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    for view in ("third_person", "wrist"):
+        np.testing.assert_array_equal(ends[0][1].images[view], ends[1][1].images[view])
+
+
 def test_the_state_is_the_grippers_and_actions_move_it_as_said(world: MetaWorld) -> None:
     start = world.reset(0).state
     for _ in range(10):

@@ -81,6 +81,18 @@ def test_a_seed_determines_the_episode(world: PiperPlace) -> None:
     np.testing.assert_array_equal(world.step(np.array(HOME)).state, after.state)
 
 
+def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: PiperPlace) -> None:
+    ends = []
+    for look in (True, False):
+        world.reset(5)
+        blind = world.step(np.array(HOME) + 0.1, look=look)
+        assert bool(blind.images) == look
+        ends.append((blind.state, world.step(np.array(HOME) + 0.1)))
+    np.testing.assert_array_equal(ends[0][0], ends[1][0])
+    for view in ("third_person", "wrist"):
+        np.testing.assert_array_equal(ends[0][1].images[view], ends[1][1].images[view])
+
+
 def test_seeds_differ_in_scene_look_and_instruction(world: PiperPlace) -> None:
     observations = [world.reset(seed) for seed in range(30)]
     named = [next(colour for colour in COLOURS if colour in observation.instruction) for observation in observations]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
 from alam_core.policy.config import ModelConfig
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime import PolicyRunner, Replanner
 from alam_core.types import JOINT_NAMES, Observation
 from training.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
 from training.finetune import FinetuneConfig, finetune, load, main
@@ -47,17 +48,18 @@ class BlobWorld:
         self.task = ("even", "odd")[seed % 2]
         return self.observe()
 
-    def observe(self):
+    def observe(self, look=True):
         image = np.full((self.size, self.size, 3), 90, np.uint8)
         column = int(np.clip(self.at, 0, 1) * (self.size - 6))
         image[8:14, column : column + 6] = (200, 30, 30)
         state = np.array([self.at, *self.rng.normal(size=6) * 0.1], np.float32)
-        return Observation({"third_person": image, "wrist": image[::-1].copy()}, state, "push the red blob", 0.1 * self.steps)
+        images = {"third_person": image, "wrist": image[::-1].copy()} if look else {}
+        return Observation(images, state, "push the red blob", 0.1 * self.steps)
 
-    def step(self, action):
+    def step(self, action, look=True):
         self.steps += 1
         self.at = float(action[0])
-        return self.observe()
+        return self.observe(look)
 
     def success(self):
         return self.seed % 3 == 0 and self.steps >= 3
@@ -277,6 +279,16 @@ def test_evaluation_films_episodes(blob_policy, tmp_path):
     assert VideoReader(tmp_path / "blob-1-failure.mp4").fps == 10.0
 
 
+def test_pictures_are_made_only_where_a_plan_or_a_film_needs_them():
+    looks = []
+    world = BlobWorld()
+    world.observe = lambda look=True: looks.append(look) or BlobWorld.observe(world, look)
+    for filmed, expected in ((False, [True, False, False, False, True, False, False]), (True, [True] * 7)):
+        looks.clear()
+        run_episode(world, Replanner(PolicyRunner(tiny_policy()), 4), seed=1, film=filmed)
+        assert looks == expected
+
+
 def test_films_run_at_the_worlds_own_speed(tmp_path):
     world = BlobWorld()
     world.dt = 1 / 40
@@ -293,6 +305,17 @@ def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blob_a,b-0-success.mp4", "blob_a,b.json"]
     evaluate(dataclasses.replace(config, videos=0, result="choices/first", horizon=4), make_blobs)
     assert json.loads((tmp_path / "choices.json").read_text())["values"]["first"]["successes"] == 1
+
+
+def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy, tmp_path):
+    other = shutil.copytree(blob_policy, tmp_path / "other")
+    config = EvaluateConfig(f"{blob_policy},{other}", "blob", 5, 0, 4, workers=0, results=str(tmp_path), result="study/changes/none")
+    values = evaluate(config, make_blobs)
+    assert (values["episodes"], values["successes"], values["per_policy"]) == (10, 4, {str(blob_policy): 2, str(other): 2})
+    assert values["per_task"]["even"] == {"episodes": 6, "successes": 2}
+    evaluate(dataclasses.replace(config, policy=str(blob_policy), result="study/changes/other"), make_blobs)
+    written = json.loads((tmp_path / "study.json").read_text())["values"]
+    assert {key: entry["episodes"] for key, entry in written["changes"].items()} == {"none": 10, "other": 5}
 
 
 def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):

@@ -12,14 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from alam_core.data.normalization import LatentProjection, PolicyStats
 from alam_core.errors import UserError
+from alam_core.policy.backbone import Tokenizer
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.results import write_result
 from alam_core.runtime import PolicyRunner
 from alam_core.types import JOINT_NAMES, VIEWS, Observation
+from training.benchmarks import pi0
 from training.train_loop import OptimConfig, adamw
 from training.train_state import Average
 
@@ -27,53 +30,105 @@ LATENT_SHAPE = (7, 32)  # of the shipped encoder's transitions
 CAMERA = 192  # px of the pictures that come in
 
 
+PARTS = ("small_cpu", "pi0_cpu", "pi0_gpu")
+
+
 @dataclass
 class PolicyBenchmarkConfig:
     """What to measure.
 
     Args:
+        parts: small_cpu: the small backbone on this machine's cores. pi0_cpu: one denoising pass of pi0 at full size on them, which takes
+            minutes and 8 GiB. pi0_gpu: pi0 at full size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
         threads: of torch; 0 takes all cores that this process may use.
         chunks: measured of each policy, after a fifth as many that are not.
         batch: samples of a training step.
         train_steps: measured of each policy.
-        model: the network, the small backbone's default size.
+        small: the network of small_cpu.
+        pi0: the network of pi0_cpu and pi0_gpu.
         save: write results/latency_policy.json.
     """
 
+    parts: list[str] = field(default_factory=list)
     threads: int = 2
     chunks: int = 200
     batch: int = 32
     train_steps: int = 10
-    model: ModelConfig = field(default_factory=ModelConfig)
+    small: ModelConfig = field(default_factory=ModelConfig)
+    pi0: ModelConfig = field(default_factory=lambda: ModelConfig(backbone="pi0", horizon=16, image_size=224, denoising_steps=10))
     save: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 0 or min(self.chunks, self.batch, self.train_steps) < 1:
             raise UserError("chunks, batch and train_steps must be at least 1, threads not negative")
+        for part in self.parts:
+            if part not in PARTS:
+                raise UserError(f"there is no part '{part}' of this measurement: choose among {', '.join(PARTS)}")
 
 
 def main(config: PolicyBenchmarkConfig) -> int:
     """Measure, print and write the result file."""
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-    policies = {"joint": random_policy(config.model, VIEWS), "action_only": random_policy(config.model, ())}
-    small: dict[str, Any] = {"threads": torch.get_num_threads(), "denoising_steps": config.model.denoising_steps}
-    observation = random_observation(policies["joint"])
-    runners = {name: PolicyRunner(policy) for name, policy in policies.items()}
-    times = side_by_side({name: partial(runner.infer, observation) for name, runner in runners.items()}, config.chunks)
-    small |= {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()}
-    small["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
-    steps = {name: TrainingStep(policy, config.batch) for name, policy in policies.items()}
-    times = side_by_side(steps, config.train_steps)
-    small |= {f"{name}_samples_s": round(config.batch / statistics.median(seconds), 1) for name, seconds in times.items()}
-    values = {"small_cpu": small, "pi0_gpu": None, "why": "no GPU on this machine"}
+    gpu = torch.cuda.is_available()
+    parts = config.parts or ["small_cpu", *["pi0_gpu"] * gpu]
+    values: dict[str, Any] = {}
+    if "small_cpu" in parts:
+        values["small_cpu"] = small_cpu(config)
+    if "pi0_cpu" in parts:
+        values["pi0_cpu"] = pi0.one_pass(random_policy(config.pi0, VIEWS, pi0.NoWords(), torch.bfloat16))
+    if "pi0_gpu" in parts:
+        if not gpu:
+            raise UserError("no GPU on this machine: leave pi0_gpu out of --parts")
+        values |= {"pi0_gpu": pi0_gpu(config), "why": None}
+    elif not gpu:
+        values |= {"pi0_gpu": None, "why": "no GPU on this machine"}
     print(json.dumps(values, indent=2))
     if config.save:
         print(f"results: {write_result('latency_policy', values, [0])}")
     return 0
 
 
-def random_policy(model: ModelConfig, latent_views: tuple[str, ...]) -> JointPolicy:
-    """A policy of the Piper's shape with random weights."""
+def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
+    """Latency of a chunk, joint beside action-only, and samples a second in training."""
+    policies = {"joint": random_policy(config.small, VIEWS), "action_only": random_policy(config.small, ())}
+    values: dict[str, Any] = {"threads": torch.get_num_threads(), "denoising_steps": config.small.denoising_steps}
+    observation = random_observation(policies["joint"])
+    runners = {name: PolicyRunner(policy) for name, policy in policies.items()}
+    times = side_by_side({name: partial(runner.infer, observation) for name, runner in runners.items()}, config.chunks)
+    values |= {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()}
+    values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
+    steps = {name: TrainingStep(policy, config.batch) for name, policy in policies.items()}
+    times = side_by_side(steps, config.train_steps)
+    return values | {f"{name}_samples_s": round(config.batch / statistics.median(seconds), 1) for name, seconds in times.items()}
+
+
+def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, Any]:
+    """Latency of a chunk of pi0, as it acts and naively, beside the least that the card could take; samples a second in training."""
+    make = partial(random_policy, config.pi0, tokenizer=pi0.NoWords())
+    plain, joint, alone = make(VIEWS), make(VIEWS), make(())
+    observation = random_observation(joint)
+    acting = {
+        "joint": PolicyRunner(joint, device, bfloat16=True, compiled=True),
+        "action_only": PolicyRunner(alone, device, bfloat16=True, compiled=True),
+        "eager": PolicyRunner(plain, device, bfloat16=True),
+    }
+    calls: dict[str, Callable[[], object]] = {name: partial(runner.infer, observation) for name, runner in acting.items()}
+    calls["naive"] = partial(pi0.naive, plain, device)
+    times = side_by_side(calls, config.chunks, partial(pi0.synchronise, device))
+    floor = pi0.floor(plain, device)
+    values = {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()} | floor
+    values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
+    values["joint_over_floor"] = round(1e3 * statistics.median(times["joint"]) / floor["floor_ms"], 3)
+    del plain, joint, alone, acting, calls
+    step = TrainingStep(make(VIEWS), config.batch, device)
+    times = side_by_side({"joint": step}, config.train_steps, partial(pi0.synchronise, device))
+    return values | {"joint_samples_s": round(config.batch / statistics.median(times["joint"]), 1)}
+
+
+def random_policy(
+    model: ModelConfig, latent_views: tuple[str, ...], tokenizer: Tokenizer | None = None, dtype: torch.dtype = torch.float32
+) -> JointPolicy:
+    """A policy of the Piper's shape with random weights, made in ``dtype``."""
     torch.manual_seed(0)
     width, size = len(JOINT_NAMES), int(np.prod(LATENT_SHAPE))
     config = PolicyConfig(
@@ -81,7 +136,13 @@ def random_policy(model: ModelConfig, latent_views: tuple[str, ...]) -> JointPol
     )
     projection = LatentProjection(np.zeros(size, np.float32), np.eye(width, size, dtype=np.float32), np.ones(width, np.float32), 1.0)
     zeros, ones = np.zeros((model.horizon, width), np.float32), np.ones((model.horizon, width), np.float32)
-    return JointPolicy(config, PolicyStats(zeros[0], ones[0], zeros, ones, dict.fromkeys(latent_views, projection)))
+    stats = PolicyStats(zeros[0], ones[0], zeros, ones, dict.fromkeys(latent_views, projection))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return JointPolicy(config, stats, tokenizer)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def random_observation(policy: JointPolicy) -> Observation:
@@ -94,21 +155,22 @@ def random_observation(policy: JointPolicy) -> Observation:
 class TrainingStep:
     """One optimiser step on a random batch, as ``train`` does it."""
 
-    def __init__(self, policy: JointPolicy, batch: int) -> None:
+    def __init__(self, policy: JointPolicy, batch: int, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
         model, size = policy.config.model, policy.config.model.image_size
-        self.policy = policy.train().to(memory_format=torch.channels_last)
+        self.policy, self.device = policy.train().to(device).to(memory_format=torch.channels_last), device
         self.optimizer, self.average = adamw(policy, OptimConfig()), Average(policy, 0.995)
-        self.batch: dict[str, Any] = {
+        batches: dict[str, Any] = {
             "images": {view: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8) for view in policy.config.views},
             "state": torch.randn(batch, policy.config.state_dim, generator=generator),
             "words": policy.tokenizer(["put the red cube on the plate"] * batch),
             "targets": {name: torch.randn(batch, model.horizon, width) for name, width in policy.target_widths().items()},
             "drawn": policy.draw(batch, 2),
         }
+        self.batch = tree_map(lambda tensor: tensor.to(device), batches)
 
     def __call__(self) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16):
             total = self.policy(**self.batch)["total"]
         total.backward()
         nn.utils.clip_grad_norm_(self.policy.parameters(), 1.0)
@@ -118,13 +180,19 @@ class TrainingStep:
         return total.detach()
 
 
-def side_by_side(calls: Mapping[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds of ``count`` calls of each, taken in turn, so that whatever else the machine does falls on all alike."""
+def side_by_side(
+    calls: Mapping[str, Callable[[], object]], count: int, finish: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Seconds of ``count`` calls of each, taken in turn, so that whatever else the machine does falls on all alike.
+
+    finish: waits for what a call has set going.
+    """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(count + max(1, count // 5)):
         for name, call in calls.items():
             started = time.perf_counter()
             call()
+            finish()
             if number >= max(1, count // 5):
                 times[name].append(time.perf_counter() - started)
     return times

@@ -50,6 +50,8 @@ class Pi0Backbone(Backbone):
             vision_use_head=False,
         )
         self.vision = SiglipVisionModel(vision)
+        if config.gradient_checkpointing:
+            self.vision.activation_checkpointing_enable()
         self.projector = nn.Linear(config.vision_width, config.text_width)
         # Words are scaled by sqrt(d), and images are not.
         self.words = GemmaTextScaledWordEmbedding(config.vocabulary, config.text_width, PADDING, embed_scale=config.text_width**0.5)

@@ -27,6 +27,7 @@ class Pi0Config:
         max_words: longest instruction, in tokens.
         state_width: states are padded to so many numbers.
         action_width: actions and latents are padded to so many numbers; wider ones are left as they are.
+        gradient_checkpointing: in training, compute each layer again on the way back instead of keeping it: less memory, a third slower.
     """
 
     patch_size: int = 14
@@ -46,10 +47,11 @@ class Pi0Config:
     max_words: int = 48
     state_width: int = 32
     action_width: int = 32
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            if getattr(self, entry.name) < 1:
+            if entry.name != "gradient_checkpointing" and getattr(self, entry.name) < 1:
                 raise UserError(f"model.pi0.{entry.name} is {getattr(self, entry.name)}: it must be at least 1")
         multiples = {"vision_width": "vision_heads", "heads": "kv_heads"}
         for name, divisor in multiples.items():

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers.models.gemma.configuration_gemma import GemmaConfig
-from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer, repeat_kv, rotate_half
+from transformers.models.gemma.modeling_gemma import GemmaDecoderLayer, rotate_half
 
 from alam_core.attention import attention
 from alam_core.policy.pi0.config import Pi0Config
@@ -49,7 +50,7 @@ class Gemma(nn.Module):
             head_dim=config.head_dim,
         )
         self.layers = nn.ModuleList(GemmaDecoderLayer(gemma, i) for i in range(config.layers))  # type: ignore[assignment]
-        self.keys_only = keys_only
+        self.gradient_checkpointing = config.gradient_checkpointing
         if keys_only:
             last = self.layers[-1]
             del last.self_attn.q_proj, last.self_attn.o_proj, last.post_attention_layernorm, last.mlp
@@ -62,21 +63,34 @@ class Gemma(nn.Module):
         """
         x = x.to(self.layers[0].input_layernorm.weight.dtype)  # where the heads autocast, the residual stream still is in full precision
         rotation = rotary(positions, self.head_dim)
+        rows = mask.expand(-1, -1, x.shape[1], -1).repeat(1, 1, self.groups, 1)  # (B, 1, groups * T, C + T)
         keys = []
         for i, layer in enumerate(self.layers):
-            project = layer.self_attn
-            h = layer.input_layernorm(x)
-            key, value = self._rotated(project.k_proj(h), rotation), self._split(project.v_proj(h))
-            keys.append((key, value))
-            if self.keys_only and i == len(self.layers) - 1:
-                break
-            query = self._rotated(project.q_proj(h), rotation)
-            if context is not None:
-                key, value = torch.cat([context[i][0], key], dim=2), torch.cat([context[i][1], value], dim=2)
-            h = attention(query, repeat_kv(key, self.groups), repeat_kv(value, self.groups), mask)
-            x = x + project.o_proj(h.transpose(1, 2).flatten(2))
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
+            before = None if context is None else context[i]
+            # Where memory is short, what a layer computed is forgotten and computed again on the way back.
+            again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+            arguments = (layer, x, rotation, rows, before)
+            x, own = checkpoint(self._layer, *arguments, use_reentrant=False) if again else self._layer(*arguments)
+            keys.append(own)
         return x, keys
+
+    def _layer(
+        self, layer: GemmaDecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], rows: Tensor, context: KeyValue | None
+    ) -> tuple[Tensor, KeyValue]:
+        """One layer's output (B, T, d) and its own keys and values (B, k, T, c). rows: the mask for all heads that share keys."""
+        project = layer.self_attn
+        h = layer.input_layernorm(x)
+        own = key, value = self._rotated(project.k_proj(h), rotation), self._split(project.v_proj(h))
+        if not hasattr(project, "q_proj"):
+            return x, own
+        query = self._rotated(project.q_proj(h), rotation)
+        if context is not None:
+            key, value = torch.cat([context[0], key], dim=2), torch.cat([context[1], value], dim=2)
+        # Heads that share keys stand below each other as rows of one: the keys need no copies.
+        h = attention(query.unflatten(1, (-1, self.groups)).flatten(2, 3), key, value, rows)
+        h = h.unflatten(2, (self.groups, -1)).flatten(1, 2)  # (B, h, T, c)
+        x = x + project.o_proj(h.transpose(1, 2).flatten(2))
+        return x + layer.mlp(layer.post_attention_layernorm(x)), own
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, h or k, T, c)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from alam_core.errors import UserError
 
@@ -31,16 +32,17 @@ class WordTokenizer:
         return {}
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more than ``max_words``."""
-        ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
-        for row, instruction in enumerate(instructions):
+        """Ids (B, W), int64, W the words of the longest. Raises UserError for an instruction without words or with more than
+        ``max_words``."""
+        rows = []
+        for instruction in instructions:
             words = _WORD.findall(instruction.lower())
             if not words:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             if len(words) > self.max_words:
                 raise UserError(f"the instruction has {len(words)} words, this policy reads {self.max_words}: '{instruction[:60]}...'")
-            ids[row, : len(words)] = torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words])
-        return ids
+            rows.append(torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words]))
+        return pad_sequence(rows, batch_first=True, padding_value=PADDING)
 
 
 class TextEncoder(nn.Module):
@@ -54,7 +56,6 @@ class TextEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, words: Tensor) -> Tensor:
-        words = words[:, : int((words != PADDING).sum(1).max())]  # the rest is padding in every row
         present = words != PADDING
         x = self.embedding(words) + self.position[: words.shape[1]]
         x = self.norm(self.layer(x, src_key_padding_mask=~present))

@@ -74,12 +74,12 @@ class MetaWorld:
         self._success, self._steps = False, 0
         return self._observe()
 
-    def step(self, action: np.ndarray) -> Observation:
-        """Apply ``action`` (4,) for ``dt``."""
+    def step(self, action: np.ndarray, look: bool = True) -> Observation:
+        """Apply ``action`` (4,) for ``dt``. Without ``look`` no pictures are made."""
         self.observed, _, _, _, info = self._env.step(np.clip(np.asarray(action, np.float64), -1, 1))
         self._success = bool(info["success"])
         self._steps += 1
-        return self._observe()
+        return self._observe(look)
 
     def success(self) -> bool:
         """MetaWorld's own judgement of the last step. It may be lost again: the benchmark counts an episode at its first success."""
@@ -93,8 +93,8 @@ class MetaWorld:
         self._cameras.close()
         self._envs.clear()
 
-    def _observe(self) -> Observation:
-        images = {view: resize_images(self.render(view), self.image_size) for view in CAMERAS}
+    def _observe(self, look: bool = True) -> Observation:
+        images = {view: resize_images(self.render(view), self.image_size) for view in CAMERAS if look}
         return Observation(images, self.observed[:4].astype(np.float32), self.instruction, self._steps * self.dt)
 
 

@@ -130,13 +130,14 @@ class PiperPlace:
         self.data.time = 0.0
         return self.observe()
 
-    def step(self, action: np.ndarray) -> Observation:
-        """Move the set-point in a straight line to ``action`` (7,) within ``dt``, as the arm's controller does."""
+    def step(self, action: np.ndarray, look: bool = True) -> Observation:
+        """Move the set-point in a straight line to ``action`` (7,) within ``dt``, as the arm's controller does. Without ``look`` no
+        pictures are made."""
         start = self._set_point.copy()
         goal = np.asarray(action, dtype=np.float64)
         for tick in range(1, self._ticks_per_step + 1):
             self.physics_step(start + (goal - start) * tick / self._ticks_per_step)
-        return self.observe()
+        return self.observe(look)
 
     def success(self) -> bool:
         """The named cube lies on the plate, at rest, and the gripper has let go of it."""
@@ -170,9 +171,9 @@ class PiperPlace:
         qd = np.append(self.data.qvel[:6], self.data.qvel[6] + self.data.qvel[7])
         return q, qd
 
-    def observe(self) -> Observation:
+    def observe(self, look: bool = True) -> Observation:
         """What a policy gets: both cameras' pictures resized to ``image_size``, the arm's state, the instruction."""
-        images = {view: resize_images(self.render(view), self.image_size) for view in VIEWS}
+        images = {view: resize_images(self.render(view), self.image_size) for view in VIEWS if look}
         return Observation(images, self.joint_state()[0].astype(np.float32), self.instruction, self.data.time)
 
     def render(self, view: str, size: int | None = None) -> np.ndarray:

@@ -1,0 +1,63 @@
+"""Generation without the interpreter: the network compiled and, on a GPU, all of it recorded as one CUDA graph.
+
+A chunk of pi0 is some thousands of small kernels; launched one by one from Python they take longer to launch than to run. A graph replays
+them from one launch, with every tensor where it was when it was recorded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+
+from alam_core.policy.joint import JointPolicy
+
+WARM_UP = 3  # calls before a recording, in which compilers and libraries choose their kernels
+
+
+def compile_generation(policy: JointPolicy) -> None:
+    """Change ``policy`` so that ``sample`` runs compiled code. The first call for each shape compiles, which takes a minute or more."""
+    # The instance's own names: what is compiled is called where the plain methods were.
+    policy.encode = torch.compile(policy.encode)  # type: ignore[method-assign]
+    policy.predict = torch.compile(policy.predict)  # type: ignore[method-assign]
+    if next(policy.parameters()).is_cuda:
+        policy.generate = CudaGraph(policy.generate)  # type: ignore[method-assign]
+
+
+class CudaGraph:
+    """A function of CUDA tensors, in any nest of lists and dicts, that is recorded once for each shape of its arguments and then replayed.
+
+    The function must be called in the same way whatever the tensors hold, and must not look at them. Arguments that are no tensors decide
+    what is recorded, like shapes.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        leaves, layout = tree_flatten((args, kwargs))
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        key = (layout, *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        if key not in self._recorded:
+            self._recorded[key] = self._record(leaves, layout)
+        graph, inputs, output = self._recorded[key]
+        for own, new in zip(inputs, tensors, strict=True):
+            own.copy_(new)
+        graph.replay()
+        return tree_map(torch.clone, output)  # the next replay writes over its own
+
+    def _record(self, leaves: list[Any], layout: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
+        own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(own, layout)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                self._function(*args, **kwargs)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            output = self._function(*args, **kwargs)
+        return graph, [leaf for leaf in own if isinstance(leaf, Tensor)], output

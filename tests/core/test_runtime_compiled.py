@@ -1,0 +1,50 @@
+"""Compiled generation: nothing in it depends on what a tensor holds, and it computes the same."""
+
+import pytest
+import torch
+from policy_fixtures import random_batch, random_observation, tiny_policy
+from test_policy_pi0_joint import pi0_policy
+
+from alam_core.errors import UserError
+from alam_core.policy.sequence import ACTION
+from alam_core.runtime import PolicyRunner
+from alam_core.runtime.compiled import CudaGraph
+
+VARIANTS = [{}, {"coupling": "two_stage", "process": "diffusion"}, {"given_steps": 2, "projection": "learned"}]
+
+
+@pytest.mark.parametrize("make", [tiny_policy, pi0_policy])
+@pytest.mark.parametrize("model", VARIANTS)
+def test_generation_never_looks_at_a_tensor(make, model):
+    policy = make(**model)
+    batch = random_batch(policy)
+    noise = policy._noise({name: torch.empty(3, 4, width) for name, width in policy.stream_widths().items()})
+    given = batch["state"][:, None] if model.get("given_steps") else None
+    arguments = (batch["images"], batch["state"], batch["words"], noise, 2, given)
+    torch._dynamo.reset()
+    with torch.inference_mode():
+        expected, _ = policy.generate(*arguments)
+        found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(*arguments)  # a look would break the graph
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.slow
+def test_a_compiled_policy_acts_alike():
+    observation = random_observation()
+    expected = PolicyRunner(tiny_policy()).infer(observation, 3)
+    found = PolicyRunner(tiny_policy(), compiled=True).infer(observation, 3)
+    torch.testing.assert_close(torch.from_numpy(found.actions), torch.from_numpy(expected.actions), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_recorded_function_follows_its_arguments():
+    scaled = CudaGraph(lambda streams, factor: {ACTION: streams[ACTION] * factor})
+    for value in (1.0, 2.0):
+        for shape in (3, 5):
+            x = torch.full((shape,), value, device="cuda")
+            assert scaled({ACTION: x}, 2)[ACTION].tolist() == [2 * value] * shape
+
+
+def test_bfloat16_is_refused_where_it_was_not_made_for():
+    with pytest.raises(UserError, match="bfloat16 weights are for pi0"):
+        PolicyRunner(tiny_policy(), bfloat16=True)

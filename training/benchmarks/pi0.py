@@ -1,0 +1,142 @@
+"""pi0 measured: its naive form, the least time a card could take for it, and one pass at full size on a CPU."""
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from alam_core.policy.generation import integrate, sample_noise
+from alam_core.policy.joint import JointPolicy
+from alam_core.policy.sequence import ACTION
+
+WORDS = 48  # of the published model
+COPIED = 2**28  # numbers, bfloat16
+MULTIPLIED = 8192  # side of the square matrices
+
+
+class NoWords:
+    """Stands in for pi0's tokenizer, whose vocabulary is not at hand: every instruction is ``WORDS`` words long."""
+
+    def __call__(self, instructions: Sequence[str]) -> Tensor:
+        return torch.ones(len(instructions), WORDS, dtype=torch.long)
+
+    def files(self) -> dict[str, str]:
+        return {}
+
+
+def synchronise(device: str) -> None:
+    """Wait for what the device is still doing."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def observation(policy: JointPolicy, device: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Pictures, state and words of one observation."""
+    size = policy.config.model.image_size
+    images = {view: torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, device=device) for view in policy.config.views}
+    return images, torch.randn(1, policy.config.state_dim, device=device), policy.tokenizer(["put it there"]).to(device)
+
+
+def streams(policy: JointPolicy, device: str) -> dict[str, Tensor]:
+    """Zeros in the shapes of what one chunk's noise is."""
+    return {name: torch.zeros(1, policy.config.model.horizon, width, device=device) for name, width in policy.stream_widths().items()}
+
+
+@torch.inference_mode()
+def naive(policy: JointPolicy, device: str) -> Tensor:
+    """Actions (1, H, A), normalised, made without any cache: the whole observation anew at every step."""
+    seen = observation(policy, device)
+    noise = sample_noise(streams(policy, device))
+    ones = torch.ones(1, 1, 1, device=device)
+
+    def field(x: dict[str, Tensor], time: float) -> dict[str, Tensor]:
+        return policy.predict(x, dict.fromkeys(x, time * ones), policy.encode(*seen))
+
+    return integrate(policy.process, field, noise, policy.config.model.denoising_steps)[ACTION]
+
+
+@torch.inference_mode()
+def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
+    """The least time for a chunk: each of its two phases as long as the longer of its bytes at the card's bandwidth and its operations at
+    the card's rate, both measured here. Weights are read once for the observation and once for every denoising step."""
+    seen = observation(policy, device)
+    context = policy.encode(*seen)
+    noise = streams(policy, device)
+    tau = dict.fromkeys(noise, torch.ones(1, 1, 1, device=device))
+    kept = sum(key.nbytes + value.nbytes for key, value in context.keys)
+    again = _used(policy, lambda: policy.predict(noise, tau, context))
+    once = _used(policy, lambda: policy.encode(*seen))
+    steps = policy.config.model.denoising_steps
+    bandwidth, rate = bytes_a_second(device), operations_a_second(device)
+    encode = max(once["bytes"] / bandwidth, once["operations"] / rate)
+    denoise = max((again["bytes"] + kept) / bandwidth, again["operations"] / rate)
+    return {
+        "floor_ms": round(1e3 * (encode + steps * denoise), 3),
+        "floor_encode_ms": round(1e3 * encode, 3),
+        "floor_denoise_ms": round(1e3 * denoise, 3),
+        "bandwidth_tb_s": round(bandwidth / 1e12, 3),
+        "rate_tflop_s": round(rate / 1e12, 1),
+    }
+
+
+def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
+    """Operations of a call, and the bytes of the weights that it reads; of an embedding only the rows that are looked up, next to none."""
+    read: dict[int, int] = {}
+
+    def note(module: nn.Module, *_: object) -> None:
+        if not isinstance(module, nn.Embedding):
+            read.update({id(parameter): parameter.nbytes for parameter in module.parameters(recurse=False)})
+
+    hooks = [module.register_forward_hook(note) for module in policy.modules()]
+    with FlopCounterMode(display=False) as counter:
+        call()
+    for hook in hooks:
+        hook.remove()
+    return {"operations": counter.get_total_flops(), "bytes": sum(read.values())}
+
+
+def bytes_a_second(device: str, count: int = COPIED) -> float:
+    """What a copy of a large tensor reads and writes in a second."""
+    source = torch.zeros(count, dtype=torch.bfloat16, device=device)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
+
+
+def operations_a_second(device: str, side: int = MULTIPLIED) -> float:
+    """Operations a second of a product of large matrices in bfloat16."""
+    a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
+    return 2 * side**3 / _seconds(lambda: a @ a, device)
+
+
+def _seconds(call: Callable[[], object], device: str, count: int = 10) -> float:
+    """The shortest of ``count`` calls, after as many that are not timed."""
+    found = []
+    for _ in range(2 * count):
+        synchronise(device)
+        started = time.perf_counter()
+        call()
+        synchronise(device)
+        found.append(time.perf_counter() - started)
+    return min(found[count:])
+
+
+@torch.inference_mode()
+def one_pass(policy: JointPolicy) -> dict[str, Any]:
+    """Seconds and memory of an observation and one denoising call on this machine's CPU."""
+    started = time.perf_counter()
+    context = policy.eval().encode(*observation(policy, "cpu"))
+    encoded = time.perf_counter()
+    noise = sample_noise(streams(policy, "cpu"))
+    predicted = policy.predict(noise, dict.fromkeys(noise, torch.ones(1, 1, 1)), context)
+    ended = time.perf_counter()
+    return {
+        "parameters": sum(parameter.numel() for parameter in policy.parameters()),
+        "encode_s": round(encoded - started, 1),
+        "denoise_s": round(ended - encoded, 1),
+        "finite": all(bool(value.isfinite().all()) for value in predicted.values()),
+        "peak_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+    }
