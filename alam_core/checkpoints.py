@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
-FILES = ("config.json", "model.safetensors", "stats.json", "tokenizer.json", "README.md")
+FILES = ("config.json", "model.safetensors", "stats.json", "tokenizer.json", "text_encoder.json", "text_encoder.safetensors", "README.md")
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -41,11 +41,11 @@ def save_checkpoint(
     config: dict[str, Any],
     stats: dict[str, Any] | None = None,
     card: str = "",
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str | bytes] | None = None,
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files: name -> text of what else belongs to it.
+    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files: name -> content of what else belongs to it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -57,8 +57,8 @@ def save_checkpoint(
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
             (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
-        for name, text in {**(files or {}), "README.md": card}.items():
-            (temporary / name).write_text(text)
+        for name, content in {**(files or {}), "README.md": card}.items():
+            (temporary / name).write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))

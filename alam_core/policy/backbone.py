@@ -28,10 +28,11 @@ class Tokenizer(Protocol):
     """Reads instructions for a backbone."""
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, W), int64. Raises UserError for an instruction that is empty or too long."""
+        """Ids (B, W), int64, or vectors (B, F), as the backbone takes them. Raises UserError for an instruction that is empty or too
+        long."""
         ...
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str | bytes]:
         """Name -> content of what a checkpoint must keep to read instructions by."""
         ...
 
@@ -47,7 +48,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """images: view -> (B, 3, S, S) float in [-1, 1]. state: (B, state_dim), normalised. words: (B, W) ids."""
+        """images: view -> (B, 3, S, S) float in [-1, 1]. state: (B, state_dim), normalised. words: of its tokenizer."""
 
     @abstractmethod
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from alam_core.policy.backbone import Backbone, Context, Tokenizer
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.generation import Streams, integrate, make_process, sample_noise
 from alam_core.policy.sequence import ACTION, Layout
-from alam_core.policy.small import SmallBackbone, WordTokenizer
+from alam_core.policy.small import WORDS, SmallBackbone, WordTokenizer
 
 INTERVENTIONS = ("freeze", "block", "shuffle")
 
@@ -314,15 +314,25 @@ class JointPolicy(nn.Module):
 
 
 def make_tokenizer(model: ModelConfig, folder: str | Path = "") -> Tokenizer:
-    """Instructions to word ids, as a policy of this configuration reads them. folder: where pi0's ``tokenizer.json`` is.
+    """What reads instructions for a policy of this configuration. folder: of the policy's checkpoint, or of published pi0 weights.
 
-    Raises UserError where that is not to be found.
+    Raises UserError where what it needs is not to be found.
     """
     if model.backbone == "pi0":
         from alam_core.policy.pi0.text import Pi0Tokenizer  # loads transformers' relatives, which the small backbone does without
 
         return Pi0Tokenizer.from_folder(folder, model.pi0.max_words)
-    return WordTokenizer(model.small.vocabulary, model.small.max_words)
+    if model.small.text == WORDS:
+        return WordTokenizer(model.small.vocabulary, model.small.max_words)
+    from alam_core.policy.small.sentence import WEIGHTS, SentenceEncoder  # loads transformers
+
+    if (Path(folder) / WEIGHTS).is_file():
+        encoder = SentenceEncoder.from_checkpoint(folder, model.small.max_words)
+    else:
+        encoder = SentenceEncoder.from_pretrained(model.small.text, model.small.max_words)
+    if encoder.width != model.small.text_width:
+        raise UserError(f"'{model.small.text}' makes vectors of {encoder.width} numbers: give --model.small.text_width {encoder.width}")
+    return encoder
 
 
 def build_backbone(config: PolicyConfig) -> Backbone:

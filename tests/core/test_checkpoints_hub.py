@@ -15,9 +15,9 @@ def test_an_id_is_fetched_and_read(tmp_path, monkeypatch):
         "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder)
     )
     assert JointPolicy.from_pretrained("somebody/policy").config.views == ["third_person", "wrist"]
-    assert asked == [
-        ("somebody/policy", ["config.json", "model.safetensors", "stats.json", "tokenizer.json", "README.md"])
-    ]  # nothing that could run
+    ((name, patterns),) = asked
+    assert name == "somebody/policy" and "model.safetensors" in patterns
+    assert {pattern.rpartition(".")[2] for pattern in patterns} == {"json", "safetensors", "md"}  # nothing that could run
 
 
 def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):

@@ -1,9 +1,18 @@
 """Instructions as numbers."""
 
+import dataclasses
+
+import numpy as np
 import pytest
+from policy_fixtures import random_batch, random_observation, tiny_backbone, tiny_policy
 
 from alam_core.errors import UserError
+from alam_core.policy.config import ModelConfig
+from alam_core.policy.joint import make_tokenizer
+from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.sentence import SentenceEncoder
 from alam_core.policy.small.text import WordTokenizer
+from alam_core.runtime import PolicyRunner
 
 
 def test_ids_are_the_same_on_every_machine():
@@ -31,3 +40,53 @@ def test_an_instruction_without_words_is_refused(instruction):
 def test_an_instruction_too_long_is_refused_with_both_lengths():
     with pytest.raises(UserError, match="has 25 words, this policy reads 24"):
         WordTokenizer()(["word " * 25])
+
+
+NAME = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.fixture(scope="module")
+def sentences() -> SentenceEncoder:
+    return SentenceEncoder.from_pretrained(NAME, 24)  # set-up installs the package that carries it
+
+
+def test_what_means_the_same_lies_closer_than_what_does_not(sentences: SentenceEncoder) -> None:
+    put, place, drawer = sentences(["put the red cube on the plate", "place the red block onto the dish", "open the drawer"])
+    assert put @ place > put @ drawer + 0.2
+    assert put.norm() == pytest.approx(1.0)
+
+
+def test_a_vector_does_not_depend_on_the_others(sentences: SentenceEncoder) -> None:
+    together = SentenceEncoder.from_pretrained(NAME, 24)(["open it", "put the red cube on the plate"])
+    assert together[0].equal(sentences(["open   it"])[0])  # nor on white space
+
+
+def test_sentences_that_do_not_fit_are_refused(sentences: SentenceEncoder) -> None:
+    with pytest.raises(UserError, match="empty"):
+        sentences([" "])
+    with pytest.raises(UserError, match="has 32 tokens, this policy reads 24"):
+        sentences(["word " * 30])
+
+
+def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"small": dataclasses.replace(tiny_backbone(), text=NAME)}
+    policy = tiny_policy(tokenizer=make_tokenizer(ModelConfig(**model)), **model)
+    policy(**random_batch(policy))["total"].backward()
+    observation = random_observation()
+    expected = PolicyRunner(policy).infer(observation)
+    other = dataclasses.replace(observation, instruction="open the drawer")
+    assert np.abs(PolicyRunner(policy).infer(other).actions - expected.actions).max() > 1e-4
+    policy.save_pretrained(tmp_path / "policy")
+    monkeypatch.setattr(SentenceEncoder, "from_pretrained", None)  # as on a machine that has neither the package nor a network
+    assert np.array_equal(PolicyRunner.from_pretrained(tmp_path / "policy").infer(observation).actions, expected.actions)
+    (tmp_path / "policy" / "text_encoder.json").unlink()
+    with pytest.raises(UserError, match="text_encoder.json' is missing"):
+        PolicyRunner.from_pretrained(tmp_path / "policy")
+
+
+def test_an_encoder_of_another_width_or_of_no_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="give --model.small.text_width 384"):
+        make_tokenizer(ModelConfig(small=SmallConfig(text=NAME, text_width=128)))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="no sentence encoder 'nobody/nothing'"):
+        SentenceEncoder.from_pretrained("nobody/nothing", 24)

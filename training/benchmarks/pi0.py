@@ -24,7 +24,7 @@ class NoWords:
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         return torch.ones(len(instructions), WORDS, dtype=torch.long)
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str | bytes]:
         return {}
 
 

@@ -48,7 +48,7 @@ class Pi0Tokenizer:
             raise UserError(f"'{file}' cannot be read ({error}): download it again") from None
         return cls(tokenizer, max_words)
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str | bytes]:
         """Name -> content of what a checkpoint keeps to read instructions by."""
         return {FILE: self.tokenizer.to_str()}
 

@@ -1,6 +1,6 @@
 """The small backbone, for CPUs and single GPUs."""
 
 from alam_core.policy.small.backbone import SmallBackbone, SmallConfig
-from alam_core.policy.small.text import WordTokenizer
+from alam_core.policy.small.text import WORDS, WordTokenizer
 
-__all__ = ["SmallBackbone", "SmallConfig", "WordTokenizer"]
+__all__ = ["WORDS", "SmallBackbone", "SmallConfig", "WordTokenizer"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from alam_core.errors import UserError
 from alam_core.policy.backbone import Backbone, Context
 from alam_core.policy.small.expert import ActionExpert
-from alam_core.policy.small.text import TextEncoder
+from alam_core.policy.small.text import WORDS, TextEncoder
 from alam_core.policy.small.timm_vision import TimmVision
 from alam_core.policy.small.vision import ViewEncoder
 
@@ -30,8 +30,11 @@ class SmallConfig:
         pretrained: begin training with timm's pretrained weights where they are or can be fetched; else from scratch.
         channels: of the four strided convolutions of a view's own encoder.
         keypoints: soft-argmax keypoints a view, and as many again that follow the instruction.
+        text: "words", learned from scratch, or the name of a published sentence encoder, which stays frozen: a folder, or a name on the
+            model hub such as sentence-transformers/all-MiniLM-L6-v2, which set-up installs.
+        text_width: numbers of a sentence encoder's vectors.
         vocabulary: ids that words are hashed into.
-        max_words: longest instruction.
+        max_words: longest instruction, in words, or in tokens of a sentence encoder.
     """
 
     width: int = 128
@@ -42,11 +45,13 @@ class SmallConfig:
     pretrained: bool = True
     channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
     keypoints: int = 16
+    text: str = WORDS
+    text_width: int = 384
     vocabulary: int = 2048
     max_words: int = 24
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "mlp_width", "keypoints", "max_words"):
+        for name in ("width", "layers", "heads", "mlp_width", "keypoints", "text_width", "max_words"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.small.{name} is {getattr(self, name)}: it must be at least 1")
         if self.width % self.heads or self.width % 2:
@@ -70,7 +75,11 @@ class SmallBackbone(Backbone):
         super().__init__()
         self.width = width = config.width
         self.views, self.pretrained = tuple(views), config.pretrained
-        self.text = TextEncoder(config.vocabulary, config.max_words, width, config.heads)
+        self.text = (
+            TextEncoder(config.vocabulary, config.max_words, width, config.heads)
+            if config.text == WORDS
+            else nn.Sequential(nn.Linear(config.text_width, width), nn.LayerNorm(width))
+        )
         self.timm: TimmVision | None = None
         self.cameras = nn.ModuleDict()
         if config.vision == "keypoints":

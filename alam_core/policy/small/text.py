@@ -13,6 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from alam_core.errors import UserError
 
+WORDS = "words"  # the name of this way to read
 PADDING = 0
 _WORD = re.compile(r"[^\W_]+")
 
@@ -27,7 +28,7 @@ class WordTokenizer:
         self.vocabulary = vocabulary
         self.max_words = max_words
 
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[str, str | bytes]:
         """What a checkpoint must keep to read instructions by: nothing."""
         return {}
 
