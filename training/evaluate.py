@@ -54,6 +54,9 @@ class EvaluateConfig:
         delay_steps: control steps until a plan takes effect, as latency through ROS would have it.
         denoising_steps: K; 0 takes the policy's own.
         horizon: steps of a chunk; 0 takes the policy's own, the most there can be.
+        device: cpu or cuda, where the policy runs.
+        bfloat16: keep pi0's weights in bfloat16, half the memory.
+        compiled: compile the network, on a GPU recorded as a CUDA graph; the first chunk takes a minute or more.
         intervention: on the policy's latents, "freeze", "block" or "shuffle"; none if empty (Appendix F).
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, from the first on, at the world's own speed.
@@ -71,6 +74,9 @@ class EvaluateConfig:
     delay_steps: int = 0
     denoising_steps: int = 0
     horizon: int = 0
+    device: str = "cpu"
+    bfloat16: bool = False
+    compiled: bool = False
     intervention: str = ""
     workers: int = 2
     videos: int = 0
@@ -211,10 +217,13 @@ def film(config: EvaluateConfig, episode: Episode) -> None:
 def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Replanner]:
     runner = PolicyRunner.from_pretrained(
         config.policy,
+        config.device,
         threads=1,
         denoising_steps=config.denoising_steps or None,
         horizon=config.horizon or None,
         intervention=config.intervention,
+        bfloat16=config.bfloat16,
+        compiled=config.compiled,
     )
     replanner = Replanner(runner, config.replan_every, config.delay_steps)
     world = make_world(config.world, runner.image_size)

@@ -35,9 +35,10 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> None:
-        """denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None. intervention: see
-        ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the others
+        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None.
+        intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the others
         are faster (see ``compile_generation``)."""
+        _check(device)
         self.policy = policy.to(device).eval()
         if bfloat16:
             policy.to_bfloat16()
@@ -118,6 +119,13 @@ class PolicyRunner:
         if not np.isfinite(state).all():
             raise UserError(f"the state is not finite at index {int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}")
         return torch.from_numpy(state.copy()).to(self.device)[None]
+
+
+def _check(device: torch.device | str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it, or no such card
+        raise UserError(f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or cuda") from None
 
 
 def _names(observation: Observation) -> str:

@@ -99,3 +99,8 @@ def test_from_pretrained(tmp_path, runner):
     assert np.array_equal(loaded.infer(random_observation()).actions, runner.infer(random_observation()).actions)
     with pytest.raises(UserError, match="no checkpoint at"):
         PolicyRunner.from_pretrained(tmp_path / "nothing")
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_line():
+    with pytest.raises(UserError, match="the device 'gpu' cannot be used .* choose cpu or cuda"):
+        PolicyRunner(tiny_policy(), "gpu")

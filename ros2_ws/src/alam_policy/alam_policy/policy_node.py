@@ -60,13 +60,17 @@ class PolicyNode(Node):
         replan_every = self.declare_parameter("replan_every", 8).value
         self.seed = self.declare_parameter("seed", 0).value
         threads = self.declare_parameter("threads", 1).value
+        device = self.declare_parameter("device", "").value
+        bfloat16 = self.declare_parameter("bfloat16", False).value
+        compiled = self.declare_parameter("compiled", False).value
         if not checkpoint:
             raise UserError("policy: no checkpoint given; set the parameter 'checkpoint' to the folder of a policy")
         if min(self.time_limit, self.observation_timeout, self.silence_timeout) <= 0 or threads < 1:
             raise UserError("policy: time_limit, observation_timeout and silence_timeout must be over 0 s, threads at least 1")
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
-        self._runner = PolicyRunner.from_pretrained(checkpoint)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self._runner = PolicyRunner.from_pretrained(checkpoint, device, bfloat16=bfloat16, compiled=compiled)
         self._replanner = Replanner(self._runner, replan_every)
         self._warm_up()
 
@@ -92,7 +96,7 @@ class PolicyNode(Node):
         self._diagnostics = Diagnostics(self, self._check)
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
-        self.get_logger().info(f"the policy in {checkpoint} is loaded")
+        self.get_logger().info(f"the policy in {checkpoint} is loaded on {device}")
 
     # -- goals: the ROS thread ---------------------------------------------------------------------------------------------------
 
