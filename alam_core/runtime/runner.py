@@ -36,8 +36,8 @@ class PolicyRunner:
         compiled: bool = False,
     ) -> None:
         """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None.
-        intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the others
-        are faster (see ``compile_generation``)."""
+        intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or
+        more, the others are faster (see ``compile_generation``)."""
         _check(device)
         self.policy = policy.to(device).eval()
         if bfloat16:
