@@ -11,12 +11,16 @@ from typing import Any
 
 from alam_core.config import parse_args
 from alam_core.errors import UserError, run_main
-from training.report_stage1 import NOTES, TABLES
+from training import report_stage1, report_stage2
+
+TABLES = report_stage1.TABLES | report_stage2.TABLES
+NOTES = report_stage1.NOTES | report_stage2.NOTES
 
 TITLES = {
     "demo": "The demo",
     "piper_place": "The Piper's first task: success on unseen seeds",
     "piper_encoders": "The Piper's first task: which encoder serves the policy best, on validation seeds",
+    "generation_ablation": "Stage 2: how transitions are generated, Tables 3 and 11, on five MetaWorld tasks",
     "latency_policy": "Latency of a policy, and what generating latents costs",
     "latency_ros": "Latencies through ROS, on the wall clock",
     "transition_probes": "Stage 1: algebra, reconstruction and health of z on held-out episodes",

@@ -65,7 +65,7 @@ def transition_probes(values: Values, figures: Path) -> str:
         methods = {method: world[method] for method in order if isinstance(world.get(method), dict) and "add_rel" in world[method]}
         heads = [f"copying the source: {world['copy_psnr_k']:.2f} dB at k", *_heads(methods), "paper: LAM", "paper: ALAM"]
         rows = [[label, *(_cell(part, figure, t) for part in methods.values()), lam, alam] for label, figure, t, lam, alam in PROBES]
-        parts += [f"### {name}", _table(heads, rows), *_ratios(world), *_targets(world), *_pictures(name, figures)]
+        parts += [f"### {name}", table(heads, rows), *_ratios(world), *_targets(world), *_pictures(name, figures)]
     sheets = {path.stem.removeprefix("transfer_"): path.name for path in sorted(figures.glob("transfer_*.webp"))}
     if sheets:
         links = ", ".join(f"[{NAMES.get(method, method)}](figures/{file})" for method, file in sheets.items())
@@ -77,9 +77,9 @@ def transition_ablation(values: Values, figures: Path) -> str:
     """The rows of Table 4 that are there, means over the worlds."""
     rows = {row: values[row] for row in PAPER_SUCCESS if isinstance(values.get(row), dict)}
     worlds = ", ".join(values.get("worlds", {}))
-    table = [[label, *(_cell(part, figure, t) for part in rows.values())] for label, figure, t, _, _ in PROBES]
-    table.append(["paper: MetaWorld success with these latents (%)", *(f"{PAPER_SUCCESS[row]:.1f}" for row in rows)])
-    return f"Means over {worlds or 'the worlds'}, then over seeds.\n\n{_table(['', *_heads(rows)], table)}"
+    body = [[label, *(_cell(part, figure, t) for part in rows.values())] for label, figure, t, _, _ in PROBES]
+    body.append(["paper: MetaWorld success with these latents (%)", *(f"{PAPER_SUCCESS[row]:.1f}" for row in rows)])
+    return f"Means over {worlds or 'the worlds'}, then over seeds.\n\n{table(['', *_heads(rows)], body)}"
 
 
 def _ratios(world: Values) -> list[str]:
@@ -91,7 +91,7 @@ def _ratios(world: Values) -> list[str]:
             cells = [_ratio(ratios.get(kind, {}).get(key)) for ratios in found.values() if "ratio" in ratios]
             rows.append([f"{label}, {words} over", *cells, str(paper) if kind == "ratio" else ""])
     heads = [NAMES.get(method, method) for method, ratios in found.items() if "ratio" in ratios]
-    return [_table(["relative errors", *heads, "paper: ALAM"], rows)] if heads else []
+    return [table(["relative errors", *heads, "paper: ALAM"], rows)] if heads else []
 
 
 def _targets(world: Values) -> list[str]:
@@ -110,7 +110,7 @@ def _targets(world: Values) -> list[str]:
         [label, _number(value), f"{least:g}", "" if value is None else "yes" if value >= least else "**no**"]
         for label, value, least in checks
     ]
-    return [_table(["ALAM", "measured", "at least", "met"], rows)]
+    return [table(["ALAM", "measured", "at least", "met"], rows)]
 
 
 def _pictures(world: str, figures: Path) -> list[str]:
@@ -124,7 +124,7 @@ def _pictures(world: str, figures: Path) -> list[str]:
 def _cell(part: Values, figure: str, t: str) -> str:
     value, deviation = part.get(figure), part.get(f"{figure}_std")
     if t:
-        value, deviation = (table.get(t) if isinstance(table, dict) else None for table in (value, deviation))
+        value, deviation = (by_horizon.get(t) if isinstance(by_horizon, dict) else None for by_horizon in (value, deviation))
     return "not measured" if value is None else _number(value) + ("" if deviation is None else f" ± {deviation:.2g}")
 
 
@@ -141,7 +141,8 @@ def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4g}"
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

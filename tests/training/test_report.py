@@ -78,3 +78,20 @@ def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path)
     assert "transition_reconstruction_north" not in text  # no such picture
     assert "| paper: MetaWorld success with these latents (%) | 63.6 |" in text
     assert "the target is a ratio of 3" in text and "not measured" in text
+
+
+def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) -> None:
+    def played(successes: int, policies: dict[str, int]) -> dict[str, object]:
+        per_task = {"push": {"episodes": 100, "successes": successes - 20}, "sweep": {"episodes": 100, "successes": 20}}
+        figures = {"episodes": 200, "successes": successes, "success": successes / 200, "ci95": [0.4, 0.6], "per_task": per_task}
+        return figures | ({"per_policy": policies} if policies else {})
+
+    both = {"runs/a": 60, "runs/b": 40}
+    write_result("generation_ablation", {"none": played(80, {}), "alam_joint": played(100, both)}, [1000], tmp_path, command="x")
+    write_result("generation_ablation", {"own_step": played(90, {})}, [1000], tmp_path, command="y")
+    write_result("generation_ablation", {"default": played(100, both)}, [1000], tmp_path, command="z", group="interventions")
+    assert report(tmp_path, tmp_path / "results.md").returncode == 0
+    text = (tmp_path / "results.md").read_text()
+    assert "| ALAM, joint | **50.0%** (40.0% to 60.0%) | 200 | 60%, 40% | 80% | 20% | 85.0 |" in text
+    assert "| no latents | **40.0%** (40.0% to 60.0%) | 200 | one | 60% | 20% | 47.9 |" in text
+    assert "| own step | **45.0%**" in text and "| as trained | **50.0%**" in text
