@@ -70,6 +70,8 @@ class FinetuneConfig:
         views: cameras the policy sees; none given means all that the data set has.
         latent_views: views whose latents are generated; none given means all views. Ignored without an encoder.
         latent_width: numbers a latent is projected to; 0 takes the action's width, as the paper does.
+        latent_targets: what is generated for a step: the transition from the chunk's first frame to it, as a sum of transitions between
+            neighbours ("cumulative"), or the last of these alone, as in the paper ("adjacent").
         latent_weight: lambda of each view's latents in the loss; the action's is 1.
         relative_joints: action dimensions predicted as differences to the state at the chunk's start.
         normalise: states and targets to unit variance ("std"), or their 1 % and 99 % quantiles to -1 and 1 ("quantiles").
@@ -90,6 +92,7 @@ class FinetuneConfig:
     views: list[str] = field(default_factory=list)
     latent_views: list[str] = field(default_factory=list)
     latent_width: int = 0
+    latent_targets: str = "cumulative"
     latent_weight: float = 0.3
     relative_joints: list[str] = field(default_factory=list)
     normalise: str = "std"
@@ -107,6 +110,8 @@ class FinetuneConfig:
             raise UserError("batch and draws must be at least 1")
         if self.normalise not in ("std", "quantiles"):
             raise UserError(f"normalise is '{self.normalise}': choose std or quantiles")
+        if self.latent_targets not in ("cumulative", "adjacent"):
+            raise UserError(f"latent_targets is '{self.latent_targets}': choose cumulative or adjacent")
         if not 0 <= self.held_out < 1:
             raise UserError(f"held_out is {self.held_out}: give the share of the episodes to keep for evaluation, from 0 to below 1")
 
@@ -205,6 +210,8 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
     stats = fit_policy_stats(states, actions, config.model.horizon, relative, config.std_floor, config.normalise == "quantiles")
     frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
     latents: dict[str, np.ndarray] = {}
+    lengths = [len(action) for action in actions]
+    last = np.repeat(np.cumsum(lengths) - 1, lengths)  # (F,) last frame of each frame's episode
     if config.encoder:
         transition = TransitionModel.from_pretrained(config.encoder).config
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
@@ -218,6 +225,9 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
             width = min(LEARNED_FROM, z.shape[1]) if learned else policy_config.latent_width
             stats.latents[view] = LatentProjection.fit(z[np.sort(picked)], width, one_scale=learned)
             latents[view] = stats.latents[view].project(np.asarray(z))
+            if config.latent_targets == "cumulative":
+                chunks = latents[view][np.minimum(picked[:, None] + np.arange(config.model.horizon), last[picked][:, None])]
+                stats.latents[view] = stats.latents[view].cumulative(chunks, one_scale=learned)
     tokenizer = make_tokenizer(config.model, _folder(config.weights))
     if not all(e.task.strip() for e in episodes):
         raise UserError(f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do")

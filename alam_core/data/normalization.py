@@ -1,10 +1,11 @@
 """Normalisation for policies: states and action chunks to unit scale, latent transitions to a few standardised numbers.
 
-Letters: N samples, T steps of an episode, S state width, H chunk length, A action width, D latent width, P projected width.
+Letters: N samples, T steps of an episode, F frames of a data set, S state width, H chunk length, A action width, D latent width, P
+projected width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,17 @@ class LatentProjection:
     mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component, at least a hundredth of the
     first one's: what the encoder hardly expresses is not blown up to unit scale; or one scale for all, which keeps their proportions.
     variance_share: part of the variance of z that the P components hold, 0 to 1.
+
+    A chunk's targets are the p of its steps; or, where there is a step_mean and a step_std (H, P), their standardised sums from the chunk's
+    first step on. As latents are additive, such a sum is the transition from the chunk's first frame to that step's.
     """
 
     mean: np.ndarray
     components: np.ndarray
     std: np.ndarray
     variance_share: float
+    step_mean: np.ndarray | None = None
+    step_std: np.ndarray | None = None
 
     @classmethod
     def fit(cls, z: np.ndarray, width: int, one_scale: bool = False) -> "LatentProjection":
@@ -46,13 +52,33 @@ class LatentProjection:
         share = float(variances[order].sum() / variances.sum())
         return cls(mean.astype(np.float32), vectors[:, order].T.astype(np.float32), std.astype(np.float32), share)
 
+    def cumulative(self, chunks: np.ndarray, one_scale: bool = False) -> "LatentProjection":
+        """The same projection with the sums of p as targets, standardised on ``chunks`` of p, (N, H, P). one_scale: as in ``fit``."""
+        sums = chunks.astype(np.float64).cumsum(1)
+        variance = sums.var(0)
+        if one_scale:
+            variance = np.broadcast_to(variance.mean(1, keepdims=True), variance.shape)
+        scale = np.sqrt(np.maximum(variance, 1e-4 * variance.max()))
+        return replace(self, step_mean=sums.mean(0).astype(np.float32), step_std=scale.astype(np.float32))
+
     def project(self, z: np.ndarray) -> np.ndarray:
-        """z (..., D) to targets (..., P) of zero mean and unit variance on the training set."""
+        """z (..., D) to p (..., P) of zero mean and unit variance on the training set."""
         return ((z - self.mean) @ self.components.T / self.std).astype(np.float32)
 
-    def unproject(self, targets: np.ndarray) -> np.ndarray:
-        """Targets (..., P) to the nearest transitions (..., D) in the encoder's own space."""
-        return ((targets * self.std) @ self.components + self.mean).astype(np.float32)
+    def targets(self, p: np.ndarray) -> np.ndarray:
+        """Chunks of p (..., H, P) to a policy's targets, (..., H, P)."""
+        if self.step_mean is None or self.step_std is None:
+            return p
+        return ((p.cumsum(-2) - self.step_mean) / self.step_std).astype(np.float32)
+
+    def transitions(self, targets: np.ndarray) -> np.ndarray:
+        """A chunk's targets (..., H', P), H' <= H, to the nearest transitions between neighbouring steps, (..., H', D), in the encoder's
+        own space."""
+        p = targets
+        if self.step_mean is not None and self.step_std is not None:
+            length = targets.shape[-2]
+            p = np.diff(targets * self.step_std[:length] + self.step_mean[:length], axis=-2, prepend=0.0)
+        return ((p * self.std) @ self.components + self.mean).astype(np.float32)
 
 
 @dataclass
@@ -81,6 +107,8 @@ class PolicyStats:
                     "components": p.components.tolist(),
                     "std": p.std.tolist(),
                     "variance_share": p.variance_share,
+                    **({} if p.step_mean is None else {"step_mean": p.step_mean.tolist()}),
+                    **({} if p.step_std is None else {"step_std": p.step_std.tolist()}),
                 }
                 for view, p in self.latents.items()
             },
@@ -91,7 +119,14 @@ class PolicyStats:
         """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed entry."""
         try:
             latents = {
-                view: LatentProjection(_array(p["mean"]), _array(p["components"]), _array(p["std"]), float(p["variance_share"]))
+                view: LatentProjection(
+                    _array(p["mean"]),
+                    _array(p["components"]),
+                    _array(p["std"]),
+                    float(p["variance_share"]),
+                    _array(p["step_mean"]) if "step_mean" in p else None,
+                    _array(p["step_std"]) if "step_std" in p else None,
+                )
                 for view, p in values["latents"].items()
             }
             state, action = values["state"], values["action"]

@@ -78,7 +78,7 @@ class PolicyData:
         targets = {ACTION: (actions - self.stats.action_mean) / self.stats.action_std}
         for view, latents in self.latents.items():
             # A chunk that reaches past the end repeats the transition of the last frame to itself.
-            targets[view] = latents[chunk]
+            targets[view] = self.stats.latents[view].targets(latents[chunk])
         images = {view: store.array[np.sort(rows)][np.argsort(np.argsort(rows))] for view, store in self.frames.items()}
         if drawn is not None:
             images = {

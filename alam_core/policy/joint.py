@@ -216,12 +216,12 @@ class JointPolicy(nn.Module):
         return targets * self.action_std[:length] + self.action_mean[:length] + self._origin(state, targets.shape[-1])
 
     def transitions(self, view: str, stream: Tensor) -> np.ndarray:
-        """Generated latents (..., P) as the nearest transitions (..., D) in the encoder's own space."""
+        """Generated latents (..., H', P) as the nearest transitions between neighbouring steps, (..., H', D), in the encoder's space."""
         if view in self.projections:
             linear = self.projections[view]
             assert isinstance(linear, nn.Linear)
             stream = (stream - linear.bias) @ torch.linalg.pinv(linear.weight).mT
-        return self.stats.latents[view].unproject(stream.detach().cpu().numpy())
+        return self.stats.latents[view].transitions(stream.detach().cpu().numpy())
 
     def _project(self, name: str, target: Tensor) -> Tensor:
         return self.projections[name](target) if name in self.projections else target

@@ -1,5 +1,7 @@
 """Normalisation, and the samples that policies are trained on."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -80,8 +82,28 @@ def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subs
     np.testing.assert_allclose(targets.mean(0), 0, atol=1e-3)
     np.testing.assert_allclose(np.cov(targets, rowvar=False), np.eye(3), atol=1e-2)
     assert projection.variance_share > 0.99
-    assert np.abs(projection.unproject(targets) - z).max() < 0.1
-    np.testing.assert_allclose(projection.project(projection.unproject(targets)), targets, atol=1e-3)
+    assert projection.targets(targets) is targets
+    assert np.abs(projection.transitions(targets) - z).max() < 0.1
+    np.testing.assert_allclose(projection.project(projection.transitions(targets)), targets, atol=1e-3)
+
+
+@pytest.mark.parametrize("one_scale", [False, True])
+def test_sums_of_additive_transitions_are_those_from_the_chunks_first_frame(one_scale):
+    rng = np.random.default_rng(2)
+    potentials = (rng.normal(size=(400, 5, 6)) * [3.0, 2.0, 1.0, 0.5, 0.1, 0.1]).cumsum(1)  # z(i, j) = f(j) - f(i), 4 steps
+    z = np.diff(potentials, axis=1)
+    adjacent = LatentProjection.fit(z.reshape(-1, 6), 3, one_scale)
+    projection = adjacent.cumulative(adjacent.project(z), one_scale)
+    targets = projection.targets(projection.project(z))
+    np.testing.assert_allclose(targets.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose((targets**2).mean((0, 2) if one_scale else 0), 1, atol=1e-4)
+    for step in range(4):
+        direct = (potentials[:, step + 1] - potentials[:, 0] - (step + 1) * adjacent.mean) @ adjacent.components.T / adjacent.std
+        expected = (direct - projection.step_mean[step]) / projection.step_std[step]
+        np.testing.assert_allclose(targets[:, step], expected, atol=1e-4)
+    nearest = adjacent.transitions(adjacent.project(z))
+    np.testing.assert_allclose(projection.transitions(targets), nearest, atol=1e-4)
+    np.testing.assert_allclose(projection.transitions(targets[:, :2]), nearest[:, :2], atol=1e-4)  # of a shorter chunk
 
 
 def test_a_collapsed_encoder_is_refused():
@@ -96,10 +118,14 @@ def test_statistics_survive_json():
     states, actions = walks(rng)
     stats = fit_policy_stats(states, actions, 4, RELATIVE)
     stats.latents["wrist"] = LatentProjection.fit(rng.normal(size=(50, 6)), 3)
-    back = PolicyStats.from_dict(stats.to_dict())
+    stats.latents["third_person"] = stats.latents["wrist"].cumulative(rng.normal(size=(50, 4, 3)))
+    back = PolicyStats.from_dict(json.loads(json.dumps(stats.to_dict())))
     for name in ("state_mean", "state_std", "action_mean", "action_std"):
         np.testing.assert_array_equal(getattr(back, name), getattr(stats, name))
     np.testing.assert_array_equal(back.latents["wrist"].components, stats.latents["wrist"].components)
+    assert back.latents["wrist"].step_std is None
+    for name in ("step_mean", "step_std"):
+        np.testing.assert_array_equal(getattr(back.latents["third_person"], name), getattr(stats.latents["third_person"], name))
 
 
 def data(rng, horizon=4):
@@ -109,6 +135,7 @@ def data(rng, horizon=4):
     array = rng.integers(0, 256, (14, 16, 16, 3), dtype=np.uint8)
     latents = {"wrist": rng.normal(size=(14, 3)).astype(np.float32)}
     stats = fit_policy_stats(states, actions, horizon, RELATIVE)
+    stats.latents["wrist"] = LatentProjection.fit(rng.normal(size=(50, 6)), 3)
     words = torch.tensor([[1, 2], [3, 0]])
     frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
     return PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE), states, actions
@@ -125,7 +152,10 @@ def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
         expected = relative_targets(actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE)
         restored = batch["targets"]["action"][i].numpy() * samples.stats.action_std + samples.stats.action_mean
         np.testing.assert_allclose(restored, expected, atol=1e-5)
-    np.testing.assert_array_equal(batch["targets"]["wrist"][0].numpy(), samples.latents["wrist"][[12, 13, 13, 13]])
+    chunk = samples.latents["wrist"][[12, 13, 13, 13]]
+    np.testing.assert_array_equal(batch["targets"]["wrist"][0].numpy(), chunk)
+    samples.stats.latents["wrist"] = projection = samples.stats.latents["wrist"].cumulative(np.random.default_rng(5).normal(size=(9, 4, 3)))
+    np.testing.assert_array_equal(samples.batch(rows)["targets"]["wrist"][0].numpy(), projection.targets(chunk))
 
 
 def test_rows_of_some_episodes():

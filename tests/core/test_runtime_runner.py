@@ -33,10 +33,10 @@ def test_the_seed_decides_the_chunk(runner):
     assert not np.array_equal(one, runner.infer(observation, generator).actions)  # it goes on from where it is
 
 
-def test_latents_are_unprojected(runner):
+def test_latents_come_in_the_encoders_own_space(runner):
     projection = runner.policy.stats.latents["wrist"]
     z = runner.infer(random_observation()).latents["wrist"]
-    np.testing.assert_allclose(projection.unproject(projection.project(z)), z, atol=1e-4)
+    np.testing.assert_allclose(projection.transitions(projection.project(z)), z, atol=1e-4)
 
 
 def test_a_policy_without_latents_imagines_none():

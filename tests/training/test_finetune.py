@@ -203,6 +203,7 @@ def test_presets_are_whole(config, model):
         (["--loop.mixed_precision", "fp8"], "choose no or bf16"),
         (["--batch", "0"], "batch and draws"),
         (["--held_out", "1"], "held_out is 1.0"),
+        (["--latent_targets", "all"], "choose cumulative or adjacent"),
         (["--augment.shift", "-1"], "must not be negative"),
     ],
 )
