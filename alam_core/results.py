@@ -50,8 +50,10 @@ def write_result(
     try:
         old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
         before = old["values"]
-        values = {group: {**before.get(group, {}), **values}} if group else values
-        commands = [c for c in old["command"].split(" && ") if c and before.keys() - values.keys()]
+        beside = before.get(group, {}) if group else before  # what stands where the values go
+        kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
+        commands = [c for c in old["command"].split(" && ") if c and kept]
+        values = {group: {**beside, **values}} if group else values
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}") from None
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()

@@ -87,6 +87,15 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.workers < 0 or min(self.denoising_steps, self.horizon, self.videos) < 0:
             raise UserError("episodes must be at least 1; workers, denoising_steps, horizon and videos must not be negative")
+        parts = self.result.split("/")
+        if self.result and (len(parts) > 3 or "" in parts):
+            raise UserError(f"result is '{self.result}': give <key>, <file>/<key> or <file>/<group>/<key>")
+        if len(set(self.policies())) < len(self.policies()):
+            raise UserError(f"a policy is named twice in '{self.policy}': name each training once")
+
+    def policies(self) -> list[str]:
+        """The folders that ``policy`` names."""
+        return [folder.strip() for folder in self.policy.split(",") if folder.strip()]
 
 
 @dataclass
@@ -138,17 +147,19 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
 def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console: Console | None = None) -> dict[str, Any]:
     """Run an evaluation with a progress bar; films and the result file are written as ``config`` says. Returns the figures."""
     started = time.monotonic()
-    folders = config.policy.split(",")
-    for folder in folders:
-        PolicyRunner.from_pretrained(folder)  # a broken one is told here in one line, not by a worker
+    folders = config.policies()
+    for folder in folders:  # one that is broken or does not fit is told before any is played
+        world, _ = _prepare(replace(config, policy=folder), make_world)
+        world.close()
     played: dict[str, list[Episode]] = {folder: [] for folder in folders}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console or Console()) as progress:
         bar = progress.add_task(f"episodes of {config.world}", total=config.episodes * len(folders), note="")
         for folder in folders:
-            for episode in episodes(replace(config, policy=folder), make_world):
+            filmed = config.videos if folder == folders[0] else 0
+            for episode in episodes(replace(config, policy=folder, videos=filmed), make_world):
                 played[folder].append(episode)
-                if len(episode.frames) and folder == folders[0]:
+                if len(episode.frames):
                     film(config, episode)
                 done = [e.success for ends in played.values() for e in ends]
                 progress.update(bar, advance=1, note=f"{sum(done)} of {len(done)} succeeded ({sum(done) / len(done):.0%})")

@@ -118,6 +118,8 @@ class PolicyStats:
     def from_dict(cls, values: dict[str, Any], source: str = "stats.json") -> "PolicyStats":
         """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed entry."""
         try:
+            if any(("step_mean" in p) != ("step_std" in p) for p in values["latents"].values()):
+                raise ValueError("step_mean and step_std belong together")
             latents = {
                 view: LatentProjection(
                     _array(p["mean"]),

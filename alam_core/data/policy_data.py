@@ -40,8 +40,8 @@ class AugmentConfig:
 class PolicyData:
     """All samples of some episodes; sample t of an episode is what was seen at t and the chunk that begins there.
 
-    frames: view -> decoded frames. states (F, S), actions (F, A): of all frames one after another. words (E, W): each episode's
-    instruction. latents: view -> projected transitions (F, P).
+    frames: view -> decoded frames. states (F, S), actions (F, A): of all frames one after another. words (E, .): each episode's
+    instruction, as a tokenizer gives it. latents: view -> projected transitions (F, P).
     """
 
     def __init__(

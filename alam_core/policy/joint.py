@@ -29,7 +29,7 @@ INTERVENTIONS = ("freeze", "block", "shuffle")
 class JointPolicy(nn.Module):
     """p(latents, actions | images, state, instruction).
 
-    ``forward`` is the training loss; ``sample`` acts. Weights are float32; training may autocast, acting does not.
+    ``forward`` is the training loss; ``sample`` acts. Weights are float32 until ``to_bfloat16``; training may autocast, acting does not.
     """
 
     state_mean: Tensor
@@ -113,7 +113,7 @@ class JointPolicy(nn.Module):
     ) -> dict[str, Tensor]:
         """The losses of a batch (eq. 13, 14): ``"total"`` and one a modality.
 
-        images: view -> (B, 3, S, S) uint8. state: (B, state_dim), raw. words: (B, W) ids. targets: "action" and latent views ->
+        images: view -> (B, 3, S, S) uint8. state: (B, state_dim), raw. words: of the tokenizer. targets: "action" and latent views ->
         (B, H, .) of ``target_widths``, normalised. drawn: of ``draw``, G for each observation. weights: modality -> lambda, 1 where not
         given. A learned projection's targets also have "<view>_variance", which falls to 0 where it collapses.
         """
@@ -150,7 +150,8 @@ class JointPolicy(nn.Module):
 
         generator: of the initial noise. steps, horizon: denoising steps and chunk length H', the configured ones if None. given: the first
         actions of the chunks (B, G, A) in rad and m. intervention on the latents (Appendix F): "freeze" them at noise, "block" the
-        actions' sight of them, or "shuffle" in time what the actions see. Raises UserError for what the policy was not made for.
+        actions' sight of them, or "shuffle" in time what the actions see (of cumulative latents: the sums). Raises UserError for what the
+        policy was not made for.
         """
         horizon = self._checked(horizon, given, intervention)
         shapes = {name: state.new_zeros(len(state), horizon, width) for name, width in self.stream_widths().items()}
@@ -308,13 +309,14 @@ class JointPolicy(nn.Module):
             raise UserError(f"{source} has no entry 'policy'; restore the file from where the checkpoint came")
         config = from_dict(PolicyConfig, checkpoint.config["policy"], source)
         stats = PolicyStats.from_dict(checkpoint.stats, f"'{folder}/stats.json'")
-        policy = cls(config, stats, make_tokenizer(config.model, checkpoint.folder))
+        policy = cls(config, stats, make_tokenizer(config.model, checkpoint.folder, kept=True))
         load_tensors(policy, checkpoint.tensors, folder)
         return policy.eval()
 
 
-def make_tokenizer(model: ModelConfig, folder: str | Path = "") -> Tokenizer:
-    """What reads instructions for a policy of this configuration. folder: of the policy's checkpoint, or of published pi0 weights.
+def make_tokenizer(model: ModelConfig, folder: str | Path = "", kept: bool = False) -> Tokenizer:
+    """What reads instructions for a policy of this configuration. folder: of the policy's checkpoint (``kept``), or of published pi0
+    weights.
 
     Raises UserError where what it needs is not to be found.
     """
@@ -324,9 +326,9 @@ def make_tokenizer(model: ModelConfig, folder: str | Path = "") -> Tokenizer:
         return Pi0Tokenizer.from_folder(folder, model.pi0.max_words)
     if model.small.text == WORDS:
         return WordTokenizer(model.small.vocabulary, model.small.max_words)
-    from alam_core.policy.small.sentence import WEIGHTS, SentenceEncoder  # loads transformers
+    from alam_core.policy.small.sentence import SentenceEncoder  # loads transformers
 
-    if (Path(folder) / WEIGHTS).is_file():
+    if kept:
         encoder = SentenceEncoder.from_checkpoint(folder, model.small.max_words)
     else:
         encoder = SentenceEncoder.from_pretrained(model.small.text, model.small.max_words)
@@ -356,6 +358,11 @@ def _check(config: PolicyConfig, stats: PolicyStats) -> None:
         found = len(stats.latents[view].std) if view in stats.latents else 0
         if not found or (config.model.projection == "pca" and found != config.latent_width):
             raise UserError(f"the normalisation has no projection of view '{view}' to {config.latent_width} numbers")
+        for steps in (stats.latents[view].step_mean, stats.latents[view].step_std):
+            if steps is not None and steps.shape != (config.model.horizon, found):
+                raise UserError(
+                    f"the normalisation of view '{view}' has steps of shape {steps.shape}, the policy needs {(config.model.horizon, found)}"
+                )
     expected = {"action": (config.model.horizon, len(config.joint_names)), "state": (config.state_dim,)}
     for name, shape in expected.items():
         actual = getattr(stats, f"{name}_mean").shape

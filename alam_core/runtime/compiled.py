@@ -4,13 +4,17 @@ A chunk of pi0 is some thousands of small kernels; launched one by one from Pyth
 them from one launch, with every tensor where it was when it was recorded.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
 
 WARM_UP = 3  # calls before a recording, in which compilers and libraries choose their kernels
@@ -18,11 +22,27 @@ WARM_UP = 3  # calls before a recording, in which compilers and libraries choose
 
 def compile_generation(policy: JointPolicy) -> None:
     """Change ``policy`` so that ``sample`` runs compiled code. The first call for each shape compiles, which takes a minute or more."""
+    if "generate" in vars(policy):
+        return  # already done
     # The instance's own names: what is compiled is called where the plain methods were.
     policy.encode = torch.compile(policy.encode)  # type: ignore[method-assign]
     policy.predict = torch.compile(policy.predict)  # type: ignore[method-assign]
-    if next(policy.parameters()).is_cuda:
-        policy.generate = CudaGraph(policy.generate)  # type: ignore[method-assign]
+    recorded = CudaGraph(policy.generate) if next(policy.parameters()).is_cuda else policy.generate
+    policy.generate = _told_in_one_line(recorded)  # type: ignore[method-assign]
+
+
+def _told_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, with a UserError where torch's compiler cannot do its work."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except (BackendCompilerFailed, InductorError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out compiled") from None
+
+    return call
 
 
 class CudaGraph:
@@ -33,6 +53,7 @@ class CudaGraph:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function)
         self._function = function
         self._recorded: dict[Any, tuple[torch.cuda.CUDAGraph, list[Tensor], Any]] = {}
 
@@ -41,12 +62,14 @@ class CudaGraph:
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
         key = (layout, *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
         if key not in self._recorded:
-            self._recorded[key] = self._record(leaves, layout)
+            with torch.cuda.device(tensors[0].device):
+                self._recorded[key] = self._record(leaves, layout)
         graph, inputs, output = self._recorded[key]
-        for own, new in zip(inputs, tensors, strict=True):
-            own.copy_(new)
-        graph.replay()
-        return tree_map(torch.clone, output)  # the next replay writes over its own
+        with torch.cuda.device(tensors[0].device):
+            for own, new in zip(inputs, tensors, strict=True):
+                own.copy_(new)
+            graph.replay()
+            return tree_map(torch.clone, output)  # the next replay writes over its own
 
     def _record(self, leaves: list[Any], layout: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]

@@ -39,9 +39,9 @@ class PolicyRunner:
         intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or
         more, the others are faster (see ``compile_generation``)."""
         _check(device)
-        self.policy = policy.to(device).eval()
         if bfloat16:
-            policy.to_bfloat16()
+            policy.to_bfloat16()  # before it moves: the device need never hold all in float32
+        self.policy = policy.to(device).eval()
         if compiled:
             compile_generation(policy)
         self.device = torch.device(device)
@@ -85,8 +85,8 @@ class PolicyRunner:
         Images of another size are cut to a square and resized as everywhere (``alam_core.data.images``). ``generator``, or the seed of
         a new one, decides the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A), G up to
         ``given_steps``; the rest goes on from them. ``latents`` of the chunk are (H, D) in the
-        encoder's own space: the generated numbers mapped back through the transpose of the fixed projection, so what the projection
-        drops stays at its mean.
+        encoder's own space: of neighbouring steps, the nearest that project to the generated numbers; what the projection drops stays at
+        its mean.
 
         Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong width or with NaN, an instruction that
         is empty or too long.

@@ -1,9 +1,11 @@
 """Instructions as numbers."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
+import torch
 from policy_fixtures import random_batch, random_observation, tiny_backbone, tiny_policy
 
 from alam_core.errors import UserError
@@ -16,7 +18,7 @@ from alam_core.runtime import PolicyRunner
 
 
 def test_ids_are_the_same_on_every_machine():
-    assert WordTokenizer()(["Put the red cube!", "put"]).tolist() == [[1696, 1925, 1957, 595], [1696, 0, 0, 0]]
+    assert WordTokenizer(2048, 8)(["Put the red cube!"]).tolist() == [[1696, 1925, 1957, 595, 0, 0, 0, 0]]
 
 
 def test_case_and_punctuation_do_not_matter_but_order_does():
@@ -79,9 +81,22 @@ def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(tmp_path
     policy.save_pretrained(tmp_path / "policy")
     monkeypatch.setattr(SentenceEncoder, "from_pretrained", None)  # as on a machine that has neither the package nor a network
     assert np.array_equal(PolicyRunner.from_pretrained(tmp_path / "policy").infer(observation).actions, expected.actions)
-    (tmp_path / "policy" / "text_encoder.json").unlink()
-    with pytest.raises(UserError, match="text_encoder.json' is missing"):
-        PolicyRunner.from_pretrained(tmp_path / "policy")
+    for name, content, message in (
+        ("text_encoder.json", "{}", "configuration and weights do not fit"),
+        ("text_encoder.json", '{"model_type": "bert", "hidden_size": 12}', "configuration and weights do not fit"),
+        ("text_encoder.json", None, "text_encoder.json' is missing"),
+        ("tokenizer.json", "nothing", "cannot be read"),
+        ("text_encoder.safetensors", None, "text_encoder.safetensors' is missing"),
+    ):
+        broken = shutil.copytree(tmp_path / "policy", tmp_path / "broken", dirs_exist_ok=True)
+        (broken / name).unlink() if content is None else (broken / name).write_text(content)
+        with pytest.raises(UserError, match=message):
+            PolicyRunner.from_pretrained(broken)
+
+
+def test_vectors_are_float32_whatever_the_configuration_says(sentences: SentenceEncoder) -> None:
+    half = SentenceEncoder(sentences._tokenizer, {**sentences._config, "torch_dtype": "float16"}, sentences._tensors, 24)
+    assert half(["open it"]).dtype == torch.float32 and half(["open it"]).equal(sentences(["open it"]))
 
 
 def test_an_encoder_of_another_width_or_of_no_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

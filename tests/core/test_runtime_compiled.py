@@ -1,5 +1,7 @@
 """Compiled generation: nothing in it depends on what a tensor holds, and it computes the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from policy_fixtures import random_batch, random_observation, tiny_policy
@@ -48,3 +50,32 @@ def test_a_recorded_function_follows_its_arguments():
 def test_bfloat16_is_refused_where_it_was_not_made_for():
     with pytest.raises(UserError, match="bfloat16 weights are for pi0"):
         PolicyRunner(tiny_policy(), bfloat16=True)
+
+
+def test_instructions_of_any_length_share_what_was_compiled():
+    policy = tiny_policy()
+    assert len({policy.tokenizer([instruction]).shape for instruction in ("go", "put the red cube on the plate")}) == 1
+
+
+def test_a_policy_that_cannot_be_compiled_is_told_in_one_line(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda function: torch._dynamo.optimize(broken)(function))
+    with pytest.raises(UserError, match="cannot be compiled .*no compiler.* install a C"):
+        PolicyRunner(tiny_policy(), compiled=True).infer(random_observation())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("make", [tiny_policy, pi0_policy])
+@pytest.mark.parametrize("model", VARIANTS)
+def test_a_recorded_policy_acts_alike_for_every_observation(make, model):
+    half = make is pi0_policy
+    plain, recorded = (PolicyRunner(make(**model), "cuda", bfloat16=half, compiled=compiled) for compiled in (False, True))
+    for seed, instruction in ((0, "put the red cube on the plate"), (1, "move it"), (2, "put the red cube on the plate")):
+        observation = random_observation(seed, instruction=instruction)
+        given = observation.state[None] if model.get("given_steps") else None
+        expected = plain.infer(observation, seed, given).actions
+        with ThreadPoolExecutor(1) as other:  # as the ROS node does
+            found = other.submit(recorded.infer, observation, seed, given).result().actions
+        torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), atol=2e-2 if half else 1e-3, rtol=1e-2)

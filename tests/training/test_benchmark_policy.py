@@ -1,7 +1,7 @@
 """What is measured of policies: the floor counts what is used, and the measurement runs whole at toy size."""
 
 import json
-from functools import partial
+from pathlib import Path
 
 import pi0_fixtures as published
 import pytest
@@ -76,11 +76,10 @@ def test_the_whole_measurement_of_pi0_runs(at_toy_size: None) -> None:
     assert values["floor_ms"] > 0 and values["joint_over_floor"] > 0
 
 
-def test_parts_are_measured_as_asked_and_kept_beside_each_other(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(policy, "write_result", partial(policy.write_result, folder=tmp_path))
+def test_parts_are_measured_as_asked_and_kept_beside_each_other(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     for parts in (["small_cpu"], ["pi0_cpu"]):
-        policy.main(PolicyBenchmarkConfig(parts, 1, 2, 2, 1, SMALL, PI0))
+        policy.main(PolicyBenchmarkConfig(parts, 1, 2, 2, 1, SMALL, PI0, results=str(tmp_path)))
     torch.set_num_threads(threads)
     values = json.loads((tmp_path / "latency_policy.json").read_text())["values"]
     assert values["small_cpu"]["joint_ms"]["p50"] > 0 and values["pi0_cpu"]["finite"]

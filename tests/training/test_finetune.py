@@ -315,8 +315,24 @@ def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy,
     assert (values["episodes"], values["successes"], values["per_policy"]) == (10, 4, {str(blob_policy): 2, str(other): 2})
     assert values["per_task"]["even"] == {"episodes": 6, "successes": 2}
     evaluate(dataclasses.replace(config, policy=str(blob_policy), result="study/changes/other"), make_blobs)
-    written = json.loads((tmp_path / "study.json").read_text())["values"]
-    assert {key: entry["episodes"] for key, entry in written["changes"].items()} == {"none": 10, "other": 5}
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert {key: entry["episodes"] for key, entry in written["values"]["changes"].items()} == {"none": 10, "other": 5}
+    with pytest.raises(UserError, match="named twice"):
+        dataclasses.replace(config, policy=f"{other}, {other},")
+    with pytest.raises(UserError, match="give <key>"):
+        dataclasses.replace(config, result="a/b/c/d")
+
+
+def test_a_second_policy_that_does_not_fit_is_refused_before_the_first_is_played(blob_policy, tmp_path):
+    short = tiny_policy(horizon=2).save_pretrained(tmp_path / "short")
+
+    def never(name, size):
+        world = BlobWorld(name, size)
+        world.reset = None
+        return world
+
+    with pytest.raises(UserError, match="replanning every 4 steps"):
+        evaluate(EvaluateConfig(f"{blob_policy},{short}", "blob", 5, 0, 4, workers=0), never)
 
 
 def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):

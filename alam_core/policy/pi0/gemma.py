@@ -58,12 +58,12 @@ class Gemma(nn.Module):
     def forward(self, x: Tensor, positions: Tensor, mask: Tensor, context: list[KeyValue] | None = None) -> tuple[Tensor, list[KeyValue]]:
         """x (B, T, d) to the last layer's output (B, T, d) and each layer's keys and values of x, (B, k, T, c) each.
 
-        positions: (B, T). mask: bool, to (B, 1, T, C + T) when broadcast, True where the row may look at the column. context: keys and
+        positions: (B, T). mask: (B, 1, T or 1, C + T) bool, True where the row may look at the column. context: keys and
         values (B, k, C, c) of each layer that come before those of x. With ``keys_only`` the output is that of the last layer but one.
         """
         x = x.to(self.layers[0].input_layernorm.weight.dtype)  # where the heads autocast, the residual stream still is in full precision
         rotation = rotary(positions, self.head_dim)
-        rows = mask.expand(-1, -1, x.shape[1], -1).repeat(1, 1, self.groups, 1)  # (B, 1, groups * T, C + T)
+        rows = mask if mask.shape[2] == 1 else mask.repeat(1, 1, self.groups, 1)  # to (B, 1, groups * T, C + T) when broadcast
         keys = []
         for i, layer in enumerate(self.layers):
             before = None if context is None else context[i]

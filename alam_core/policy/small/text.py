@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from alam_core.errors import UserError
 
@@ -33,17 +32,16 @@ class WordTokenizer:
         return {}
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, W), int64, W the words of the longest. Raises UserError for an instruction without words or with more than
-        ``max_words``."""
-        rows = []
-        for instruction in instructions:
+        """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more than ``max_words``."""
+        ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
+        for row, instruction in enumerate(instructions):
             words = _WORD.findall(instruction.lower())
             if not words:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             if len(words) > self.max_words:
                 raise UserError(f"the instruction has {len(words)} words, this policy reads {self.max_words}: '{instruction[:60]}...'")
-            rows.append(torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words]))
-        return pad_sequence(rows, batch_first=True, padding_value=PADDING)
+            ids[row, : len(words)] = torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words])
+        return ids
 
 
 class TextEncoder(nn.Module):
