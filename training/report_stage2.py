@@ -65,5 +65,6 @@ def _success(rows: Any, values: Values) -> str:
 TABLES = {"generation_ablation": generation_ablation}
 NOTES = {
     "latency_policy": "Milliseconds from an observation to its chunk. `small_cpu`: target 50 ms p50, joint at most 1.3 times action-only. "
-    "`pi0_gpu`: pi0 at full size with random weights on two views, 16 steps, K = 10, bf16; target 1.5 times the floor.",
+    "`pi0_gpu`: pi0 at full size with random weights on two views, 16 steps, K = 10, bf16; target 1.5 times the floor. "
+    "`pi0_cpu`: one observation and one denoising pass of the same on this machine's cores.",
 }
