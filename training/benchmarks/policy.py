@@ -41,7 +41,7 @@ class PolicyBenchmarkConfig:
 
     Args:
         parts: small_cpu: the small backbone on this machine's cores. pi0_cpu: one denoising pass of pi0 at full size on them, which takes
-            minutes and 8 GiB. pi0_gpu: pi0 at full size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
+            a minute or more and 8 GiB. pi0_gpu: pi0 at full size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
         threads: of torch; 0 takes all cores that this process may use.
         chunks: measured of each policy, after a fifth as many that are not.
         batch: samples of a training step.
@@ -83,7 +83,7 @@ def main(config: PolicyBenchmarkConfig) -> int:
     if "pi0_cpu" in parts:
         values["pi0_cpu"] = pi0.one_pass(random_policy(config.pi0, VIEWS, pi0.NoWords(), torch.bfloat16))
     if "pi0_gpu" in parts:
-        values["pi0_gpu"] = pi0_gpu(config)
+        values |= {"pi0_gpu": pi0_gpu(config), "why": None}
     elif not (Path(config.results) / "latency_policy.json").is_file():
         values |= {"pi0_gpu": None, "why": "no GPU on this machine"}
     print(json.dumps(values, indent=2))

@@ -27,7 +27,7 @@ class Pi0Config:
         max_words: longest instruction, in tokens.
         state_width: states are padded to so many numbers.
         action_width: actions and latents are padded to so many numbers; wider ones are left as they are.
-        gradient_checkpointing: in training, compute each layer again on the way back instead of keeping it: less memory, a third slower.
+        gradient_checkpointing: in training, compute each layer again on the way back instead of keeping it: less memory, more time.
     """
 
     patch_size: int = 14
