@@ -1,4 +1,4 @@
-"""Pictures of stage 1 in docs/figures: plots like the paper's Figure 4, transfer sheets like Figures 6 and 7, reconstruction sheets."""
+"""Pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like Figures 6 and 7, success of policies."""
 
 import sys
 from dataclasses import dataclass, field
@@ -9,12 +9,13 @@ from rich.progress import Progress
 from alam_core.config import parse_args
 from alam_core.errors import UserError, run_main
 from training.figures_plots import draw_plots
+from training.figures_policies import draw_success
 from training.figures_sheets import draw_sheets
 from training.probe import find_runs, listed
 
-INTRODUCTION = """Draw the pictures of stage 1.
+INTRODUCTION = """Draw the pictures of the results.
 
-  python training/figures.py                                          plots of results/transition_probes.json
+  python training/figures.py                                          plots of what was measured in results/
   python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0 runs/worlds/potential_s0       also sheets of decoded frames
   python training/figures.py --help                                   every option"""
 
@@ -27,7 +28,7 @@ class FiguresConfig:
         models: run folders of training/pretrain.py, for the sheets; each sheet compares them or shows the one named in transfer.
         transfer: the method whose transfer sheet is drawn; none given means each.
         gap: k in frames.
-        results: folder with transition_probes.json.
+        results: folder with transition_probes.json and generation_ablation.json, each drawn where it is there.
         out: folder for the pictures.
     """
 
@@ -40,12 +41,14 @@ class FiguresConfig:
 
 def main() -> None:
     config = parse_args(FiguresConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models"))
-    probes = Path(config.results) / "transition_probes.json"
-    if not probes.is_file() and not config.models:
-        raise UserError(f"'{probes}' is missing and no model is given: run training/probe.py with --record true first")
+    drawn = {Path(config.results) / "transition_probes.json": draw_plots, Path(config.results) / "generation_ablation.json": draw_success}
+    there = {file: draw for file, draw in drawn.items() if file.is_file()}
+    if not there and not config.models:
+        missing = " and no ".join(f"'{file}'" for file in drawn)
+        raise UserError(f"there is no {missing}, and no model is given: run training/probe.py with --record true first")
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    written = draw_plots(probes, out) if probes.is_file() else []
+    written = [path for file, draw in there.items() for path in draw(file, out)]
     if config.models:
         with Progress(transient=True) as progress:
             task = progress.add_task("sheets", total=None)

@@ -38,8 +38,8 @@ def draw_plots(file: Path, out: Path) -> list[Path]:
         written = []
         for name, world in worlds.items():
             methods = {key: part for key, part in world.items() if isinstance(part, dict) and "add_rel" in part}
-            written.append(_save(_algebra(name, methods, world, trained), out / f"transition_algebra_{name}.png"))
-            written.append(_save(_reconstruction(name, methods, trained), out / f"transition_reconstruction_{name}.png"))
+            written.append(save(_algebra(name, methods, world, trained), out / f"transition_algebra_{name}.png"))
+            written.append(save(_reconstruction(name, methods, trained), out / f"transition_reconstruction_{name}.png"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"'{file}' is no result of training/probe.py ({error!r}): measure again with --record true") from None
     if not worlds:
@@ -136,7 +136,8 @@ def _row(figures: dict[str, Any], name: str) -> np.ndarray:
     return np.zeros(HORIZONS) if table is None else np.array([table[str(t)] or 0.0 for t in TIMES], float)
 
 
-def _save(figure: Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as a picture and forget it."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

@@ -53,8 +53,13 @@ def rows(values: Any, name: str = "") -> list[tuple[str, str]]:
             found.insert(0, (f"**{name or 'success rate'}**", f"**{rate}** ({values['successes']} of {values['episodes']})"))
         return found
     if isinstance(values, list):
-        return [(name, ", ".join(map(str, values)) or "none")]
-    return [(name, "not measured" if values is None else str(values))]
+        return [(name, ", ".join(map(_text, values)) or "none")]
+    return [(name, "not measured" if values is None else _text(values))]
+
+
+def _text(value: Any) -> str:
+    """A value to read; numbers with four digits that mean something, the file has them all."""
+    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
 def section(result: dict[str, Any], figures: Path) -> str:

@@ -1,46 +1,52 @@
 """The tables of stage 2 in docs/results.md, beside the paper's figures (its Tables 3 and 11)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from training.report_stage1 import table
 
 Values = dict[str, Any]
+Row = tuple[str, str, float | None]
 # Key in the result file, words, the paper's success on MetaWorld MT50 with pi0 (%).
-METHODS = (
+METHODS: tuple[Row, ...] = (
     ("none", "no latents", 47.9),
     ("lam_joint", "LAM, joint", 65.0),
     ("alam_two_stage", "ALAM, two stages", 68.7),
     ("alam_joint", "ALAM, joint", 85.0),
     ("alam_diffusion", "ALAM, joint diffusion", 65.6),
 )
-INTERVENTIONS = (
+INTERVENTIONS: tuple[Row, ...] = (
     ("default", "as trained", 85.0),
     ("freeze", "latents stay noise", 76.3),
     ("block", "actions do not see latents", 76.4),
     ("shuffle", "latents shuffled in time (here: sums)", 75.3),
 )
+WORDS = {"lam_adjacent": "LAM, joint, neighbours", "alam_adjacent": "ALAM, joint, neighbours"}
 
 
 def generation_ablation(values: Values, figures: Path) -> str:
     """The rows of Table 3, then whatever else was played alike, then Table 11."""
-    known = {key for key, _, _ in METHODS}
-    others = [
-        (key, key.replace("_", " "), None)
-        for key, value in values.items()
-        if key not in known and isinstance(value, dict) and "success" in value
-    ]
     parts = [
         "Trained and played alike; intervals are of all episodes together (Wilson, 95 %) and do not hold what differs from training to "
         "training, which stands beside. The paper's figures are of pi0 on 50 tasks.",
-        _success([*METHODS, *others], values),
+        _success(rows_of_methods(values), values),
     ]
     if isinstance(values.get("interventions"), dict):
         parts += ["Interventions on the same trained policies when acting (Appendix F):", _success(INTERVENTIONS, values["interventions"])]
+    if (figures / "generation_success.png").is_file():
+        parts.append("![Success of each method and training](figures/generation_success.png)")
     return "\n\n".join(parts)
 
 
-def _success(rows: Any, values: Values) -> str:
+def rows_of_methods(values: Values) -> list[Row]:
+    """Key, words and the paper's figure of the methods of Table 3, then of whatever else was played."""
+    known = {key for key, _, _ in METHODS}
+    others = [key for key, value in values.items() if key not in known and isinstance(value, dict) and "success" in value]
+    return [*METHODS, *((key, WORDS.get(key, key.replace("_", " ")), None) for key in others)]
+
+
+def _success(rows: Sequence[Row], values: Values) -> str:
     there = [(words, paper, values[key]) for key, words, paper in rows if isinstance(values.get(key), dict)]
     tasks = sorted({task for _, _, value in there for task in value.get("per_task", {})})
     body = []

@@ -9,6 +9,8 @@ import pytest
 
 from alam_core.errors import UserError
 from alam_core.results import write_result
+from training.figures_policies import draw_success
+from training.report import rows
 
 SCRIPT = Path(__file__).parents[2] / "training" / "report.py"
 
@@ -90,8 +92,26 @@ def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) ->
     write_result("generation_ablation", {"none": played(80, {}), "alam_joint": played(100, both)}, [1000], tmp_path, command="x")
     write_result("generation_ablation", {"own_step": played(90, {})}, [1000], tmp_path, command="y")
     write_result("generation_ablation", {"default": played(100, both)}, [1000], tmp_path, command="z", group="interventions")
+    pictures = tmp_path / "figures"
+    pictures.mkdir()
+    drawn = draw_success(tmp_path / "generation_ablation.json", pictures)
+    assert [path.name for path in drawn] == ["generation_success.png"] and 10_000 < drawn[0].stat().st_size < 200_000
     assert report(tmp_path, tmp_path / "results.md").returncode == 0
     text = (tmp_path / "results.md").read_text()
+    assert "![Success of each method and training](figures/generation_success.png)" in text
     assert "| ALAM, joint | **50.0%** (40.0% to 60.0%) | 200 | 60%, 40% | 80% | 20% | 85.0 |" in text
     assert "| no latents | **40.0%** (40.0% to 60.0%) | 200 | one | 60% | 20% | 47.9 |" in text
     assert "| own step | **45.0%**" in text and "| as trained | **50.0%**" in text
+
+
+def test_a_picture_needs_a_result(tmp_path: Path) -> None:
+    write_result("generation_ablation", {"none": {"success": 0.5}}, [0], tmp_path, command="x")
+    with pytest.raises(UserError, match=r"generation_ablation.json' is no result of training/evaluate.py"):
+        draw_success(tmp_path / "generation_ablation.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(2827.8771564, "2828"), (1.26134, "1.261"), (3135421264, "3135421264"), (97988.6, "97989"), (True, "True")]
+)
+def test_numbers_are_shown_to_be_read(value: float, text: str) -> None:
+    assert rows({"a": value}) == [("a", text)] and rows([value, value]) == [("", f"{text}, {text}")]
