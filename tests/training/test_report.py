@@ -28,7 +28,7 @@ def test_every_figure_is_shown(tmp_path: Path) -> None:
     text = out.read_text()
     assert "**82 %** (41 of 50)" in text  # kept beside the later key
     assert "**78 %** (39 of 50)" in text
-    assert "python x.py && python y.py" in text and "seeds 1000 to 1049" in text and "not measured" in text
+    assert "```\npython x.py\npython y.py\n```" in text and "seeds 1000 to 1049" in text and "not measured" in text
 
 
 @pytest.mark.parametrize("content", [json.dumps({"name": "demo"}), "[1]", "<<<<<<<", '{"machine": 3}'])
