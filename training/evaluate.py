@@ -206,19 +206,14 @@ def _result(config: EvaluateConfig) -> tuple[str, str, str]:
     """Name of the result file, the group of keys in it, "" for none, and the key."""
     *before, key = config.result.split("/")
     file, group = [*before, "", ""][:2]
-    return file or _file_name(config.world), group, key
-
-
-def _file_name(world: str) -> str:
-    """A world's name as part of a file's name."""
-    return world.replace("/", "_")
+    return file or config.world.replace("/", "_"), group, key
 
 
 def film(config: EvaluateConfig, episode: Episode) -> None:
-    """Write an episode's frames as a video into ``config.video_folder``."""
+    """Write an episode's frames as a video into ``config.video_folder``, named by task, seed and end."""
     folder = Path(config.video_folder)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{_file_name(config.world)}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
+    name = f"{episode.task}-{episode.seed}-{'success' if episode.success else 'failure'}.mp4"
     _, height, width, _ = episode.frames.shape
     writer = VideoWriter(folder / name, episode.fps, height, width)
     writer.add(episode.frames)

@@ -276,8 +276,8 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
 
 def test_evaluation_films_episodes(blob_policy, tmp_path):
     evaluate(EvaluateConfig(str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)), make_blobs)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob-0-success.mp4", "blob-1-failure.mp4"]
-    assert VideoReader(tmp_path / "blob-1-failure.mp4").fps == 10.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["even-0-success.mp4", "odd-1-failure.mp4"]
+    assert VideoReader(tmp_path / "odd-1-failure.mp4").fps == 10.0
 
 
 def test_pictures_are_made_only_where_a_plan_or_a_film_needs_them():
@@ -303,7 +303,7 @@ def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
     folder = str(tmp_path)
     config = EvaluateConfig(str(blob_policy), "blob/a,b", 1, 0, 4, workers=0, videos=1, video_folder=folder, result="alam", results=folder)
     evaluate(config, make_blobs)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob_a,b-0-success.mp4", "blob_a,b.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob_a,b.json", "even-0-success.mp4"]
     evaluate(dataclasses.replace(config, videos=0, result="choices/first", horizon=4), make_blobs)
     assert json.loads((tmp_path / "choices.json").read_text())["values"]["first"]["successes"] == 1
 
