@@ -26,6 +26,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from alam_core.errors import UserError
+from alam_core.files import held
 from training.parallel import local_sum, parallelise, whole
 from training.progress import TrainingBar
 from training.train_state import STATE_FILE, Average, TrainState
@@ -182,12 +183,10 @@ def train(
     average = Average(model, config.optim.ema_decay) if config.optim.ema_decay > 0 else None
     state = TrainState(model, adamw(model, config.optim), average)
     state_path = folder / STATE_FILE
-    if main:
-        state_path.with_suffix(".tmp").unlink(missing_ok=True)  # of a process that was killed while it saved
     resumed = config.resume and _same_on_all(process, device, state_path.is_file(), folder)
     if resumed:
         state.load(state_path, identity)
-    writer = SummaryWriter(str(folder), purge_step=state.step + 1) if main else None
+    writer: SummaryWriter | None = None
 
     def means() -> dict[str, float]:
         """Of the terms since the last entry of the log."""
@@ -222,10 +221,14 @@ def train(
     stopped, saved = "", state.step
     model.train()
     with (
+        held(folder, "training in") if main else contextlib.nullcontext(),
         _Signals() as signals,
         TrainingBar(config.steps, state.step, shown=main) as bar,
         _Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
     ):
+        if main:
+            state_path.with_suffix(".tmp").unlink(missing_ok=True)  # of a process that was killed while it saved
+            writer = SummaryWriter(str(folder), purge_step=state.step + 1)
         if state.step:
             bar.note(f"going on from step {state.step} of '{folder}'")
         for batch in batches:

@@ -4,7 +4,6 @@ Everything goes into a hidden folder beside the target and moves in place on ``c
 that looks whole. T: frames of an episode, S: state width, A: action width, H, W: image height and width.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,6 +21,7 @@ from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.statistics import Stats, from_json, image_stats, merge_stats, to_json, vector_stats
 from alam_core.data.video import VideoWriter, video_info
 from alam_core.errors import UserError
+from alam_core.files import hold
 
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 MB = 1024**2
@@ -311,14 +311,9 @@ def _lock_empty(folder: Path) -> int:
     """Make ``folder``, empty, and hold it for this process; returns the open descriptor that holds it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        descriptor = hold(folder, "writing this data set in")
     except OSError as error:
         raise UserError(f"cannot write in '{folder.parent}': {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise UserError(f"another process is writing this data set (in '{folder}'); wait for it or choose another folder") from None
     for child in folder.iterdir():  # left by an interrupted run
         shutil.rmtree(child) if child.is_dir() else child.unlink()
     return descriptor

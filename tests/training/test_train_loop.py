@@ -273,3 +273,15 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> N
     with pytest.raises(UserError, match="keeps step 0"):
         run(tmp_path, config(save_every=save_every), losses=losses)
     assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_two_trainings_do_not_share_a_run_folder(tmp_path: Path) -> None:
+    def second(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(UserError, match=f"another process is training in '{tmp_path}'"):
+            run(tmp_path, config())
+        assert sorted(tmp_path.iterdir()) == before
+        return model(**batch)
+
+    assert run(tmp_path, config(steps=1), losses=second).step == 1
+    assert run(tmp_path, config(steps=1)).step == 1  # free again
