@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
 
     Raises UserError naming the folder or file that is missing or broken.
     """
-    folder = _fetched(str(folder)) if _is_hub_id(folder) else Path(folder)
+    folder = checkpoint_folder(folder)
     if not folder.is_dir():
         raise UserError(f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors")
     for name in ("config.json", "model.safetensors"):
@@ -106,12 +106,20 @@ def _is_hub_id(folder: str | Path) -> bool:
     return isinstance(folder, str) and bool(_HUB_ID.fullmatch(folder)) and not Path(folder.split("/")[0]).exists()
 
 
-def _fetched(identifier: str) -> Path:
+def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
+    """The folder that a name stands for: itself, or where ``files`` of an id "owner/name" of the model hub were fetched to.
+
+    Raises UserError where the hub does not give it.
+    """
+    return _fetched(str(name), files) if _is_hub_id(name) else Path(name)
+
+
+def _fetched(identifier: str, files: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(identifier, allow_patterns=list(FILES)))
+        return Path(snapshot_download(identifier, allow_patterns=list(files)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"no checkpoint '{identifier}': there is no such folder, and the model hub does not give it ({type(error).__name__})"

@@ -25,7 +25,9 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
     try:
         namespace = parser.parse_args(args)
     except (jsonargparse.ArgumentError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{' '.join(str(error).split())}; --help lists every option") from None
+        text = " ".join(str(error).split())
+        lists = "; a list is written [a,b]" if "<class 'list'>" in text else ""
+        raise UserError(f"{text}{lists}; --help lists every option") from None
     del namespace["config"]
     return cls(**{field.name: parser.instantiate(namespace)[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
 

@@ -144,13 +144,18 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
             yield future.result()
 
 
+def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
+    """Raises UserError where a policy cannot be played as ``config`` says."""
+    world, _ = _prepare(config, make_world)
+    world.close()
+
+
 def evaluate(config: EvaluateConfig, make_world: MakeWorld = make_world, console: Console | None = None) -> dict[str, Any]:
     """Run an evaluation with a progress bar; films and the result file are written as ``config`` says. Returns the figures."""
     started = time.monotonic()
     folders = config.policies()
     for folder in folders:  # one that is broken or does not fit is told before any is played
-        world, _ = _prepare(replace(config, policy=folder), make_world)
-        world.close()
+        check(replace(config, policy=folder), make_world)
     played: dict[str, list[Episode]] = {folder: [] for folder in folders}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console or Console()) as progress:
@@ -231,7 +236,6 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Repl
         bfloat16=config.bfloat16,
         compiled=config.compiled,
     )
-    replanner = Replanner(runner, config.replan_every, config.delay_steps)
     world = make_world(config.world, runner.image_size)
     if world.action_dim != len(runner.joint_names) or world.state_dim != runner.state_dim or abs(world.dt - runner.dt) > 1e-6:
         world.close()
@@ -239,7 +243,7 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Repl
             f"'{config.policy}' takes a state of {runner.state_dim} and gives {len(runner.joint_names)} actions every {runner.dt} s, "
             f"the world '{config.world}' has {world.state_dim}, {world.action_dim} and {world.dt} s: give a policy trained on its data"
         )
-    return world, replanner
+    return world, Replanner(runner, config.replan_every, config.delay_steps, world.hold)
 
 
 def _run(prepared: tuple[World, Replanner], seed: int, film: bool) -> Episode:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from alam_core.errors import UserError
 from training.figures_plots import save
-from training.report_stage2 import INTERVENTIONS, rows_of_methods
+from training.report_stage2 import INTERVENTIONS, interventions, rows_of_methods
 
 COLOUR, OWN, PAPER = "#56B4E9", "#0072B2", "#D55E00"  # bars, single trainings, the paper's figures
 
@@ -19,11 +19,8 @@ def draw_success(file: Path, out: Path) -> list[Path]:
     try:
         values = json.loads(file.read_text())["values"]
         parts = [("trained and played alike", rows_of_methods(values), values)]
-        if "interventions" in values:
-            parts.append(("interventions on ALAM, joint, when acting", list(INTERVENTIONS), values["interventions"]))
-        figure, axes = plt.subplots(
-            1, len(parts), figsize=(5.2 * len(parts), 4), layout="constrained", squeeze=False, width_ratios=[1.2, 1][: len(parts)]
-        )
+        parts += [(title, list(INTERVENTIONS), played) for title, played in interventions(values)]
+        figure, axes = plt.subplots(1, len(parts), figsize=(5 * len(parts), 4), layout="constrained", squeeze=False)
         for axis, (title, rows, played) in zip(axes[0], parts, strict=True):
             _bars(axis, [(words, paper, played[key]) for key, words, paper in rows if key in played])
             axis.set_title(title, fontsize=9.5, loc="left")

@@ -238,7 +238,12 @@ def train(
                 break
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(config.optim, state.step, config.steps)
-            terms = _backward(wrapped, model, losses, batch, split, config, (state.step, rank, ranks))
+            try:
+                terms = _backward(wrapped, model, losses, batch, split, config, (state.step, rank, ranks))
+            except torch.OutOfMemoryError:
+                raise UserError(
+                    f"the memory does not hold this batch; '{folder}' keeps step {saved}: raise --loop.accumulate or lower --batch"
+                ) from None
             if config.optim.clip_norm > 0:
                 terms["grad_norm"] = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm))
             state.optimizer.step()
@@ -257,11 +262,11 @@ def train(
                         writer.add_scalar(f"train/{name}", value, state.step)
                     writer.add_scalar("train/lr", state.optimizer.param_groups[0]["lr"], state.step)
                 state.sums, state.counted = {}, 0
-            if state.step % config.eval_every == 0 and state.step < config.steps:
-                run_evaluation()
             if state.step % config.save_every == 0 and state.step < config.steps:
                 save()
                 saved = state.step
+            if state.step % config.eval_every == 0 and state.step < config.steps:
+                run_evaluation()
         if not (resumed and saved == state.step):
             save()
         if not stopped:

@@ -21,7 +21,7 @@ class Process(Protocol):
     ``tau`` broadcasts to the data: (N, 1, 1), or (N, H, 1) where steps have times of their own.
     """
 
-    def sample_time(self, count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+    def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Training times (count,)."""
         ...
 
@@ -45,9 +45,9 @@ class Process(Protocol):
 class FlowMatching:
     """x_tau = tau * eps + (1 - tau) * y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
 
-    def sample_time(self, count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
+    def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in (0.001, 1]: Beta(a, 1) has the distribution function x^a, so xi = U^(1/1.5)."""
-        return 0.999 * torch.rand(count, generator=generator, device=device).pow(1.0 / 1.5) + 0.001
+        return 0.999 * torch.rand(count, generator=generator).pow(1.0 / 1.5) + 0.001
 
     def corrupt(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
         return tau * noise + (1.0 - tau) * data
@@ -69,8 +69,8 @@ class Diffusion:
     says nothing about the data.
     """
 
-    def sample_time(self, count: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> Tensor:
-        return torch.rand(count, generator=generator, device=device)
+    def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(count, generator=generator)
 
     def corrupt(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
         angle = 0.5 * math.pi * tau

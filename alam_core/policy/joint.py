@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alam_core.checkpoints import load_tensors, read_checkpoint, save_checkpoint
+from alam_core.checkpoints import checkpoint_folder, load_tensors, read_checkpoint, save_checkpoint
 from alam_core.config import from_dict, to_dict
 from alam_core.data.normalization import PolicyStats
 from alam_core.errors import UserError
@@ -153,7 +153,7 @@ class JointPolicy(nn.Module):
         actions' sight of them, or "shuffle" in time what the actions see (of cumulative latents: the sums). Raises UserError for what the
         policy was not made for.
         """
-        horizon = self._checked(horizon, given, intervention)
+        horizon = self.check_request(horizon, given, intervention)
         shapes = {name: state.new_zeros(len(state), horizon, width) for name, width in self.stream_widths().items()}
         noise = self._noise(shapes, generator)
         order = torch.randperm(horizon, generator=generator, device=state.device) if intervention == "shuffle" else None
@@ -263,7 +263,8 @@ class JointPolicy(nn.Module):
             tau[ACTION], counted[ACTION] = now * free, counted[ACTION] * free
         return tau, counted
 
-    def _checked(self, horizon: int | None, given: Tensor | None, intervention: str) -> int:
+    def check_request(self, horizon: int | None = None, given: Tensor | None = None, intervention: str = "") -> int:
+        """The horizon of the chunks that ``sample`` would make. Raises UserError for what the policy was not made for."""
         model = self.config.model
         horizon = horizon or model.horizon
         if not 1 <= horizon <= model.horizon:
@@ -282,17 +283,18 @@ class JointPolicy(nn.Module):
     def load_pretrained(self, path: str | Path = "") -> str:
         """Put pretrained weights into the parts that there are some for, before training begins; in words what was found, "" for nothing.
 
-        path: published pi0 weights (see ``alam_core.policy.pi0.weights``). Raises UserError where they do not fit.
+        path: published pi0 weights (see ``alam_core.policy.pi0.weights``), or their name on the model hub. Raises UserError where they do
+        not fit.
         """
         if not path:
             return self.backbone.load_pretrained()
         if self.config.model.backbone != "pi0":
             raise UserError(f"'{path}' is for pi0, this policy is '{self.config.model.backbone}': give --model.backbone pi0")
         from alam_core.policy.pi0.backbone import Pi0Backbone
-        from alam_core.policy.pi0.weights import load_pi0
+        from alam_core.policy.pi0.weights import PUBLISHED, load_pi0
 
         assert isinstance(self.backbone, Pi0Backbone)
-        load_pi0(path, self.backbone, self.inputs[ACTION], self.outputs[ACTION])
+        load_pi0(checkpoint_folder(path, PUBLISHED), self.backbone, self.inputs[ACTION], self.outputs[ACTION])
         return f"pi0's weights from '{path}'"
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:

@@ -37,8 +37,9 @@ class PolicyRunner:
     ) -> None:
         """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None.
         intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or
-        more, the others are faster (see ``compile_generation``)."""
+        more, the others are faster (see ``compile_generation``). Raises UserError for what the policy was not made for."""
         _check(device)
+        self.horizon = policy.check_request(horizon, intervention=intervention)
         if bfloat16:
             policy.to_bfloat16()  # before it moves: the device need never hold all in float32
         self.policy = policy.to(device).eval()
@@ -50,7 +51,6 @@ class PolicyRunner:
         config = policy.config
         self.views = tuple(config.views)
         self.image_size = config.model.image_size
-        self.horizon = horizon or config.model.horizon
         self.given_steps = config.model.given_steps
         self.dt = config.dt
         self.state_dim = config.state_dim

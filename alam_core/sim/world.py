@@ -26,6 +26,10 @@ class World(Protocol):
         """Apply one action (A,) for ``dt`` seconds and return what is seen at its end; without ``look`` no pictures, which take longest."""
         ...
 
+    def hold(self, state: np.ndarray) -> np.ndarray:
+        """The action (A,) that stays at a state (S,)."""
+        ...
+
     def success(self) -> bool:
         """Whether the instruction is fulfilled now."""
         ...

@@ -65,11 +65,17 @@ def test_a_checkpoint_holds_all_that_it_acts_with(tmp_path):
     assert torch.equal(again.tokenizer(["push the red block"]), policy.tokenizer(["push the red block"]))
 
 
-def test_it_begins_from_published_weights(tmp_path):
+def test_it_begins_from_published_weights(tmp_path, monkeypatch):
     policy = pi0_policy(noise=0.0)
     weights = published.random_weights()
     save_file(weights, tmp_path / "model.safetensors")
     assert "model.safetensors" in policy.load_pretrained(tmp_path / "model.safetensors")
+    asked = []
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(tmp_path)
+    )
+    assert "somebody/pi0" in policy.load_pretrained("somebody/pi0")
+    assert asked == [("somebody/pi0", ["*.safetensors", "*.safetensors.index.json"])]
     assert torch.equal(policy.inputs[ACTION].project.weight, weights["action_in_proj.weight"])
     assert torch.equal(policy.outputs[ACTION].weight, weights["action_out_proj.weight"])
     assert policy.outputs["wrist"].weight.abs().max() == 0  # there are none for latents

@@ -10,17 +10,23 @@ from alam_core.policy.small import SmallConfig
 from alam_core.policy.small.timm_vision import TimmVision
 
 CONVOLUTIONAL, TRANSFORMER = "resnet10t", "vit_tiny_patch16_224"  # take any size; must be told the size
+CHANNELS_LAST = "swin_tiny_patch4_window7_224"
 
 
 def policy_with(vision):
     return tiny_policy(small=SmallConfig(width=32, layers=1, heads=2, mlp_width=32, vision=vision, pretrained=False))
 
 
-@pytest.mark.parametrize(("name", "tokens"), [(CONVOLUTIONAL, 4), (TRANSFORMER, 17)])
+@pytest.mark.parametrize(("name", "tokens"), [(CONVOLUTIONAL, 4), (TRANSFORMER, 17), (CHANNELS_LAST, 4)])
 def test_tokens_of_any_architecture(name, tokens):
     eyes = TimmVision(name, 64, 8, 2)
     out = eyes(torch.rand(3, 3, 64, 64) * 2 - 1, 1)
-    assert out.shape == (3, tokens, 8)
+    assert out.shape == (3, tokens, 8) and eyes.token.in_features == eyes.model.num_features
+
+
+def test_a_model_that_gives_no_feature_map_is_named():
+    with pytest.raises(UserError, match="'efficientvit_b0', which has no feature map to give"):
+        TimmVision("efficientvit_b0", 64, 8, 2)
 
 
 def test_pictures_are_normalised_as_the_model_was_trained():

@@ -29,7 +29,7 @@ class CountingRunner:
 
 def play(steps, replan_every, delay_steps, given_steps=0):
     runner = CountingRunner(given_steps)
-    replanner = Replanner(runner, replan_every, delay_steps)
+    replanner = Replanner(runner, replan_every, delay_steps, lambda state: state)
     actions = [replanner.act(Observation({}, np.array([50.0, t], np.float32), "go", float(t))) for t in range(steps)]
     return runner, [tuple(int(x) for x in action) for action in actions]
 
@@ -71,11 +71,13 @@ def test_a_chunk_that_would_run_out_is_refused():
         Replanner(CountingRunner(), 12, 5)
     with pytest.raises(UserError, match="at least 1"):
         Replanner(CountingRunner(), 0)
+    with pytest.raises(UserError, match="a delay needs to know what holds the arm"):
+        Replanner(CountingRunner(), 8, 2)
 
 
 def test_reset_begins_anew():
     runner = CountingRunner()
-    replanner = Replanner(runner, 8, 2)
+    replanner = Replanner(runner, 8, 2, lambda state: state)
     for t in range(11):
         replanner.act(Observation({}, np.zeros(2, np.float32), "go", float(t)))
     replanner.reset()

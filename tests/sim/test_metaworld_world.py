@@ -114,6 +114,13 @@ def test_the_state_is_the_grippers_and_actions_move_it_as_said(world: MetaWorld)
     assert state[3] < start[3] - 0.2
 
 
+def test_what_holds_the_arm_holds_it(world: MetaWorld) -> None:
+    before = world.reset(1)
+    for _ in range(5):
+        after = world.step(world.hold(before.state), look=False)
+    np.testing.assert_allclose(after.state[:3], before.state[:3], atol=2e-3)
+
+
 @pytest.mark.parametrize("seed", [4, 5])
 def test_the_expert_succeeds_and_success_ends_the_episode(world: MetaWorld, seed: int) -> None:
     episode = run_episode(world, make_expert, CollectConfig(world=world.name, noisy_fraction=0.0, hold_steps=1), seed)

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from policy_fixtures import tiny_backbone, tiny_policy
@@ -28,7 +30,9 @@ from alam_core.policy.config import ModelConfig
 from alam_core.runtime import PolicyRunner, Replanner
 from alam_core.types import JOINT_NAMES, Observation
 from training.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
-from training.finetune import FinetuneConfig, finetune, load, main
+from training.finetune import finetune, main
+from training.finetune_config import FinetuneConfig, RolloutConfig
+from training.finetune_data import load
 from training.train_loop import LoopConfig, OptimConfig
 
 LENGTHS = (9, 7, 8, 6)
@@ -60,6 +64,9 @@ class BlobWorld:
         self.steps += 1
         self.at = float(action[0])
         return self.observe(look)
+
+    def hold(self, state):
+        return state
 
     def success(self):
         return self.seed % 3 == 0 and self.steps >= 3
@@ -205,12 +212,77 @@ def test_presets_are_whole(config, model):
         (["--held_out", "1"], "held_out is 1.0"),
         (["--latent_targets", "all"], "choose cumulative or adjacent"),
         (["--augment.shift", "-1"], "must not be negative"),
+        (["--weights", "lerobot/pi0_base"], "are for pi0"),
+        (["--std_floor", "0"], "std_floor must be above 0"),
+        (["--model.small.vocabulary", "1"], "at least 2"),
+        (["--views", "wrist"], r"a list is written \[a,b\]"),
     ],
 )
 def test_values_that_cannot_be_are_refused_before_any_work(args, words, monkeypatch):
     monkeypatch.setattr("sys.argv", ["training/finetune.py", "--data", "nowhere", *args])
     with pytest.raises(UserError, match=words):
         main()
+
+
+def write_toy(root, instructions, names=("a", "b"), state_names=("a", "b")):
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(root, 10.0, {"top": (32, 32)}, list(state_names), list(names), "toy") as writer:
+        for instruction in instructions:
+            images = {"top": rng.integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)}
+            writer.add_episode(images, rng.normal(size=(6, 2)), rng.normal(size=(6, 2)), instruction)
+    return root
+
+
+def test_words_that_the_policy_could_not_tell_apart_are_named(tmp_path):
+    root = write_toy(tmp_path / "set", ["put it in the box", "put it in the pan"] * 2)
+    with pytest.raises(UserError, match="the words box and pan of .*set' share a number among 2048"):
+        finetune(settings(root, tmp_path / "run", relative_joints=[]))
+    assert not (root / ".cache").exists()  # before any picture was decoded
+    model = ModelConfig(horizon=4, **(TINY | {"small": dataclasses.replace(TINY["small"], vocabulary=4096)}))
+    assert finetune(settings(root, tmp_path / "run", relative_joints=[], model=model))[1]
+
+
+def test_numbers_that_are_not_finite_are_named(tmp_path):
+    root = write_toy(tmp_path / "set", ["go"] * 4)
+    (file,) = (root / "data").rglob("*.parquet")
+    table = pq.read_table(file)
+    states = table["observation.state"].to_pylist()
+    states[13][1] = float("nan")
+    at = table.schema.get_field_index("observation.state")
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(states, table.schema.field(at).type)), file)
+    with pytest.raises(UserError, match="observation.state is not finite in episode 2, row 1, 'b'"):
+        finetune(settings(root, tmp_path / "run", relative_joints=[]))
+
+
+def test_a_joint_that_stands_elsewhere_in_the_state_cannot_be_relative(tmp_path):
+    root = write_toy(tmp_path / "set", ["go"] * 4, state_names=("b", "a"))
+    with pytest.raises(UserError, match="'a' is number 1 of .*'s action and number 2 of its state"):
+        finetune(settings(root, tmp_path / "run", relative_joints=["a"]))
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    root = write_toy(tmp_path / "set", ["go"] * 4)
+    finetune(settings(root, tmp_path / "run", relative_joints=[]))
+    with LeRobotWriter(root, 10.0, {"top": (32, 32)}, ["a", "b"], ["a", "b"], "toy", append=True) as writer:
+        writer.add_episode({"top": np.zeros((6, 32, 32, 3), np.uint8)}, np.ones((6, 2)), np.ones((6, 2)), "go")
+    with pytest.raises(UserError, match="data_digest"):
+        finetune(settings(root, tmp_path / "run", relative_joints=[]))
+
+
+def test_rollouts_that_cannot_be_are_told_before_training(dataset, tmp_path):
+    for rollouts, words in (
+        (RolloutConfig(episodes=1, world="nowhere"), "no world is called 'nowhere'"),
+        (RolloutConfig(episodes=1), "needs chunks of 8 steps, this policy's have 4"),
+    ):
+        with pytest.raises(UserError, match=words):
+            finetune(settings(dataset, tmp_path / "run", rollouts=rollouts))
+    assert not list((tmp_path / "run").glob("events*"))
+
+
+def test_a_card_says_how_chunks_are_generated(dataset, encoder, tmp_path):
+    model = ModelConfig(horizon=4, process="diffusion", coupling="two_stage", **TINY)
+    finetune(settings(dataset, tmp_path / "run", encoder, steps=1, model=model))
+    assert "by two-stage diffusion" in (tmp_path / "run" / "policy" / "README.md").read_text()
 
 
 def test_a_state_narrower_than_the_action_serves_where_nothing_is_relative(tmp_path):
@@ -278,6 +350,16 @@ def test_evaluation_films_episodes(blob_policy, tmp_path):
     evaluate(EvaluateConfig(str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)), make_blobs)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["even-0-success.mp4", "odd-1-failure.mp4"]
     assert VideoReader(tmp_path / "odd-1-failure.mp4").fps == 10.0
+
+
+@pytest.mark.parametrize(("changes", "words"), [({"intervention": "freeze"}, "no intervention"), ({"horizon": 5}, "trained on 4")])
+def test_what_a_policy_was_not_made_for_is_told_before_any_episode(blob_policy, tmp_path, changes, words):
+    without = tiny_policy(latent_views=[]).save_pretrained(tmp_path / "without")
+    played = []
+    config = EvaluateConfig(f"{blob_policy},{without}", "blob", 2, 0, 4, workers=0, **changes)
+    with pytest.raises(UserError, match=words):
+        evaluate(config, lambda *args: played.append(1) or make_blobs(*args))
+    assert len(played) <= 1  # to see whether the first fits
 
 
 def test_pictures_are_made_only_where_a_plan_or_a_film_needs_them():

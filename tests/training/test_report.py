@@ -11,6 +11,7 @@ from alam_core.errors import UserError
 from alam_core.results import write_result
 from training.figures_policies import draw_success
 from training.report import rows
+from training.report_stage2 import interventions
 
 SCRIPT = Path(__file__).parents[2] / "training" / "report.py"
 
@@ -102,6 +103,10 @@ def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) ->
     assert "| ALAM, joint | **50.0%** (40.0% to 60.0%) | 200 | 60%, 40% | 80% | 20% | 85.0 |" in text
     assert "| no latents | **40.0%** (40.0% to 60.0%) | 200 | one | 60% | 20% | 47.9 |" in text
     assert "| own step | **45.0%**" in text and "| as trained | **50.0%**" in text
+    assert "Interventions when acting, on ALAM, joint (" in text
+    write_result("generation_ablation", {"freeze": played(70, both)}, [1000], tmp_path, command="w", group="interventions_again")
+    ((_, first), (_, again)) = interventions(json.loads((tmp_path / "generation_ablation.json").read_text())["values"])
+    assert set(first) == {"default"} and again["default"]["successes"] == 100 and again["freeze"]["successes"] == 70
 
 
 def test_a_picture_needs_a_result(tmp_path: Path) -> None:

@@ -275,6 +275,24 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> N
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
+def test_memory_that_does_not_suffice_is_said_in_one_line(tmp_path: Path) -> None:
+    def too_much(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match="does not hold this batch; .* keeps step 0: raise --loop.accumulate or lower --batch"):
+        run(tmp_path, config(), losses=too_much)
+
+
+def test_a_state_is_saved_before_it_is_evaluated(tmp_path: Path) -> None:
+    def failing(model: nn.Module, step: int) -> dict[str, float]:
+        raise UserError("no such world")
+
+    with pytest.raises(UserError, match="no such world"):
+        run(tmp_path, config(save_every=4, eval_every=4), evaluate=failing)
+    assert run(tmp_path, config(save_every=4, eval_every=4)).step == 12
+    assert (tmp_path / STATE_FILE).is_file()
+
+
 def test_two_trainings_do_not_share_a_run_folder(tmp_path: Path) -> None:
     def second(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         before = sorted(tmp_path.iterdir())

@@ -40,7 +40,10 @@ class Pi0Tokenizer:
         if not file.is_file():
             cached = try_to_load_from_cache(REPOSITORY, FILE)
             if not isinstance(cached, str):
-                raise UserError(f"'{file}' is missing: put the {FILE} of {REPOSITORY} there, from the model hub")
+                raise UserError(
+                    f"pi0 reads by PaliGemma's tokenizer, which is neither '{file}' nor among the hub's downloads: accept its licence on "
+                    f"the model hub, then `hf download {REPOSITORY} {FILE}`, or put the file there"
+                )
             file = Path(cached)
         try:
             tokenizer = Tokenizer.from_file(str(file))

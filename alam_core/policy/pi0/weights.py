@@ -28,6 +28,7 @@ NAMES = {
     "action_time_mlp_out": "input.mlp_out",
     "action_out_proj": "output",
 }
+PUBLISHED = ("*.safetensors", "*.safetensors.index.json")  # what is fetched of them from the model hub
 EMBEDDING, TIED = f"{PALIGEMMA}.model.language_model.embed_tokens.weight", f"{PALIGEMMA}.lm_head.weight"
 # Of the language models' outputs nothing is used: policies write no words.
 UNUSED = (f"{PALIGEMMA}.model.language_model.norm.", f"{EXPERT}.lm_head.")

@@ -54,6 +54,8 @@ class SmallConfig:
         for name in ("width", "layers", "heads", "mlp_width", "keypoints", "text_width", "max_words"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.small.{name} is {getattr(self, name)}: it must be at least 1")
+        if self.vocabulary < 2:
+            raise UserError(f"model.small.vocabulary is {self.vocabulary}: it must be at least 2, padding takes one")
         if self.width % self.heads or self.width % 2:
             raise UserError(f"model.small.width is {self.width}: it must be even and a multiple of model.small.heads, {self.heads}")
         if len(self.channels) != 4 or min(self.channels) < 1:

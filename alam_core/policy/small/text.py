@@ -31,6 +31,16 @@ class WordTokenizer:
         """What a checkpoint must keep to read instructions by: nothing."""
         return {}
 
+    def collisions(self, instructions: Sequence[str]) -> list[tuple[str, ...]]:
+        """Words of ``instructions`` that share an id, so that the policy cannot tell them apart."""
+        sharing: dict[int, list[str]] = {}
+        for word in sorted({word for instruction in instructions for word in _WORD.findall(instruction.lower())}):
+            sharing.setdefault(self._id(word), []).append(word)
+        return [tuple(words) for words in sharing.values() if len(words) > 1]
+
+    def _id(self, word: str) -> int:
+        return zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1
+
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more than ``max_words``."""
         ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
@@ -39,8 +49,9 @@ class WordTokenizer:
             if not words:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             if len(words) > self.max_words:
-                raise UserError(f"the instruction has {len(words)} words, this policy reads {self.max_words}: '{instruction[:60]}...'")
-            ids[row, : len(words)] = torch.tensor([zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1 for word in words])
+                limit = f"this policy reads {self.max_words} (model.small.max_words)"
+                raise UserError(f"the instruction has {len(words)} words, {limit}: '{instruction[:60]}...'")
+            ids[row, : len(words)] = torch.tensor([self._id(word) for word in words])
         return ids
 
 

@@ -54,8 +54,15 @@ class TimmVision(nn.Module):
         return f"{self.name}: pretrained"
 
     def _tokens(self, image: Tensor) -> Tensor:
+        """(B, T, F), whatever the order of the network's axes."""
         features = self.model.forward_features(image)
-        return features.flatten(2).transpose(1, 2) if features.ndim == 4 else features
+        if features.ndim == 4 and getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            features = features.flatten(1, 2)
+        elif features.ndim == 4:
+            features = features.flatten(2).mT
+        if features.ndim != 3 or features.shape[-1] != self.model.num_features:
+            raise UserError(f"model.small.vision is '{self.name}', whose features {tuple(features.shape)} are no tokens: choose another")
+        return features
 
 
 def _create(name: str, image_size: int, pretrained: bool) -> Any:
@@ -65,6 +72,8 @@ def _create(name: str, image_size: int, pretrained: bool) -> Any:
         with contextlib.suppress(TypeError):  # convolutional ones take any size and no such argument
             return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", img_size=image_size)
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
+    except AssertionError as error:  # some cannot do without their pooling
+        raise UserError(f"model.small.vision is '{name}', which has no feature map to give ({error}): choose another") from None
     except RuntimeError as error:
         if timm.is_model(name):
             raise

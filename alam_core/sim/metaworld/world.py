@@ -81,6 +81,10 @@ class MetaWorld:
         self._steps += 1
         return self._observe(look)
 
+    def hold(self, state: np.ndarray) -> np.ndarray:
+        """No movement, and no force of the gripper."""
+        return np.zeros(self.action_dim)
+
     def success(self) -> bool:
         """MetaWorld's own judgement of the last step. It may be lost again: the benchmark counts an episode at its first success."""
         return self._success

@@ -139,6 +139,10 @@ class PiperPlace:
             self.physics_step(start + (goal - start) * tick / self._ticks_per_step)
         return self.observe(look)
 
+    def hold(self, state: np.ndarray) -> np.ndarray:
+        """The state itself: actions are set-points."""
+        return state
+
     def success(self) -> bool:
         """The named cube lies on the plate, at rest, and the gripper has let go of it."""
         cube, plate = self.cube_position(self.target), self.plate_position()
