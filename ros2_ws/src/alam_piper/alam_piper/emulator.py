@@ -59,7 +59,7 @@ class KinematicPlant:
         return self.joints, self._velocities, self.gripper
 
 
-def open_emulator_bus(config: BusConfig, listen: float = 0.15) -> can.BusABC:
+def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
     """Open the bus as an arm. Raises UserError if that is impossible or if an arm already speaks on it."""
     bus = open_bus(config)
     until = time.monotonic() + listen
