@@ -289,8 +289,8 @@ def test_a_state_is_saved_before_it_is_evaluated(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="no such world"):
         run(tmp_path, config(save_every=4, eval_every=4), evaluate=failing)
-    assert run(tmp_path, config(save_every=4, eval_every=4)).step == 12
     assert (tmp_path / STATE_FILE).is_file()
+    assert run(tmp_path, config(save_every=4, eval_every=4)).step == 12
 
 
 def test_two_trainings_do_not_share_a_run_folder(tmp_path: Path) -> None:
