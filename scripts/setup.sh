@@ -131,7 +131,7 @@ EOF
 #!/usr/bin/env bash
 # The alam command, from any shell.
 source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../setup.bash" || exit 2
-exec "$ALAM_ROOT/ros2_ws/install/alam_bringup/lib/alam_bringup/alam" "$@"
+exec "$ALAM_ROOT/ros2_ws/install/alam_cli/lib/alam_cli/alam" "$@"
 EOF
   chmod +x "$venv/bin/alam"
   echo "$venv_digest" >"$venv_stamp"

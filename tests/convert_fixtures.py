@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from alam_training.commands.convert import ConvertConfig, Summary, convert
 
-from alam_core.data.lerobot import LeRobotDataset
-from training.convert import ConvertConfig, Summary, convert
+from alam_core.data.lerobot.reader import LeRobotDataset
 
 LENGTHS = (7, 3, 5)
 

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from alam_core.data.normalization import LatentProjection, PolicyStats
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
+from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.policy.small import SmallConfig
 from alam_core.types import JOINT_NAMES, VIEWS, Observation
 

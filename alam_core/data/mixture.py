@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.data import layout
 from alam_core.data.frames import FrameStore, OnDemandFrames, VideoSet, frame_store, store_bytes
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.video_folder import VideoFolder
-from alam_core.data.video_index import inspect_videos
+from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.video.folder import VideoFolder
+from alam_core.data.video.index import inspect_videos
 from alam_core.errors import UserError
 
 GB = 1e9

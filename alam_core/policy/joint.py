@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from alam_core.checkpoints import checkpoint_folder, load_tensors, read_checkpoint, save_checkpoint
 from alam_core.config import from_dict, to_dict
-from alam_core.data.normalization import PolicyStats
 from alam_core.errors import UserError
 from alam_core.policy.backbone import Backbone, Context, Tokenizer
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.generation import Streams, integrate, make_process, sample_noise
+from alam_core.policy.normalization import PolicyStats
 from alam_core.policy.sequence import ACTION, Layout
 from alam_core.policy.small import WORDS, SmallBackbone, WordTokenizer
 

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alam_core.data import layout
 from alam_core.data.frames import frame_store
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.video import VideoWriter
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.data.video.files import VideoWriter
 from alam_core.errors import UserError
 
 SIZE = 32
@@ -140,7 +140,7 @@ def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(tmp_p
     writer = open_writer(root, append=True)
     writer.add_episode(**episode(3))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("alam_core.data.writer.os.replace", killed)
+        patch.setattr("alam_core.data.lerobot.writer.os.replace", killed)
         writer.close()
     os.close(writer._lock)  # as the end of the process does
     assert LeRobotDataset(root).num_episodes == 2

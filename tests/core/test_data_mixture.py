@@ -11,10 +11,10 @@ from video_fixtures import write_video
 
 from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import DataReport, Source, SourceConfig, find_faults, open_sources
-from alam_core.data.video_folder import VideoFolder
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError
 
 LENGTHS = (14, 9, 23, 12)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from alam_core.data.normalization import PolicyStats
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
+from alam_core.policy.normalization import PolicyStats
 from alam_core.policy.small import SmallConfig
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 210)}

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from alam_core.data.frames import FrameStore
-from alam_core.data.normalization import LatentProjection, PolicyStats, chunk_rows, fit_policy_stats, relative_targets
-from alam_core.data.policy_data import AugmentConfig, PolicyData, augment_images
 from alam_core.errors import UserError
+from alam_core.policy.normalization import LatentProjection, PolicyStats, chunk_rows, fit_policy_stats, relative_targets
+from alam_core.policy.samples import AugmentConfig, PolicyData, augment_images
 
 RELATIVE = np.array([True, True, False])
 

@@ -8,9 +8,9 @@ import pytest
 from video_fixtures import CODECS, numbers, write_video
 
 from alam_core.data.mixture import find_faults
-from alam_core.data.video import VideoReader
-from alam_core.data.video_folder import VideoFolder
-from alam_core.data.video_index import MEMORY, inspect_video, inspect_videos
+from alam_core.data.video.files import VideoReader
+from alam_core.data.video.folder import VideoFolder
+from alam_core.data.video.index import MEMORY, inspect_video, inspect_videos
 from alam_core.errors import UserError
 
 
@@ -85,7 +85,7 @@ def test_broken_files_keep_their_number_and_are_named(suffix: str, tmp_path: Pat
 
 def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) -> None:
     """Its index, at the file's head, still promises every frame."""
-    from alam_core.data.video import VideoWriter
+    from alam_core.data.video.files import VideoWriter
 
     writer = VideoWriter(tmp_path / "x.mp4", 10, 32, 32)
     writer.add(np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8))
@@ -111,7 +111,7 @@ def test_files_are_looked_into_once_and_anew_after_a_change(tmp_path: Path, monk
         opened.append(path.name)
         return inspect_video(path)
 
-    monkeypatch.setattr("alam_core.data.video_index.inspect_video", counting)
+    monkeypatch.setattr("alam_core.data.video.index.inspect_video", counting)
     names = ["a.mp4", "b.mp4", "gone.mp4"]
     first = inspect_videos(tmp_path, names)
     assert [fact.frames for fact in first] == [5, 6, 0] and "missing" in first[2].fault

@@ -18,7 +18,7 @@ INSTALL = ROOT / "ros2_ws" / "install"
 
 try:
     import rclpy
-    from alam_bringup.processes import Process, stop_all
+    from alam_common.processes import Process, stop_all
     from alam_msgs.msg import Observation  # noqa: F401  (needs the library path of a shell that is ready)
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alam_bringup import demo
-from alam_bringup.film import Look, write_film
+from alam_demo import demo
+from alam_demo.film import Look, write_film
 
 from alam_core.errors import UserError
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from alam_bringup.echo import message_class, to_plain
-from alam_bringup.processes import Process
+from alam_cli.echo import message_class, to_plain
+from alam_common.processes import Process
 from alam_msgs.msg import LatentTransition, Observation
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
@@ -22,7 +22,7 @@ from std_msgs.msg import String
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-ALAM = str(ROOT / "ros2_ws/install/alam_bringup/lib/alam_bringup/alam")
+ALAM = str(ROOT / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
 
 
 def alam(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -155,7 +155,7 @@ def test_messages_become_plain_values() -> None:
 FLEET = """
     import sys
     from alam_bringup.graph import PIPER, Graph, NodeSpec
-    from alam_bringup.up import up
+    from alam_cli.up import up
     nodes = [NodeSpec("alam_fleet", name, name, required=required) for name, required in {nodes}]
     sys.exit(up(Graph("fleet", "a test", PIPER.arguments, lambda values: nodes), PIPER.defaults()))
 """

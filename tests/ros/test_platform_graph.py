@@ -9,7 +9,7 @@ import pytest
 from alam_bringup import graph as graphs
 from alam_bringup.graph import GRAPHS, PIPER, Argument, Graph, environment, find_graph, split_assignments
 from alam_bringup.installed import available, has_package
-from alam_bringup.up import node_command
+from alam_cli.up import node_command
 
 from alam_core.errors import UserError
 

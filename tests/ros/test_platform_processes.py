@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from alam_bringup.processes import Process, stop_all
+from alam_common.processes import Process, stop_all
 
 PLAIN = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PLAIN
@@ -44,7 +44,7 @@ def test_reports_lines_and_exit_code() -> None:
 @pytest.mark.parametrize(("code", "expected"), [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)])
 def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     patience = 0.5 if code == HOPELESS else 30.0  # an interrupted Python takes its time on a busy machine
-    monkeypatch.setattr("alam_bringup.processes.STEPS", ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)))
+    monkeypatch.setattr("alam_common.processes.STEPS", ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)))
     process = Process("child", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines)
     assert process.stop() == expected
@@ -62,7 +62,7 @@ def test_stop_all_leaves_no_grandchild() -> None:
 def test_child_dies_with_a_killed_parent() -> None:
     parent_code = (
         "import time\n"
-        "from alam_bringup.processes import Process\n"
+        "from alam_common.processes import Process\n"
         "print(Process('child', ['sleep', '600']).pid, flush=True)\n"
         "time.sleep(600)\n"
     )

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 from alam_bringup.graph import PIPER
-from alam_bringup.processes import Process
+from alam_common.processes import Process
 from alam_msgs.msg import LatentTransition
 from rcl_interfaces.srv import ListParameters
 from tiny_checkpoints import SIZE, save_tiny_policy, save_tiny_transition
 
 from alam_core.types import VIEWS
 
-ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_bringup/lib/alam_bringup/alam")
+ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
 START = 150.0  # s: torch is imported twice, MuJoCo once, on a machine that may be busy
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from alam_training.commands.collect import CollectConfig, run_episode
 
 from alam_core.errors import UserError
 from alam_core.sim.metaworld.tasks import INSTRUCTIONS, TRAINING, tasks_of
 from alam_core.sim.world import make_expert, make_world
-from training.collect import CollectConfig, run_episode
 
 try:
     from alam_core.sim.metaworld.world import ENV_POLICY_MAP, MetaWorld

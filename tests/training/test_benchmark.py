@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from alam_training.benchmarks import pretraining
+from alam_training.benchmarks.pretraining import PretrainingConfig, Steps, on_cpu, on_gpu, read_model
+from alam_training.commands import benchmark
 
 from alam_core.config import to_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from training import benchmark
-from training.benchmarks import pretraining
-from training.benchmarks.pretraining import PretrainingConfig, Steps, on_cpu, on_gpu, read_model
 
 TINY = TransitionConfig(image_size=16, patch_size=4, width=32, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=3, latent_dim=8)
 

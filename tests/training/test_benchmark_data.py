@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from alam_training.benchmarks import data as benchmark
+from alam_training.benchmarks.data import DataConfig, main, summarise, written_anew
 
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
-from training.benchmarks import data as benchmark
-from training.benchmarks.data import DataConfig, main, summarise, written_anew
 
 
 @pytest.fixture

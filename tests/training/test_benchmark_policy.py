@@ -6,14 +6,14 @@ from pathlib import Path
 import pi0_fixtures as published
 import pytest
 import torch
+from alam_training.benchmarks import pi0, policy
+from alam_training.benchmarks.policy import PolicyBenchmarkConfig, pi0_gpu, random_policy
 
 from alam_core.errors import UserError
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.pi0.config import Pi0Config
 from alam_core.policy.small import SmallConfig
 from alam_core.types import VIEWS
-from training.benchmarks import pi0, policy
-from training.benchmarks.policy import PolicyBenchmarkConfig, pi0_gpu, random_policy
 
 SIZE = {**published.SIZE, "max_words": pi0.WORDS}
 PI0 = ModelConfig(backbone="pi0", horizon=4, image_size=published.IMAGE, denoising_steps=2, pi0=Pi0Config(**SIZE))

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from alam_training.commands.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
 
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.video import VideoWriter
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.data.video.files import VideoWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
-from training.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
 
 
 class Line:

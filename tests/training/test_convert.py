@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alam_training.commands import convert as convert_module
+from alam_training.commands.convert import RECORD, ConvertConfig, convert
+from alam_training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
 from convert_fixtures import check_frames, numbers, pictures, run
 from rich.console import Console
 
-from alam_core.data.layout import partial_name
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.lerobot.layout import partial_name
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
-from training import convert as convert_module
-from training.convert import RECORD, ConvertConfig, convert
-from training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
 
 STEPS = 4
 

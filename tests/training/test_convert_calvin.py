@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from alam_training.converters import calvin
 from convert_fixtures import check_frames, numbers, picture, run
 
 from alam_core.errors import UserError
-from training.converters import calvin
 
 WINDOWS = [(3, 6, "open the drawer"), (12, 14, "turn on the light")]
 

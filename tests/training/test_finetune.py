@@ -13,27 +13,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from alam_training.commands.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
+from alam_training.commands.finetune import finetune, main
+from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.stage2.config import FinetuneConfig, RolloutConfig
+from alam_training.stage2.data import load
 from policy_fixtures import tiny_backbone, tiny_policy
 
 import alam_core.latent_action
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
-from alam_core.data.latent_cache import adjacent_latents
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.policy_data import AugmentConfig
-from alam_core.data.video import VideoReader
-from alam_core.data.writer import LeRobotWriter
+from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.data.video.files import VideoReader
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
+from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.config import ModelConfig
+from alam_core.policy.samples import AugmentConfig
 from alam_core.runtime import PolicyRunner, Replanner
 from alam_core.types import JOINT_NAMES, Observation
-from training.evaluate import Episode, EvaluateConfig, evaluate, figures, film, run_episode
-from training.finetune import finetune, main
-from training.finetune_config import FinetuneConfig, RolloutConfig
-from training.finetune_data import load
-from training.train_loop import LoopConfig, OptimConfig
 
 LENGTHS = (9, 7, 8, 6)
 TINY = {"image_size": 32, "small": tiny_backbone()}
@@ -307,7 +307,7 @@ def test_ranks_share_a_batch_held_out_episodes_are_not_in_it_and_all_ranks_end_w
             made[rank, ranks] = torch.cat([batch_at(step, rank, ranks)["state"] for step in range(8)])
         return SimpleNamespace(model=model, stopped="", step=8, main=False)
 
-    monkeypatch.setattr("training.finetune.train", catch)
+    monkeypatch.setattr("alam_training.commands.finetune.train", catch)
     _, finished = finetune(settings(dataset, tmp_path / "run", batch=16, augment=AugmentConfig(0, 0.0, 0.0, 0.0)))
     assert finished and not (tmp_path / "run" / "policy").exists()  # the main process writes it
     assert torch.equal(made[0, 1].view(8, 8, 2, 7), torch.stack([made[0, 2].view(8, 8, 7), made[1, 2].view(8, 8, 7)], 2))

@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_training.loop.train import LoopConfig, OptimConfig
 
 from alam_core.config import parse_args
 from alam_core.data.frames import FrameStore
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import Source
-from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
-from training.pretrain import PretrainConfig, main, pretrain
-from training.train_loop import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +101,7 @@ def test_ranks_share_the_batch_of_one_process(tmp_path: Path, monkeypatch: pytes
             made[rank, ranks] = batch_at(5, rank, ranks)  # type: ignore[operator]
         return SimpleNamespace(model=model, stopped="interrupted", main=False)
 
-    monkeypatch.setattr("training.pretrain.train", catch)
+    monkeypatch.setattr("alam_training.commands.pretrain.train", catch)
     pretrain(config(tmp_path, 10), [moving_square()])
     whole = made[0, 1]
     assert whole.shape == (3, 16, 16, 16, 3) and whole.dtype == torch.uint8

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_training.loop.train import LoopConfig, OptimConfig
 from video_fixtures import write_video
 
 from alam_core.config import from_dict, parse_args, to_dict
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import SourceConfig, open_sources
-from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
-from training.pretrain import PretrainConfig, main, pretrain
-from training.train_loop import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

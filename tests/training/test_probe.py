@@ -9,21 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from alam_training.commands import probe as script
+from alam_training.commands.figures import main as figures_main
+from alam_training.commands.pretrain import PretrainConfig, check_unchanged, pretrain
+from alam_training.commands.probe import find_runs, listed
+from alam_training.loop.state import STATE_FILE
+from alam_training.loop.train import LoopConfig
+from alam_training.stage1.clips import held_out_clips, run_config, spread_clips
+from alam_training.stage1.summary import ablation_values, over_seeds, ratios, world_values
 
 from alam_core.data.frames import FrameStore
+from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import Source, SourceConfig, open_sources
-from alam_core.data.writer import LeRobotWriter
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
-from training import probe as script
-from training.figures import main as figures_main
-from training.pretrain import PretrainConfig, check_unchanged, pretrain
-from training.probe import find_runs, listed
-from training.probe_data import held_out_clips, run_config, spread_clips
-from training.probe_summary import ablation_values, over_seeds, ratios, world_values
-from training.train_loop import LoopConfig
-from training.train_state import STATE_FILE
 
 TIMES = ("1", "2", "3", "4", "5")
 RUNS = ("lam_s0", "lam_s1", "alam_s0", "alam_s1", "potential_s0", "no_rev_add_s0", "no_rev_s0", "no_add_s0")

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from alam_training.commands.report import rows
+from alam_training.report.policies import draw_success
+from alam_training.report.stage2 import interventions
 
 from alam_core.errors import UserError
 from alam_core.results import write_result
-from training.figures_policies import draw_success
-from training.report import rows
-from training.report_stage2 import interventions
 
 SCRIPT = Path(__file__).parents[2] / "training" / "report.py"
 

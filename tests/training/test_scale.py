@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-
-from training.benchmarks.scale import (
+from alam_training.benchmarks.scale import (
     OBJECTIVES,
     ROUNDING_ONLY,
     SMALL_POLICY,
@@ -22,7 +21,7 @@ from training.benchmarks.scale import (
     pretrain,
     start,
 )
-from training.train_state import STATE_FILE
+from alam_training.loop.state import STATE_FILE
 
 pytestmark = pytest.mark.slow
 

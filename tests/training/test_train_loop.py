@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from alam_training.benchmarks.scale import curve
+from alam_training.loop import state as train_state
+from alam_training.loop.state import STATE_FILE
+from alam_training.loop.train import LoopConfig, OptimConfig, TrainResult, every_nth, learning_rate, step_rng, train
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
-from training import train_state
-from training.benchmarks.scale import curve
-from training.train_loop import LoopConfig, OptimConfig, TrainResult, every_nth, learning_rate, step_rng, train
-from training.train_state import STATE_FILE
 
 
 class Noisy(nn.Module):

@@ -21,5 +21,4 @@ setup(
     maintainer_email="maintainers@alam.invalid",
     description="Starts the ALAM stack",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["alam = alam_bringup.cli:main"]},
 )

@@ -1,5 +1,0 @@
-"""``python -m alam_bringup`` is the ``alam`` command."""
-
-from alam_bringup.cli import main
-
-main()

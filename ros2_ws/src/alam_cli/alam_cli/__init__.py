@@ -1,0 +1,1 @@
+"""The alam command: starts, inspects and checks the ALAM stack."""

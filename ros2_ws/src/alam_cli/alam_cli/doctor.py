@@ -1,0 +1,199 @@
+"""``alam doctor``: what is here, what is missing, and how to get it. Imports nothing at the top that may be missing."""
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
+
+from alam_core.errors import UserError
+
+RENDER = """
+import mujoco, numpy
+model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1" rgba="1 0 0 1"/></worldbody></mujoco>')
+data = mujoco.MjData(model)
+mujoco.mj_forward(model, data)
+with mujoco.Renderer(model, 32, 32) as renderer:
+    renderer.update_scene(data)
+    assert renderer.render().std() > 1, 'the picture is empty'
+from OpenGL import GL
+"""
+DDS = """
+import os, rclpy, time
+rclpy.init(domain_id=99)
+node = rclpy.create_node('alam_doctor')
+time.sleep(0.3)
+own = {os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')}
+rows = [line.split() for line in open('/proc/net/udp').readlines()[1:]]
+bound = {row[1].split(':')[0] for row in rows if f'socket:[{row[9]}]' in own}
+node.destroy_node()
+rclpy.shutdown()
+print('loopback' if bound == {'0100007F'} else 'open' if bound else 'none')
+"""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. ``needed``: without it the demo cannot run. ``fix``: what to do about it."""
+
+    what: str
+    ok: bool
+    detail: str
+    fix: str = ""
+    needed: bool = True
+
+
+def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
+    """Run code in a process of its own, as broken GL or DDS libraries may take theirs down; (went well, last line said)."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return False, f"no end after {timeout:.0f} s"
+    lines = [line for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines() if line.strip()]
+    return done.returncode == 0, lines[-1] if lines else f"exit code {done.returncode}"
+
+
+def check_python() -> Iterator[Check]:
+    fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
+    yield Check("Python", fits, sys.version.split()[0], "install Python 3.11 or 3.12, remove .venv, run 'make setup'")
+    for tool, package in (("g++", "build-essential"), ("cmake", "cmake")):
+        path = shutil.which(tool)
+        yield Check(tool, path is not None, path or "not found", f"sudo apt-get install {package}")
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    yield Check("Python headers", header.is_file(), str(header.parent), f"sudo apt-get install {version}-dev")
+
+
+def check_packages() -> Iterator[Check]:
+    pins = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[.*?\])?==([^\s#]+)", (root() / "requirements" / "base.txt").read_text(), re.MULTILINE)
+    wrong = []
+    for name, version in pins:
+        try:
+            found = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            wrong.append(f"{name} is missing")
+            continue
+        if found != version and name != "numpy":  # apt ROS needs another numpy, see scripts/setup.sh
+            wrong.append(f"{name} is {found} instead of {version}")
+    here = importlib.util.find_spec("alam_core") is not None
+    if not here:
+        wrong.append("alam_core is not installed")
+    yield Check("Python packages", not wrong, "; ".join(wrong) or f"{len(pins)} as pinned in requirements/base.txt", "make setup")
+
+
+def check_rendering() -> Iterator[Check]:
+    ok, said = _script(RENDER)
+    backend = os.environ.get("MUJOCO_GL", "egl")
+    fix = "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 (software rendering), or set MUJOCO_GL=osmesa with libosmesa6"
+    yield Check(f"rendering ({backend})", ok, "MuJoCo drew a picture" if ok else said, fix)
+
+
+def check_ros() -> Iterator[Check]:
+    spec = importlib.util.find_spec("rclpy")
+    origin = "not found" if spec is None else f"{Path(spec.origin or '').parent}"
+    kind = "" if spec is None else " (PyPI wheels)" if origin.startswith(sys.prefix) else " (apt)"
+    yield Check("ROS 2 Jazzy", spec is not None, origin + kind, "make setup (wheels), or source /opt/ros/jazzy/setup.bash and make setup")
+    commands = shutil.which("ros2")
+    yield Check("ros2 command", commands is not None, commands or "not found", "not needed: 'alam up' and 'alam echo' do", needed=False)
+
+
+def check_workspace() -> Iterator[Check]:
+    try:
+        from alam_bringup.installed import executable
+
+        for package, name in {(node.package, node.executable) for node in _piper_nodes()}:
+            executable(package, name)
+        from alam_msgs.msg import Observation  # noqa: F401
+
+        yield Check("workspace", True, "all nodes of 'piper' and alam_msgs are built")
+    except (ImportError, UserError) as error:
+        yield Check("workspace", False, str(error), "make setup, then source setup.bash")
+
+
+def _piper_nodes() -> list:
+    values = PIPER.defaults() | {"checkpoint": "/", "encoder": "/"}
+    return PIPER.build(values)
+
+
+def check_dds() -> Iterator[Check]:
+    profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
+    good = Path(profile).is_file()
+    yield Check("Fast DDS profile", good, profile or "not set", "source setup.bash")
+    ok, said = _script(DDS)
+    detail = {"loopback": "sockets are on 127.0.0.1 only", "open": "sockets are open to the network"}.get(said, said)
+    yield Check("DDS", ok, detail, "source setup.bash")
+    if ok and said != "loopback":
+        yield Check("DDS on this host only", False, detail, "source setup.bash, unless you asked for the network", needed=False)
+    free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
+    yield Check("shared memory", free > 300, f"{free:.0f} MiB free in /dev/shm", "in a container: --shm-size=1g")
+
+
+def check_can() -> Iterator[Check]:
+    try:
+        import can
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # a port that is free now
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = {"interface": "udp_multicast", "channel": CAN_GROUP, "port": port, "hop_limit": 0}
+        with can.Bus(**options) as one, can.Bus(**options) as other:
+            one.send(can.Message(arbitration_id=0x123, data=[1, 2, 3], is_extended_id=False))
+            message = other.recv(2.0)
+        ok, said = message is not None and bytes(message.data) == b"\x01\x02\x03", "no frame came through"
+    except Exception as error:  # whatever keeps the emulated bus from working is the finding
+        ok, said = False, str(error)
+    fix = "multicast needs a route: sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
+    yield Check("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
+    names = Path("/sys/class/net")
+    real = sorted(item.name for item in names.iterdir() if (item / "type").is_file() and (item / "type").read_text().strip() == "280")
+    fix = "only for a real arm: plug the adapter in, sudo ip link set can0 up type can bitrate 1000000"
+    yield Check("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
+
+
+def check_checkpoints() -> Iterator[Check]:
+    for argument in PIPER.arguments:
+        if argument.folder:
+            try:
+                path = folder(argument.name, str(argument.default))
+                whole = all((Path(path) / name).is_file() for name in ("config.json", "model.safetensors"))
+                yield Check(f"model {argument.name}", whole, path if whole else f"{path} is not whole", "git checkout checkpoints/")
+            except UserError:
+                fix = "git checkout checkpoints/, or train one: training/pretrain.py, training/finetune.py"
+                yield Check(f"model {argument.name}", False, f"no folder {argument.default}", fix)
+
+
+CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+    check_python,
+    check_packages,
+    check_rendering,
+    check_ros,
+    check_workspace,
+    check_dds,
+    check_can,
+    check_checkpoints,
+)
+
+
+def doctor() -> int:
+    """Print a line for each finding; 0 if the demo can run, 1 if not."""
+    missing = 0
+    for check in CHECKS:
+        for finding in check():
+            word = "OK" if finding.ok else "MISSING" if finding.needed else "-"
+            line = f"{word:<8}{finding.what}: {finding.detail}"
+            print(line if finding.ok else f"{line}\n        how to get it: {finding.fix}", flush=True)
+            missing += finding.needed and not finding.ok
+    print("\nthe demo can run: make demo" if not missing else f"\n{missing} missing: the demo cannot run yet")
+    return 1 if missing else 0

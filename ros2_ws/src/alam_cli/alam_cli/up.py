@@ -1,0 +1,92 @@
+"""``alam up GRAPH [name:=value ...]``: starts a graph's nodes without the ROS package ``launch``, and stops them all."""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from threading import Event, Lock
+
+from alam_bringup.graph import Graph, NodeSpec, Values, environment
+from alam_bringup.installed import available, config_folder, executable, parameter_files
+from alam_common.processes import Process, stop_all
+
+COLOURS = (36, 33, 35, 32, 34, 31)
+
+
+class Printer:
+    """Prints lines of several processes, each with the name it came from."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._width = max(map(len, names))
+        self._colour = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+        self._tty = sys.stdout.isatty()
+        self._lock = Lock()
+
+    def __call__(self, name: str, line: str) -> None:
+        prefix = f"[{name}]".ljust(self._width + 2)
+        if self._tty:
+            prefix = f"\033[{self._colour.get(name, 37)}m{prefix}\033[0m"
+        with self._lock:
+            print(prefix, line, flush=True)
+
+
+def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
+    """The command that runs a node; its parameters go through a file in ``scratch``, as YAML keeps their types."""
+    file = scratch / f"{node.name}.yaml"
+    file.write_text(json.dumps({f"/{node.name}": {"ros__parameters": node.parameters}}, indent=1))  # JSON is YAML
+    command = [executable(node.package, node.executable), "--ros-args", "-r", f"__node:={node.name}"]
+    for path in [*parameter_files(node, config), str(file)]:
+        command += ["--params-file", path]
+    return command
+
+
+def describe_end(process: Process) -> str:
+    """One line about a process that is over: its code or signal, and the last thing it said."""
+    code = process.poll()
+    assert code is not None
+    how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+    return f"{process.name} ended ({how}); its last line: {process.last_line() or '(none)'}"
+
+
+def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
+    """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
+
+    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises UserError before anything is
+    started if an argument, a checkpoint or a package is wrong. Call it in the main thread.
+    """
+    stop = stop or Event()
+    nodes, notes = available(graph.build(values))
+    config = config_folder()
+    say = Printer(["alam", *(node.name for node in nodes)])
+    for note in notes:
+        say("alam", note)
+    old = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    running: dict[str, tuple[NodeSpec, Process]] = {}
+    failed = ended = False
+    env = os.environ | environment(values, config)
+    with tempfile.TemporaryDirectory(prefix="alam_up_") as scratch:
+        try:
+            commands = [node_command(node, config, Path(scratch)) for node in nodes]
+            for node, command in zip(nodes, commands, strict=True):
+                if not stop.is_set():
+                    running[node.name] = (node, Process(node.name, command, on_line=say, env=env))
+            said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
+            say("alam", f"started {said}; Ctrl-C stops everything")
+            while running and not failed and not stop.is_set():
+                time.sleep(0.1)
+                for name, (node, process) in list(running.items()):
+                    if process.poll() is None or stop.is_set():
+                        continue
+                    del running[name]
+                    ended = ended or node.required
+                    failed = failed or (node.required and (process.poll() or 0) > 0)
+                    say("alam", describe_end(process) + (": stopping the others" if failed else ""))
+        finally:
+            stop_all(process for _, process in running.values())
+            for number, handler in old.items():
+                signal.signal(number, handler)
+    say("alam", "all nodes are stopped")
+    return 1 if ended else 0

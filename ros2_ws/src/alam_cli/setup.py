@@ -1,0 +1,18 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="alam_cli",
+    version="0.1.0",
+    packages=find_packages(),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/alam_cli"]),
+        ("share/alam_cli", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="ALAM maintainers",
+    maintainer_email="maintainers@alam.invalid",
+    description="The alam command: starts, inspects and checks the ALAM stack",
+    license="Apache-2.0",
+    entry_points={"console_scripts": ["alam = alam_cli.cli:main"]},
+)

@@ -1,0 +1,17 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="alam_demo",
+    version="0.1.0",
+    packages=find_packages(),
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/alam_demo"]),
+        ("share/alam_demo", ["package.xml"]),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=True,
+    maintainer="ALAM maintainers",
+    maintainer_email="maintainers@alam.invalid",
+    description="The demo: the shipped policy does its task several times, filmed and counted",
+    license="Apache-2.0",
+)

@@ -1,0 +1,233 @@
+"""Training on two processes beside one, and a training killed again and again beside an unbroken one: how far do the curves differ?
+
+Real runs of ``training/pretrain.py`` as processes, on a small data set made here. The tests run the same.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.errors import UserError
+from alam_core.results import write_result
+from alam_training.loop.state import STATE_FILE
+
+ROOT = Path(__file__).resolve().parents[3]
+Curve = dict[str, list[tuple[int, float]]]  # name of a term -> (step, value), in order of the steps
+SMALL_LOOP = {
+    "loop.log_every": "1",
+    "loop.eval_every": "1000",
+    "loop.save_every": "1000",
+    "loop.cpu": "true",
+    "loop.optim.lr": "1e-3",
+    "loop.optim.warmup_steps": "5",
+}
+# A model of 16 px whose codebook comes in after 8 steps and whose algebraic losses are in force after 16.
+SMALL = {
+    "batch": "16",
+    "gaps.frames": "4",
+    "probe_gap": "2",
+    "probe_triplets": "16",
+    "model.image_size": "16",
+    "model.patch_size": "4",
+    "model.width": "32",
+    "model.heads": "2",
+    "model.encoder_layers": "2",
+    "model.decoder_layers": "2",
+    "model.latent_tokens": "4",
+    "model.latent_dim": "8",
+    "model.codebook_size": "32",
+    "model.warmup_steps": "8",
+    "model.ramp_steps": "8",
+    "model.encoder": "residual",
+    "model.losses.add": "1",
+    "model.losses.rev": "1",
+    "loop.steps": "30",
+    **SMALL_LOOP,
+}
+# A policy of 32 px that generates latents beside its actions.
+SMALL_POLICY = {
+    "batch": "16",
+    "held_out": "0.1",
+    "model.horizon": "4",
+    "model.image_size": "32",
+    "model.small.width": "32",
+    "model.small.layers": "2",
+    "model.small.heads": "2",
+    "model.small.mlp_width": "32",
+    "model.small.channels": "[8,8,16,16]",
+    "model.small.keypoints": "4",
+    "latent_width": "3",
+    "loop.steps": "20",
+    **SMALL_LOOP,
+}
+# The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a constant, the covariance and the
+# choice of codebook entries are mostly rounding.
+OBJECTIVES = {
+    "whitened": {"model.losses.algebra": "whitened", "model.encoder": "antisymmetric"},
+    "relative": {"model.losses.algebra": "relative"},
+    "paper": {"model.losses.algebra": "paper"},
+}
+TERMS = ("total", "rec", "vq", "add", "rev")
+# Beyond this step rounding has decided, here and there, which of two equally near entries of the codebook a latent takes.
+ROUNDING_ONLY = 20
+# What ``accelerate launch`` would else ask or warn about; port 0: a free one.
+LAUNCH = ("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+
+
+@dataclass
+class ScaleConfig:
+    """What to measure.
+
+    Args:
+        steps: optimiser steps of each run.
+        kills: how often the broken run is killed.
+        seed: of the training, and of the moments at which it is killed.
+        save: write results/training_scale.json.
+    """
+
+    steps: int = 60
+    kills: int = 6
+    seed: int = 0
+    save: bool = True
+
+
+def main(config: ScaleConfig) -> int:
+    """Measure, print and write the result file."""
+    values: dict[str, Any] = {"steps": config.steps}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = make_data(folder / "data")
+        steps = {"loop.steps": str(config.steps), "loop.seed": str(config.seed)}
+        for algebra, options in OBJECTIVES.items():
+            options = {**steps, **options}
+            pretrain(data, folder / algebra / "one", options)
+            pretrain(data, folder / algebra / "two", options, processes=2)
+            values[f"two_processes_{algebra}"] = _beside(folder / algebra / "one", folder / algebra / "two")
+            print(f"two processes beside one, {algebra}: {values[f'two_processes_{algebra}']}", flush=True)
+        pretrain(data, folder / "sharded", {**steps, **OBJECTIVES["whitened"], "loop.sharded": "true"}, processes=2)
+        values["two_processes_sharded"] = _beside(folder / "whitened" / "one", folder / "sharded")
+        print(f"two processes that share one model beside one: {values['two_processes_sharded']}", flush=True)
+        often = {**steps, "loop.save_every": "2"}
+        pretrain(data, folder / "unbroken", often)
+        kills = killed_again_and_again(data, folder / "killed", often, config.kills, config.seed)
+        values["killed"] = {**kills, **compare(folder / "unbroken", folder / "killed")}
+        del values["killed"]["terms"]
+        print(f"killed and resumed beside unbroken: {values['killed']}")
+    if config.save:
+        print(f"results: {write_result('training_scale', values, [config.seed])}")
+    return 0
+
+
+def _beside(one: Path, two: Path) -> dict[str, float]:
+    return {f"first_{ROUNDING_ONLY}_steps": compare(one, two, ROUNDING_ONLY)["loss_curve"], "loss_curve": compare(one, two)["loss_curve"]}
+
+
+def make_data(folder: Path, episodes: int = 12, frames: int = 20, size: int = 32) -> Path:
+    """A LeRobot data set of a bright square that drifts over grey ground."""
+    rng = np.random.default_rng(0)
+    with LeRobotWriter(folder, 10.0, {"third_person": (size, size)}, ["x"], ["u"], "toy") as writer:
+        for _ in range(episodes):
+            video = np.full((frames, size, size, 3), 60, np.uint8)
+            position, velocity = rng.uniform(2, size - 10, 2), rng.choice([-1.0, 1.0], 2)
+            for t in range(frames):
+                y, x = np.abs((position + t * velocity) % (2 * (size - 8)) - (size - 8)).astype(int)
+                video[t, y : y + 8, x : x + 8] = (250, 200, 50)
+            zeros = np.zeros((frames, 1), np.float32)
+            writer.add_episode({"third_person": video}, zeros, zeros, "look")
+    return folder
+
+
+def start(
+    data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1, output: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
+    """Start ``training/pretrain.py`` on ``data`` with the options of ``SMALL`` and then ``options``, on one thread a process."""
+    return launch("pretrain", {**SMALL, **(options or {}), "data": str(data), "run": str(run)}, processes, output)
+
+
+def launch(script: str, options: dict[str, str], processes: int = 1, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+    """Start a script of ``training/`` with ``options``, on one thread a process."""
+    flags = [part for name, value in options.items() for part in (f"--{name}", value)]
+    several = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH] if processes > 1 else []
+    command = [sys.executable, *several, f"training/{script}.py", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+
+
+def pretrain(data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1) -> str:
+    """The same, to the end; returns what it printed. Raises UserError where it fails."""
+    process = start(data, run, options, processes)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise UserError(f"the training ended with exit code {process.returncode}:\n{output}")
+    return output
+
+
+def killed_again_and_again(data: Path, run: Path, options: dict[str, str], kills: int, seed: int) -> dict[str, int]:
+    """Train to the end through SIGKILLs, each after a few saves: every other one as soon as the next save begins, the others at a random
+    moment. Returns how many "kills" hit a living process, and how many of them "while_saving"."""
+    rng, hits, saving = random.Random(seed), 0, 0
+    state, temporary = run / STATE_FILE, (run / STATE_FILE).with_suffix(".tmp")
+    for kill in range(kills):
+        process = start(data, run, options, output=subprocess.DEVNULL)
+        saves, seen = rng.randint(1, 3), _written(state)
+        while process.poll() is None and saves:
+            time.sleep(0.001)
+            if _written(state) != seen:
+                saves, seen = saves - 1, _written(state)
+        if kill % 2:
+            while process.poll() is None and not temporary.exists():
+                pass
+        else:
+            time.sleep(rng.uniform(0, 0.2))
+        hits += process.poll() is None
+        process.kill()
+        process.wait()
+        saving += temporary.exists()
+    pretrain(data, run, options)
+    return {"kills": hits, "while_saving": saving}
+
+
+def _written(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def curve(run: Path) -> Curve:
+    """What a run has logged of its training."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {
+        tag.removeprefix("train/"): [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag.startswith("train/")
+    }
+
+
+def compare(one: Path, other: Path, steps: int | None = None) -> dict[str, Any]:
+    """Largest difference of the logged terms, relative to the term's mean size over the run, up to step ``steps``; and whether the
+    exported weights are equal to the bit."""
+    curves = curve(one), curve(other)
+    if [[step for step, _ in curves[0][name]] for name in curves[0]] != [
+        [step for step, _ in curves[1].get(name, [])] for name in curves[0]
+    ]:
+        raise UserError(f"'{one.name}' and '{other.name}' have not logged the same steps")
+    differences = {}
+    for name, points in curves[0].items():
+        a, b = (np.array([value for step, value in values if step <= (steps or step)]) for values in (points, curves[1][name]))
+        differences[name] = float(np.abs(a - b).max() / max(np.abs(a).mean(), 1e-12))
+    weights = [safetensors.torch.load_file(run / "model" / "model.safetensors") for run in (one, other)]
+    equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    return {"loss_curve": max(differences[name] for name in TERMS), "terms": differences, "weights_equal": equal}

@@ -1,0 +1,170 @@
+"""CALVIN: a folder of ``episode_XXXXXXX.npz``, one file a frame, with the bounds of its recordings and its annotations beside them.
+
+``language`` (the default where there are annotations): each annotated window is an episode with its instruction.
+``play``: the recordings between the bounds of ``ep_start_end_ids.npy``, cut into pieces, without instructions; for pretraining.
+
+The annotations come as a pickled array of objects. No pickle is trusted here: the opcodes are read, but every name they call for is
+replaced by one of three inert classes below, and any other name is refused, so the file can name no code to run.
+"""
+
+import pickle
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alam_core.errors import UserError
+from alam_training.converters.episodes import (
+    BrokenEpisode,
+    Episode,
+    Recording,
+    Request,
+    Source,
+    chosen,
+    join_columns,
+    listing,
+    stack_images,
+)
+
+FPS = 30.0
+VIEWS = {"third_person": "rgb_static", "wrist": "rgb_gripper"}
+STATE = ["robot_obs"]
+ACTION = ["rel_actions"]
+PIECE = 1000  # frames; recordings of play are tens of thousands long
+BOUNDS = "ep_start_end_ids.npy"
+HINT = "give the folder that holds episode_*.npz, such as task_D_D/training"
+
+
+def open_calvin(request: Request) -> Source:
+    """The annotated windows or the play of one split. Raises UserError where ``request.folder`` is no split of CALVIN."""
+    folder = request.folder
+    if next(folder.glob("episode_*.npz"), None) is None:
+        raise UserError(f"'{folder}' holds no episode_*.npz; {HINT}")
+    annotations = sorted(folder.glob("lang*/auto_lang_ann.npy"), key=lambda path: (path.parent.name != "lang_annotations", path))
+    part = request.part or ("language" if annotations else "play")
+    if part not in ("language", "play"):
+        raise UserError(f"part '{part}' of CALVIN; choose language or play")
+    if part == "language" and not annotations:
+        raise UserError(f"'{folder}' has no lang_annotations/auto_lang_ann.npy; --part play reads the recordings without instructions")
+    spans = _annotated(annotations[0]) if part == "language" else _play(folder / BOUNDS)
+    recordings = [
+        Recording(f"{part}_{i:06d}_{first}-{last}", partial(_read, folder, first, last, task, request))
+        for i, (first, last, task) in enumerate(spans)
+    ]
+    return Source("calvin_panda", request.fps or FPS, len(recordings), recordings)
+
+
+def _read(folder: Path, first: int, last: int, task: str, request: Request) -> Episode:
+    """Frames ``first`` to ``last``, both included."""
+    views, state, action = request.views or VIEWS, chosen(request.state, STATE), chosen(request.action, ACTION)
+    keys = [*views.values(), *state, *action]
+    if last < first:
+        raise BrokenEpisode(f"it ends at frame {last}, before its start")
+    frames = [_frame(folder, number, keys) for number in range(first, last + 1)]
+    images = {view: stack_images((frame[key] for frame in frames), request.image_size, key) for view, key in views.items()}
+    states, state_names = join_columns({key: _stack(frames, key) for key in state}, len(frames))
+    actions, action_names = join_columns({key: _stack(frames, key) for key in action}, len(frames))
+    return Episode(images, states, actions, state_names, action_names, task)
+
+
+def _frame(folder: Path, number: int, keys: list[str]) -> dict[str, np.ndarray]:
+    path = folder / f"episode_{number:07d}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in keys if key not in file]
+            if missing:
+                raise BrokenEpisode(f"'{path.name}' has no '{missing[0]}'; it has: {listing(file)}")
+            return {key: file[key] for key in keys}
+    except FileNotFoundError:
+        raise BrokenEpisode(f"'{path.name}' is missing") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise BrokenEpisode(f"'{path.name}' cannot be read ({' '.join(str(error).split())})") from None
+
+
+def _stack(frames: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
+    rows = [np.ravel(frame[key]) for frame in frames]
+    if len({len(row) for row in rows}) > 1:
+        raise BrokenEpisode(f"{key} changes its width")
+    return np.stack(rows)
+
+
+def _play(path: Path) -> Iterator[tuple[int, int, str]]:
+    """First and last frame of every piece."""
+    try:
+        bounds = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"'{path}' cannot be read ({' '.join(str(error).split())}); {HINT}") from None
+    if bounds.ndim != 2 or bounds.shape[1] != 2 or bounds.dtype.kind not in "iu":
+        raise UserError(f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; is it CALVIN's?")
+    for start, end in bounds.tolist():
+        for first in range(start, max(end, start) + 1, PIECE):
+            yield first, min(first + PIECE - 1, end), ""
+
+
+def _annotated(path: Path) -> list[tuple[int, int, str]]:
+    """First frame, last frame and instruction of every annotated window."""
+    try:
+        with path.open("rb") as file:
+            if np.lib.format.read_magic(file)[0] != 1:
+                raise ValueError("not in the first version of numpy's format")
+            np.lib.format.read_array_header_1_0(file)
+            root = _Inert(file).load().items[0]
+        texts, spans = root["language"]["ann"], root["info"]["indx"]
+        rows = [(int(first), int(last), str(text).strip()) for (first, last), text in zip(spans, texts, strict=True)]
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); --part play does without them"
+        ) from None
+    return rows
+
+
+class _Dtype:
+    """Stands for numpy.dtype: its code and byte order, nothing else."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        self.code, self.order = str(code), "<"
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = ">" if state[1] == ">" else "<"
+
+    def numbers(self, data: Any) -> list[Any]:
+        """The plain numbers or texts in ``data``; none for other types."""
+        if not isinstance(data, bytes) or self.code[:1] not in "biufU" or not self.code[1:].isdigit():
+            return []
+        return np.frombuffer(data, np.dtype(self.order + self.code)).tolist()
+
+
+class _Array:
+    """Stands for a numpy array: a plain list of its items, in one dimension or in rows of two."""
+
+    def __init__(self, *_: Any) -> None:
+        self.items: list[Any] = []
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, _, data = state
+        self.items = data if isinstance(data, list) else dtype.numbers(data)
+        if len(shape) == 2 and shape[1]:
+            self.items = [self.items[i : i + shape[1]] for i in range(0, len(self.items), shape[1])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> Any:
+    """Stands for a numpy number."""
+    return dtype.numbers(data)[0]
+
+
+class _Inert(pickle.Unpickler):
+    """Reads a pickle of numpy objects into the stand-ins above; refuses every other name."""
+
+    _STAND_INS = {"dtype": _Dtype, "ndarray": _Array, "_reconstruct": _Array, "scalar": _scalar}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] != "numpy" or name not in self._STAND_INS:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted")
+        return self._STAND_INS[name]

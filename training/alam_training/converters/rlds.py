@@ -1,0 +1,279 @@
+"""RLDS / Open X-Embodiment: folders of tfrecord shards as TensorFlow Datasets writes them, read without TensorFlow.
+
+One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps one after the other, numbers flattened,
+pictures encoded one by one. ``features.json`` beside the shards tells shapes and encodings; without it they are inferred from lengths.
+"""
+
+import json
+import math
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alam_core.errors import UserError
+from alam_training.converters.episodes import (
+    BrokenEpisode,
+    Episode,
+    Recording,
+    Request,
+    Source,
+    broken,
+    chosen,
+    decode_image,
+    first_present,
+    join_columns,
+    listing,
+    need,
+    stack_images,
+)
+
+SHARD = re.compile(r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord(-(?P<index>\d+)-of-(?P<total>\d+))?")
+VIEWS = {
+    "third_person": ("image", "image_primary", "agentview_rgb", "front_rgb", "rgb_static", "rgb", "exterior_image_1_left", "image_0"),
+    "wrist": ("wrist_image", "hand_image", "image_wrist", "eye_in_hand_rgb", "rgb_gripper", "wrist_image_left", "wrist45_image"),
+}
+STATES = (
+    ["state"],
+    ["proprio"],
+    ["robot_state"],
+    ["robot_obs"],
+    ["base_pose_tool_reached", "gripper_closed"],
+    ["end_effector_cartesian_pos"],
+    ["joint_states", "gripper_states"],
+    ["joint_position"],
+)
+ACTIONS = (
+    ["action"],
+    ["action/world_vector", "action/rotation_delta", "action/gripper_closedness_action"],
+    ["action/world_vector", "action/rotation_delta", "action/open_gripper"],
+    ["action/world_vector", "action/rotation_delta"],
+    ["action/world_vector", "action/gripper_closedness_action"],
+    ["action/actions"],
+)
+PLACES = ("steps/observation/{}", "steps/{}", "{}")
+ENCODED = (b"\x89PNG", b"\xff\xd8\xff")  # how pictures begin
+
+
+@dataclass
+class Leaf:
+    """What features.json says of one feature, of a single step."""
+
+    shape: tuple[int, ...]  # -1 for unknown
+    dtype: str
+    encoding: str  # none, bytes or zlib
+
+
+def open_rlds(request: Request) -> Source:
+    """The shards below ``request.folder``. Raises UserError where there are none, those of several sets, or no rate is given."""
+    proto = need("tfrecord.example_pb2", "tfrecord", "tfrecord files").Example
+    crc32c = need("crc32c", "crc32c", "tfrecord files").crc32c
+    found = [(path, match) for path in sorted(request.folder.rglob("*.tfrecord*")) if (match := SHARD.fullmatch(path.name))]
+    shards = [(path, match) for path, match in found if request.part in ("", match["split"])]
+    if not found:
+        raise UserError(f"'{request.folder}' holds no .tfrecord shards; give the folder of a data set's version, such as bridge/0.1.0")
+    if not shards:
+        raise UserError(f"'{request.folder}' has no split '{request.part}'; it has: {listing({match['split'] for _, match in found})}")
+    folders = sorted({path.parent for path, _ in shards})
+    if len(folders) > 1:
+        raise UserError(f"'{request.folder}' holds {len(folders)} data sets ('{folders[0]}', '{folders[1]}', ...); give one of them")
+    if not request.fps:
+        raise UserError("RLDS data sets do not tell their rate; give it with --fps (5 for BridgeData, 3 for RT-1, 15 for DROID)")
+    told = _told_lengths(folders[0] / "dataset_info.json")
+    lengths = {path: told.get((match["split"], int(match["index"] or 0))) for path, match in shards}
+    known = [length for length in lengths.values() if length is not None]
+    leaves = _leaves(_json(folders[0] / "features.json"), "")
+
+    def recordings() -> Iterator[Recording]:
+        for path, length in lengths.items():
+            n = 0
+            for n, (data, error) in enumerate(read_records(path, crc32c), start=1):
+                name = f"{path.name}#{n - 1}"
+                yield broken(name, error) if error else Recording(name, partial(_read, proto, data, leaves, request))
+            for lost in range(n, length or 0):  # each counts
+                yield broken(f"{path.name}#{lost}", f"the file ends after {n} of {length} episodes")
+
+    missing = sum({match["split"]: int(match["total"] or 1) for _, match in shards}.values()) - len(shards)
+    note = f"{missing} of {missing + len(shards)} shards are not there and left out" if missing > 0 else ""
+    return Source(shards[0][1]["name"], request.fps, sum(known) if len(known) == len(lengths) else None, recordings(), note)
+
+
+def read_records(path: Path, crc32c: Any) -> Iterator[tuple[bytes, str]]:
+    """The records of a tfrecord file: (data, '') or, where one is broken, (b'', why).
+
+    A record is its length (8 bytes), a checksum of that, the data, a checksum of those. A broken length loses the rest of the file.
+    """
+    with path.open("rb") as file:
+        while head := file.read(12):
+            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
+            if len(head) == 12 and _masked(crc32c(head[:8])) != struct.unpack("<I", head[8:])[0]:
+                yield b"", "its length has a wrong checksum; the rest of the file is lost"
+                return
+            data, tail = file.read(length), file.read(4)
+            if len(head) < 12 or len(data) < length or len(tail) < 4:
+                yield b"", "the file is cut short here"
+                return
+            if _masked(crc32c(data)) != struct.unpack("<I", tail)[0]:
+                yield b"", "its data have a wrong checksum"
+            else:
+                yield data, ""
+
+
+def _masked(crc: int) -> int:
+    """The checksum as tfrecord files keep it."""
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> Episode:
+    try:
+        features = proto.FromString(data).features.feature
+    except Exception as error:  # protobuf's DecodeError, which only protobuf names
+        raise BrokenEpisode(f"is no tf.train.Example ({error})") from None
+    values = {key: getattr(feature, kind).value for key, feature in features.items() if (kind := feature.WhichOneof("kind"))}
+    views = request.views or _default_views(values, leaves)
+    paths = {view: _path(values, name, _pictures(values, leaves)) for view, name in views.items()}
+    numeric = [key for key in values if not _is_bytes(values[key]) or key in leaves]
+    steps = _steps(values, leaves, next(iter(paths.values())))
+    images = {view: stack_images(_frames(values, leaves, steps, path), request.image_size, path) for view, path in paths.items()}
+    columns = []
+    for what, asked, usual in (("state", request.state, STATES), ("action", request.action, ACTIONS)):
+        keys = {name: _path(values, name, numeric) for name in chosen(asked, [] if asked else _usual(what, usual, values, numeric))}
+        columns.append(join_columns({name: _numbers(values[key], leaves.get(key), steps, key) for name, key in keys.items()}, steps))
+    (state, state_names), (action, action_names) = columns
+    return Episode(images, state, action, state_names, action_names, _instruction(values))
+
+
+def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:
+    """Number of pictures under ``key``."""
+    if not len(values[key]) or _is_bytes(values[key]):
+        return len(values[key])
+    leaf = leaves.get(key)
+    if leaf is None or leaf.dtype != "uint8" or len(leaf.shape) != 3 or math.prod(leaf.shape) <= 0:
+        raise BrokenEpisode(f"{key} holds plain numbers, which features.json does not tell to be pictures, nor their height and width")
+    return len(values[key]) // math.prod(leaf.shape)
+
+
+def _usual(what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]) -> list[str]:
+    """The first of the usual sets of names that is there as a whole."""
+    for names in usual:
+        if all(any(place.format(name) in values for place in PLACES) for name in names):
+            return names
+    raise BrokenEpisode(f"has no {what} under a known name; it has: {listing(numeric)}; name it with --{what} '[KEY, ...]', or [none]")
+
+
+def _path(values: dict[str, Any], name: str, choices: list[str]) -> str:
+    """Full key of a feature called ``name``."""
+    for place in PLACES:
+        if place.format(name) in values:
+            return place.format(name)
+    raise BrokenEpisode(f"has no '{name}'; it has: {listing(choices)}")
+
+
+def _is_bytes(values: Any) -> bool:
+    return bool(len(values)) and isinstance(values[0], bytes)
+
+
+def _pictures(values: dict[str, Any], leaves: dict[str, Leaf]) -> list[str]:
+    """Keys of what could be pictures."""
+    encoded = [key for key, value in values.items() if _is_bytes(value) and value[0].startswith(ENCODED)]
+    return encoded + [key for key, leaf in leaves.items() if leaf.dtype == "uint8" and len(leaf.shape) == 3 and key not in encoded]
+
+
+def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str, str]:
+    pictures = _pictures(values, leaves)
+    names = [key.rsplit("/", 1)[-1] for key in pictures if key.startswith("steps/")]
+    views = {view: name for view, known in VIEWS.items() if (name := first_present(known, names))}
+    if not views:
+        raise BrokenEpisode(f"has no pictures under a known name; it has: {listing(pictures)}; name them with --views.NAME KEY")
+    return views
+
+
+def _frames(record: dict[str, Any], leaves: dict[str, Leaf], steps: int, key: str) -> Iterator[np.ndarray]:
+    """Pictures (H, W, 3) of every step."""
+    values, leaf = record[key], leaves.get(key)
+    if len(values) and not _is_bytes(values):
+        if _steps(record, leaves, key) != steps or math.prod(leaves[key].shape) * steps != len(values):
+            raise BrokenEpisode(f"{key} holds {len(values)} numbers, not {steps} pictures of {leaves[key].shape}")
+        yield from np.array(values, np.uint8).reshape(steps, *leaves[key].shape)
+        return
+    if len(values) != steps:
+        raise BrokenEpisode(f"{key} holds {len(values)} pictures for {steps} steps")
+    for i, data in enumerate(values):
+        if leaf is not None and leaf.encoding != "none":
+            yield _unpack(data, leaf, key).reshape(leaf.shape)
+        else:
+            yield decode_image(data, f"{key} of step {i}")
+
+
+def _numbers(values: Any, leaf: Leaf | None, steps: int, key: str) -> np.ndarray:
+    """(T, n) from the flat list of all steps."""
+    if _is_bytes(values):
+        if leaf is None or leaf.encoding == "none":
+            raise BrokenEpisode(f"{key} holds text or encoded data, no numbers")
+        rows = np.concatenate([_unpack(data, leaf, key) for data in values])
+    else:
+        rows = np.array(values)
+    width = math.prod(leaf.shape) if leaf else -1
+    fits = len(rows) == steps * width if width > 0 else len(rows) and len(rows) % steps == 0
+    if not fits:
+        raise BrokenEpisode(f"{key} holds {len(rows)} numbers for {steps} steps" + (f" of {width}" if width > 0 else ""))
+    return rows.reshape(steps, -1)
+
+
+def _unpack(data: bytes, leaf: Leaf, key: str) -> np.ndarray:
+    """One step's tensor that is kept as bytes."""
+    try:
+        values = np.frombuffer(zlib.decompress(data) if leaf.encoding == "zlib" else data, np.dtype(leaf.dtype))
+    except (zlib.error, ValueError, TypeError) as error:
+        raise BrokenEpisode(f"{key} cannot be decoded ({error})") from None
+    if math.prod(leaf.shape) not in (len(values), -len(values)):
+        raise BrokenEpisode(f"{key} holds {len(values)} numbers a step where features.json says {leaf.shape}")
+    return values
+
+
+def _instruction(values: dict[str, Any]) -> str:
+    """The first text that is not empty among ``...instruction``; '' where there is none."""
+    keys = [key for key, value in values.items() if key.endswith("instruction") and _is_bytes(value)]
+    texts = (values[key][0].decode(errors="replace").strip() for key in sorted(keys, key=lambda key: (len(key), key)))
+    return next((text for text in texts if text), "")
+
+
+def _told_lengths(path: Path) -> dict[tuple[str, int], int]:
+    """(split, shard) -> number of episodes, as dataset_info.json tells."""
+    try:
+        splits = _json(path).get("splits", [])
+        return {(split["name"], i): int(n) for split in splits for i, n in enumerate(split.get("shardLengths", []))}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"'{path}' is not as TensorFlow Datasets writes it; restore or remove the file") from None
+
+
+def _leaves(node: dict[str, Any], key: str) -> dict[str, Leaf]:
+    """Numbers and pictures among the features, by their key in a record."""
+    if "featuresDict" in node:
+        children = node["featuresDict"].get("features", {}).items()
+        return {path: leaf for name, child in children for path, leaf in _leaves(child, f"{key}/{name}".lstrip("/")).items()}
+    if "sequence" in node:
+        return _leaves(node["sequence"].get("feature", {}), key)
+    kind = next((kind for kind in ("tensor", "image") if kind in node), None)
+    if kind is None:
+        return {}
+    dimensions = node[kind].get("shape", {}).get("dimensions", [])
+    shape = tuple(int(n) for n in dimensions)
+    return {key: Leaf(shape, node[kind].get("dtype", ""), node[kind].get("encoding", "none"))}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"'{path}' is broken JSON ({error}); restore or remove the file") from None
+    return values if isinstance(values, dict) else {}
