@@ -1,4 +1,5 @@
 """ALAM: algebraically consistent latent action models, without ROS.
 
-The library imports torch and numpy only. Simulators are imported by the modules under ``sim/`` that need them.
+The library imports torch and numpy only. Simulators are imported by the modules under ``sim/`` that
+need them.
 """

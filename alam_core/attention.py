@@ -13,8 +13,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
     mask: bool, to (B, h, L, M) when broadcast, True where the row may look at the column.
 
-    On the CPU the products are spelled out: torch's fused kernel takes several times as long for sequences this short, backwards and in
-    bfloat16 above all.
+    On the CPU the products are spelled out: torch's fused kernel takes several times as long for
+    sequences this short, backwards and in bfloat16 above all.
     """
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)

@@ -1,7 +1,8 @@
-"""Model folders: ``config.json``, ``model.safetensors``, ``stats.json`` (normalisation, optional) and ``README.md`` (the card).
+"""Model folders: ``config.json``, ``model.safetensors``, ``stats.json`` (normalisation, optional)
+and ``README.md`` (the card).
 
-Saving is atomic (a folder beside the target, renamed when whole). Loading is strict: every missing, unexpected or misshapen key is
-named. Nothing is unpickled.
+Saving is atomic (a folder beside the target, renamed when whole). Loading is strict: every missing,
+unexpected or misshapen key is named. Nothing is unpickled.
 """
 
 import hashlib
@@ -21,7 +22,15 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
-FILES = ("config.json", "model.safetensors", "stats.json", "tokenizer.json", "text_encoder.json", "text_encoder.safetensors", "README.md")
+FILES = (
+    "config.json",
+    "model.safetensors",
+    "stats.json",
+    "tokenizer.json",
+    "text_encoder.json",
+    "text_encoder.safetensors",
+    "README.md",
+)
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -45,11 +54,15 @@ def save_checkpoint(
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files: name -> content of what else belongs to it.
+    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files:
+    name -> content of what else belongs to it.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         safetensors.torch.save_file(tensors, temporary / "model.safetensors")
@@ -58,7 +71,9 @@ def save_checkpoint(
         if stats is not None:
             (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
         for name, content in {**(files or {}), "README.md": card}.items():
-            (temporary / name).write_bytes(content.encode() if isinstance(content, str) else content)
+            (temporary / name).write_bytes(
+                content.encode() if isinstance(content, str) else content
+            )
         temporary.chmod(0o755)
         if folder.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
@@ -74,13 +89,16 @@ def save_checkpoint(
 
 
 def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
-    """Read a model of the given kind: a folder, or an id "owner/name" on the model hub, which is fetched once.
+    """Read a model of the given kind: a folder, or an id "owner/name" on the model hub, which is
+    fetched once.
 
     Raises UserError naming the folder or file that is missing or broken.
     """
     folder = checkpoint_folder(folder)
     if not folder.is_dir():
-        raise UserError(f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors")
+        raise UserError(
+            f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors"
+        )
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise UserError(f"'{folder}' is not a checkpoint: {name} is missing")
@@ -89,25 +107,40 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
         stats_file = folder / "stats.json"
         stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
     except ValueError as error:
-        raise UserError(f"'{folder}': broken JSON ({error}); restore the file from where the checkpoint came") from None
+        raise UserError(
+            f"'{folder}': broken JSON ({error}); restore the file from where the checkpoint came"
+        ) from None
     if not isinstance(config, dict) or not isinstance(stats, dict):
-        raise UserError(f"'{folder}': config.json and stats.json must hold objects; restore them from where the checkpoint came")
+        raise UserError(
+            f"'{folder}': config.json and stats.json must hold objects; restore them from where the checkpoint came"
+        )
     if config.get("kind") != kind:
-        raise UserError(f"'{folder}' holds a {config.get('kind', 'nameless')} model where a {kind} model is needed")
+        raise UserError(
+            f"'{folder}' holds a {config.get('kind', 'nameless')} model where a {kind} model is needed"
+        )
     try:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?") from None
+        raise UserError(
+            f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?"
+        ) from None
     return Checkpoint(config, tensors, folder, stats)
 
 
 def _is_hub_id(folder: str | Path) -> bool:
-    """Whether this can only be meant for the hub: "owner/name" where there is no folder "owner" that a typing error would be about."""
-    return isinstance(folder, str) and bool(_HUB_ID.fullmatch(folder)) and not Path(folder.split("/")[0]).exists()
+    """Whether this can only be meant for the hub: "owner/name" where there is no folder "owner"
+    that a typing error would be about.
+    """
+    return (
+        isinstance(folder, str)
+        and bool(_HUB_ID.fullmatch(folder))
+        and not Path(folder.split("/")[0]).exists()
+    )
 
 
 def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
-    """The folder that a name stands for: itself, or where ``files`` of an id "owner/name" of the model hub were fetched to.
+    """The folder that a name stands for: itself, or where ``files`` of an id "owner/name" of the
+    model hub were fetched to.
 
     Raises UserError where the hub does not give it.
     """
@@ -127,7 +160,9 @@ def _fetched(identifier: str, files: Sequence[str]) -> Path:
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Put tensors into a model in the model's own dtypes. Raises UserError naming every missing, unexpected or misshapen key."""
+    """Put tensors into a model in the model's own dtypes. Raises UserError naming every missing,
+    unexpected or misshapen key.
+    """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in tensors]
     problems += [f"unexpected {name}" for name in tensors if name not in own]
@@ -142,7 +177,8 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Pat
 
 
 def checkpoint_hash(folder: str | Path) -> str:
-    """16 hex digits that change with a model folder's weights or configuration; a key for what was computed with it.
+    """16 hex digits that change with a model folder's weights or configuration; a key for what was
+    computed with it.
 
     Raises UserError where the folder lacks one of the two files.
     """

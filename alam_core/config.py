@@ -1,7 +1,8 @@
 """Typed configuration: dataclasses, filled from YAML presets and the command line by jsonargparse.
 
-``python training/X.py --config training/configs/Y.yaml --some.field 3`` : the preset first, then the flags, each checked
-against the dataclass. The same dataclasses go into a checkpoint's config.json and come back by ``from_dict``.
+``python training/X.py --config training/configs/Y.yaml --some.field 3`` : the preset first, then
+the flags, each checked against the dataclass. The same dataclasses go into a checkpoint's
+config.json and come back by ``from_dict``.
 """
 
 import dataclasses
@@ -15,7 +16,8 @@ T = TypeVar("T")
 
 
 def parse_args(cls: type[T], description: str, args: list[str] | None = None) -> T:
-    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; every field's docstring is its help.
+    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; every field's docstring is its
+    help.
 
     Raises UserError for an unknown flag or key, a bad value, and a file that is missing or no YAML.
     """
@@ -29,7 +31,12 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
         lists = "; a list is written [a,b]" if "<class 'list'>" in text else ""
         raise UserError(f"{text}{lists}; --help lists every option") from None
     del namespace["config"]
-    return cls(**{field.name: parser.instantiate(namespace)[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    return cls(
+        **{
+            field.name: parser.instantiate(namespace)[field.name]
+            for field in dataclasses.fields(cls)
+        }
+    )  # type: ignore[arg-type]
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -38,7 +45,9 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T:
-    """The strict inverse of ``to_dict``. Raises UserError naming ``source`` for an unknown, missing or ill-typed field."""
+    """The strict inverse of ``to_dict``. Raises UserError naming ``source`` for an unknown, missing
+    or ill-typed field.
+    """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, as_group=False)
     try:

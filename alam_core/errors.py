@@ -5,11 +5,15 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in what was given to the program (file, flag, checkpoint, machine), not in the program."""
+    """A mistake in what was given to the program (file, flag, checkpoint, machine), not in the
+    program.
+    """
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main``; a UserError is printed as one line and ends with exit code 2, Ctrl-C with 130."""
+    """Run a script's ``main``; a UserError is printed as one line and ends with exit code 2, Ctrl-C
+    with 130.
+    """
     try:
         code = main()
     except UserError as error:

@@ -1,6 +1,7 @@
 """Result files: ``results/<name>.json``, one a measurement, written only by what measured it.
 
-Layout: ``{"name", "command", "commit", "date", "machine", "seeds", "values"}``; see docs/results.md for the figures.
+Layout: ``{"name", "command", "commit", "date", "machine", "seeds", "values"}``; see docs/results.md
+for the figures.
 """
 
 import datetime
@@ -22,8 +23,17 @@ def machine() -> dict[str, Any]:
     """What the figures were measured on: processor, cores, memory, Python, torch, GPU."""
     import torch
 
-    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    memory_kib = next((int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0)
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in _lines("/proc/cpuinfo")
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    memory_kib = next(
+        (int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")), 0
+    )
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
@@ -35,28 +45,44 @@ def machine() -> dict[str, Any]:
 
 
 def write_result(
-    name: str, values: dict[str, Any], seeds: list[int], folder: str | Path = "results", command: str | None = None, group: str = ""
+    name: str,
+    values: dict[str, Any],
+    seeds: list[int],
+    folder: str | Path = "results",
+    command: str | None = None,
+    group: str = "",
 ) -> Path:
-    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and not given now are kept,
-    and with them the commands that measured the file so far, joined by " && ".
+    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and
+    not given now are kept, and with them the commands that measured the file so far, joined by " &&
+    ".
 
-    seeds: the seeds the figures were measured on. command: what a person types to measure it again (default: this process's). group: a
-    top-level key that the values belong under, beside others already there.
-    Raises UserError, with the values, where the file that is there is broken.
+    seeds: the seeds the figures were measured on. command: what a person types to measure it again
+    (default: this process's). group: a top-level key that the values belong under, beside others
+    already there. Raises UserError, with the values, where the file that is there is broken.
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     command = command or " ".join(["python", *(_relative(part) for part in sys.argv)])
     try:
-        old: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
+        old: dict[str, Any] = (
+            json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
+        )
         before = old["values"]
         beside = before.get(group, {}) if group else before  # what stands where the values go
         kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
         commands = [c for c in old["command"].split(" && ") if c and kept]
         values = {group: {**beside, **values}} if group else values
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}") from None
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        raise UserError(
+            f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}"
+        ) from None
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
     content = {
         "name": name,
         "command": " && ".join([*(c for c in commands if c != command), command]),
@@ -78,6 +104,8 @@ def _lines(path: str) -> list[str]:
 
 
 def _relative(part: str) -> str:
-    """A path inside the project as seen from its root, so that no result names a folder of one machine."""
+    """A path inside the project as seen from its root, so that no result names a folder of one
+    machine.
+    """
     path = Path(part)
     return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else part

@@ -1,7 +1,8 @@
 """Mend the CMake files of the ROS wheels: point them at this Python's and this numpy's headers.
 
-The wheels' exported targets name include folders of the machine they were built on, which CMake rightly refuses. Run with the
-virtual environment's Python after installing requirements/ros.txt; running it again changes nothing. Prints what it mended.
+The wheels' exported targets name include folders of the machine they were built on, which CMake
+rightly refuses. Run with the virtual environment's Python after installing requirements/ros.txt;
+running it again changes nothing. Prints what it mended.
 """
 
 import os
@@ -17,7 +18,9 @@ NUMPY_HEADERS = re.compile(r'/[^\s;"]*?/numpy/(?:_core|core)/include(?=[;"\s])')
 
 
 def mend(text: str, python_headers: str, numpy_headers: str) -> str:
-    """Replace the include folders of Python and numpy named in a CMake file by those given; everything else stays as it is."""
+    """Replace the include folders of Python and numpy named in a CMake file by those given;
+    everything else stays as it is.
+    """
     text = PYTHON_HEADERS.sub(lambda _: python_headers, text)
     return NUMPY_HEADERS.sub(lambda _: numpy_headers, text)
 
@@ -30,7 +33,9 @@ def mend_tree(share: Path, python_headers: str, numpy_headers: str) -> list[Path
         new = mend(old, python_headers, numpy_headers)
         if new == old:
             continue
-        with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as temporary:
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, prefix=f".{file.name}.", delete=False
+        ) as temporary:
             temporary.write(new)
         os.chmod(temporary.name, file.stat().st_mode)
         os.replace(temporary.name, file)
@@ -43,7 +48,9 @@ def main() -> int:
 
     python_headers = sysconfig.get_paths()["include"]
     if not (Path(python_headers) / "Python.h").is_file():
-        print(f"error: no Python.h in {python_headers}: install the headers of Python {sys.version_info.major}.{sys.version_info.minor}")
+        print(
+            f"error: no Python.h in {python_headers}: install the headers of Python {sys.version_info.major}.{sys.version_info.minor}"
+        )
         return 2
     changed = mend_tree(Path(sys.prefix) / "share", python_headers, numpy.get_include())
     print(f"mended {len(changed)} CMake files of the ROS wheels")

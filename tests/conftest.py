@@ -1,4 +1,6 @@
-"""What all tests share: one thread a process, so that tests run alike on small machines and beside other work."""
+"""What all tests share: one thread a process, so that tests run alike on small machines and beside
+other work.
+"""
 
 import os
 

@@ -1,20 +1,27 @@
-"""Pictures and numbers of which every test of a converter knows what must come out, and the check that it did."""
+"""Pictures and numbers of which every test of a converter knows what must come out, and the check
+that it did.
+"""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alam_training.commands.convert import ConvertConfig, Summary, convert
 
 from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_training.commands.convert import ConvertConfig, Summary, convert
 
 LENGTHS = (7, 3, 5)
 
 
 def picture(episode: int, step: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 (height, width, 3), unlike its mirror images, its turned self and the pictures of other steps and episodes."""
+    """uint8 (height, width, 3), unlike its mirror images, its turned self and the pictures of other
+    steps and episodes.
+    """
     rows, columns = np.mgrid[:height, :width]
-    image = np.stack([columns * 255 // width, rows * 255 // height, np.full_like(rows, 40 + 50 * episode)], axis=-1).astype(np.uint8)
+    image = np.stack(
+        [columns * 255 // width, rows * 255 // height, np.full_like(rows, 40 + 50 * episode)],
+        axis=-1,
+    ).astype(np.uint8)
     image[4:14, 4 + 4 * step : 14 + 4 * step] = (255, 0, 0)
     return image
 
@@ -25,12 +32,16 @@ def pictures(episode: int, steps: int, height: int = 48, width: int = 64) -> np.
 
 def numbers(episode: int, steps: int, width: int) -> np.ndarray:
     """float32 (steps, width), every one different."""
-    return (100 * episode + np.arange(steps)[:, None] + np.arange(width)[None] / 16).astype(np.float32)
+    return (100 * episode + np.arange(steps)[:, None] + np.arange(width)[None] / 16).astype(
+        np.float32
+    )
 
 
 def run(source: str, folder: Path, output: Path, **options: Any) -> tuple[LeRobotDataset, Summary]:
     """Convert and open what came out."""
-    summary = convert(ConvertConfig(source=source, input=str(folder), output=str(output), **options))  # type: ignore[arg-type]
+    summary = convert(
+        ConvertConfig(source=source, input=str(folder), output=str(output), **options)
+    )  # type: ignore[arg-type]
     dataset = LeRobotDataset(output)
     assert dataset.num_episodes == summary.episodes and dataset.num_frames == summary.frames
     return dataset, summary

@@ -14,24 +14,41 @@ LATENT = 6  # numbers of the encoder's transition, as 2 tokens of 3
 
 
 def tiny_backbone() -> SmallConfig:
-    return SmallConfig(width=32, layers=2, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
+    return SmallConfig(
+        width=32, layers=2, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4
+    )
 
 
-def tiny_policy(latent_views=VIEWS, relative=JOINT_NAMES[:6], seed=0, noise=0.1, tokenizer=None, **model) -> JointPolicy:
-    """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a path. ``model``: of ``ModelConfig``."""
+def tiny_policy(
+    latent_views=VIEWS, relative=JOINT_NAMES[:6], seed=0, noise=0.1, tokenizer=None, **model
+) -> JointPolicy:
+    """A random policy; ``noise`` is added to all weights, so that no zero initialisation hides a
+    path. ``model``: of ``ModelConfig``.
+    """
     rng = np.random.default_rng(seed)
-    shape = {"horizon": HORIZON, "image_size": 32, "denoising_steps": 3, "small": tiny_backbone()} | model
+    shape = {
+        "horizon": HORIZON,
+        "image_size": 32,
+        "denoising_steps": 3,
+        "small": tiny_backbone(),
+    } | model
     horizon = shape["horizon"]
 
     def normal(*size):
         return rng.normal(size=size).astype(np.float32)
 
     def projection():
-        count = 3 if shape.get("projection", "pca") == "pca" else 5  # a learned one goes from 5 to 3
+        count = (
+            3 if shape.get("projection", "pca") == "pca" else 5
+        )  # a learned one goes from 5 to 3
         components = np.linalg.qr(rng.normal(size=(LATENT, count)))[0].T.astype(np.float32)
-        return LatentProjection(normal(LATENT), components, np.array([2.0, 1.0, 0.5, 0.5, 0.5][:count], np.float32), 0.9)
+        return LatentProjection(
+            normal(LATENT), components, np.array([2.0, 1.0, 0.5, 0.5, 0.5][:count], np.float32), 0.9
+        )
 
-    stats = PolicyStats(normal(7), np.exp(normal(7)), 0.1 * normal(horizon, 7), np.exp(0.1 * normal(horizon, 7)))
+    stats = PolicyStats(
+        normal(7), np.exp(normal(7)), 0.1 * normal(horizon, 7), np.exp(0.1 * normal(horizon, 7))
+    )
     stats.latents = {view: projection() for view in latent_views}
     config = PolicyConfig(
         ModelConfig(**shape),
@@ -55,7 +72,10 @@ def tiny_policy(latent_views=VIEWS, relative=JOINT_NAMES[:6], seed=0, noise=0.1,
 
 def random_observation(seed=0, size=32, instruction="put the red cube on the plate") -> Observation:
     rng = np.random.default_rng(seed)
-    images = {view: rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for view in ("third_person", "wrist")}
+    images = {
+        view: rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        for view in ("third_person", "wrist")
+    }
     return Observation(images, rng.normal(size=7).astype(np.float32), instruction, 12.5)
 
 
@@ -65,12 +85,21 @@ def random_batch(policy: JointPolicy, count=3, seed=0, draws=1) -> dict:
     size = policy.config.model.image_size
     return {
         "images": {
-            view: torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator) for view in policy.config.views
+            view: torch.randint(
+                0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator
+            )
+            for view in policy.config.views
         },
         "state": torch.randn(count, 7, generator=generator),
-        "words": policy.tokenizer([f"put the {colour} cube down" for colour in ("red", "green", "blue", "yellow", "red")[:count]]),
+        "words": policy.tokenizer(
+            [
+                f"put the {colour} cube down"
+                for colour in ("red", "green", "blue", "yellow", "red")[:count]
+            ]
+        ),
         "targets": {
-            name: torch.randn(count, policy.layout.horizon, width, generator=generator) for name, width in policy.target_widths().items()
+            name: torch.randn(count, policy.layout.horizon, width, generator=generator)
+            for name, width in policy.target_widths().items()
         },
         "drawn": policy.draw(count, draws, generator),
     }

@@ -7,7 +7,14 @@ from pathlib import Path
 import av
 import numpy as np
 
-CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx", ".avi": "mpeg4", ".ts": "libx264"}
+CODECS = {
+    ".mp4": "libx264",
+    ".mkv": "libx264",
+    ".mov": "libx264",
+    ".webm": "libvpx",
+    ".avi": "mpeg4",
+    ".ts": "libx264",
+}
 
 
 def picture(t: int, colour: int = 0, size: tuple[int, int] = (32, 48)) -> np.ndarray:
@@ -18,7 +25,13 @@ def picture(t: int, colour: int = 0, size: tuple[int, int] = (32, 48)) -> np.nda
 
 
 def write_video(
-    path: Path, frames: int, colour: int = 0, fps: int = 10, times: Sequence[int] | None = None, b_frames: int = 0, key_every: int = 6
+    path: Path,
+    frames: int,
+    colour: int = 0,
+    fps: int = 10,
+    times: Sequence[int] | None = None,
+    b_frames: int = 0,
+    key_every: int = 6,
 ) -> None:
     """A video of ``frames`` frames, shown at ``times`` (in 1/fps s) or one after another."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,7 @@
 """Measure speed and memory. Options: ``--help``."""
 
-from alam_training.commands.benchmark import main
-
 from alam_core.errors import run_main
+from alam_training.commands.benchmark import main
 
 if __name__ == "__main__":
     run_main(main)

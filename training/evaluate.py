@@ -1,8 +1,7 @@
 """Evaluate a policy in a simulated world. Options: ``--help``."""
 
-from alam_training.commands.evaluate import main
-
 from alam_core.errors import run_main
+from alam_training.commands.evaluate import main
 
 if __name__ == "__main__":
     run_main(main)

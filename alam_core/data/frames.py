@@ -1,6 +1,8 @@
-"""All frames of one view of a data set, decoded once into a memory-mapped array, or read from the videos whenever they are asked for.
+"""All frames of one view of a data set, decoded once into a memory-mapped array, or read from the
+videos whenever they are asked for.
 
-Both look alike to whoever draws frames from them. F: frames of the whole data set, E: episodes, N: frames asked for, S: image side.
+Both look alike to whoever draws frames from them. F: frames of the whole data set, E: episodes, N:
+frames asked for, S: image side.
 """
 
 import hashlib
@@ -53,7 +55,11 @@ class FrameStore:
 
     def __reduce__(self) -> tuple[Any, ...]:
         file = getattr(self.array, "filename", None)  # worker processes map the same file
-        return (_mapped, (file, self.starts, self.lengths)) if file else (FrameStore, (self.array, self.starts, self.lengths))
+        return (
+            (_mapped, (file, self.starts, self.lengths))
+            if file
+            else (FrameStore, (self.array, self.starts, self.lengths))
+        )
 
 
 def _mapped(file: str, starts: np.ndarray, lengths: np.ndarray) -> FrameStore:
@@ -84,18 +90,24 @@ class OnDemandFrames:
         out = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         for e in np.unique(episodes):
             mine = episodes == e
-            out[mine] = resize_images(self.dataset.frames(int(e), self.view, rows[mine] - self.starts[e]), self.size)
+            out[mine] = resize_images(
+                self.dataset.frames(int(e), self.view, rows[mine] - self.starts[e]), self.size
+            )
         return out
 
 
-def frame_store(dataset: VideoSet, view: str, size: int, broken: dict[int, str] | None = None) -> FrameStore:
-    """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), from the cache or decoded into it now.
+def frame_store(
+    dataset: VideoSet, view: str, size: int, broken: dict[int, str] | None = None
+) -> FrameStore:
+    """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), from the cache or
+    decoded into it now.
 
-    broken: episodes whose video of this view is known to be broken, with the reason; they are left black, and so are those found now,
-        which are added. Without it a broken video is an error.
+    broken: episodes whose video of this view is known to be broken, with the reason; they are left
+        black, and so are those found now, which are added. Without it a broken video is an error.
 
-    The cache, in ``<root>/.cache``, is made anew whenever a video file changes; older versions of the same view and size are removed.
-    Raises UserError for an unknown view, a broken video, or a folder that cannot be written.
+    The cache, in ``<root>/.cache``, is made anew whenever a video file changes; older versions of
+    the same view and size are removed. Raises UserError for an unknown view, a broken video, or a
+    folder that cannot be written.
     """
     starts, lengths = _places(dataset, view)
     folder = dataset.root / ".cache"
@@ -113,7 +125,9 @@ def frame_store(dataset: VideoSet, view: str, size: int, broken: dict[int, str] 
                 old.unlink(missing_ok=True)
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape != shape:
-        raise UserError(f"'{path}' has shape {array.shape} instead of {shape}; remove it, it is made anew")
+        raise UserError(
+            f"'{path}' has shape {array.shape} instead of {shape}; remove it, it is made anew"
+        )
     if _faults(path).is_file():
         found = {int(e): why for e, why in json.loads(_faults(path).read_text()).items()}
         if broken is None:
@@ -130,8 +144,12 @@ def store_bytes(dataset: VideoSet, views: Sequence[str], size: int) -> int:
 def _places(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
     """First row and length of each episode: int64 (E,) both."""
     if view not in dataset.views:
-        raise UserError(f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}")
-    lengths = np.array([max(dataset.episode_length(e), 0) for e in range(dataset.num_episodes)], np.int64)
+        raise UserError(
+            f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}"
+        )
+    lengths = np.array(
+        [max(dataset.episode_length(e), 0) for e in range(dataset.num_episodes)], np.int64
+    )
     return np.cumsum(lengths) - lengths, lengths
 
 
@@ -140,10 +158,14 @@ def _faults(path: Path) -> Path:
     return path.with_name(path.stem + ".broken.json")
 
 
-def _decode(dataset: VideoSet, view: str, path: Path, shape: tuple[int, ...], broken: dict[int, str] | None) -> None:
+def _decode(
+    dataset: VideoSet, view: str, path: Path, shape: tuple[int, ...], broken: dict[int, str] | None
+) -> None:
     """Write all frames of a view to ``path``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if np.prod(shape) > shutil.disk_usage(path.parent).free:  # writing to a full disk through a map would kill the process
+    if (
+        np.prod(shape) > shutil.disk_usage(path.parent).free
+    ):  # writing to a full disk through a map would kill the process
         raise OSError(28, "No space left on device")
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
     os.close(descriptor)
@@ -158,7 +180,9 @@ def _decode(dataset: VideoSet, view: str, path: Path, shape: tuple[int, ...], br
                 try:
                     for first in range(0, length if e not in (broken or {}) else 0, PIECE):
                         images = dataset.frames(e, view, range(first, min(first + PIECE, length)))
-                        array[row + first : row + first + len(images)] = resize_images(images, shape[1])
+                        array[row + first : row + first + len(images)] = resize_images(
+                            images, shape[1]
+                        )
                 except UserError as error:
                     if broken is None:
                         raise
@@ -186,5 +210,7 @@ def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
         elif tolerant:
             parts.append(f"{file.relative_to(dataset.root)} missing")
         else:
-            raise UserError(f"video '{file}' is missing; copy the data set again or collect it anew")
+            raise UserError(
+                f"video '{file}' is missing; copy the data set again or collect it anew"
+            )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,4 +1,5 @@
-"""The one way images change their size here: data sets, simulators, ROS nodes and policies all call ``resize_images``.
+"""The one way images change their size here: data sets, simulators, ROS nodes and policies all call
+``resize_images``.
 
 H, W: image height and width, N: number of images.
 """
@@ -12,16 +13,21 @@ EXACT = 2**24  # whole numbers up to here are exact in float32, and so are their
 
 
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
-    """Cut the centred square out of each image and average its area down (or up) to ``size`` x ``size`` pixels.
+    """Cut the centred square out of each image and average its area down (or up) to ``size`` x
+    ``size`` pixels.
 
-    images: uint8 (N, H, W, 3) or one image (H, W, 3). Returns uint8 of shape (N, size, size, 3) or (size, size, 3).
+    images: uint8 (N, H, W, 3) or one image (H, W, 3). Returns uint8 of shape (N, size, size, 3) or
+    (size, size, 3).
 
-    Every output pixel is the mean of the source area that it covers, with source pixels on its border counted by the part
-    inside. The sums are whole numbers and rounded half up, so the result is the same bit for bit whatever the batch, the
-    machine or the number of threads. Raises ValueError for another dtype or shape.
+    Every output pixel is the mean of the source area that it covers, with source pixels on its
+    border counted by the part inside. The sums are whole numbers and rounded half up, so the result
+    is the same bit for bit whatever the batch, the machine or the number of threads. Raises
+    ValueError for another dtype or shape.
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
-        raise ValueError(f"images must be uint8 (N, H, W, 3) or (H, W, 3), not {images.dtype} {images.shape}")
+        raise ValueError(
+            f"images must be uint8 (N, H, W, 3) or (H, W, 3), not {images.dtype} {images.shape}"
+        )
     if images.ndim == 3:
         return resize_images(images[None], size)[0]
     height, width = images.shape[1:3]
@@ -32,13 +38,24 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
         return square
     if side % size == 0:  # whole blocks: the same sums, without the matrix products
         block = side // size
-        total = sum(square[:, i::block, j::block].astype(np.uint32) for i in range(block) for j in range(block))
+        total = sum(
+            square[:, i::block, j::block].astype(np.uint32)
+            for i in range(block)
+            for j in range(block)
+        )
         return ((2 * total + block * block) // (2 * block * block)).astype(np.uint8)
     weights, wide = _overlaps(side, size)  # (size, side), sparse
     out = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(square):
-        rows = weights @ image.astype(np.float32).reshape(side, side * 3)  # (size, side * 3), at most 255 * side
-        rows = rows.reshape(size, side, 3).transpose(1, 0, 2).astype(wide.dtype, order="C").reshape(side, size * 3)  # axes swapped
+        rows = weights @ image.astype(np.float32).reshape(
+            side, side * 3
+        )  # (size, side * 3), at most 255 * side
+        rows = (
+            rows.reshape(size, side, 3)
+            .transpose(1, 0, 2)
+            .astype(wide.dtype, order="C")
+            .reshape(side, size * 3)
+        )  # axes swapped
         total = (wide @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
         out[i] = (2 * total + side * side) // (2 * side * side)
     return out
@@ -46,9 +63,11 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _overlaps(side: int, size: int) -> tuple[Any, Any]:
-    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole numbers, each row's sum is ``side``.
+    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole
+    numbers, each row's sum is ``side``.
 
-    Sparse (size, side), as most share nothing: in float32, and in a type that is exact for the sums over both axes.
+    Sparse (size, side), as most share nothing: in float32, and in a type that is exact for the sums
+    over both axes.
     """
     from scipy.sparse import csr_array
 

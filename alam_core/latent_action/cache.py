@@ -1,4 +1,5 @@
-"""Latent transitions of every adjacent frame pair of a data set, encoded once by a frozen encoder and kept beside it.
+"""Latent transitions of every adjacent frame pair of a data set, encoded once by a frozen encoder
+and kept beside it.
 
 F: frames of the data set, D: numbers in a transition.
 """
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 PIECE = 256  # pairs encoded at a time
 
 
-def adjacent_latents(encoder: str | Path, view: str, frames: FrameStore, cache_dir: str | Path) -> np.ndarray:
-    """z of each frame to its successor (eq. 10), continuous, before quantisation: float32 (F, D), mapped from disk.
+def adjacent_latents(
+    encoder: str | Path, view: str, frames: FrameStore, cache_dir: str | Path
+) -> np.ndarray:
+    """z of each frame to its successor (eq. 10), continuous, before quantisation: float32 (F, D),
+    mapped from disk.
 
-    The last frame of an episode is paired with itself: past the end nothing moves, as the last action is repeated there.
-    encoder: folder of a transition model. The file's name holds the encoder's hash and the frames' fingerprint, so that a change of
-    either encodes anew. Raises UserError for a broken encoder and a folder that cannot be written.
+    The last frame of an episode is paired with itself: past the end nothing moves, as the last
+    action is repeated there. encoder: folder of a transition model. The file's name holds the
+    encoder's hash and the frames' fingerprint, so that a change of either encodes anew. Raises
+    UserError for a broken encoder and a folder that cannot be written.
     """
     from alam_core.latent_action import TransitionModel
 
@@ -43,7 +48,9 @@ def adjacent_latents(encoder: str | Path, view: str, frames: FrameStore, cache_d
             ) from None
     latents = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(latents) != len(frames.array):
-        raise UserError(f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames; remove it, it is made anew")
+        raise UserError(
+            f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames; remove it, it is made anew"
+        )
     return latents
 
 
@@ -57,7 +64,9 @@ def _encode(model: "TransitionModel", view: str, frames: FrameStore, path: Path)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
     os.close(descriptor)
     try:
-        out = np.lib.format.open_memmap(name, mode="w+", dtype=np.float32, shape=(count, model.latent_size))
+        out = np.lib.format.open_memmap(
+            name, mode="w+", dtype=np.float32, shape=(count, model.latent_size)
+        )
         with Progress(transient=True) as progress:
             task = progress.add_task(f"encoding transitions of {view}", total=count)
             for first in range(0, count, PIECE):

@@ -1,6 +1,7 @@
 """The decoder D (eq. 6): the source's patches and a latent transition in, the target frame out.
 
-Letters: B batch, N patches a frame, d width, K latent tokens, D numbers a token, S image side, p patch side.
+Letters: B batch, N patches a frame, d width, K latent tokens, D numbers a token, S image side, p
+patch side.
 """
 
 import torch
@@ -11,10 +12,11 @@ from alam_core.latent_action.layers import SpatialBlock, TokenEmbedding, patchif
 
 
 class TransitionDecoder(nn.Module):
-    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])): the transition's tokens and the source's patches attend to one another.
+    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])): the transition's tokens and the source's patches
+    attend to one another.
 
-    ``config.output`` says what the pixel decoder predicts. "change": the difference to the source, zero at first, so that an untrained
-    model copies the source frame. "sigmoid": the frame itself.
+    ``config.output`` says what the pixel decoder predicts. "change": the difference to the source,
+    zero at first, so that an untrained model copies the source frame. "sigmoid": the frame itself.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -23,16 +25,24 @@ class TransitionDecoder(nn.Module):
         numbers = 3 * config.patch_size**2
         self.f_alpha = nn.Linear(config.latent_dim, config.width)
         self.f_beta = nn.Linear(numbers, config.width)
-        self.embed = TokenEmbedding(config.width, config.width, config.latent_tokens + config.patches, config.embed_norm)
-        self.blocks = nn.Sequential(*(SpatialBlock(config.width, config.heads) for _ in range(config.decoder_layers)))
+        self.embed = TokenEmbedding(
+            config.width, config.width, config.latent_tokens + config.patches, config.embed_norm
+        )
+        self.blocks = nn.Sequential(
+            *(SpatialBlock(config.width, config.heads) for _ in range(config.decoder_layers))
+        )
         self.pixels = nn.Linear(config.width, numbers)
         if config.output == "change":
             nn.init.zeros_(self.pixels.weight)
             nn.init.zeros_(self.pixels.bias)
 
     def forward(self, source: Tensor, z: Tensor) -> Tensor:
-        """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); not clamped where the change is predicted."""
+        """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); not clamped
+        where the change is predicted.
+        """
         patches = patchify(self.config.input_gain * (source - 0.5), self.config.patch_size)
         tokens = self.blocks(self.embed(torch.cat([self.f_alpha(z), self.f_beta(patches)], dim=1)))
-        image = unpatchify(self.pixels(tokens[:, z.shape[1] :]), self.config.patch_size, source.shape[-1])
+        image = unpatchify(
+            self.pixels(tokens[:, z.shape[1] :]), self.config.patch_size, source.shape[-1]
+        )
         return source + image if self.config.output == "change" else torch.sigmoid(image)

@@ -1,6 +1,8 @@
-"""Transitions of uint8 images, for ROS nodes and for the latent cache of policy training: one path for both.
+"""Transitions of uint8 images, for ROS nodes and for the latent cache of policy training: one path
+for both.
 
-Letters: N pairs, H, W image height and width, K latent tokens, D numbers a token, S image side inside the model.
+Letters: N pairs, H, W image height and width, K latent tokens, D numbers a token, S image side
+inside the model.
 """
 
 import numpy as np
@@ -12,23 +14,34 @@ from alam_core.latent_action.model import TransitionModel
 
 
 def to_images(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S). It copies, as frames of a memory map cannot be written to."""
+    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S). It copies, as frames of a memory map
+    cannot be written to.
+    """
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
-def encode_images(model: TransitionModel, source: np.ndarray, target: np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Continuous transitions z from ``source`` to ``target``, uint8 RGB (N, H, W, 3) each -> float32 (N, K * D).
+def encode_images(
+    model: TransitionModel, source: np.ndarray, target: np.ndarray, batch_size: int = 64
+) -> np.ndarray:
+    """Continuous transitions z from ``source`` to ``target``, uint8 RGB (N, H, W, 3) each ->
+    float32 (N, K * D).
 
-    Images of another size are cut to a square and resized as everywhere in this project (``alam_core.data.images``).
-    The model's mode is left as it is; no gradients are kept. Raises ValueError for another shape or dtype.
+    Images of another size are cut to a square and resized as everywhere in this project
+    (``alam_core.data.images``). The model's mode is left as it is; no gradients are kept. Raises
+    ValueError for another shape or dtype.
     """
     if source.shape != target.shape or source.ndim != 4:
-        raise ValueError(f"source and target must both be (N, H, W, 3), not {source.shape} and {target.shape}")
+        raise ValueError(
+            f"source and target must both be (N, H, W, 3), not {source.shape} and {target.shape}"
+        )
     device = next(model.parameters()).device
     out = np.empty((len(source), model.latent_size), np.float32)
     with torch.inference_mode():
         for first in range(0, len(source), batch_size):
             rows = slice(first, first + batch_size)
-            pair = [to_images(resize_images(images[rows], model.config.image_size), device) for images in (source, target)]
+            pair = [
+                to_images(resize_images(images[rows], model.config.image_size), device)
+                for images in (source, target)
+            ]
             out[rows] = model.encode(*pair).flatten(1).float().cpu().numpy()
     return out

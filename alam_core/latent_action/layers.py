@@ -1,6 +1,8 @@
-"""What encoder and decoder are built of: patches, positions, and blocks that attend in space and between two frames.
+"""What encoder and decoder are built of: patches, positions, and blocks that attend in space and
+between two frames.
 
-Letters: B batch, L tokens of a frame, N patches a frame, P numbers a patch, d width, h heads, S image side, p patch side.
+Letters: B batch, L tokens of a frame, N patches a frame, P numbers a patch, d width, h heads, S
+image side, p patch side.
 """
 
 import math
@@ -25,25 +27,39 @@ def patchify(images: Tensor, side: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, side: int, size: int) -> Tensor:
-    """Inverse of ``patchify``: (B, N, P) -> (B, 3, S, S), with S = ``size``; what was added there is cut off."""
+    """Inverse of ``patchify``: (B, N, P) -> (B, 3, S, S), with S = ``size``; what was added there
+    is cut off.
+    """
     count = math.isqrt(patches.shape[1])
     tiles = patches.unflatten(2, (side, side, 3)).unflatten(1, (count, count))  # (B, n, n, p, p, 3)
-    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, count * side, count * side)[:, :, :size, :size]
+    return tiles.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, count * side, count * side)[
+        :, :, :size, :size
+    ]
 
 
 def positions(tokens: int, width: int) -> Tensor:
-    """Sinusoidal positions (L, d): even columns sine, odd columns cosine, wave lengths from 2 pi to 20000 pi tokens."""
-    angles = torch.arange(tokens)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
+    """Sinusoidal positions (L, d): even columns sine, odd columns cosine, wave lengths from 2 pi to
+    20000 pi tokens.
+    """
+    angles = torch.arange(tokens)[:, None] * torch.exp(
+        torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
+    )
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
 class TokenEmbedding(nn.Module):
-    """Linear map to the width, between two layer norms where ``normed`` is set, plus positions: (B, L, P) -> (B, L, d)."""
+    """Linear map to the width, between two layer norms where ``normed`` is set, plus positions: (B,
+    L, P) -> (B, L, d).
+    """
 
     def __init__(self, inputs: int, width: int, tokens: int, normed: bool) -> None:
         super().__init__()
         linear = nn.Linear(inputs, width)
-        self.project = nn.Sequential(nn.LayerNorm(inputs), linear, nn.LayerNorm(width)) if normed else nn.Sequential(linear)
+        self.project = (
+            nn.Sequential(nn.LayerNorm(inputs), linear, nn.LayerNorm(width))
+            if normed
+            else nn.Sequential(linear)
+        )
         self.position: Tensor
         self.register_buffer("position", positions(tokens, width), persistent=False)
 
@@ -52,7 +68,9 @@ class TokenEmbedding(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Multi-head attention among the tokens of one frame; ``keep`` asks only for what the first so many tokens receive."""
+    """Multi-head attention among the tokens of one frame; ``keep`` asks only for what the first so
+    many tokens receive.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -64,7 +82,11 @@ class SpatialAttention(nn.Module):
         """(B, L, d) -> (B, keep or L, d)."""
         q, k, v = (
             layer(part).unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, h, L, d / h)
-            for layer, part in ((self.query, tokens[:, :keep]), (self.key, tokens), (self.value, tokens))
+            for layer, part in (
+                (self.query, tokens[:, :keep]),
+                (self.key, tokens),
+                (self.value, tokens),
+            )
         )
         return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -72,8 +94,9 @@ class SpatialAttention(nn.Module):
 class TemporalAttention(nn.Module):
     """Causal attention of each token over the same token of the source frame and of its own.
 
-    Over two frames it is a gate: the target's token receives v_source + sigmoid(q (k_target - k_source)) (v_target - v_source), a head
-    at a time; the source's token sees only itself and receives v_source.
+    Over two frames it is a gate: the target's token receives v_source + sigmoid(q (k_target -
+    k_source)) (v_target - v_source), a head at a time; the source's token sees only itself and
+    receives v_source.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -83,12 +106,18 @@ class TemporalAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, source: Tensor, target: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,), the source frame of each target -> what each receives, of the same shapes."""
+        """source (F, L, d), target (B, L, d), of (B,), the source frame of each target -> what each
+        receives, of the same shapes.
+        """
         values = self.value(source)
         if not len(target):
             return self.out(values), target
         value, key = values[of], self.key(source)[of]  # (B, L, d)
-        score = (self.query(target) * (self.key(target) - key)).unflatten(2, (self.heads, -1)).sum(-1, keepdim=True)  # (B, L, h, 1)
+        score = (
+            (self.query(target) * (self.key(target) - key))
+            .unflatten(2, (self.heads, -1))
+            .sum(-1, keepdim=True)
+        )  # (B, L, h, 1)
         gate = torch.sigmoid(score * (self.heads / target.shape[2]) ** 0.5)
         change = (self.value(target) - value).unflatten(2, (self.heads, -1))
         return self.out(values), self.out(value + (gate * change).flatten(2))
@@ -113,7 +142,9 @@ class SpatialBlock(nn.Module):
 
 
 class SpatioTemporalBlock(nn.Module):
-    """Attention in space, then from target to source frame, then a feed-forward net, each with a layer norm before it."""
+    """Attention in space, then from target to source frame, then a feed-forward net, each with a
+    layer norm before it.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -121,8 +152,12 @@ class SpatioTemporalBlock(nn.Module):
         self.temporal, self.temporal_norm = TemporalAttention(width, heads), nn.LayerNorm(width)
         self.mlp, self.mlp_norm = feed_forward(width), nn.LayerNorm(width)
 
-    def forward(self, source: Tensor, target: Tensor, of: Tensor, keep: int | None = None) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,) -> the same, cut to the first ``keep`` tokens where given."""
+    def forward(
+        self, source: Tensor, target: Tensor, of: Tensor, keep: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """source (F, L, d), target (B, L, d), of (B,) -> the same, cut to the first ``keep`` tokens
+        where given.
+        """
         frames = len(source)
         both = torch.cat([source, target])
         both = both[:, :keep] + self.spatial(self.spatial_norm(both), keep)

@@ -1,4 +1,5 @@
-"""What to watch about z and decoded frames, so that neither a constant, nor a shrunken, nor a one-dimensional z goes unseen.
+"""What to watch about z and decoded frames, so that neither a constant, nor a shrunken, nor a
+one-dimensional z goes unseen.
 
 Letters: N samples, F numbers in a flattened transition, S image side.
 """
@@ -9,15 +10,23 @@ from torch import Tensor
 
 
 def constant_share(z: Tensor) -> float:
-    """Share of the energy of z (N, F) that its mean vector holds: 1 for a constant, 0 for a centred z."""
+    """Share of the energy of z (N, F) that its mean vector holds: 1 for a constant, 0 for a centred
+    z.
+    """
     return float(z.mean(dim=0).square().sum() / (z.square().sum(dim=1).mean() + 1e-12))
 
 
 def effective_dims(z: Tensor) -> float:
-    """Participation ratio of the covariance of z (N, F): (sum of eigenvalues)^2 / sum of their squares, from 1 to F (0 for one sample)."""
+    """Participation ratio of the covariance of z (N, F): (sum of eigenvalues)^2 / sum of their
+    squares, from 1 to F (0 for one sample).
+    """
     centred = z.double() - z.double().mean(dim=0)
-    gram = centred @ centred.T if len(z) < z.shape[1] else centred.T @ centred  # the same eigenvalues but for zeros
-    return float(gram.diagonal().sum().square() / gram.square().sum().clamp_min(torch.finfo(gram.dtype).tiny))
+    gram = (
+        centred @ centred.T if len(z) < z.shape[1] else centred.T @ centred
+    )  # the same eigenvalues but for zeros
+    return float(
+        gram.diagonal().sum().square() / gram.square().sum().clamp_min(torch.finfo(gram.dtype).tiny)
+    )
 
 
 def mean_norm(z: Tensor) -> float:
@@ -42,11 +51,15 @@ def dead_codes(codes: Tensor, size: int) -> int:
 
 
 def psnr(prediction: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then averaged; at most 100 an image."""
+    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then
+    averaged; at most 100 an image.
+    """
     error = (prediction.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return float((-10 * torch.log10(error)).mean())
 
 
 def ssim(prediction: Tensor, target: Tensor) -> float:
-    """Structural similarity of images (N, 3, S, S) in [0, 1], Gaussian window of 11 px and deviation 1.5: 1 for equals. S at least 11."""
+    """Structural similarity of images (N, 3, S, S) in [0, 1], Gaussian window of 11 px and
+    deviation 1.5: 1 for equals. S at least 11.
+    """
     return float(_ssim(prediction.clamp(0, 1), target, data_range=1.0, size_average=True))

@@ -1,8 +1,11 @@
-"""Figures of a trained model on held-out video: reconstruction, algebra (Section 4.1) and the health of z.
+"""Figures of a trained model on held-out video: reconstruction, algebra (Section 4.1) and the
+health of z.
 
-``probe`` is the short one, for evaluation while training; ``probe_horizons`` is the paper's, over the horizons k to 5k.
+``probe`` is the short one, for evaluation while training; ``probe_horizons`` is the paper's, over
+the horizons k to 5k.
 
-Letters: N clips, B triplets or clips of a batch, K latent tokens, D numbers a token, F = K * D, S image side, t horizon in units of k.
+Letters: N clips, B triplets or clips of a batch, K latent tokens, D numbers a token, F = K * D, S
+image side, t horizon in units of k.
 """
 
 from collections.abc import Callable
@@ -32,22 +35,34 @@ ImageDistance = Callable[[Tensor, Tensor], Tensor]
 
 @torch.no_grad()
 def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) -> dict[str, float]:
-    """Figures of ``model`` in eval mode on ``triplets``, uint8 (3, B, S, S, 3), frames k and 2k after the first.
+    """Figures of ``model`` in eval mode on ``triplets``, uint8 (3, B, S, S, 3), frames k and 2k
+    after the first.
 
-    psnr_*: dB against frame b from a: ``k`` from the continuous z, ``quantized`` through the codebook, ``shuffled`` with another
-    triplet's z, ``copy`` the source itself. ``psnr_sum_2k``, ``psnr_2k``, ``copy_2k``: frame c from a by z_ab + z_bc, by z_ac, by copying.
-    ``add``, ``rev``: mean norm of eq. 2's residuals; ``add_rel``, ``rev_rel``: over the mean norm of z_ac and z_ab.
-    ``latent_norm``: mean norm of z_ab; ``constant_share``, ``effective_dims`` of z_ab over the triplets; ``codebook_perplexity`` and
-    ``dead_codes`` of its codes (0 while the codebook is not in use).
+    psnr_*: dB against frame b from a: ``k`` from the continuous z, ``quantized`` through the
+    codebook, ``shuffled`` with another triplet's z, ``copy`` the source itself. ``psnr_sum_2k``,
+    ``psnr_2k``, ``copy_2k``: frame c from a by z_ab + z_bc, by z_ac, by copying. ``add``, ``rev``:
+    mean norm of eq. 2's residuals; ``add_rel``, ``rev_rel``: over the mean norm of z_ac and z_ab.
+    ``latent_norm``: mean norm of z_ab; ``constant_share``, ``effective_dims`` of z_ab over the
+    triplets; ``codebook_perplexity`` and ``dead_codes`` of its codes (0 while the codebook is not
+    in use).
     """
     device = next(model.parameters()).device
     latents: dict[str, list[Tensor]] = {"ab": [], "bc": [], "ac": [], "ba": []}
     codes, decibels = [], []
     size = triplets.shape[1]
-    triplets = triplets[:, np.random.default_rng(0).permutation(size)]  # so that a neighbour's z is from elsewhere
-    for rows in np.array_split(np.arange(size), -(-size // batch_size)):  # no batch of one, where nothing could be shuffled
+    triplets = triplets[
+        :, np.random.default_rng(0).permutation(size)
+    ]  # so that a neighbour's z is from elsewhere
+    for rows in np.array_split(
+        np.arange(size), -(-size // batch_size)
+    ):  # no batch of one, where nothing could be shuffled
         a, b, c = (to_images(frames[rows], device) for frames in triplets)
-        z = {"ab": model.encode(a, b), "bc": model.encode(b, c), "ac": model.encode(a, c), "ba": model.encode(b, a)}
+        z = {
+            "ab": model.encode(a, b),
+            "bc": model.encode(b, c),
+            "ac": model.encode(a, c),
+            "ba": model.encode(b, a),
+        }
         for name, value in z.items():
             latents[name].append(value.flatten(1).cpu())
         z_q, code = model.quantize(z["ab"])
@@ -74,7 +89,9 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
         "latent_norm": mean_norm(ab),
         "constant_share": constant_share(ab),
         "effective_dims": effective_dims(ab),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size) if codes else 0.0,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
+        if codes
+        else 0.0,
         "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else 0,
     }
 
@@ -88,23 +105,28 @@ def probe_horizons(
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda clips: None,
 ) -> dict[str, Any]:
-    """Section 4.1's figures of ``model`` in eval mode on ``clips``, uint8 (6, N, S, S, 3): frames 0, k, 2k, .. 5k of N clips.
+    """Section 4.1's figures of ``model`` in eval mode on ``clips``, uint8 (6, N, S, S, 3): frames
+    0, k, 2k, .. 5k of N clips.
 
-    z_0^t is E(o_0, o_tk), z_t^0 the reverse, Z_t the sum of the t consecutive k-step latents E(o_ik, o_(i+1)k). Tables have keys "1" to
-    "5" for t, in units of k:
+    z_0^t is E(o_0, o_tk), z_t^0 the reverse, Z_t the sum of the t consecutive k-step latents
+    E(o_ik, o_(i+1)k). Tables have keys "1" to "5" for t, in units of k:
 
-    ``add[t]`` = mean ||z_0^t - Z_t|| (0 at t = 1 by construction) and ``rev[t]`` = mean ||z_0^t + z_t^0||, means over the clips.
-    ``add_rel[t]``, ``rev_rel[t]``: the same over ``norms[t]`` = mean ||z_0^t||, the mean norm of the forward latents at that horizon.
-    ``add_centred[t]``, ``rev_centred[t]``: relative errors of mean-subtracted latents. From each of z_0^t, z_t^0 and the k-step latents
-    at each place in the clip its mean over the clips is taken, so that no constant is left in the residuals nor in the norms.
-    ``psnr``, ``ssim``, ``lpips``: of D(o_0, z_0^t) against o_tk (direct); ``*_cum``: of D(o_0, Z_t); ``*_copy``: of o_0 itself;
-    ``psnr_quantized``, ``psnr_cum_quantized``: of z_0^t and Z_t through the codebook. lpips tables are None without ``lpips``.
-    ``psnr_k_shuffled``: of D(o_0, z of another clip of the same group) at t = 1. groups: (N,) whatever tells kinds of clips apart, such
-    as their view, so that a shuffled z is wrong but not foreign.
-    ``latent_norm``, ``constant_share``, ``effective_dims``, ``codebook_perplexity``, ``dead_codes``: of all 5 N k-step latents (the last
-    two None while the codebook is not in use).
+    ``add[t]`` = mean ||z_0^t - Z_t|| (0 at t = 1 by construction) and ``rev[t]`` = mean ||z_0^t +
+    z_t^0||, means over the clips. ``add_rel[t]``, ``rev_rel[t]``: the same over ``norms[t]`` = mean
+    ||z_0^t||, the mean norm of the forward latents at that horizon. ``add_centred[t]``,
+    ``rev_centred[t]``: relative errors of mean-subtracted latents. From each of z_0^t, z_t^0 and
+    the k-step latents at each place in the clip its mean over the clips is taken, so that no
+    constant is left in the residuals nor in the norms. ``psnr``, ``ssim``, ``lpips``: of D(o_0,
+    z_0^t) against o_tk (direct); ``*_cum``: of D(o_0, Z_t); ``*_copy``: of o_0 itself;
+    ``psnr_quantized``, ``psnr_cum_quantized``: of z_0^t and Z_t through the codebook. lpips tables
+    are None without ``lpips``. ``psnr_k_shuffled``: of D(o_0, z of another clip of the same group)
+    at t = 1. groups: (N,) whatever tells kinds of clips apart, such as their view, so that a
+    shuffled z is wrong but not foreign. ``latent_norm``, ``constant_share``, ``effective_dims``,
+    ``codebook_perplexity``, ``dead_codes``: of all 5 N k-step latents (the last two None while the
+    codebook is not in use).
 
-    progress is called with the number of clips done (each twice: encoded, decoded). Raises ValueError for clips of another shape.
+    progress is called with the number of clips done (each twice: encoded, decoded). Raises
+    ValueError for clips of another shape.
     """
     if clips.ndim != 5 or clips.shape[0] != HORIZONS + 1 or clips.shape[1] < 2:
         raise ValueError(f"clips must be (6, N, S, S, 3) with N at least 2, not {clips.shape}")
@@ -123,7 +145,9 @@ def probe_horizons(
             if code is not None:
                 codes.append(code.cpu())
         progress(rows.stop - rows.start)
-    to_end, to_start, step = (torch.cat(parts, dim=1) for parts in (forward, backward, steps))  # (5, N, K, D) each
+    to_end, to_start, step = (
+        torch.cat(parts, dim=1) for parts in (forward, backward, steps)
+    )  # (5, N, K, D) each
     total = step.cumsum(dim=0)
     donors = _donors(np.zeros(size, int) if groups is None else groups)
 
@@ -143,9 +167,19 @@ def probe_horizons(
                     _note(images, f"lpips{name}", t, count * float(lpips(prediction, target)))
             direct_q, summed_q = model.quantize(direct)[0], model.quantize(summed)[0]
             _note(images, "psnr_quantized", t, count * psnr(model.decode(source, direct_q), target))
-            _note(images, "psnr_cum_quantized", t, count * psnr(model.decode(source, summed_q), target))
+            _note(
+                images,
+                "psnr_cum_quantized",
+                t,
+                count * psnr(model.decode(source, summed_q), target),
+            )
             if t == 0:
-                _note(images, "psnr_k_shuffled", t, count * psnr(model.decode(source, step[0, donors[rows]]), target))
+                _note(
+                    images,
+                    "psnr_k_shuffled",
+                    t,
+                    count * psnr(model.decode(source, step[0, donors[rows]]), target),
+                )
         progress(count)
 
     every = step.flatten(0, 1).flatten(1).double().cpu()  # (5 N, F)
@@ -153,24 +187,37 @@ def probe_horizons(
     shuffled = float(tables.pop("psnr_k_shuffled")[0])
     return {
         **{name: _table(values) for name, values in tables.items()},
-        **({} if lpips is not None else {name: None for name in ("lpips", "lpips_cum", "lpips_copy")}),
+        **(
+            {}
+            if lpips is not None
+            else {name: None for name in ("lpips", "lpips_cum", "lpips_copy")}
+        ),
         **_algebra(*(z.flatten(2).double().cpu() for z in (to_end, to_start, total))),
         "psnr_k_shuffled": shuffled,
         "latent_norm": mean_norm(every),
         "constant_share": constant_share(every),
         "effective_dims": effective_dims(every),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size) if codes else None,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
+        if codes
+        else None,
         "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else None,
     }
 
 
 def _encode(model: TransitionModel, sources: list[Tensor], targets: list[Tensor]) -> Tensor:
     """Pairs of frame batches (B, 3, S, S) -> (pairs, B, K, D), on the model's device."""
-    return torch.stack([model.encode(source, target).float() for source, target in zip(sources, targets, strict=True)])
+    return torch.stack(
+        [
+            model.encode(source, target).float()
+            for source, target in zip(sources, targets, strict=True)
+        ]
+    )
 
 
 def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[str, float]]:
-    """z_0^t, z_t^0 and Z_t, (5, N, F) each -> the tables of the additivity and reversal errors, raw, relative and centred."""
+    """z_0^t, z_t^0 and Z_t, (5, N, F) each -> the tables of the additivity and reversal errors,
+    raw, relative and centred.
+    """
     additivity, reversal = to_end - total, to_end + to_start
     norm = to_end.norm(dim=2).mean(dim=1)  # (5,)
 
@@ -180,7 +227,8 @@ def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[
     def centred(z: Tensor) -> Tensor:
         return z - z.mean(dim=1, keepdim=True)
 
-    # The residuals are linear in the latents, so the mean residual is what mean-subtracted latents lack.
+    # The residuals are linear in the latents, so the mean residual is what mean-subtracted latents
+    # lack.
     centred_norm = errors(centred(to_end)) + 1e-12
     tables = {
         "add": errors(additivity),

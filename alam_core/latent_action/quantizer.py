@@ -1,4 +1,5 @@
-"""The codebook q (eq. 5), a bottleneck of pretraining only: entries follow the latents by a moving average, not by gradients.
+"""The codebook q (eq. 5), a bottleneck of pretraining only: entries follow the latents by a moving
+average, not by gradients.
 
 Letters: B batch, K latent tokens, D numbers a token.
 """
@@ -14,11 +15,13 @@ from alam_core.latent_action.config import TransitionConfig
 class Quantizer(nn.Module):
     """EMA vector quantisation with straight-through gradients.
 
-    k-means on the first latents that come in training places the codebook. Entries that hardly any latent chooses are moved onto
-    latents of the current batch. In training mode each call moves the codebook.
+    k-means on the first latents that come in training places the codebook. Entries that hardly any
+    latent chooses are moved onto latents of the current batch. In training mode each call moves the
+    codebook.
 
-    Where the batch is spread over several processes, the first one does so with the latents of all and the others follow it: the
-    codebook, its random draws included, is the one that a single process would have.
+    Where the batch is spread over several processes, the first one does so with the latents of all
+    and the others follow it: the codebook, its random draws included, is the one that a single
+    process would have.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -40,7 +43,9 @@ class Quantizer(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (B, K, D) -> z_q (B, K, D), whose gradient goes to z, and code indices (B, K)."""
-        with torch.autocast(z.device.type, enabled=False):  # distances and averages in full precision
+        with torch.autocast(
+            z.device.type, enabled=False
+        ):  # distances and averages in full precision
             z = z.float()
             if self.training and spread():
                 return self._together(z)
@@ -55,7 +60,10 @@ class Quantizer(nn.Module):
             z_q, codes, _ = self.vq(everyone)
             z_q = z_q.contiguous()
         else:
-            z_q, codes = torch.empty_like(everyone), torch.empty(everyone.shape[:-1], dtype=torch.long, device=z.device)
+            z_q, codes = (
+                torch.empty_like(everyone),
+                torch.empty(everyone.shape[:-1], dtype=torch.long, device=z.device),
+            )
         for tensor in (z_q, codes, *self.vq.buffers()):
             distributed.broadcast(tensor, 0)
         return z + (z_q[rank::ranks] - z).detach(), codes[rank::ranks]

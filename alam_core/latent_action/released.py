@@ -1,8 +1,10 @@
-"""Weights of the authors' release (``alam_pretrain``, 458 tensors) in a ``TransitionModel`` of the ``paper`` preset.
+"""Weights of the authors' release (``alam_pretrain``, 458 tensors) in a ``TransitionModel`` of the
+``paper`` preset.
 
-Their encoder is ours with embed_norm, without the difference input; their decoder predicts the frame through a sigmoid. Names, shapes and
-the order of a patch's numbers (rows, columns, channels) are read off the released code. Their images enter in [0, 1], ours centred: where
-a layer norm follows that makes no difference, and in the decoder's embedding it is folded into the bias.
+Their encoder is ours with embed_norm, without the difference input; their decoder predicts the
+frame through a sigmoid. Names, shapes and the order of a patch's numbers (rows, columns, channels)
+are read off the released code. Their images enter in [0, 1], ours centred: where a layer norm
+follows that makes no difference, and in the decoder's embedding it is folded into the bias.
 """
 
 import re
@@ -17,7 +19,8 @@ from alam_core.errors import UserError
 from alam_core.latent_action.config import LossConfig, TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 
-# Their name -> ours; {block} is a part of a Transformer block. What is not listed here and not ignored is an error.
+# Their name -> ours; {block} is a part of a Transformer block. What is not listed here and not
+# ignored is an error.
 NAMES = {
     "action_latent": "encoder.queries",
     "encoder.ffn": "encoder.embed.project",
@@ -39,10 +42,12 @@ IGNORED = ("loss_fn_lpips.", "physical_latent_action_up.")
 
 
 def load_released(path: str | Path) -> TransitionModel:
-    """The model, in eval mode on the CPU, from a safetensors file or a folder with ``model.safetensors``.
+    """The model, in eval mode on the CPU, from a safetensors file or a folder with
+    ``model.safetensors``.
 
-    Its size is read off the tensors, with 64 numbers an attention head and images of 224 px, as released. Every tensor but the perceptual
-    network's must be there and fit. Raises UserError naming what does not.
+    Its size is read off the tensors, with 64 numbers an attention head and images of 224 px, as
+    released. Every tensor but the perceptual network's must be there and fit. Raises UserError
+    naming what does not.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
@@ -51,18 +56,30 @@ def load_released(path: str | Path) -> TransitionModel:
             f"'{file}' is no safetensors file; nothing else is read, as pickles can run code: save its tensors with safetensors first"
         )
     if not file.is_file():
-        raise UserError(f"'{file}' is missing: give the release's safetensors file, or the folder that holds it")
+        raise UserError(
+            f"'{file}' is missing: give the release's safetensors file, or the folder that holds it"
+        )
     try:
         with safe_open(file, "pt") as opened:
-            theirs = {name: opened.get_tensor(name).float() for name in opened.keys() if not name.startswith(IGNORED)}  # noqa: SIM118
+            theirs = {
+                name: opened.get_tensor(name).float()
+                for name in opened.keys()
+                if not name.startswith(IGNORED)
+            }  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{file}' cannot be read ({error}): download it again") from None
     model = TransitionModel(_config(theirs, file))
     tensors = {our_name(name): tensor for name, tensor in theirs.items()}
     tensors["encoder.queries"] = tensors["encoder.queries"].flatten(0, -2)
-    tensors["decoder.f_beta.bias"] = tensors["decoder.f_beta.bias"] + 0.5 * tensors["decoder.f_beta.weight"].sum(dim=1)
+    tensors["decoder.f_beta.bias"] = tensors["decoder.f_beta.bias"] + 0.5 * tensors[
+        "decoder.f_beta.weight"
+    ].sum(dim=1)
     codebook = tensors["quantizer.vq._codebook.embed"][None]
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("quantizer.") or name == "steps"}
+    own = {
+        name: value
+        for name, value in model.state_dict().items()
+        if name.startswith("quantizer.") or name == "steps"
+    }
     own |= {
         "steps": torch.ones_like(own["steps"]),  # trained: the codebook is in use
         "quantizer.vq._codebook.embed": codebook,
@@ -75,10 +92,14 @@ def load_released(path: str | Path) -> TransitionModel:
 
 
 def our_name(name: str) -> str:
-    """The name that a released tensor has here; unknown ones are kept, for the strict loading to name them."""
+    """The name that a released tensor has here; unknown ones are kept, for the strict loading to
+    name them.
+    """
     match = re.fullmatch(r"(encoder|decoder)\.transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", name)
     if not match:
-        stem = next((prefix for prefix in NAMES if name == prefix or name.startswith(prefix + ".")), None)
+        stem = next(
+            (prefix for prefix in NAMES if name == prefix or name.startswith(prefix + ".")), None
+        )
         return name if stem is None else NAMES[stem] + name.removeprefix(stem)
     part, index, layer, kind = match.groups()
     parts = BLOCK | (ENCODER_BLOCK if part == "encoder" else DECODER_BLOCK)
@@ -86,19 +107,33 @@ def our_name(name: str) -> str:
         if layer == prefix:
             return f"{part}.blocks.{index}.{ours}.{kind}"
         if layer.startswith(prefix + ".") and layer.removeprefix(prefix + ".") in ATTENTION:
-            return f"{part}.blocks.{index}.{ours}.{ATTENTION[layer.removeprefix(prefix + '.')]}.{kind}"
+            return (
+                f"{part}.blocks.{index}.{ours}.{ATTENTION[layer.removeprefix(prefix + '.')]}.{kind}"
+            )
     return name
 
 
 def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
     """The size that the tensors have."""
-    needed = ("action_latent", "patch_up.weight", "to_codebook.weight", "vector_quantizer.embedding.weight")
+    needed = (
+        "action_latent",
+        "patch_up.weight",
+        "to_codebook.weight",
+        "vector_quantizer.embedding.weight",
+    )
     missing = [name for name in needed if name not in tensors]
     if missing:
         raise UserError(f"'{file}' lacks {', '.join(missing)}: is it the release's alam_pretrain?")
 
     def depth(part: str) -> int:
-        return 1 + max((int(name.split(".")[2]) for name in tensors if name.startswith(f"{part}.transformer_blocks.")), default=-1)
+        return 1 + max(
+            (
+                int(name.split(".")[2])
+                for name in tensors
+                if name.startswith(f"{part}.transformer_blocks.")
+            ),
+            default=-1,
+        )
 
     latent_dim, width = tensors["to_codebook.weight"].shape
     return TransitionConfig(
@@ -118,5 +153,7 @@ def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
         output="sigmoid",
         input_gain=1.0,
         difference_gain=0.0,
-        losses=LossConfig(perc=1.0, perc_net="vgg", add=1.0, rev=1.0, algebra="paper", reconstruction="paper"),
+        losses=LossConfig(
+            perc=1.0, perc_net="vgg", add=1.0, rev=1.0, algebra="paper", reconstruction="paper"
+        ),
     )

@@ -1,6 +1,8 @@
-"""From noise to data: flow matching along straight lines (eq. 12 to 15), or diffusion in its place (Table 3).
+"""From noise to data: flow matching along straight lines (eq. 12 to 15), or diffusion in its place
+(Table 3).
 
-Time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length; streams are dicts modality -> (N, H, d_m).
+Time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length; streams are dicts modality ->
+(N, H, d_m).
 """
 
 import math
@@ -46,7 +48,9 @@ class FlowMatching:
     """x_tau = tau * eps + (1 - tau) * y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in (0.001, 1]: Beta(a, 1) has the distribution function x^a, so xi = U^(1/1.5)."""
+        """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in (0.001, 1]: Beta(a, 1) has the
+        distribution function x^a, so xi = U^(1/1.5).
+        """
         return 0.999 * torch.rand(count, generator=generator).pow(1.0 / 1.5) + 0.001
 
     def corrupt(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
@@ -63,10 +67,11 @@ class FlowMatching:
 
 
 class Diffusion:
-    """x_tau = cos(pi tau / 2) y + sin(pi tau / 2) eps: variance preserving, cosine schedule; squared error; DDIM steps.
+    """x_tau = cos(pi tau / 2) y + sin(pi tau / 2) eps: variance preserving, cosine schedule;
+    squared error; DDIM steps.
 
-    The network predicts v = cos * eps - sin * y (Salimans and Ho 2022), which is well defined at pure noise, where the noise itself
-    says nothing about the data.
+    The network predicts v = cos * eps - sin * y (Salimans and Ho 2022), which is well defined at
+    pure noise, where the noise itself says nothing about the data.
     """
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -84,7 +89,9 @@ class Diffusion:
         return (predicted - target).square()
 
     def step(self, x: Tensor, predicted: Tensor, tau: float, following: float) -> Tensor:
-        turn = 0.5 * math.pi * (tau - following)  # (x, v) at tau is (data, noise) turned by the angle of tau
+        turn = (
+            0.5 * math.pi * (tau - following)
+        )  # (x, v) at tau is (data, noise) turned by the angle of tau
         return math.cos(turn) * x - math.sin(turn) * predicted
 
 
@@ -99,24 +106,38 @@ def make_process(name: str) -> Process:
 
 
 def time_embedding(tau: Tensor, width: int, shortest: float, longest: float = 4.0) -> Tensor:
-    """Sines, then cosines, of times (...) with periods from ``shortest`` to ``longest``, (..., width) in float64: short periods need it."""
+    """Sines, then cosines, of times (...) with periods from ``shortest`` to ``longest``, (...,
+    width) in float64: short periods need it.
+    """
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=tau.device)
-    phase = tau.double()[..., None] * (2.0 * math.pi / (shortest * (longest / shortest) ** fraction))
+    phase = tau.double()[..., None] * (
+        2.0 * math.pi / (shortest * (longest / shortest) ** fraction)
+    )
     return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
 def sample_noise(like: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Streams:
     """Independent standard normal noise in the shapes of ``like``."""
-    return {name: torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype) for name, y in like.items()}
+    return {
+        name: torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+        for name, y in like.items()
+    }
 
 
 def integrate(
-    process: Process, field: Callable[[Streams, float], Mapping[str, Tensor]], noise: Mapping[str, Tensor], steps: int
+    process: Process,
+    field: Callable[[Streams, float], Mapping[str, Tensor]],
+    noise: Mapping[str, Tensor],
+    steps: int,
 ) -> Streams:
-    """From tau = 1 to tau = 0 in ``steps`` equal steps. A stream that ``field`` says nothing of stays as it is."""
+    """From tau = 1 to tau = 0 in ``steps`` equal steps. A stream that ``field`` says nothing of
+    stays as it is.
+    """
     x = dict(noise)
     for i in range(steps):
         tau, following = 1.0 - i / steps, 1.0 - (i + 1) / steps
         predicted = field(x, tau)
-        x |= {name: process.step(x[name], value, tau, following) for name, value in predicted.items()}
+        x |= {
+            name: process.step(x[name], value, tau, following) for name, value in predicted.items()
+        }
     return x

@@ -1,7 +1,8 @@
-"""Normalisation for policies: states and action chunks to unit scale, latent transitions to a few standardised numbers.
+"""Normalisation for policies: states and action chunks to unit scale, latent transitions to a few
+standardised numbers.
 
-Letters: N samples, T steps of an episode, F frames of a data set, S state width, H chunk length, A action width, D latent width, P
-projected width.
+Letters: N samples, T steps of an episode, F frames of a data set, S state width, H chunk length, A
+action width, D latent width, P projected width.
 """
 
 from collections.abc import Sequence
@@ -15,14 +16,17 @@ from alam_core.errors import UserError
 
 @dataclass
 class LatentProjection:
-    """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z - mean) @ components.T / std.
+    """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z -
+    mean) @ components.T / std.
 
-    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each component, at least a hundredth of the
-    first one's: what the encoder hardly expresses is not blown up to unit scale; or one scale for all, which keeps their proportions.
-    variance_share: part of the variance of z that the P components hold, 0 to 1.
+    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each
+    component, at least a hundredth of the first one's: what the encoder hardly expresses is not
+    blown up to unit scale; or one scale for all, which keeps their proportions. variance_share:
+    part of the variance of z that the P components hold, 0 to 1.
 
-    A chunk's targets are the p of its steps; or, where there is a step_mean and a step_std (H, P), their standardised sums from the chunk's
-    first step on. As latents are additive, such a sum is the transition from the chunk's first frame to that step's.
+    A chunk's targets are the p of its steps; or, where there is a step_mean and a step_std (H, P),
+    their standardised sums from the chunk's first step on. As latents are additive, such a sum is
+    the transition from the chunk's first frame to that step's.
     """
 
     mean: np.ndarray
@@ -34,32 +38,47 @@ class LatentProjection:
 
     @classmethod
     def fit(cls, z: np.ndarray, width: int, one_scale: bool = False) -> "LatentProjection":
-        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a collapsed encoder).
+        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a
+        collapsed encoder).
 
-        one_scale: all are divided by the root of their mean variance, rather than each by its own deviation.
+        one_scale: all are divided by the root of their mean variance, rather than each by its own
+        deviation.
         """
         z = z.astype(np.float64)
         mean = z.mean(0)
         variances, vectors = np.linalg.eigh(np.cov(z - mean, rowvar=False))
         order = np.argsort(variances)[::-1][:width]
         if len(order) < width:
-            raise UserError(f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: lower latent_width")
+            raise UserError(
+                f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: lower latent_width"
+            )
         if variances[order[0]] <= 1e-12:
-            raise UserError("the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again")
+            raise UserError(
+                "the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again"
+            )
         std = np.sqrt(np.maximum(variances[order], 1e-4 * variances[order[0]]))
         if one_scale:
             std = np.full_like(std, np.sqrt(variances[order].clip(0).mean()))
         share = float(variances[order].sum() / variances.sum())
-        return cls(mean.astype(np.float32), vectors[:, order].T.astype(np.float32), std.astype(np.float32), share)
+        return cls(
+            mean.astype(np.float32),
+            vectors[:, order].T.astype(np.float32),
+            std.astype(np.float32),
+            share,
+        )
 
     def cumulative(self, chunks: np.ndarray, one_scale: bool = False) -> "LatentProjection":
-        """The same projection with the sums of p as targets, standardised on ``chunks`` of p, (N, H, P). one_scale: as in ``fit``."""
+        """The same projection with the sums of p as targets, standardised on ``chunks`` of p, (N,
+        H, P). one_scale: as in ``fit``.
+        """
         sums = chunks.astype(np.float64).cumsum(1)
         variance = sums.var(0)
         if one_scale:
             variance = np.broadcast_to(variance.mean(1, keepdims=True), variance.shape)
         scale = np.sqrt(np.maximum(variance, 1e-4 * variance.max()))
-        return replace(self, step_mean=sums.mean(0).astype(np.float32), step_std=scale.astype(np.float32))
+        return replace(
+            self, step_mean=sums.mean(0).astype(np.float32), step_std=scale.astype(np.float32)
+        )
 
     def project(self, z: np.ndarray) -> np.ndarray:
         """z (..., D) to p (..., P) of zero mean and unit variance on the training set."""
@@ -72,12 +91,15 @@ class LatentProjection:
         return ((p.cumsum(-2) - self.step_mean) / self.step_std).astype(np.float32)
 
     def transitions(self, targets: np.ndarray) -> np.ndarray:
-        """A chunk's targets (..., H', P), H' <= H, to the nearest transitions between neighbouring steps, (..., H', D), in the encoder's
-        own space."""
+        """A chunk's targets (..., H', P), H' <= H, to the nearest transitions between neighbouring
+        steps, (..., H', D), in the encoder's own space.
+        """
         p = targets
         if self.step_mean is not None and self.step_std is not None:
             length = targets.shape[-2]
-            p = np.diff(targets * self.step_std[:length] + self.step_mean[:length], axis=-2, prepend=0.0)
+            p = np.diff(
+                targets * self.step_std[:length] + self.step_mean[:length], axis=-2, prepend=0.0
+            )
         return ((p * self.std) @ self.components + self.mean).astype(np.float32)
 
 
@@ -85,9 +107,10 @@ class LatentProjection:
 class PolicyStats:
     """What a policy needs to know of its training data. All arrays float32.
 
-    state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets per step of the chunk and dimension, where the
-    relative dimensions are differences to the state the chunk starts from. Where quantiles normalise, the middle between them and half
-    their distance. latents: view -> its projection.
+    state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets per step of the
+    chunk and dimension, where the relative dimensions are differences to the state the chunk starts
+    from. Where quantiles normalise, the middle between them and half their distance. latents: view
+    -> its projection.
     """
 
     state_mean: np.ndarray
@@ -116,7 +139,9 @@ class PolicyStats:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "stats.json") -> "PolicyStats":
-        """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed entry."""
+        """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed
+        entry.
+        """
         try:
             if any(("step_mean" in p) != ("step_std" in p) for p in values["latents"].values()):
                 raise ValueError("step_mean and step_std belong together")
@@ -132,18 +157,30 @@ class PolicyStats:
                 for view, p in values["latents"].items()
             }
             state, action = values["state"], values["action"]
-            return cls(_array(state["mean"]), _array(state["std"]), _array(action["mean"]), _array(action["std"]), latents)
+            return cls(
+                _array(state["mean"]),
+                _array(state["std"]),
+                _array(action["mean"]),
+                _array(action["std"]),
+                latents,
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{source}: the normalisation is incomplete or malformed ({error!r})") from None
+            raise UserError(
+                f"{source}: the normalisation is incomplete or malformed ({error!r})"
+            ) from None
 
 
 def chunk_rows(start: int, horizon: int, length: int) -> np.ndarray:
-    """Rows of the chunk that begins at ``start`` in an episode of ``length`` steps; past the end the last row repeats. (H,) int."""
+    """Rows of the chunk that begins at ``start`` in an episode of ``length`` steps; past the end
+    the last row repeats. (H,) int.
+    """
     return np.minimum(np.arange(start, start + horizon), length - 1)
 
 
 def relative_targets(actions: np.ndarray, state: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to the same columns of the state (..., S)."""
+    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to
+    the same columns of the state (..., S).
+    """
     targets = actions.copy()
     targets[..., relative] -= state[..., None, np.flatnonzero(relative)]
     return targets
@@ -157,15 +194,19 @@ def fit_policy_stats(
     floor: float = 3e-3,
     quantiles: bool = False,
 ) -> PolicyStats:
-    """Statistics over all chunks of all episodes: states (T, S) and actions (T, A) of each, ``relative`` (A,) bool.
+    """Statistics over all chunks of all episodes: states (T, S) and actions (T, A) of each,
+    ``relative`` (A,) bool.
 
-    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify noise. quantiles: the 1 % and 99 %
-    quantiles are sent to -1 and 1 (pi0.5), in place of unit variance around the mean; outliers then count for nothing.
+    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify
+    noise. quantiles: the 1 % and 99 % quantiles are sent to -1 and 1 (pi0.5), in place of unit
+    variance around the mean; outliers then count for nothing.
     """
     chunks = []
     for state, action in zip(states, actions, strict=True):
         rows = np.stack([chunk_rows(t, horizon, len(action)) for t in range(len(action))])  # (T, H)
-        chunks.append(relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative))
+        chunks.append(
+            relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative)
+        )
     targets, all_states = np.concatenate(chunks), np.concatenate(states).astype(np.float64)
     return PolicyStats(*_scale(all_states, floor, quantiles), *_scale(targets, floor, quantiles))
 

@@ -1,7 +1,9 @@
-"""Generation without the interpreter: the network compiled and, on a GPU, all of it recorded as one CUDA graph.
+"""Generation without the interpreter: the network compiled and, on a GPU, all of it recorded as one
+CUDA graph.
 
-A chunk of pi0 is some thousands of small kernels; launched one by one from Python they take longer to launch than to run. A graph replays
-them from one launch, with every tensor where it was when it was recorded.
+A chunk of pi0 is some thousands of small kernels; launched one by one from Python they take longer
+to launch than to run. A graph replays them from one launch, with every tensor where it was when it
+was recorded.
 """
 
 import functools
@@ -21,7 +23,9 @@ WARM_UP = 3  # calls before a recording, in which compilers and libraries choose
 
 
 def compile_generation(policy: JointPolicy) -> None:
-    """Change ``policy`` so that ``sample`` runs compiled code. The first call for each shape compiles, which takes a minute or more."""
+    """Change ``policy`` so that ``sample`` runs compiled code. The first call for each shape
+    compiles, which takes a minute or more.
+    """
     if "generate" in vars(policy):
         return  # already done
     # The instance's own names: what is compiled is called where the plain methods were.
@@ -40,16 +44,19 @@ def _told_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
         except (BackendCompilerFailed, InductorError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out compiled") from None
+            raise UserError(
+                f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out compiled"
+            ) from None
 
     return call
 
 
 class CudaGraph:
-    """A function of CUDA tensors, in any nest of lists and dicts, that is recorded once for each shape of its arguments and then replayed.
+    """A function of CUDA tensors, in any nest of lists and dicts, that is recorded once for each
+    shape of its arguments and then replayed.
 
-    The function must be called in the same way whatever the tensors hold, and must not look at them. Arguments that are no tensors decide
-    what is recorded, like shapes.
+    The function must be called in the same way whatever the tensors hold, and must not look at
+    them. Arguments that are no tensors decide what is recorded, like shapes.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -60,7 +67,13 @@ class CudaGraph:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, layout = tree_flatten((args, kwargs))
         tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        key = (layout, *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf for leaf in leaves))
+        key = (
+            layout,
+            *(
+                (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf
+                for leaf in leaves
+            ),
+        )
         if key not in self._recorded:
             with torch.cuda.device(tensors[0].device):
                 self._recorded[key] = self._record(leaves, layout)
@@ -71,7 +84,9 @@ class CudaGraph:
             graph.replay()
             return tree_map(torch.clone, output)  # the next replay writes over its own
 
-    def _record(self, leaves: list[Any], layout: Any) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
+    def _record(
+        self, leaves: list[Any], layout: Any
+    ) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Any]:
         own = [leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(own, layout)
         side = torch.cuda.Stream()

@@ -1,9 +1,11 @@
 """When to ask the policy for a new chunk, and which action to execute meanwhile.
 
-Time is counted in control steps. Row i of a chunk planned from the observation of step t is the action of step t + i. With a latency
-of ``delay_steps`` the chunk takes effect at step t + delay_steps: its first rows have expired by then and are never executed, as
-through ROS, where inference and messages take time; the older chunk goes on meanwhile. A policy trained to go on from given first
-steps is told what will be executed meanwhile, so that the new chunk joins the old one (real-time chunking).
+Time is counted in control steps. Row i of a chunk planned from the observation of step t is the
+action of step t + i. With a latency of ``delay_steps`` the chunk takes effect at step t +
+delay_steps: its first rows have expired by then and are never executed, as through ROS, where
+inference and messages take time; the older chunk goes on meanwhile. A policy trained to go on from
+given first steps is told what will be executed meanwhile, so that the new chunk joins the old one
+(real-time chunking).
 """
 
 from collections import deque
@@ -22,12 +24,19 @@ Hold = Callable[[np.ndarray], np.ndarray]
 class Replanner:
     """Plays a policy: an observation in at every control step, the action to execute out.
 
-    replan_every: control steps between two observations that are planned from. delay_steps: control steps until a chunk takes effect.
-    hold: the action (A,) that stays at a state (S,), for the steps before the first chunk takes effect; needed with a delay.
-    ``chunk``: the newest chunk planned, None before the first.
+    replan_every: control steps between two observations that are planned from. delay_steps: control
+    steps until a chunk takes effect. hold: the action (A,) that stays at a state (S,), for the
+    steps before the first chunk takes effect; needed with a delay. ``chunk``: the newest chunk
+    planned, None before the first.
     """
 
-    def __init__(self, runner: PolicyRunner, replan_every: int = 8, delay_steps: int = 0, hold: Hold | None = None) -> None:
+    def __init__(
+        self,
+        runner: PolicyRunner,
+        replan_every: int = 8,
+        delay_steps: int = 0,
+        hold: Hold | None = None,
+    ) -> None:
         """Raises UserError where a chunk would run out before the next one takes effect."""
         if replan_every < 1 or delay_steps < 0:
             raise UserError("replan_every must be at least 1 and delay_steps at least 0")
@@ -37,7 +46,9 @@ class Replanner:
                 f"this policy's have {runner.horizon}"
             )
         if delay_steps and hold is None:
-            raise UserError("a delay needs to know what holds the arm until the first chunk takes effect: give hold")
+            raise UserError(
+                "a delay needs to know what holds the arm until the first chunk takes effect: give hold"
+            )
         self.runner = runner
         self.replan_every = replan_every
         self.delay_steps = delay_steps
@@ -49,7 +60,9 @@ class Replanner:
         self.chunk: ActionChunk | None = None
         self._generator = torch.Generator(self.runner.device).manual_seed(seed)
         self._step = 0
-        self._planned: deque[tuple[int, ActionChunk]] = deque()  # (step planned from, chunk): the one in effect, then the coming ones
+        self._planned: deque[tuple[int, ActionChunk]] = (
+            deque()
+        )  # (step planned from, chunk): the one in effect, then the coming ones
         self._held = np.zeros(0, np.float32)
 
     def due(self) -> bool:
@@ -63,7 +76,9 @@ class Replanner:
         """
         step = self._step
         if self.due():
-            self.chunk = self.runner.infer(observation, self._generator, self._executed_meanwhile(step))
+            self.chunk = self.runner.infer(
+                observation, self._generator, self._executed_meanwhile(step)
+            )
             self._planned.append((step, self.chunk))
         if step == 0 and self.hold is not None:
             self._held = np.array(self.hold(observation.state), np.float32)
@@ -74,7 +89,9 @@ class Replanner:
         return self._held.copy() if start + self.delay_steps > step else chunk.actions[step - start]
 
     def _executed_meanwhile(self, step: int) -> np.ndarray | None:
-        """The actions (delay_steps, A) until a chunk planned at ``step`` takes effect; None where the policy cannot go on from them."""
+        """The actions (delay_steps, A) until a chunk planned at ``step`` takes effect; None where
+        the policy cannot go on from them.
+        """
         if not self._planned or not 0 < self.delay_steps <= self.runner.given_steps:
             return None
         rows = []

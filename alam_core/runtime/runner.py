@@ -19,10 +19,11 @@ from alam_core.types import ActionChunk, Observation
 class PolicyRunner:
     """Checks observations and turns them into action chunks.
 
-    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``given_steps``: so many first steps of a chunk may be given.
-    ``dt``: s between rows. ``joint_names``: the columns of a
-    chunk's actions. ``latent_views``: views with imagined transitions, none for a policy without latents. ``latent_shape``: (tokens,
-    numbers a token) of a transition, D is their product. ``latent_encoder``: hash of the encoder whose transitions they are.
+    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``given_steps``: so many
+    first steps of a chunk may be given. ``dt``: s between rows. ``joint_names``: the columns of a
+    chunk's actions. ``latent_views``: views with imagined transitions, none for a policy without
+    latents. ``latent_shape``: (tokens, numbers a token) of a transition, D is their product.
+    ``latent_encoder``: hash of the encoder whose transitions they are.
     """
 
     def __init__(
@@ -35,9 +36,11 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> None:
-        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on. Both are the policy's own if None.
-        intervention: see ``JointPolicy.sample``. bfloat16: pi0's weights in half the memory. compiled: the first chunk takes a minute or
-        more, the others are faster (see ``compile_generation``). Raises UserError for what the policy was not made for."""
+        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on.
+        Both are the policy's own if None. intervention: see ``JointPolicy.sample``. bfloat16: pi0's
+        weights in half the memory. compiled: the first chunk takes a minute or more, the others are
+        faster (see ``compile_generation``). Raises UserError for what the policy was not made for.
+        """
         _check(device)
         self.horizon = policy.check_request(horizon, intervention=intervention)
         if bfloat16:
@@ -71,43 +74,77 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> "PolicyRunner":
-        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None. The others as in ``__init__``.
+        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None. The
+        others as in ``__init__``.
 
         Raises UserError naming what is missing or does not fit.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        return cls(JointPolicy.from_pretrained(folder), device, denoising_steps, horizon, intervention, bfloat16, compiled)
+        return cls(
+            JointPolicy.from_pretrained(folder),
+            device,
+            denoising_steps,
+            horizon,
+            intervention,
+            bfloat16,
+            compiled,
+        )
 
-    def infer(self, observation: Observation, generator: torch.Generator | int = 0, given: np.ndarray | None = None) -> ActionChunk:
+    def infer(
+        self,
+        observation: Observation,
+        generator: torch.Generator | int = 0,
+        given: np.ndarray | None = None,
+    ) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
-        Images of another size are cut to a square and resized as everywhere (``alam_core.data.images``). ``generator``, or the seed of
-        a new one, decides the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A), G up to
-        ``given_steps``; the rest goes on from them. ``latents`` of the chunk are (H, D) in the
-        encoder's own space: of neighbouring steps, the nearest that project to the generated numbers; what the projection drops stays at
-        its mean.
+        Images of another size are cut to a square and resized as everywhere
+        (``alam_core.data.images``). ``generator``, or the seed of a new one, decides the initial
+        noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A),
+        G up to ``given_steps``; the rest goes on from them. ``latents`` of the chunk are (H, D) in
+        the encoder's own space: of neighbouring steps, the nearest that project to the generated
+        numbers; what the projection drops stays at its mean.
 
-        Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong width or with NaN, an instruction that
-        is empty or too long.
+        Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong
+        width or with NaN, an instruction that is empty or too long.
         """
         if isinstance(generator, int):
             generator = torch.Generator(self.device).manual_seed(generator)
         images = {view: self._image(observation, view) for view in self.views}
         state = self._state(observation)
         words = self.policy.tokenizer([observation.instruction]).to(self.device)
-        fixed = None if given is None else torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
-        actions, streams = self.policy.sample(images, state, words, generator, self.denoising_steps, self.horizon, fixed, self.intervention)
-        latents = {view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()}
+        fixed = (
+            None
+            if given is None
+            else torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
+        )
+        actions, streams = self.policy.sample(
+            images,
+            state,
+            words,
+            generator,
+            self.denoising_steps,
+            self.horizon,
+            fixed,
+            self.intervention,
+        )
+        latents = {
+            view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()
+        }
         return ActionChunk(actions[0].cpu().numpy(), self.dt, observation.stamp, latents)
 
     def _image(self, observation: Observation, view: str) -> Tensor:
         """(1, 3, S, S) uint8."""
         if view not in observation.images:
-            raise UserError(f"the observation has no image of view '{view}', which this policy needs; it has: {_names(observation)}")
+            raise UserError(
+                f"the observation has no image of view '{view}', which this policy needs; it has: {_names(observation)}"
+            )
         image = np.asarray(observation.images[view])
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-            raise UserError(f"the image of view '{view}' is {image.dtype} {image.shape}; it must be uint8 RGB (height, width, 3)")
+            raise UserError(
+                f"the image of view '{view}' is {image.dtype} {image.shape}; it must be uint8 RGB (height, width, 3)"
+            )
         small = np.ascontiguousarray(resize_images(image, self.image_size))
         return torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None]
 
@@ -115,17 +152,26 @@ class PolicyRunner:
         """(1, state_dim) float32."""
         state = np.asarray(observation.state, dtype=np.float32)
         if state.shape != (self.state_dim,):
-            raise UserError(f"the state has shape {state.shape}, this policy needs ({self.state_dim},)")
+            raise UserError(
+                f"the state has shape {state.shape}, this policy needs ({self.state_dim},)"
+            )
         if not np.isfinite(state).all():
-            raise UserError(f"the state is not finite at index {int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}")
+            raise UserError(
+                f"the state is not finite at index {int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}"
+            )
         return torch.from_numpy(state.copy()).to(self.device)[None]
 
 
 def _check(device: torch.device | str) -> None:
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown, or torch was built without it, or no such card
-        raise UserError(f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or cuda") from None
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # unknown, or torch was built without it, or no such card
+        raise UserError(
+            f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or cuda"
+        ) from None
 
 
 def _names(observation: Observation) -> str:

@@ -1,1 +1,3 @@
-"""Worlds behind one interface, each with a scripted expert. Importing this package starts no simulator."""
+"""Worlds behind one interface, each with a scripted expert. Importing this package starts no
+simulator.
+"""

@@ -1,4 +1,6 @@
-"""The interface every simulated world offers to collectors, evaluators and ROS nodes, and the list of worlds."""
+"""The interface every simulated world offers to collectors, evaluators and ROS nodes, and the list
+of worlds.
+"""
 
 from typing import Protocol
 
@@ -9,7 +11,9 @@ from alam_core.types import Observation
 
 
 class World(Protocol):
-    """A simulated task. One object is one simulator; ``reset`` starts an episode that its seed determines entirely."""
+    """A simulated task. One object is one simulator; ``reset`` starts an episode that its seed
+    determines entirely.
+    """
 
     name: str
     task: str  # which of the world's tasks the episode plays; success is counted for each
@@ -23,7 +27,9 @@ class World(Protocol):
         ...
 
     def step(self, action: np.ndarray, look: bool = True) -> Observation:
-        """Apply one action (A,) for ``dt`` seconds and return what is seen at its end; without ``look`` no pictures, which take longest."""
+        """Apply one action (A,) for ``dt`` seconds and return what is seen at its end; without
+        ``look`` no pictures, which take longest.
+        """
         ...
 
     def hold(self, state: np.ndarray) -> np.ndarray:
@@ -48,11 +54,19 @@ class Expert(Protocol):
 
 
 # MetaWorld's names are explained in alam_core/sim/metaworld/tasks.py.
-WORLDS = ("piper_place", "metaworld", "metaworld/mt50", "metaworld/<task>", "metaworld/<task>,<task>")
+WORLDS = (
+    "piper_place",
+    "metaworld",
+    "metaworld/mt50",
+    "metaworld/<task>",
+    "metaworld/<task>,<task>",
+)
 
 
 def make_world(name: str, image_size: int = 96) -> World:
-    """Build a world by name. Raises UserError for an unknown name or a missing simulator or GL library."""
+    """Build a world by name. Raises UserError for an unknown name or a missing simulator or GL
+    library.
+    """
     if name == "piper_place":
         from alam_core.sim.piper.place import PiperPlace
 
@@ -65,7 +79,9 @@ def make_world(name: str, image_size: int = 96) -> World:
 
 
 def make_expert(world: World, seed: int = 0) -> Expert:
-    """The scripted expert of a world; ``seed`` drives its own variation (speed, grasp height), not the scene."""
+    """The scripted expert of a world; ``seed`` drives its own variation (speed, grasp height), not
+    the scene.
+    """
     if world.name == "piper_place":
         from alam_core.sim.piper.expert import PlaceExpert
         from alam_core.sim.piper.place import PiperPlace

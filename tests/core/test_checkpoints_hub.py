@@ -12,12 +12,17 @@ def test_an_id_is_fetched_and_read(tmp_path, monkeypatch):
     folder = tiny_policy().save_pretrained(tmp_path / "snapshot")
     asked = []
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder)
+        "huggingface_hub.snapshot_download",
+        lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(folder),
     )
     assert JointPolicy.from_pretrained("somebody/policy").config.views == ["third_person", "wrist"]
     ((name, patterns),) = asked
     assert name == "somebody/policy" and "model.safetensors" in patterns
-    assert {pattern.rpartition(".")[2] for pattern in patterns} == {"json", "safetensors", "md"}  # nothing that could run
+    assert {pattern.rpartition(".")[2] for pattern in patterns} == {
+        "json",
+        "safetensors",
+        "md",
+    }  # nothing that could run
 
 
 def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):
@@ -25,7 +30,10 @@ def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
-    with pytest.raises(UserError, match="no checkpoint 'somebody/policy': there is no such folder, and the model hub does not give it"):
+    with pytest.raises(
+        UserError,
+        match="no checkpoint 'somebody/policy': there is no such folder, and the model hub does not give it",
+    ):
         JointPolicy.from_pretrained("somebody/policy")
 
 
@@ -33,6 +41,8 @@ def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):
 def test_what_can_be_meant_as_a_path_never_asks_the_hub(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub"))
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("asked the hub")
+    )
     with pytest.raises(UserError, match="no checkpoint at"):
         JointPolicy.from_pretrained(path)

@@ -7,7 +7,9 @@ from alam_core.data.images import resize_images
 
 
 def exact_area_mean(image: np.ndarray, size: int) -> np.ndarray:
-    """Area means by brute force: blow every source pixel up ``size`` times, then average whole blocks."""
+    """Area means by brute force: blow every source pixel up ``size`` times, then average whole
+    blocks.
+    """
     side = len(image)
     fine = image.astype(np.int64).repeat(size, axis=0).repeat(size, axis=1)
     total = fine.reshape(size, side, size, side, 3).sum(axis=(1, 3))
@@ -26,7 +28,10 @@ def test_every_pixel_is_the_mean_of_the_area_it_covers(side: int, size: int) -> 
 def test_a_batch_and_its_single_images_agree_bit_for_bit() -> None:
     images = np.random.default_rng(0).integers(0, 256, (9, 61, 83, 3), dtype=np.uint8)
     together = resize_images(images, 24)
-    assert all(np.array_equal(resize_images(image, 24), small) for image, small in zip(images, together, strict=True))
+    assert all(
+        np.array_equal(resize_images(image, 24), small)
+        for image, small in zip(images, together, strict=True)
+    )
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 254, 255])
@@ -41,7 +46,10 @@ def test_wide_and_tall_images_lose_their_sides() -> None:
     assert (resize_images(wide.transpose(1, 0, 2), 2) == 200).all()
 
 
-@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((1, 4, 4, 4), np.uint8)])
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((4, 4, 3), np.float32), np.zeros((4, 4), np.uint8), np.zeros((1, 4, 4, 4), np.uint8)],
+)
 def test_other_arrays_are_refused(bad: np.ndarray) -> None:
     with pytest.raises(ValueError, match="uint8"):
         resize_images(bad, 2)

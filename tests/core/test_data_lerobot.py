@@ -26,11 +26,19 @@ NAMES = ["a", "b", "c"]
 
 
 def picture(length: int, phase: float) -> np.ndarray:
-    """A moving coloured square on a slope of grey, with hard edges as renderers draw them: uint8 (T, SIZE, SIZE, 3)."""
-    frames = np.broadcast_to(np.linspace(60, 190, SIZE)[None, :, None, None], (length, SIZE, SIZE, 3)).astype(np.uint8).copy()
+    """A moving coloured square on a slope of grey, with hard edges as renderers draw them: uint8
+    (T, SIZE, SIZE, 3).
+    """
+    frames = (
+        np.broadcast_to(np.linspace(60, 190, SIZE)[None, :, None, None], (length, SIZE, SIZE, 3))
+        .astype(np.uint8)
+        .copy()
+    )
     for t in range(length):
         x, y = int(10 + 8 * np.sin(phase + t / 5)), int(10 + 8 * np.cos(phase + t / 7))
-        frames[t, y : y + 9, x : x + 9] = ((220, 40, 30), (30, 60, 220), (40, 190, 60))[int(phase) % 3]
+        frames[t, y : y + 9, x : x + 9] = ((220, 40, 30), (30, 60, 220), (40, 190, 60))[
+            int(phase) % 3
+        ]
     return frames
 
 
@@ -47,7 +55,15 @@ def episode(k: int) -> dict:
 
 
 def open_writer(root: Path, append: bool = False, fps: float = 10) -> LeRobotWriter:
-    return LeRobotWriter(root, fps, {"third_person": (SIZE, SIZE), "wrist": (SIZE, SIZE)}, NAMES, NAMES, "robot", append)
+    return LeRobotWriter(
+        root,
+        fps,
+        {"third_person": (SIZE, SIZE), "wrist": (SIZE, SIZE)},
+        NAMES,
+        NAMES,
+        "robot",
+        append,
+    )
 
 
 def write(root: Path, episodes: range = range(4), append: bool = False) -> None:
@@ -74,7 +90,9 @@ def check_content(dataset: LeRobotDataset) -> None:
     for k in range(4):
         wanted = episode(k)
         arrays = dataset.episode(k)
-        assert np.array_equal(arrays.state, wanted["state"]) and np.array_equal(arrays.action, wanted["action"])
+        assert np.array_equal(arrays.state, wanted["state"]) and np.array_equal(
+            arrays.action, wanted["action"]
+        )
         assert arrays.task == wanted["task"] and dataset.episode_length(k) == LENGTHS[k]
         for view, images in wanted["images"].items():
             error = dataset.frames(k, view, range(LENGTHS[k])).astype(float) - images
@@ -99,18 +117,28 @@ def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path
 
 
 def test_any_frame_takes_at_most_two_frames_of_decoding(whole: Path) -> None:
-    """A key frame every other frame, shown in the order they are stored in, with the entropy coder that is fast to decode."""
+    """A key frame every other frame, shown in the order they are stored in, with the entropy coder
+    that is fast to decode.
+    """
     dataset = LeRobotDataset(whole)
     for view in dataset.views:
         with av.open(str(dataset.video_files(view)[0])) as container:
             stream = container.streams.video[0]
             packets = [packet for packet in container.demux(stream) if packet.size]
             keys = [packet.is_keyframe for packet in packets]
-            assert len(keys) == sum(LENGTHS) and all(key or before for before, key in zip(keys, keys[1:], strict=False)) and not all(keys)
+            assert (
+                len(keys) == sum(LENGTHS)
+                and all(key or before for before, key in zip(keys, keys[1:], strict=False))
+                and not all(keys)
+            )
             assert all(packet.pts == packet.dts for packet in packets)
-            header = stream.codec_context.extradata  # of the mp4: 6 bytes, length and sequence parameters, 1 byte, length and picture's
+            header = (
+                stream.codec_context.extradata
+            )  # of the mp4: 6 bytes, length and sequence parameters, 1 byte, length and picture's
             picture = header[6 + 2 + int.from_bytes(header[6:8], "big") + 3 :]
-            assert picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000  # two numbers 0, then 0 for CAVLC
+            assert (
+                picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000
+            )  # two numbers 0, then 0 for CAVLC
 
 
 def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path: Path) -> None:
@@ -124,10 +152,14 @@ def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path:
     once, twice = (json.loads((folder / layout.STATS).read_text()) for folder in (whole, root))
     for feature in once:
         for name in once[feature]:
-            np.testing.assert_allclose(twice[feature][name], once[feature][name], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(
+                twice[feature][name], once[feature][name], rtol=1e-9, atol=1e-12
+            )
 
 
-def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tmp_path / "set"
     write(root, range(2))
     replace = os.replace
@@ -162,28 +194,48 @@ def test_files_roll_at_their_size_limits(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_layout_is_the_one_lerobot_documents(whole: Path) -> None:
     info = json.loads((whole / layout.INFO).read_text())
     assert info["codebase_version"] == "v3.0" and info["splits"] == {"train": "0:4"}
-    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (4, sum(LENGTHS), 2)
-    assert (info["chunks_size"], info["data_files_size_in_mb"], info["video_files_size_in_mb"]) == (1000, 100, 200)
+    assert (info["total_episodes"], info["total_frames"], info["total_tasks"]) == (
+        4,
+        sum(LENGTHS),
+        2,
+    )
+    assert (info["chunks_size"], info["data_files_size_in_mb"], info["video_files_size_in_mb"]) == (
+        1000,
+        100,
+        200,
+    )
     assert info["features"]["observation.images.wrist"]["info"]["video.codec"] == "h264"
     rows = pq.read_table(whole / "data/chunk-000/file-000.parquet")
-    assert set(rows.column_names) == {name for name, feature in info["features"].items() if feature["dtype"] != "video"}
+    assert set(rows.column_names) == {
+        name for name, feature in info["features"].items() if feature["dtype"] != "video"
+    }
     assert rows["index"].to_pylist() == list(range(sum(LENGTHS)))
     assert rows["frame_index"].to_pylist() == [t for length in LENGTHS for t in range(length)]
-    np.testing.assert_allclose(rows["timestamp"].to_numpy(), rows["frame_index"].to_numpy() / 10, atol=1e-6)
+    np.testing.assert_allclose(
+        rows["timestamp"].to_numpy(), rows["frame_index"].to_numpy() / 10, atol=1e-6
+    )
     tasks = pq.read_table(whole / layout.TASKS)
     assert json.loads(tasks.schema.metadata[b"pandas"])["index_columns"] == ["task"]
     assert [tasks["task"][i].as_py() for i in rows["task_index"].to_pylist()][:1] == ["pick red"]
     meta = pq.read_table(whole / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
     assert [row["dataset_to_index"] - row["dataset_from_index"] for row in meta] == list(LENGTHS)
     for row in meta:
-        span = row["videos/observation.images.wrist/to_timestamp"] - row["videos/observation.images.wrist/from_timestamp"]
+        span = (
+            row["videos/observation.images.wrist/to_timestamp"]
+            - row["videos/observation.images.wrist/from_timestamp"]
+        )
         assert span == pytest.approx(row["length"] / 10)
 
 
 def test_statistics_are_those_of_the_data(whole: Path) -> None:
     stats = json.loads((whole / layout.STATS).read_text())
     state = np.concatenate([episode(k)["state"] for k in range(4)]).astype(np.float64)
-    for name, wanted in (("mean", state.mean(0)), ("std", state.std(0)), ("min", state.min(0)), ("max", state.max(0))):
+    for name, wanted in (
+        ("mean", state.mean(0)),
+        ("std", state.std(0)),
+        ("min", state.min(0)),
+        ("max", state.max(0)),
+    ):
         np.testing.assert_allclose(stats["observation.state"][name], wanted, rtol=1e-9)
     images = np.concatenate([episode(k)["images"]["wrist"] for k in range(4)]) / 255
     shown = stats["observation.images.wrist"]
@@ -214,8 +266,14 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
     lines = []
     for k in range(4):
         content = episode(k)
-        lines.append(json.dumps({"episode_index": k, "tasks": [content["task"]], "length": LENGTHS[k]}))
-        columns = {"observation.state": content["state"].tolist(), "action": content["action"].tolist(), "episode_index": [k] * LENGTHS[k]}
+        lines.append(
+            json.dumps({"episode_index": k, "tasks": [content["task"]], "length": LENGTHS[k]})
+        )
+        columns = {
+            "observation.state": content["state"].tolist(),
+            "action": content["action"].tolist(),
+            "episode_index": [k] * LENGTHS[k],
+        }
         pq.write_table(pa.table(columns), root / f"data/chunk-000/episode_{k:06d}.parquet")
         for view, images in content["images"].items():
             path = root / f"videos/chunk-000/observation.images.{view}/episode_{k:06d}.mp4"
@@ -232,13 +290,18 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
         LeRobotDataset(root)
 
 
-@pytest.mark.parametrize(("key", "view"), [("observation.image", "image"), ("observation.images.left.rgb", "left_rgb"), ("top", "top")])
+@pytest.mark.parametrize(
+    ("key", "view"),
+    [("observation.image", "image"), ("observation.images.left.rgb", "left_rgb"), ("top", "top")],
+)
 def test_cameras_under_other_keys_get_names_without_dots(copy: Path, key: str, view: str) -> None:
     old = layout.IMAGES + "wrist"
     (copy / layout.INFO).write_text((copy / layout.INFO).read_text().replace(old, key))
     path = copy / "meta/episodes/chunk-000/file-000.parquet"
     table = pq.read_table(path)
-    pq.write_table(table.rename_columns([name.replace(old, key) for name in table.column_names]), path)
+    pq.write_table(
+        table.rename_columns([name.replace(old, key) for name in table.column_names]), path
+    )
     (copy / "videos" / old).rename(copy / "videos" / key)
     dataset = LeRobotDataset(copy)
     assert dataset.views == ("third_person", view)
@@ -308,7 +371,11 @@ def test_writer_refuses_what_does_not_fit(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no episode"):
         open_writer(tmp_path / "empty").close()
     with open_writer(tmp_path / "set") as writer:
-        for name, value in (("state", np.zeros((11, 2))), ("action", np.full((11, 3), np.nan)), ("images", {"wrist": picture(11, 0)})):
+        for name, value in (
+            ("state", np.zeros((11, 2))),
+            ("action", np.full((11, 3), np.nan)),
+            ("images", {"wrist": picture(11, 0)}),
+        ):
             with pytest.raises(ValueError, match=r"shape|finite|needed"):
                 writer.add_episode(**{**episode(0), name: value})
         writer.add_episode(**episode(0))
@@ -372,5 +439,7 @@ def test_frame_store_is_made_once_and_anew_after_a_change(copy: Path) -> None:
     frame_store(LeRobotDataset(copy), "wrist", 8)
     assert cached.stat().st_mtime_ns == stamp
     write(copy, range(2), append=True)
-    assert len(frame_store(LeRobotDataset(copy), "wrist", 8).array) == sum(LENGTHS) + sum(LENGTHS[:2])
+    assert len(frame_store(LeRobotDataset(copy), "wrist", 8).array) == sum(LENGTHS) + sum(
+        LENGTHS[:2]
+    )
     assert len(list((copy / ".cache").iterdir())) == 1 and not cached.exists()

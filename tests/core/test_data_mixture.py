@@ -1,4 +1,6 @@
-"""Mixtures: sources keep their weight, stride and split; both ways of reading agree; what is broken is left out, counted and named."""
+"""Mixtures: sources keep their weight, stride and split; both ways of reading agree; what is broken
+is left out, counted and named.
+"""
 
 import json
 import pickle
@@ -25,9 +27,14 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LeRobot set of two views and a folder of videos, in one folder."""
     root = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    with LeRobotWriter(root / "robot", 10, {"top": (24, 24), "side": (24, 24)}, ["x"], ["u"], "toy") as writer:
+    with LeRobotWriter(
+        root / "robot", 10, {"top": (24, 24), "side": (24, 24)}, ["x"], ["u"], "toy"
+    ) as writer:
         for length in LENGTHS:
-            images = {view: rng.integers(0, 256, (length, 24, 24, 3), np.uint8) for view in ("top", "side")}
+            images = {
+                view: rng.integers(0, 256, (length, 24, 24, 3), np.uint8)
+                for view in ("top", "side")
+            }
             writer.add_episode(images, np.zeros((length, 1)), np.zeros((length, 1)), "go")
     for e, length in enumerate(LENGTHS):
         write_video(root / f"films/{e}.mp4", length, e)
@@ -50,10 +57,14 @@ def test_store_and_on_demand_give_the_same_frames(root: Path, name: str) -> None
     store = frame_store(dataset, dataset.views[0], 12)
     lazy = OnDemandFrames(dataset, dataset.views[0], 12)
     assert np.array_equal(store.starts, lazy.starts) and np.array_equal(store.lengths, lazy.lengths)
-    rows = np.random.default_rng(1).integers(0, sum(LENGTHS), 40)  # over all episodes, in any order, some twice
+    rows = np.random.default_rng(1).integers(
+        0, sum(LENGTHS), 40
+    )  # over all episodes, in any order, some twice
     assert np.array_equal(store.array[rows], lazy.array[rows])
     assert np.array_equal(lazy.array[int(rows[0])], store.array[rows[0]])
-    assert np.array_equal(store.episode(1), resize_images(dataset.frames(1, dataset.views[0], range(LENGTHS[1])), 12))
+    assert np.array_equal(
+        store.episode(1), resize_images(dataset.frames(1, dataset.views[0], range(LENGTHS[1])), 12)
+    )
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -67,12 +78,26 @@ def test_open_sources_survive_pickling_to_a_worker(root: Path, cache: bool) -> N
 
 
 def test_views_names_and_the_cache_limit_are_honoured(root: Path) -> None:
-    configs = [SourceConfig(str(root / "robot"), 3.0, 2, ["side"], "arm"), SourceConfig(str(root / "films"))]
+    configs = [
+        SourceConfig(str(root / "robot"), 3.0, 2, ["side"], "arm"),
+        SourceConfig(str(root / "films")),
+    ]
     arm, films = open_sources(configs, 12, False)
-    assert (arm.name, arm.weight, arm.stride, arm.views) == ("arm", 3.0, 2, ["side"]) and films.name == "films"
+    assert (arm.name, arm.weight, arm.stride, arm.views) == (
+        "arm",
+        3.0,
+        2,
+        ["side"],
+    ) and films.name == "films"
     size = sum(LENGTHS) * 12 * 12 * 3
-    for limit, kinds in {0.0: (0, 0), 1.5 * size: (0, 1), 3 * size: (1, 1)}.items():  # the arm's two views take two sizes
-        sources = open_sources([SourceConfig(str(root / "robot")), SourceConfig(str(root / "films"))], 12, limit / 1e9)
+    for limit, kinds in {
+        0.0: (0, 0),
+        1.5 * size: (0, 1),
+        3 * size: (1, 1),
+    }.items():  # the arm's two views take two sizes
+        sources = open_sources(
+            [SourceConfig(str(root / "robot")), SourceConfig(str(root / "films"))], 12, limit / 1e9
+        )
         assert tuple(isinstance(source.frames[0], FrameStore) for source in sources) == kinds
 
 
@@ -87,10 +112,16 @@ def test_views_names_and_the_cache_limit_are_honoured(root: Path) -> None:
         ([SourceConfig("robot/videos/empty")], "holds no video file"),
     ],
 )
-def test_what_cannot_be_opened_is_said_in_one_line(root: Path, configs: list[SourceConfig], words: str) -> None:
+def test_what_cannot_be_opened_is_said_in_one_line(
+    root: Path, configs: list[SourceConfig], words: str
+) -> None:
     (root / "robot/videos/empty").mkdir()
     with pytest.raises(UserError, match=words):
-        open_sources([SourceConfig(str(root / c.path), c.weight, c.stride, c.views) for c in configs], 12, False)
+        open_sources(
+            [SourceConfig(str(root / c.path), c.weight, c.stride, c.views) for c in configs],
+            12,
+            False,
+        )
 
 
 @pytest.mark.parametrize("cache", [True, False])
@@ -98,7 +129,11 @@ def test_a_missing_and_a_cut_film_are_known_from_the_start(root: Path, cache: bo
     split_film(root / "films/1.mp4", 0.5)
     (root / "films/3.mp4").write_bytes(b"")
     (source,) = open_sources([SourceConfig(str(root / "films"))], 12, cache)
-    assert list(source.broken) == [1, 3] and "1.mp4" in source.broken[1] and "3.mp4" in source.broken[3]
+    assert (
+        list(source.broken) == [1, 3]
+        and "1.mp4" in source.broken[1]
+        and "3.mp4" in source.broken[3]
+    )
     assert source.without_broken(np.arange(4)).tolist() == [0, 2]
     again = open_sources([SourceConfig(str(root / "films"))], 12, cache)[0]
     assert again.broken == source.broken
@@ -111,10 +146,15 @@ def test_a_cut_file_of_many_episodes_costs_only_those_behind_the_cut(root: Path)
     assert set(faults) == {2, 3} and "cut short" in faults[3] and not find_faults(dataset, "side")
     (source,) = open_sources([SourceConfig(str(root / "robot"))], 12, True)
     assert set(source.broken) == {2, 3}
-    assert np.array_equal(source.frames[0].array[np.array([3, 20])], OnDemandFrames(dataset, "top", 12).array[np.array([3, 20])])
+    assert np.array_equal(
+        source.frames[0].array[np.array([3, 20])],
+        OnDemandFrames(dataset, "top", 12).array[np.array([3, 20])],
+    )
     assert not source.frames[0].array[25:].any()  # black
     with pytest.raises(UserError, match="file-000"):
-        frame_store(dataset, "top", 12)  # those who cannot leave episodes out are told, also of a store that is there
+        frame_store(
+            dataset, "top", 12
+        )  # those who cannot leave episodes out are told, also of a store that is there
 
 
 def test_a_video_that_is_missing_or_shorter_than_promised_is_found(root: Path) -> None:
@@ -122,7 +162,9 @@ def test_a_video_that_is_missing_or_shorter_than_promised_is_found(root: Path) -
     assert info["total_episodes"] == 4
     (root / "robot/videos/observation.images.side/chunk-000/file-000.mp4").unlink()
     assert set(find_faults(LeRobotDataset(root / "robot"), "side")) == {0, 1, 2, 3}
-    write_video(root / "robot/videos/observation.images.side/chunk-000/file-000.mp4", sum(LENGTHS) - 3)
+    write_video(
+        root / "robot/videos/observation.images.side/chunk-000/file-000.mp4", sum(LENGTHS) - 3
+    )
     faults = find_faults(LeRobotDataset(root / "robot"), "side")
     assert set(faults) == {3} and "55 frames, 58 are needed" in faults[3]
 
@@ -131,7 +173,9 @@ def test_damage_found_while_decoding_is_remembered_with_the_store(root: Path) ->
     path = root / "films/2.mp4"
     content = bytearray(path.read_bytes())
     start = content.index(b"mdat") + 4
-    content[start + 200 : start + (len(content) - start) // 2] = bytes(len(content[start + 200 : start + (len(content) - start) // 2]))
+    content[start + 200 : start + (len(content) - start) // 2] = bytes(
+        len(content[start + 200 : start + (len(content) - start) // 2])
+    )
     path.write_bytes(content)
     dataset = VideoFolder(root / "films")
     if 2 in find_faults(dataset, "video"):
@@ -145,7 +189,9 @@ def test_damage_found_while_decoding_is_remembered_with_the_store(root: Path) ->
 
 
 def report(broken: int, short: int, share: float, episodes: int = 20) -> DataReport:
-    frames = FrameStore(np.zeros((0, 2, 2, 3), np.uint8), np.zeros(episodes, int), np.full(episodes, 30))
+    frames = FrameStore(
+        np.zeros((0, 2, 2, 3), np.uint8), np.zeros(episodes, int), np.full(episodes, 30)
+    )
     source = Source("toy", [frames], broken={e: f"episode {e} is torn" for e in range(broken)})
     return DataReport([source], [[19 - e for e in range(short)]], [[]], share)
 
@@ -153,7 +199,10 @@ def report(broken: int, short: int, share: float, episodes: int = 20) -> DataRep
 def test_training_stops_only_over_the_set_share() -> None:
     report(1, 0, 0.05)
     report(1, 1, 0.1)
-    with pytest.raises(UserError, match=r"2 broken and 0 too short of 20 episodes of 'toy'.*--max_broken 0\.05.*episode 0 is torn"):
+    with pytest.raises(
+        UserError,
+        match=r"2 broken and 0 too short of 20 episodes of 'toy'.*--max_broken 0\.05.*episode 0 is torn",
+    ):
         report(2, 0, 0.05)
     with pytest.raises(UserError, match="0 broken and 3 too short"):
         report(0, 3, 0.1)
@@ -172,7 +221,16 @@ def test_report_names_what_was_left_out_and_joins_what_others_found() -> None:
     other.add(0, 8, "episode 8 is torn", 2)
     mine.merge([mine.found(), other.found()])
     (row,) = mine.to_dict()["sources"]
-    assert [fault["episode"] for fault in row["broken"]] == [0, 7, 8] and row["too_short"] == [19] and row["triplets_replaced"] == 5
+    assert (
+        [fault["episode"] for fault in row["broken"]] == [0, 7, 8]
+        and row["too_short"] == [19]
+        and row["triplets_replaced"] == 5
+    )
     (line,) = mine.summary()
-    assert "3 broken" in line and "episode 7 is torn" in line and "1 too short" in line and "19" in line
+    assert (
+        "3 broken" in line
+        and "episode 7 is torn" in line
+        and "1 too short" in line
+        and "19" in line
+    )
     json.dumps(mine.to_dict())

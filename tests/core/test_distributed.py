@@ -22,7 +22,12 @@ def on_ranks(check: object, folder: Path) -> None:
 def _process(rank: int, check: object, meeting: str) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    check(rank, lambda: distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=RANKS))  # type: ignore[operator]
+    check(
+        rank,
+        lambda: distributed.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=RANKS
+        ),
+    )  # type: ignore[operator]
     distributed.destroy_process_group()
 
 
@@ -48,7 +53,9 @@ def losses_of_each_scale(rank: int, join: object) -> None:
         loss.backward()
         shares = [loss.detach(), net.weight.grad, net.bias.grad]
         for share, whole in zip(shares, expected[form], strict=True):
-            assert not torch.allclose(share, whole, rtol=1e-6), "the ranks' shares are alike: this checks nothing"
+            assert not torch.allclose(share, whole, rtol=1e-6), (
+                "the ranks' shares are alike: this checks nothing"
+            )
             distributed.all_reduce(share)
             torch.testing.assert_close(share / RANKS, whole, rtol=1e-12, atol=1e-14)
     with torch.no_grad():  # as an evaluation on one rank alone, which must not wait for the other
@@ -58,7 +65,9 @@ def losses_of_each_scale(rank: int, join: object) -> None:
 
 def codebook_over_many_batches(rank: int, join: object) -> None:
     def follow(shares: slice) -> tuple[list[Tensor], dict[str, Tensor]]:
-        quantizer = Quantizer(TransitionConfig(latent_dim=4, codebook_size=16, codebook_decay=0.5)).train()
+        quantizer = Quantizer(
+            TransitionConfig(latent_dim=4, codebook_size=16, codebook_decay=0.5)
+        ).train()
         moved, before = [], None
         for step in range(12):
             z = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(step)) + step
@@ -75,7 +84,9 @@ def codebook_over_many_batches(rank: int, join: object) -> None:
         return moved, quantizer.state_dict()
 
     expected, codebook = follow(slice(None))
-    assert float(codebook["vq._codebook.cluster_size"].min()) >= 0.009, "entries that died were moved"
+    assert float(codebook["vq._codebook.cluster_size"].min()) >= 0.009, (
+        "entries that died were moved"
+    )
     join()  # type: ignore[operator]
     shares, together = follow(slice(rank, None, RANKS))
     assert all(torch.equal(together[name], tensor) for name, tensor in codebook.items())

@@ -1,4 +1,6 @@
-"""Computed in bfloat16, the algebra of the latents and the codebook stay exact to float32's rounding."""
+"""Computed in bfloat16, the algebra of the latents and the codebook stay exact to float32's
+rounding.
+"""
 
 import pytest
 import torch
@@ -7,7 +9,15 @@ from alam_core.latent_action.config import TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.quantizer import Quantizer
 
-SMALL = {"image_size": 16, "patch_size": 4, "width": 32, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_tokens": 3}
+SMALL = {
+    "image_size": 16,
+    "patch_size": 4,
+    "width": 32,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "latent_tokens": 3,
+}
 
 
 @pytest.mark.parametrize("encoder", ["antisymmetric", "potential"])

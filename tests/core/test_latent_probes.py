@@ -1,4 +1,6 @@
-"""The probes on toy models whose algebra is known, and against the paper's definitions written out clip by clip."""
+"""The probes on toy models whose algebra is known, and against the paper's definitions written out
+clip by clip.
+"""
 
 from types import SimpleNamespace
 from typing import cast
@@ -8,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from alam_core.latent_action.measures import dead_codes, effective_dims, mean_norm, perplexity, psnr, relative_error, ssim
+from alam_core.latent_action.measures import (
+    dead_codes,
+    effective_dims,
+    mean_norm,
+    perplexity,
+    psnr,
+    relative_error,
+    ssim,
+)
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import _donors, probe, probe_horizons
 
@@ -16,9 +26,13 @@ TIMES = ("1", "2", "3", "4", "5")
 
 
 class Toy(nn.Module):
-    """z = scale * (target - source) + constant, decoded exactly; ``bend`` makes it neither additive nor reversible."""
+    """z = scale * (target - source) + constant, decoded exactly; ``bend`` makes it neither additive
+    nor reversible.
+    """
 
-    def __init__(self, constant: float = 0.0, scale: float = 1.0, bend: float = 0.0, moved: float = 1.0) -> None:
+    def __init__(
+        self, constant: float = 0.0, scale: float = 1.0, bend: float = 0.0, moved: float = 1.0
+    ) -> None:
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1))
         self.constant, self.scale, self.bend, self.moved = constant, scale, bend, moved
@@ -29,7 +43,9 @@ class Toy(nn.Module):
         return self.scale * change * self.moved + self.bend * change.abs() + self.constant
 
     def decode(self, source: Tensor, z: Tensor) -> Tensor:
-        return (source + ((z - self.constant) / self.scale).transpose(1, 2).reshape(source.shape)).clamp(0, 1)
+        return (
+            source + ((z - self.constant) / self.scale).transpose(1, 2).reshape(source.shape)
+        ).clamp(0, 1)
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         return torch.zeros_like(z), torch.arange(z.shape[0] * z.shape[1]).reshape(z.shape[:2]) % 6
@@ -53,7 +69,10 @@ def clips(number: int = 7, size: int = 16, seed: int = 0) -> np.ndarray:
 def test_an_additive_model_has_no_error_and_sums_decode_as_well_as_direct_latents() -> None:
     figures = probe_horizons(model(Toy()), clips())
     for t in TIMES:
-        assert max(figures[name][t] for name in ("add_rel", "rev_rel", "add_centred", "rev_centred")) < 1e-5
+        assert (
+            max(figures[name][t] for name in ("add_rel", "rev_rel", "add_centred", "rev_centred"))
+            < 1e-5
+        )
         assert figures["psnr"][t] == pytest.approx(100) and figures["psnr_cum"][t] > 90
         assert figures["ssim"][t] == pytest.approx(1) and figures["norms"][t] > 1
     assert figures["psnr_k_shuffled"] < 15  # wrong z, wrong frame
@@ -71,7 +90,9 @@ def test_a_constant_z_errs_by_t_minus_one_and_by_two() -> None:
 
 def test_centring_takes_a_constant_out_and_nothing_else() -> None:
     figures = probe_horizons(model(Toy(constant=3.0)), clips())
-    plain, bent, bent_shifted = (probe_horizons(model(Toy(constant=c, bend=0.3)), clips()) for c in (0.0, 0.0, 3.0))
+    plain, bent, bent_shifted = (
+        probe_horizons(model(Toy(constant=c, bend=0.3)), clips()) for c in (0.0, 0.0, 3.0)
+    )
     for t in TIMES:
         assert figures["add_centred"][t] < 1e-5 and figures["rev_centred"][t] < 1e-5
         assert figures["rev_rel"][t] > 1
@@ -81,7 +102,10 @@ def test_centring_takes_a_constant_out_and_nothing_else() -> None:
 
 
 def test_shrinking_z_changes_raw_errors_only() -> None:
-    large, small = (probe_horizons(model(Toy(scale=s, bend=0.5 * s, constant=0.2 * s)), clips()) for s in (1.0, 0.01))
+    large, small = (
+        probe_horizons(model(Toy(scale=s, bend=0.5 * s, constant=0.2 * s)), clips())
+        for s in (1.0, 0.01)
+    )
     for t in TIMES[1:]:
         for name in ("add", "rev", "norms"):
             assert small[name][t] == pytest.approx(0.01 * large[name][t], rel=1e-3)
@@ -92,7 +116,10 @@ def test_shrinking_z_changes_raw_errors_only() -> None:
 
 def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
     toy, frames = Toy(constant=0.1, bend=0.4, moved=0.7), clips()
-    whole, parts = probe_horizons(model(toy), frames), probe_horizons(model(toy), frames, batch_size=3)
+    whole, parts = (
+        probe_horizons(model(toy), frames),
+        probe_horizons(model(toy), frames, batch_size=3),
+    )
     images = torch.from_numpy(frames).permute(0, 1, 4, 2, 3).float() / 255  # (6, N, 3, S, S)
 
     def latent(clip: int, i: int, j: int) -> Tensor:
@@ -105,14 +132,24 @@ def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
             additivity.append((latent(clip, 0, t) - total).norm())
             reversal.append((latent(clip, 0, t) + latent(clip, t, 0)).norm())
             norms.append(latent(clip, 0, t).norm())
-            direct.append(psnr(toy.decode(images[0, clip][None], latent(clip, 0, t)), images[t, clip][None]))
+            direct.append(
+                psnr(toy.decode(images[0, clip][None], latent(clip, 0, t)), images[t, clip][None])
+            )
             cumulative.append(psnr(toy.decode(images[0, clip][None], total), images[t, clip][None]))
         for figures in (whole, parts):
             key = str(t)
-            assert figures["add"][key] == pytest.approx(float(torch.stack(additivity).mean()), rel=1e-4, abs=1e-6)
-            assert figures["rev"][key] == pytest.approx(float(torch.stack(reversal).mean()), rel=1e-4)
-            assert figures["norms"][key] == pytest.approx(float(torch.stack(norms).mean()), rel=1e-4)
-            assert figures["add_rel"][key] == pytest.approx(figures["add"][key] / figures["norms"][key])
+            assert figures["add"][key] == pytest.approx(
+                float(torch.stack(additivity).mean()), rel=1e-4, abs=1e-6
+            )
+            assert figures["rev"][key] == pytest.approx(
+                float(torch.stack(reversal).mean()), rel=1e-4
+            )
+            assert figures["norms"][key] == pytest.approx(
+                float(torch.stack(norms).mean()), rel=1e-4
+            )
+            assert figures["add_rel"][key] == pytest.approx(
+                figures["add"][key] / figures["norms"][key]
+            )
             assert figures["psnr"][key] == pytest.approx(np.mean(direct), rel=1e-4)
             assert figures["psnr_cum"][key] == pytest.approx(np.mean(cumulative), rel=1e-4)
     assert whole["add"]["1"] == 0
@@ -132,8 +169,12 @@ def test_a_decoder_that_copies_scores_as_the_copy_and_does_not_mind_a_shuffled_z
 
 def test_codes_are_counted() -> None:
     figures = probe_horizons(model(Toy()), clips())
-    assert figures["dead_codes"] == 2 and figures["codebook_perplexity"] == pytest.approx(6, rel=1e-3)
-    assert figures["psnr_quantized"] == pytest.approx(figures["psnr_copy"])  # the toy's codebook holds zeros
+    assert figures["dead_codes"] == 2 and figures["codebook_perplexity"] == pytest.approx(
+        6, rel=1e-3
+    )
+    assert figures["psnr_quantized"] == pytest.approx(
+        figures["psnr_copy"]
+    )  # the toy's codebook holds zeros
 
 
 def test_a_shuffled_z_comes_from_another_clip_of_the_same_group() -> None:
@@ -159,21 +200,37 @@ def test_short_probe_knows_the_same_errors() -> None:
     triplets = clips(33)[:3]  # 33: one more than a batch, and still nobody keeps its own z
     figures = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
     assert figures["add_rel"] == pytest.approx(1) and figures["rev_rel"] == pytest.approx(2)
-    assert figures["add"] == pytest.approx(figures["latent_norm"]) and figures["rev"] == pytest.approx(2 * figures["latent_norm"])
+    assert figures["add"] == pytest.approx(figures["latent_norm"]) and figures[
+        "rev"
+    ] == pytest.approx(2 * figures["latent_norm"])
     exact = probe(model(Toy()), triplets)
-    assert exact["add_rel"] < 1e-5 and exact["psnr_k"] == pytest.approx(100) and exact["psnr_sum_2k"] > 90
+    assert (
+        exact["add_rel"] < 1e-5
+        and exact["psnr_k"] == pytest.approx(100)
+        and exact["psnr_sum_2k"] > 90
+    )
     assert exact["psnr_k_shuffled"] < 15 and exact["dead_codes"] == 2
     assert exact["copy_psnr_k"] == pytest.approx(probe(model(Still()), triplets)["psnr_k"])
 
 
 def test_measures_of_what_is_known() -> None:
     grey = torch.full((2, 3, 16, 16), 0.5)
-    assert psnr(grey + 0.1, grey) == pytest.approx(20, abs=1e-4) and psnr(grey, grey) == pytest.approx(100)
+    assert psnr(grey + 0.1, grey) == pytest.approx(20, abs=1e-4) and psnr(
+        grey, grey
+    ) == pytest.approx(100)
     image = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    noisy = [ssim(image + level * torch.randn(image.shape, generator=torch.Generator().manual_seed(1)), image) for level in (0, 0.1, 0.3)]
+    noisy = [
+        ssim(
+            image + level * torch.randn(image.shape, generator=torch.Generator().manual_seed(1)),
+            image,
+        )
+        for level in (0, 0.1, 0.3)
+    ]
     assert noisy[0] == pytest.approx(1) and noisy == sorted(noisy, reverse=True) and noisy[2] < 0.8
     codes = torch.tensor([[0, 1], [1, 5]])
-    assert dead_codes(codes, 8) == 5 and perplexity(codes, 8) == pytest.approx(np.exp(1.5 * np.log(2)), rel=1e-6)
+    assert dead_codes(codes, 8) == 5 and perplexity(codes, 8) == pytest.approx(
+        np.exp(1.5 * np.log(2)), rel=1e-6
+    )
     assert effective_dims(torch.cat([torch.eye(4), -torch.eye(4)])) == pytest.approx(4)
     assert effective_dims(torch.arange(5.0)[:, None] * torch.ones(5, 3)) == pytest.approx(1)
     z = torch.tensor([[3.0, 4.0], [0.0, 1.0]])

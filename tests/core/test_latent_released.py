@@ -1,4 +1,6 @@
-"""The released weights find their places: names, shapes and, by an independent computation, what they compute."""
+"""The released weights find their places: names, shapes and, by an independent computation, what
+they compute.
+"""
 
 import math
 from pathlib import Path
@@ -21,7 +23,10 @@ def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tens
     """A state dict with the release's names and shapes, at a smaller size and with random values."""
     generator = torch.Generator().manual_seed(0)
     numbers = 3 * PATCH**2
-    shapes: dict[str, tuple[int, ...]] = {"action_latent": (1, 1, TOKENS, numbers), "vector_quantizer.embedding.weight": (CODES, LATENT)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "action_latent": (1, 1, TOKENS, numbers),
+        "vector_quantizer.embedding.weight": (CODES, LATENT),
+    }
 
     def layer(name: str, out: int, inputs: int, bias: bool = True) -> None:
         shapes[f"{name}.weight"] = (out, inputs)
@@ -36,7 +41,10 @@ def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tens
     layer("action_up", WIDTH, LATENT)
     layer("physical_latent_action_up", WIDTH, LATENT)
     layer("decoder.out", numbers, WIDTH)
-    for part, inputs, depth in (("encoder", numbers, encoder_layers), ("decoder", WIDTH, decoder_layers)):
+    for part, inputs, depth in (
+        ("encoder", numbers, encoder_layers),
+        ("decoder", WIDTH, decoder_layers),
+    ):
         norm(f"{part}.ffn.0", inputs)
         layer(f"{part}.ffn.1", WIDTH, inputs)
         norm(f"{part}.ffn.2", WIDTH)
@@ -55,8 +63,16 @@ def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tens
     for i in range(5):
         layer(f"loss_fn_lpips.lin{i}.model.1", 1, 4, bias=False)
         layer(f"loss_fn_lpips.lins.{i}.model.1", 1, 4, bias=False)
-    shapes["loss_fn_lpips.scaling_layer.shift"] = shapes["loss_fn_lpips.scaling_layer.scale"] = (1, 3, 1, 1)
-    return {name: 0.3 * torch.randn(shape, generator=generator) / max(1, shape[-1]) ** 0.25 for name, shape in shapes.items()}
+    shapes["loss_fn_lpips.scaling_layer.shift"] = shapes["loss_fn_lpips.scaling_layer.scale"] = (
+        1,
+        3,
+        1,
+        1,
+    )
+    return {
+        name: 0.3 * torch.randn(shape, generator=generator) / max(1, shape[-1]) ** 0.25
+        for name, shape in shapes.items()
+    }
 
 
 def attend(tensors: dict[str, Tensor], name: str, x: Tensor, causal: bool) -> Tensor:
@@ -68,7 +84,9 @@ def attend(tensors: dict[str, Tensor], name: str, x: Tensor, causal: bool) -> Te
         if causal:
             score = score + torch.full(score.shape[-2:], -torch.inf).triu(1)
         heads.append(score.softmax(-1) @ v[..., rows])
-    return linear(torch.cat(heads, -1), tensors[f"{name}.to_out.0.weight"], tensors[f"{name}.to_out.0.bias"])
+    return linear(
+        torch.cat(heads, -1), tensors[f"{name}.to_out.0.weight"], tensors[f"{name}.to_out.0.bias"]
+    )
 
 
 def normed(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
@@ -80,8 +98,14 @@ def dense(tensors: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
 
 
 def transformer(tensors: dict[str, Tensor], part: str, x: Tensor, depth: int) -> Tensor:
-    """x (B, T, L, inputs) -> (B, T, L, d): embedding, positions along L, blocks with attention along L and, in the encoder, along T."""
-    x = normed(tensors, f"{part}.ffn.2", dense(tensors, f"{part}.ffn.1", normed(tensors, f"{part}.ffn.0", x)))
+    """x (B, T, L, inputs) -> (B, T, L, d): embedding, positions along L, blocks with attention
+    along L and, in the encoder, along T.
+    """
+    x = normed(
+        tensors,
+        f"{part}.ffn.2",
+        dense(tensors, f"{part}.ffn.1", normed(tensors, f"{part}.ffn.0", x)),
+    )
     position = torch.zeros(x.shape[2], WIDTH)
     for column in range(WIDTH):
         angle = torch.arange(x.shape[2]) / 10_000 ** ((column - column % 2) / WIDTH)
@@ -89,32 +113,49 @@ def transformer(tensors: dict[str, Tensor], part: str, x: Tensor, depth: int) ->
     x = x + position
     for i in range(depth):
         block = f"{part}.transformer_blocks.{i}"
-        x = x + attend(tensors, f"{block}.spatial_attn", normed(tensors, f"{block}.norm1", x), causal=False)
+        x = x + attend(
+            tensors, f"{block}.spatial_attn", normed(tensors, f"{block}.norm1", x), causal=False
+        )
         if part == "encoder":
             along_time = normed(tensors, f"{block}.norm2", x).transpose(1, 2)
-            x = x + attend(tensors, f"{block}.temporal_attn", along_time, causal=True).transpose(1, 2)
+            x = x + attend(tensors, f"{block}.temporal_attn", along_time, causal=True).transpose(
+                1, 2
+            )
         last = normed(tensors, f"{block}.norm{3 if part == 'encoder' else 2}", x)
         x = x + dense(tensors, f"{block}.ffn.3", gelu(dense(tensors, f"{block}.ffn.0", last)))
     return x
 
 
 def save(tensors: dict[str, Tensor], folder: Path) -> Path:
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()},
+        folder / "model.safetensors",
+    )
     return folder
 
 
 def test_it_computes_what_the_released_network_computes(tmp_path: Path) -> None:
     tensors = released()
     model = load_released(save(tensors, tmp_path))
-    frames = torch.rand(2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))  # (source and target, B, ...)
+    frames = torch.rand(
+        2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
+    )  # (source and target, B, ...)
     patches = torch.stack([patchify(part, PATCH) for part in frames], dim=1)  # (B, T, N, P)
     queries = tensors["action_latent"].expand(2, 2, -1, -1)
     with torch.no_grad():
         encoded = transformer(tensors, "encoder", torch.cat([queries, patches], dim=2), depth=2)
         z = dense(tensors, "to_codebook", encoded[:, 1, :TOKENS])
         assert torch.allclose(model.encode(*frames), z, atol=1e-4)
-        given = torch.cat([dense(tensors, "action_up", z), dense(tensors, "patch_up", patches[:, 0])], dim=1)[:, None]
-        decoded = torch.sigmoid(dense(tensors, "decoder.out", transformer(tensors, "decoder", given, depth=1)[:, 0, TOKENS:]))
+        given = torch.cat(
+            [dense(tensors, "action_up", z), dense(tensors, "patch_up", patches[:, 0])], dim=1
+        )[:, None]
+        decoded = torch.sigmoid(
+            dense(
+                tensors,
+                "decoder.out",
+                transformer(tensors, "decoder", given, depth=1)[:, 0, TOKENS:],
+            )
+        )
         assert torch.allclose(patchify(model.decode(frames[0], z), PATCH), decoded, atol=1e-4)
 
 
@@ -139,7 +180,14 @@ def test_the_full_size_has_458_tensors(tmp_path: Path) -> None:
     load_released(save(released(12, 12), tmp_path))
 
 
-@pytest.mark.parametrize("name", ["encoder.transformer_blocks.1.temporal_attn.to_v.weight", "decoder.out.bias", "to_codebook.weight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.transformer_blocks.1.temporal_attn.to_v.weight",
+        "decoder.out.bias",
+        "to_codebook.weight",
+    ],
+)
 def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
     tensors = released()
     del tensors[name]
@@ -148,8 +196,15 @@ def test_a_missing_tensor_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_tensor_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"unexpected encoder\.transformer_blocks\.0\.extra\.weight"):
-        load_released(save({**released(), "encoder.transformer_blocks.0.extra.weight": torch.zeros(2)}, tmp_path))
+    with pytest.raises(
+        UserError, match=r"unexpected encoder\.transformer_blocks\.0\.extra\.weight"
+    ):
+        load_released(
+            save(
+                {**released(), "encoder.transformer_blocks.0.extra.weight": torch.zeros(2)},
+                tmp_path,
+            )
+        )
 
 
 def test_pickles_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Reading triplets: the samples are a function of (seed, step), whoever reads them; broken ones are replaced alike and told."""
+"""Reading triplets: the samples are a function of (seed, step), whoever reads them; broken ones are
+replaced alike and told.
+"""
 
 from pathlib import Path
 
@@ -25,11 +27,18 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(root: Path, cache: bool = False) -> list[Source]:
-    return open_sources([SourceConfig(str(root / "one"), 3.0), SourceConfig(str(root / "two"), 1.0, stride=2)], 8, cache)
+    return open_sources(
+        [SourceConfig(str(root / "one"), 3.0), SourceConfig(str(root / "two"), 1.0, stride=2)],
+        8,
+        cache,
+    )
 
 
 def sampler(sources: list[Source]) -> TripletSampler:
-    parts = [TripletSampler(source.frames, np.arange(4), GapConfig("uniform", 4), source.stride) for source in sources]
+    parts = [
+        TripletSampler(source.frames, np.arange(4), GapConfig("uniform", 4), source.stride)
+        for source in sources
+    ]
     return TripletSampler.mix(parts, [source.weight for source in sources])
 
 
@@ -49,7 +58,9 @@ class Torn:
         e = int(np.searchsorted(self.starts, rows[0], side="right")) - 1
         if e in self.torn:
             raise UserError(f"episode {e} is torn")
-        return np.broadcast_to(np.asarray(rows, np.uint8)[:, None, None, None], (len(rows), 2, 2, 3)).copy()
+        return np.broadcast_to(
+            np.asarray(rows, np.uint8)[:, None, None, None], (len(rows), 2, 2, 3)
+        ).copy()
 
 
 def test_decoded_before_or_on_demand_the_batches_are_the_same(root: Path) -> None:
@@ -68,7 +79,10 @@ def test_workers_read_the_same_batches_and_ranks_share_them(root: Path) -> None:
     reader = TripletReader(sampler(opened(root)), 6, 3, workers=2)
     for step in (4, 5, 6):
         assert torch.equal(reader(step, 0, 1), whole[step - 4])
-    for step in (6, 7):  # back by one, as when training resumes in mid-epoch, and as the second of two ranks
+    for step in (
+        6,
+        7,
+    ):  # back by one, as when training resumes in mid-epoch, and as the second of two ranks
         assert torch.equal(reader(step, 1, 2), whole[step - 4][:, 1::2])
     reader.close()
 
@@ -84,7 +98,9 @@ def test_a_sample_is_the_same_for_any_number_of_ranks() -> None:
             assert (part, episode, why, replaced) == (0, 1, "episode 1 is torn", 1)
             count += replaced
 
-        reader = TripletReader(TripletSampler([frames], np.arange(3), GapConfig()), 12, 5, on_fault=note)
+        reader = TripletReader(
+            TripletSampler([frames], np.arange(3), GapConfig()), 12, 5, on_fault=note
+        )
         parts = [reader(9, rank, ranks) for rank in range(ranks)]
         if ranks == 1:
             whole = parts[0]
@@ -96,9 +112,20 @@ def test_a_sample_is_the_same_for_any_number_of_ranks() -> None:
 def test_only_the_broken_samples_change_and_stay_in_their_source() -> None:
     """Whether the damage is known before or found while reading."""
     lengths = [30, 40, 25]
-    draw = [TripletSampler([Torn(lengths, torn)], np.arange(3), GapConfig()) for torn in (set(), {1}, {1})]
-    draw = [TripletSampler.mix([own, TripletSampler([Torn([90], set())], np.arange(1), GapConfig())], [1, 1]) for own in draw]
-    whole, found, known = (TripletReader(own, 64, 5, broken) for own, broken in zip(draw, (None, None, [{1}, set()]), strict=True))
+    draw = [
+        TripletSampler([Torn(lengths, torn)], np.arange(3), GapConfig())
+        for torn in (set(), {1}, {1})
+    ]
+    draw = [
+        TripletSampler.mix(
+            [own, TripletSampler([Torn([90], set())], np.arange(1), GapConfig())], [1, 1]
+        )
+        for own in draw
+    ]
+    whole, found, known = (
+        TripletReader(own, 64, 5, broken)
+        for own, broken in zip(draw, (None, None, [{1}, set()]), strict=True)
+    )
     sources, rows = draw[0].draw(64, np.random.default_rng([5, 2]))
     hit = torch.from_numpy((sources == 0) & (rows[:, 0] >= 30) & (rows[:, 0] < 70))
     a, b, c = (reader(2, 0, 1) for reader in (whole, found, known))
@@ -117,7 +144,9 @@ def test_what_a_listener_raises_ends_the_reading() -> None:
     def stop(*_: object) -> None:
         raise UserError("too much")
 
-    reader = TripletReader(TripletSampler([Torn([30, 30], {0})], np.arange(2), GapConfig()), 16, 0, on_fault=stop)
+    reader = TripletReader(
+        TripletSampler([Torn([30, 30], {0})], np.arange(2), GapConfig()), 16, 0, on_fault=stop
+    )
     with pytest.raises(UserError, match="too much"):
         reader(0, 0, 1)
 
@@ -129,7 +158,13 @@ def test_a_film_that_breaks_later_is_told_by_the_workers(root: Path, tmp_path: P
     (tmp_path / "2.mp4").unlink()
     seen: set[tuple[int, int]] = set()
     own = TripletSampler(source.frames, np.arange(4), GapConfig())
-    reader = TripletReader(own, 16, 0, workers=1, on_fault=lambda part, episode, why, replaced: seen.add((part, episode)))
+    reader = TripletReader(
+        own,
+        16,
+        0,
+        workers=1,
+        on_fault=lambda part, episode, why, replaced: seen.add((part, episode)),
+    )
     batch = reader(0, 0, 1)
     reader.close()
     assert batch.shape == (3, 16, 8, 8, 3) and seen == {(0, 2)}

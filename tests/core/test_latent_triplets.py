@@ -1,4 +1,6 @@
-"""Triplets stay in their episode and in order, honour their gaps, cover what they should, and are a function of the generator."""
+"""Triplets stay in their episode and in order, honour their gaps, cover what they should, and are a
+function of the generator.
+"""
 
 from types import SimpleNamespace
 
@@ -12,8 +14,12 @@ from alam_core.latent_action.triplets import GapConfig, TripletSampler, split_ep
 def source(lengths: list[int], size: int = 2) -> SimpleNamespace:
     """Every pixel of a row holds the row's number."""
     total = sum(lengths)
-    array = np.broadcast_to(np.arange(total, dtype=np.uint8)[:, None, None, None], (total, size, size, 3))
-    return SimpleNamespace(array=array, starts=np.cumsum(lengths) - lengths, lengths=np.array(lengths))
+    array = np.broadcast_to(
+        np.arange(total, dtype=np.uint8)[:, None, None, None], (total, size, size, 3)
+    )
+    return SimpleNamespace(
+        array=array, starts=np.cumsum(lengths) - lengths, lengths=np.array(lengths)
+    )
 
 
 @pytest.mark.parametrize("gaps", [GapConfig("uniform", 4), GapConfig("fixed", 2)])
@@ -23,14 +29,19 @@ def test_triplets_keep_to_their_episode_their_order_and_their_gaps(gaps: GapConf
     which, rows = sampler.draw(4000, np.random.default_rng(0))
     assert set(which) == {0}
     episode = np.searchsorted(np.cumsum(lengths), rows, side="right")
-    assert (episode == episode[:, :1]).all() and set(episode[:, 0]) == {0, 2}  # 1 is too short, 3 is not asked for
+    assert (episode == episode[:, :1]).all() and set(episode[:, 0]) == {
+        0,
+        2,
+    }  # 1 is too short, 3 is not asked for
     steps = np.diff(rows, axis=1)
     assert set(steps.flatten()) == ({1, 2, 3, 4} if gaps.kind == "uniform" else {2})
     assert {0, 11, 14, 18} <= set(rows.flatten())  # both ends of both episodes
 
 
 def test_uniform_gaps_are_uniform_where_episodes_are_long() -> None:
-    _, rows = TripletSampler([source([200])], np.array([0]), GapConfig("uniform", 4)).draw(8000, np.random.default_rng(0))
+    _, rows = TripletSampler([source([200])], np.array([0]), GapConfig("uniform", 4)).draw(
+        8000, np.random.default_rng(0)
+    )
     counts = np.bincount(np.diff(rows, axis=1).flatten(), minlength=5)[1:]
     assert (abs(counts / counts.sum() - 0.25) < 0.02).all()
 
@@ -42,8 +53,12 @@ def test_gaps_count_in_strides(gaps: GapConfig) -> None:
     steps = np.diff(rows, axis=1)
     assert set(steps.flatten()) == ({6, 12, 18, 24} if gaps.kind == "uniform" else {18})
     episodes = np.searchsorted([60, 73, 85], rows, side="right")
-    assert (episodes == episodes[:, :1]).all() and set(episodes[:, 0]) == ({0, 1} if gaps.kind == "uniform" else {0})
-    _, fixed = TripletSampler([source([60])], np.array([0]), GapConfig("fixed", 3), stride=6).spread(100)
+    assert (episodes == episodes[:, :1]).all() and set(episodes[:, 0]) == (
+        {0, 1} if gaps.kind == "uniform" else {0}
+    )
+    _, fixed = TripletSampler(
+        [source([60])], np.array([0]), GapConfig("fixed", 3), stride=6
+    ).spread(100)
     assert len(fixed) == 60 - 36 and (np.diff(fixed, axis=1) == 18).all() and fixed.max() == 59
 
 
@@ -57,19 +72,29 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
     sources, rows = mixed.draw(20_000, np.random.default_rng(0))
     counts = np.bincount(mixed.parts[sources], minlength=3) / 20_000
     assert abs(counts - np.array([150, 50, 5]) / 205).max() < 0.015
-    assert abs((sources == 0).mean() - (sources == 1).mean()) < 0.015  # views of one part share its weight
-    assert abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02  # frames of one source are alike likely
-    assert set(np.diff(rows[sources == 2], axis=1).flatten()) == {5, 10} and set(np.diff(rows[sources == 3], axis=1).flatten()) == {1, 2}
+    assert (
+        abs((sources == 0).mean() - (sources == 1).mean()) < 0.015
+    )  # views of one part share its weight
+    assert (
+        abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02
+    )  # frames of one source are alike likely
+    assert set(np.diff(rows[sources == 2], axis=1).flatten()) == {5, 10} and set(
+        np.diff(rows[sources == 3], axis=1).flatten()
+    ) == {1, 2}
     assert rows[sources == 3].max() < 9
     for number in range(4):
         other, row = mixed.redraw(number, np.random.default_rng(number))
-        assert mixed.parts[other] == mixed.parts[number] and mixed.episode(other, row[0]) == mixed.episode(other, row[2])
+        assert mixed.parts[other] == mixed.parts[number] and mixed.episode(
+            other, row[0]
+        ) == mixed.episode(other, row[2])
 
 
 def test_a_mixture_of_one_draws_as_its_only_part() -> None:
     part = TripletSampler([source([20, 9])], np.array([0, 1]), GapConfig())
     for own, mixed in zip(
-        part.draw(50, np.random.default_rng(1)), TripletSampler.mix([part], [7]).draw(50, np.random.default_rng(1)), strict=True
+        part.draw(50, np.random.default_rng(1)),
+        TripletSampler.mix([part], [7]).draw(50, np.random.default_rng(1)),
+        strict=True,
     ):
         assert np.array_equal(own, mixed)
 
@@ -100,7 +125,11 @@ def test_spread_has_the_fixed_gap_and_reaches_over_all_episodes() -> None:
 
 def test_split_is_by_episode_disjoint_complete_and_repeatable() -> None:
     training, held = split_episodes(100, 0.05)
-    assert len(held) == 5 and not set(training) & set(held) and set(training) | set(held) == set(range(100))
+    assert (
+        len(held) == 5
+        and not set(training) & set(held)
+        and set(training) | set(held) == set(range(100))
+    )
     assert np.array_equal(held, split_episodes(100, 0.05)[1])
     assert [len(part) for part in split_episodes(2, 0.05)] == [1, 1]
 

@@ -1,4 +1,6 @@
-"""From noise to data: times, targets, and that the exact prediction carries noise to the data, by flow and by diffusion."""
+"""From noise to data: times, targets, and that the exact prediction carries noise to the data, by
+flow and by diffusion.
+"""
 
 import math
 
@@ -24,14 +26,18 @@ def test_times_of_flow_matching_follow_the_shifted_beta_distribution():
 def test_corruption_goes_from_data_to_noise(name):
     process = make_process(name)
     data, noise = torch.randn(5, 3, 2), torch.randn(5, 3, 2)
-    torch.testing.assert_close(process.corrupt(data, noise, torch.ones(5, 1, 1)), noise, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        process.corrupt(data, noise, torch.ones(5, 1, 1)), noise, atol=1e-6, rtol=0
+    )
     assert torch.equal(process.corrupt(data, noise, torch.zeros(5, 1, 1)), data)
     tau = torch.rand(5, 3, 1)
     mixed = process.corrupt(data, noise, tau)
     for row in range(5):  # each step has its own time
         for step in range(3):
             alone = process.corrupt(
-                data[row : row + 1, step : step + 1], noise[row : row + 1, step : step + 1], tau[row : row + 1, step : step + 1]
+                data[row : row + 1, step : step + 1],
+                noise[row : row + 1, step : step + 1],
+                tau[row : row + 1, step : step + 1],
             )
             torch.testing.assert_close(mixed[row, step], alone[0, 0])
 
@@ -46,11 +52,21 @@ def test_diffusion_preserves_variance_and_predicts_its_own_derivative():
     process, angle = Diffusion(), 0.5 * math.pi
     data, noise = torch.randn(200_000, 1, 1), torch.randn(200_000, 1, 1)
     for t in (0.2, 0.5, 0.9):
-        assert process.corrupt(data, noise, torch.full((1, 1, 1), t)).var().item() == pytest.approx(1.0, abs=0.02)
+        assert process.corrupt(data, noise, torch.full((1, 1, 1), t)).var().item() == pytest.approx(
+            1.0, abs=0.02
+        )
     few = data[:9].double(), noise[:9].double()
-    low, high = (process.corrupt(*few, torch.full((9, 1, 1), t, dtype=torch.double)) for t in (0.4999, 0.5001))
+    low, high = (
+        process.corrupt(*few, torch.full((9, 1, 1), t, dtype=torch.double))
+        for t in (0.4999, 0.5001)
+    )
     slope = (high - low) / 0.0002 / angle
-    torch.testing.assert_close(slope, process.target(*few, torch.full((9, 1, 1), 0.5, dtype=torch.double)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        slope,
+        process.target(*few, torch.full((9, 1, 1), 0.5, dtype=torch.double)),
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_errors_are_those_of_the_paper():
@@ -66,7 +82,9 @@ def test_integration_goes_from_noise_to_data_in_equal_steps():
         seen.append(tau)
         return {"u": torch.ones_like(x["u"])}
 
-    end = integrate(flow, field, {"u": torch.zeros(1, 1, 1), "still": torch.full((1, 1, 1), 7.0)}, 4)
+    end = integrate(
+        flow, field, {"u": torch.zeros(1, 1, 1), "still": torch.full((1, 1, 1), 7.0)}, 4
+    )
     assert seen == [1.0, 0.75, 0.5, 0.25]
     assert end["u"].item() == pytest.approx(-1.0)
     assert end["still"].item() == 7.0  # nothing was said of it

@@ -24,7 +24,13 @@ def times(policy, tau):
 
 
 def sample(policy, batch, seed=0, **kwargs):
-    return policy.sample(batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(seed), **kwargs)
+    return policy.sample(
+        batch["images"],
+        batch["state"],
+        batch["words"],
+        torch.Generator().manual_seed(seed),
+        **kwargs,
+    )
 
 
 @pytest.mark.parametrize("views", VIEWS)
@@ -40,7 +46,9 @@ def test_losses_are_one_a_modality_and_their_weighted_sum():
     policy = tiny_policy()
     losses = policy(**random_batch(policy, draws=2), weights={"wrist": 0.25})
     assert set(losses) == {"total", "third_person", "wrist", ACTION}
-    torch.testing.assert_close(losses["total"], losses["third_person"] + 0.25 * losses["wrist"] + losses[ACTION])
+    torch.testing.assert_close(
+        losses["total"], losses["third_person"] + 0.25 * losses["wrist"] + losses[ACTION]
+    )
 
 
 def test_an_untrained_policy_predicts_zero_velocity():
@@ -48,7 +56,9 @@ def test_an_untrained_policy_predicts_zero_velocity():
     batch = random_batch(policy, 5, draws=64)
     loss = policy(**batch)[ACTION]
     noise = torch.randn(100_000)
-    expected = np.mean([(noise - y).abs().mean().item() for y in batch["targets"][ACTION].flatten()])
+    expected = np.mean(
+        [(noise - y).abs().mean().item() for y in batch["targets"][ACTION].flatten()]
+    )
     assert loss.item() == pytest.approx(expected, rel=0.02)
 
 
@@ -64,7 +74,11 @@ VARIANTS = [
 def test_every_parameter_of_the_policy_is_trained(model):
     policy = tiny_policy(**model)
     policy(**random_batch(policy))["total"].backward()
-    untouched = [name for name, p in policy.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+    untouched = [
+        name
+        for name, p in policy.named_parameters()
+        if p.grad is None or not p.grad.abs().max() > 0
+    ]
     assert untouched == []
 
 
@@ -92,7 +106,10 @@ def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
     batch = random_batch(policy)
     actions, latents = sample(policy, batch)
     generator = torch.Generator().manual_seed(0)
-    x = {name: torch.randn(3, 4, width, generator=generator) for name, width in policy.stream_widths().items()}
+    x = {
+        name: torch.randn(3, 4, width, generator=generator)
+        for name, width in policy.stream_widths().items()
+    }
     with torch.no_grad():
         for i in range(3):
             context = policy.encode(batch["images"], batch["state"], batch["words"])
@@ -152,7 +169,9 @@ def test_a_checkpoint_acts_bit_for_bit_alike_in_a_fresh_process(views, tmp_path)
         "actions, latents = policy.sample(batch['images'], batch['state'], batch['words'], torch.Generator().manual_seed(5))\n"
         "torch.save([actions, latents], sys.argv[3])"
     )
-    subprocess.run([sys.executable, "-c", code, folder, tmp_path / "batch.pt", tmp_path / "out.pt"], check=True)
+    subprocess.run(
+        [sys.executable, "-c", code, folder, tmp_path / "batch.pt", tmp_path / "out.pt"], check=True
+    )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     expected = sample(policy, batch, 5)
@@ -167,14 +186,19 @@ def test_loading_names_what_does_not_fit(tmp_path):
     policy = tiny_policy()
     tensors = dict(policy.state_dict())
     tensors["backbone.position"] = tensors["backbone.position"][:-1]
-    with pytest.raises(UserError, match=r"backbone.position is \(3, 3, 32\) instead of \(4, 3, 32\)"):
+    with pytest.raises(
+        UserError, match=r"backbone.position is \(3, 3, 32\) instead of \(4, 3, 32\)"
+    ):
         load_tensors(policy, tensors, "x")
 
     folder = policy.save_pretrained(tmp_path / "policy")
     stats = json.loads((folder / "stats.json").read_text())
     stats["action"]["mean"] = [row[:6] for row in stats["action"]["mean"]]
     (folder / "stats.json").write_text(json.dumps(stats))
-    with pytest.raises(UserError, match=r"normalisation of the action has shape \(4, 6\), the policy needs \(4, 7\)"):
+    with pytest.raises(
+        UserError,
+        match=r"normalisation of the action has shape \(4, 6\), the policy needs \(4, 7\)",
+    ):
         JointPolicy.from_pretrained(folder)
     (folder / "stats.json").write_text("{}")
     with pytest.raises(UserError, match=r"stats.json.*incomplete"):

@@ -8,7 +8,13 @@ import torch
 
 from alam_core.data.frames import FrameStore
 from alam_core.errors import UserError
-from alam_core.policy.normalization import LatentProjection, PolicyStats, chunk_rows, fit_policy_stats, relative_targets
+from alam_core.policy.normalization import (
+    LatentProjection,
+    PolicyStats,
+    chunk_rows,
+    fit_policy_stats,
+    relative_targets,
+)
 from alam_core.policy.samples import AugmentConfig, PolicyData, augment_images
 
 RELATIVE = np.array([True, True, False])
@@ -28,8 +34,13 @@ def test_relative_targets_do_not_change_when_the_whole_arm_is_elsewhere():
     rng = np.random.default_rng(0)
     actions, state = rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 3))
     offset = np.array([1.0, -2.0, 0.0])
-    np.testing.assert_allclose(relative_targets(actions + offset, state + offset, RELATIVE), relative_targets(actions, state, RELATIVE))
-    np.testing.assert_array_equal(relative_targets(actions, state, RELATIVE)[..., 2], actions[..., 2])
+    np.testing.assert_allclose(
+        relative_targets(actions + offset, state + offset, RELATIVE),
+        relative_targets(actions, state, RELATIVE),
+    )
+    np.testing.assert_array_equal(
+        relative_targets(actions, state, RELATIVE)[..., 2], actions[..., 2]
+    )
 
 
 def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
@@ -44,7 +55,9 @@ def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
     normal = (np.stack(chunks) - stats.action_mean) / stats.action_std
     np.testing.assert_allclose(normal.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(normal.std(0), 1, atol=1e-5)
-    np.testing.assert_allclose(((np.concatenate(states) - stats.state_mean) / stats.state_std).std(0), 1, atol=1e-5)
+    np.testing.assert_allclose(
+        ((np.concatenate(states) - stats.state_mean) / stats.state_std).std(0), 1, atol=1e-5
+    )
 
 
 def test_quantiles_go_to_minus_one_and_one_and_outliers_count_for_nothing():
@@ -52,11 +65,16 @@ def test_quantiles_go_to_minus_one_and_one_and_outliers_count_for_nothing():
     states, actions = walks(rng, (400, 300))
     stats = fit_policy_stats(states, actions, 2, np.zeros(3, bool), quantiles=True)
     normal = (np.concatenate(states) - stats.state_mean) / stats.state_std
-    np.testing.assert_allclose(np.quantile(normal, [0.01, 0.99], axis=0), [[-1] * 3, [1] * 3], atol=1e-4)
+    np.testing.assert_allclose(
+        np.quantile(normal, [0.01, 0.99], axis=0), [[-1] * 3, [1] * 3], atol=1e-4
+    )
     states[0][7], actions[0][7] = 1e4, -1e4
     again = fit_policy_stats(states, actions, 2, np.zeros(3, bool), quantiles=True)
     np.testing.assert_allclose(again.action_std, stats.action_std, rtol=0.1)
-    assert fit_policy_stats(states, actions, 2, np.zeros(3, bool)).action_std.min() > 10 * stats.action_std.max()
+    assert (
+        fit_policy_stats(states, actions, 2, np.zeros(3, bool)).action_std.min()
+        > 10 * stats.action_std.max()
+    )
 
 
 def test_one_scale_keeps_the_proportions_of_the_components():
@@ -76,7 +94,11 @@ def test_a_dimension_that_never_moves_is_not_amplified():
 
 def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subspace():
     rng = np.random.default_rng(2)
-    z = rng.normal(size=(5000, 3)) @ rng.normal(size=(3, 8)) + 0.01 * rng.normal(size=(5000, 8)) + 5.0
+    z = (
+        rng.normal(size=(5000, 3)) @ rng.normal(size=(3, 8))
+        + 0.01 * rng.normal(size=(5000, 8))
+        + 5.0
+    )
     projection = LatentProjection.fit(z, 3)
     targets = projection.project(z)
     np.testing.assert_allclose(targets.mean(0), 0, atol=1e-3)
@@ -84,13 +106,17 @@ def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subs
     assert projection.variance_share > 0.99
     assert projection.targets(targets) is targets
     assert np.abs(projection.transitions(targets) - z).max() < 0.1
-    np.testing.assert_allclose(projection.project(projection.transitions(targets)), targets, atol=1e-3)
+    np.testing.assert_allclose(
+        projection.project(projection.transitions(targets)), targets, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("one_scale", [False, True])
 def test_sums_of_additive_transitions_are_those_from_the_chunks_first_frame(one_scale):
     rng = np.random.default_rng(2)
-    potentials = (rng.normal(size=(400, 5, 6)) * [3.0, 2.0, 1.0, 0.5, 0.1, 0.1]).cumsum(1)  # z(i, j) = f(j) - f(i), 4 steps
+    potentials = (rng.normal(size=(400, 5, 6)) * [3.0, 2.0, 1.0, 0.5, 0.1, 0.1]).cumsum(
+        1
+    )  # z(i, j) = f(j) - f(i), 4 steps
     z = np.diff(potentials, axis=1)
     adjacent = LatentProjection.fit(z.reshape(-1, 6), 3, one_scale)
     projection = adjacent.cumulative(adjacent.project(z), one_scale)
@@ -98,12 +124,18 @@ def test_sums_of_additive_transitions_are_those_from_the_chunks_first_frame(one_
     np.testing.assert_allclose(targets.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose((targets**2).mean((0, 2) if one_scale else 0), 1, atol=1e-4)
     for step in range(4):
-        direct = (potentials[:, step + 1] - potentials[:, 0] - (step + 1) * adjacent.mean) @ adjacent.components.T / adjacent.std
+        direct = (
+            (potentials[:, step + 1] - potentials[:, 0] - (step + 1) * adjacent.mean)
+            @ adjacent.components.T
+            / adjacent.std
+        )
         expected = (direct - projection.step_mean[step]) / projection.step_std[step]
         np.testing.assert_allclose(targets[:, step], expected, atol=1e-4)
     nearest = adjacent.transitions(adjacent.project(z))
     np.testing.assert_allclose(projection.transitions(targets), nearest, atol=1e-4)
-    np.testing.assert_allclose(projection.transitions(targets[:, :2]), nearest[:, :2], atol=1e-4)  # of a shorter chunk
+    np.testing.assert_allclose(
+        projection.transitions(targets[:, :2]), nearest[:, :2], atol=1e-4
+    )  # of a shorter chunk
 
 
 def test_a_collapsed_encoder_is_refused():
@@ -122,10 +154,15 @@ def test_statistics_survive_json():
     back = PolicyStats.from_dict(json.loads(json.dumps(stats.to_dict())))
     for name in ("state_mean", "state_std", "action_mean", "action_std"):
         np.testing.assert_array_equal(getattr(back, name), getattr(stats, name))
-    np.testing.assert_array_equal(back.latents["wrist"].components, stats.latents["wrist"].components)
+    np.testing.assert_array_equal(
+        back.latents["wrist"].components, stats.latents["wrist"].components
+    )
     assert back.latents["wrist"].step_std is None
     for name in ("step_mean", "step_std"):
-        np.testing.assert_array_equal(getattr(back.latents["third_person"], name), getattr(stats.latents["third_person"], name))
+        np.testing.assert_array_equal(
+            getattr(back.latents["third_person"], name),
+            getattr(stats.latents["third_person"], name),
+        )
 
 
 def data(rng, horizon=4):
@@ -138,7 +175,13 @@ def data(rng, horizon=4):
     stats.latents["wrist"] = LatentProjection.fit(rng.normal(size=(50, 6)), 3)
     words = torch.tensor([[1, 2], [3, 0]])
     frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
-    return PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE), states, actions
+    return (
+        PolicyData(
+            frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE
+        ),
+        states,
+        actions,
+    )
 
 
 def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
@@ -146,16 +189,27 @@ def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
     rows = np.array([12, 0, 0, 7])  # episode 1 at t = 3, episode 0 at 0, 0 and 7
     batch = samples.batch(rows)
     assert batch["words"].tolist() == [[3, 0], [1, 2], [1, 2], [1, 2]]
-    np.testing.assert_array_equal(batch["images"]["wrist"].permute(0, 2, 3, 1).numpy(), samples.frames["wrist"].array[rows])
+    np.testing.assert_array_equal(
+        batch["images"]["wrist"].permute(0, 2, 3, 1).numpy(), samples.frames["wrist"].array[rows]
+    )
     for i, (e, t) in enumerate([(1, 3), (0, 0), (0, 0), (0, 7)]):
         np.testing.assert_array_equal(batch["state"][i], states[e][t])
-        expected = relative_targets(actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE)
-        restored = batch["targets"]["action"][i].numpy() * samples.stats.action_std + samples.stats.action_mean
+        expected = relative_targets(
+            actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE
+        )
+        restored = (
+            batch["targets"]["action"][i].numpy() * samples.stats.action_std
+            + samples.stats.action_mean
+        )
         np.testing.assert_allclose(restored, expected, atol=1e-5)
     chunk = samples.latents["wrist"][[12, 13, 13, 13]]
     np.testing.assert_array_equal(batch["targets"]["wrist"][0].numpy(), chunk)
-    samples.stats.latents["wrist"] = projection = samples.stats.latents["wrist"].cumulative(np.random.default_rng(5).normal(size=(9, 4, 3)))
-    np.testing.assert_array_equal(samples.batch(rows)["targets"]["wrist"][0].numpy(), projection.targets(chunk))
+    samples.stats.latents["wrist"] = projection = samples.stats.latents["wrist"].cumulative(
+        np.random.default_rng(5).normal(size=(9, 4, 3))
+    )
+    np.testing.assert_array_equal(
+        samples.batch(rows)["targets"]["wrist"][0].numpy(), projection.targets(chunk)
+    )
 
 
 def test_rows_of_some_episodes():
@@ -182,10 +236,15 @@ def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_
 
 def test_a_share_of_a_batch_is_augmented_as_in_the_whole():
     samples, *_ = data(np.random.default_rng(6))
-    drawn, rows = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7)), np.arange(8)
+    drawn, rows = (
+        samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7)),
+        np.arange(8),
+    )
     whole = samples.batch(rows, drawn)
     part = samples.batch(rows[1::2], {name: values[1::2] for name, values in drawn.items()})
-    assert torch.equal(whole["images"]["wrist"][1::2], part["images"]["wrist"]) and torch.equal(whole["state"][1::2], part["state"])
+    assert torch.equal(whole["images"]["wrist"][1::2], part["images"]["wrist"]) and torch.equal(
+        whole["state"][1::2], part["state"]
+    )
 
 
 def test_a_shift_moves_the_picture_and_repeats_its_border():
@@ -193,7 +252,9 @@ def test_a_shift_moves_the_picture_and_repeats_its_border():
     images[:, 8, 8] = 255
     shifts = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
     shifted = augment_images(images, np.array([(*shift, 1.0, 1.0) for shift in shifts]))
-    assert [tuple(np.argwhere(picture[..., 0])[0]) for picture in shifted] == [(8 - down, 8 - right) for down, right in shifts]
+    assert [tuple(np.argwhere(picture[..., 0])[0]) for picture in shifted] == [
+        (8 - down, 8 - right) for down, right in shifts
+    ]
 
 
 def test_brightness_and_contrast_change_levels_around_the_mean():

@@ -1,4 +1,6 @@
-"""pi0 as a backbone: what it computes, who sees whom, and how published weights and instructions get in."""
+"""pi0 as a backbone: what it computes, who sees whom, and how published weights and instructions
+get in.
+"""
 
 import json
 import subprocess
@@ -24,7 +26,9 @@ FULL = torch.ones_like(CAUSAL)
 def make(views=VIEWS, state_dim=published.STATE, width=published.ACTION, **changes):
     """A tiny backbone with its action heads, no parameter at 0."""
     torch.manual_seed(0)
-    backbone = Pi0Backbone(Pi0Config(**(published.SIZE | changes)), views, published.IMAGE, state_dim)
+    backbone = Pi0Backbone(
+        Pi0Config(**(published.SIZE | changes)), views, published.IMAGE, state_dim
+    )
     heads = backbone.input_head(width), backbone.output_head(width)
     with torch.no_grad():
         for module in (backbone, *heads):
@@ -34,9 +38,14 @@ def make(views=VIEWS, state_dim=published.STATE, width=published.ACTION, **chang
 
 
 def observe(batch=3, seed=1):
-    """Images, state, words: the second row has padding words, the third row's wrist camera is missing."""
+    """Images, state, words: the second row has padding words, the third row's wrist camera is
+    missing.
+    """
     generator = torch.Generator().manual_seed(seed)
-    images = {view: torch.rand(batch, 3, published.IMAGE, published.IMAGE, generator=generator) * 2 - 1 for view in VIEWS}
+    images = {
+        view: torch.rand(batch, 3, published.IMAGE, published.IMAGE, generator=generator) * 2 - 1
+        for view in VIEWS
+    }
     words = torch.randint(1, published.VOCABULARY, (batch, published.WORDS), generator=generator)
     words[1:2, 3:] = 0
     images["wrist"][2:] = -1.0
@@ -50,14 +59,25 @@ def write(folder, weights):
 
 @pytest.mark.parametrize("mask", [FULL, CAUSAL])
 def test_published_weights_compute_what_the_published_model_computes(tmp_path, mask):
-    """The cached prefix against one pass over everything: padding, a missing camera, both kinds of mask."""
+    """The cached prefix against one pass over everything: padding, a missing camera, both kinds of
+    mask.
+    """
     backbone, enter, leave = make()
     weights = published.random_weights()
     load_pi0(write(tmp_path, weights), backbone, enter, leave)
     images, state, words = observe()
     actions, tau = torch.randn(3, STEPS, published.ACTION), torch.tensor([0.9, 0.3, 0.001])
     there = torch.tensor([[True, True], [True, True], [True, False]])
-    expected = published.velocity(weights, torch.stack([images[view] for view in VIEWS]), there, words, state, actions, tau, mask)
+    expected = published.velocity(
+        weights,
+        torch.stack([images[view] for view in VIEWS]),
+        there,
+        words,
+        state,
+        actions,
+        tau,
+        mask,
+    )
     with torch.inference_mode():
         context = backbone.encode(images, state, words)
         for _ in range(2):  # the context serves again and again
@@ -100,7 +120,10 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it():
     for _ in range(STEPS):  # what may be looked at through others as well
         mask = (mask.float() @ mask.float()) > 0
     images, state, words = observe(1)
-    tokens, tau = torch.randn(draws, STEPS, published.EXPERT, dtype=torch.double), torch.full((draws, 1, 1), 0.3)
+    tokens, tau = (
+        torch.randn(draws, STEPS, published.EXPERT, dtype=torch.double),
+        torch.full((draws, 1, 1), 0.3),
+    )
     with torch.inference_mode():
         context = backbone.encode(images, state.double(), words)
         before = backbone.denoise(tokens, tau, context, mask)
@@ -120,8 +143,12 @@ def test_the_state_sees_the_prefix_and_the_prefix_does_not_see_the_state():
         before = backbone.encode(images, state, words)
         moved = backbone.encode(images, state + 1.0, words)
         reworded = backbone.encode(images, state, words.flip(0))
-    for (key, value), (key2, value2), (_, value3) in zip(before.keys, moved.keys, reworded.keys, strict=True):
-        assert torch.equal(key[:, :, :-1], key2[:, :, :-1]) and torch.equal(value[:, :, :-1], value2[:, :, :-1])
+    for (key, value), (key2, value2), (_, value3) in zip(
+        before.keys, moved.keys, reworded.keys, strict=True
+    ):
+        assert torch.equal(key[:, :, :-1], key2[:, :, :-1]) and torch.equal(
+            value[:, :, :-1], value2[:, :, :-1]
+        )
         assert not torch.allclose(value[:, :, -1], value2[:, :, -1])
         assert not torch.allclose(value[:1, :, :-1], value3[:1, :, :-1])
     assert not torch.allclose(before.keys[-1][1][:1, :, -1], reworded.keys[-1][1][:1, :, -1])
@@ -142,7 +169,9 @@ def test_every_parameter_gets_a_gradient():
     backbone, enter, leave = modules
     tau = torch.rand(3, STEPS, 1)  # of each step
     tokens = enter(torch.randn(3, STEPS, published.ACTION), tau)
-    leave(backbone.denoise(tokens, tau, backbone.encode(*observe()), CAUSAL)).square().sum().backward()
+    leave(
+        backbone.denoise(tokens, tau, backbone.encode(*observe()), CAUSAL)
+    ).square().sum().backward()
     for module in modules:
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
@@ -153,7 +182,14 @@ def test_frozen_parameters_leave_the_expert_trainable():
     for part in (backbone.vision, backbone.projector, backbone.words, backbone.prefix):
         part.requires_grad_(False)
     context = backbone.encode(*observe())
-    leave(backbone.denoise(enter(torch.randn(3, STEPS, 9), torch.ones(3, 1, 1)), torch.ones(3, 1, 1), context, CAUSAL)).sum().backward()
+    leave(
+        backbone.denoise(
+            enter(torch.randn(3, STEPS, 9), torch.ones(3, 1, 1)),
+            torch.ones(3, 1, 1),
+            context,
+            CAUSAL,
+        )
+    ).sum().backward()
     assert backbone.vision.embeddings.patch_embedding.weight.grad is None
     assert all(parameter.grad is not None for parameter in backbone.expert.parameters())
 
@@ -166,7 +202,11 @@ def test_bfloat16_is_close_to_float32(autocast):
 
     def run():
         backbone, enter, leave = modules
-        return leave(backbone.denoise(enter(actions, tau), tau, backbone.encode(images, state, words), CAUSAL))
+        return leave(
+            backbone.denoise(
+                enter(actions, tau), tau, backbone.encode(images, state, words), CAUSAL
+            )
+        )
 
     expected = run()
     if not autocast:
@@ -183,11 +223,16 @@ def test_narrow_states_and_actions_are_padded_and_wide_ones_are_not():
     backbone, enter, leave = make(state_dim=3, width=2)
     images, state, words = observe()
     context = backbone.encode(images, state[:, :3], words)
-    padded = backbone.encode(images, torch.cat([state[:, :3], torch.zeros(3, published.STATE - 3)], dim=1), words)
+    padded = backbone.encode(
+        images, torch.cat([state[:, :3], torch.zeros(3, published.STATE - 3)], dim=1), words
+    )
     assert torch.equal(context.keys[0][0], padded.keys[0][0])
     tokens = enter(torch.randn(3, STEPS, 2), torch.ones(3, 1, 1))
     assert leave(tokens).shape == (3, STEPS, 2)
-    assert backbone.input_head(40)(torch.randn(3, STEPS, 40), torch.ones(3, 1, 1)).shape == tokens.shape
+    assert (
+        backbone.input_head(40)(torch.randn(3, STEPS, 40), torch.ones(3, 1, 1)).shape
+        == tokens.shape
+    )
     assert backbone.output_head(40)(tokens).abs().max() == 0
     with pytest.raises(UserError, match=r"the state has 8 numbers, this pi0 reads 7"):
         make(state_dim=8)
@@ -197,7 +242,10 @@ def test_narrow_states_and_actions_are_padded_and_wide_ones_are_not():
     ("change", "message"),
     [
         ({"layers": 0}, "model.pi0.layers is 0: it must be at least 1"),
-        ({"heads": 8, "kv_heads": 3}, "model.pi0.heads is 8: it must be a multiple of model.pi0.kv_heads, 3"),
+        (
+            {"heads": 8, "kv_heads": 3},
+            "model.pi0.heads is 8: it must be a multiple of model.pi0.kv_heads, 3",
+        ),
         ({"head_dim": 7}, "model.pi0.head_dim is 7: it must be even"),
     ],
 )
@@ -207,7 +255,10 @@ def test_a_configuration_that_cannot_be_is_refused(change, message):
 
 
 @pytest.mark.parametrize("prefix", ["", "model."])
-@pytest.mark.parametrize("dropped", [published.LANGUAGE + ".embed_tokens.weight", published.PALIGEMMA + ".lm_head.weight"])
+@pytest.mark.parametrize(
+    "dropped",
+    [published.LANGUAGE + ".embed_tokens.weight", published.PALIGEMMA + ".lm_head.weight"],
+)
 def test_either_naming_loads_with_either_copy_of_the_embedding(tmp_path, prefix, dropped):
     weights = published.random_weights()
     embedding = weights[f"{published.LANGUAGE}.embed_tokens.weight"]
@@ -225,7 +276,11 @@ def test_a_checkpoint_in_parts_loads(tmp_path):
     for file, inside in parts.items():
         save_file({name: weights[name].bfloat16() for name in inside}, tmp_path / file)
     index = tmp_path / "model.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": {name: file for file, inside in parts.items() for name in inside}}))
+    index.write_text(
+        json.dumps(
+            {"weight_map": {name: file for file, inside in parts.items() for name in inside}}
+        )
+    )
     modules = make()
     load_pi0(tmp_path, *modules)
     norm = modules[0].norm.weight
@@ -243,7 +298,9 @@ def test_every_fault_is_named_and_nothing_is_loaded(tmp_path):
     missing = f"{published.GEMMA_EXPERT}.layers.1.mlp.up_proj.weight"
     del weights[missing], weights["state_proj.bias"]
     weights["something.else"] = torch.zeros(1)
-    weights[f"{published.LANGUAGE}.layers.3.mlp.up_proj.weight"] = torch.zeros(1)  # a layer too many
+    weights[f"{published.LANGUAGE}.layers.3.mlp.up_proj.weight"] = torch.zeros(
+        1
+    )  # a layer too many
     weights["action_in_proj.weight"] = torch.zeros(published.EXPERT, 3)
     modules = make()
     before = modules[0].norm.weight.clone()
@@ -251,14 +308,23 @@ def test_every_fault_is_named_and_nothing_is_loaded(tmp_path):
         load_pi0(write(tmp_path, weights), *modules)
     message = str(error.value)
     assert f"missing {missing}" in message and "missing state_proj.bias" in message
-    assert "unexpected something.else" in message and f"unexpected {published.LANGUAGE}.layers.3.mlp.up_proj.weight" in message
-    assert f"action_in_proj.weight is ({published.EXPERT}, 3) instead of ({published.EXPERT}, {published.ACTION})" in message
+    assert (
+        "unexpected something.else" in message
+        and f"unexpected {published.LANGUAGE}.layers.3.mlp.up_proj.weight" in message
+    )
+    assert (
+        f"action_in_proj.weight is ({published.EXPERT}, 3) instead of ({published.EXPERT}, {published.ACTION})"
+        in message
+    )
     assert torch.equal(modules[0].norm.weight, before)
 
 
 def test_each_used_tensor_is_required(tmp_path):
     weights = published.random_weights()
-    unused = {f"{published.LANGUAGE}.norm.weight", "paligemma_with_expert.gemma_expert.lm_head.weight"}
+    unused = {
+        f"{published.LANGUAGE}.norm.weight",
+        "paligemma_with_expert.gemma_expert.lm_head.weight",
+    }
     unused |= {f"{published.LANGUAGE}.layers.2.self_attn.{n}_proj.weight" for n in "qo"}
     unused |= {f"{published.LANGUAGE}.layers.2.mlp.{n}_proj.weight" for n in ("gate", "up", "down")}
     unused |= {f"{published.LANGUAGE}.layers.2.post_attention_layernorm.weight"}
@@ -266,7 +332,9 @@ def test_each_used_tensor_is_required(tmp_path):
     with pytest.raises(UserError) as error:
         load_pi0(tmp_path, *make())
     named = {word.rstrip(";") for word in str(error.value).split() if "." in word}
-    assert {name for name in weights if name in named} == set(weights) - unused - {f"{published.PALIGEMMA}.lm_head.weight"}
+    assert {name for name in weights if name in named} == set(weights) - unused - {
+        f"{published.PALIGEMMA}.lm_head.weight"
+    }
 
 
 def test_files_that_are_no_weights_are_refused(tmp_path):
@@ -300,7 +368,10 @@ def test_instructions_that_do_not_fit_are_refused():
 
 def test_a_tokenizer_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("alam_core.policy.pi0.text.try_to_load_from_cache", lambda *_: None)
-    with pytest.raises(UserError, match=r"neither '.*tokenizer.json' nor among .* `hf download google/paligemma-3b-pt-224 tokenizer.json`"):
+    with pytest.raises(
+        UserError,
+        match=r"neither '.*tokenizer.json' nor among .* `hf download google/paligemma-3b-pt-224 tokenizer.json`",
+    ):
         Pi0Tokenizer.from_folder(tmp_path)
     cached = tmp_path / "cached.json"
     published.make_tokenizer().save(str(cached))

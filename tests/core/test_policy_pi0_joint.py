@@ -1,4 +1,6 @@
-"""The joint policy on pi0: it trains, acts, is kept and read again, and begins from published weights."""
+"""The joint policy on pi0: it trains, acts, is kept and read again, and begins from published
+weights.
+"""
 
 import pi0_fixtures as published
 import pytest
@@ -18,20 +20,39 @@ VIEWS = ("third_person", "wrist")
 def pi0_policy(**changes):
     size = {**published.SIZE, "max_words": 12}
     tokenizer = Pi0Tokenizer(published.make_tokenizer(), 12)
-    return tiny_policy(**{"backbone": "pi0", "image_size": published.IMAGE, "pi0": Pi0Config(**size), "tokenizer": tokenizer, **changes})
+    return tiny_policy(
+        **{
+            "backbone": "pi0",
+            "image_size": published.IMAGE,
+            "pi0": Pi0Config(**size),
+            "tokenizer": tokenizer,
+            **changes,
+        }
+    )
 
 
 def sample(policy, batch, **kwargs):
-    return policy.sample(batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(0), **kwargs)
+    return policy.sample(
+        batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(0), **kwargs
+    )
 
 
-@pytest.mark.parametrize("model", [{}, {"process": "diffusion", "mask": "block_causal"}, {"coupling": "two_stage", "given_steps": 2}])
+@pytest.mark.parametrize(
+    "model",
+    [
+        {},
+        {"process": "diffusion", "mask": "block_causal"},
+        {"coupling": "two_stage", "given_steps": 2},
+    ],
+)
 def test_it_trains_and_acts(model):
     policy = pi0_policy(**model)
     batch = random_batch(policy, draws=2)
     policy(**batch)["total"].backward()
     assert [name for name, p in policy.named_parameters() if p.grad is None] == []
-    actions, latents = sample(policy, batch, given=batch["state"][:, None] if model.get("given_steps") else None)
+    actions, latents = sample(
+        policy, batch, given=batch["state"][:, None] if model.get("given_steps") else None
+    )
     assert actions.shape == (3, 4, 7) and torch.isfinite(actions).all()
     assert all(latents[view].shape == (3, 4, 3) for view in VIEWS)
 
@@ -52,7 +73,13 @@ def test_a_shorter_chunk_is_the_beginning_of_the_whole_one(monkeypatch):
     policy = pi0_policy()
     batch = random_batch(policy)
     noise = {name: torch.randn(3, 4, width) for name, width in policy.stream_widths().items()}
-    monkeypatch.setattr(policy, "_noise", lambda like, generator=None: {name: noise[name][:, : y.shape[1]] for name, y in like.items()})
+    monkeypatch.setattr(
+        policy,
+        "_noise",
+        lambda like, generator=None: {
+            name: noise[name][:, : y.shape[1]] for name, y in like.items()
+        },
+    )
     torch.testing.assert_close(sample(policy, batch, horizon=2)[0], sample(policy, batch)[0][:, :2])
 
 
@@ -62,7 +89,9 @@ def test_a_checkpoint_holds_all_that_it_acts_with(tmp_path):
     again = JointPolicy.from_pretrained(folder)
     batch = random_batch(policy)
     assert torch.equal(sample(again, batch)[0], sample(policy, batch)[0])
-    assert torch.equal(again.tokenizer(["push the red block"]), policy.tokenizer(["push the red block"]))
+    assert torch.equal(
+        again.tokenizer(["push the red block"]), policy.tokenizer(["push the red block"])
+    )
 
 
 def test_it_begins_from_published_weights(tmp_path, monkeypatch):
@@ -72,7 +101,8 @@ def test_it_begins_from_published_weights(tmp_path, monkeypatch):
     assert "model.safetensors" in policy.load_pretrained(tmp_path / "model.safetensors")
     asked = []
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(tmp_path)
+        "huggingface_hub.snapshot_download",
+        lambda name, allow_patterns: asked.append((name, allow_patterns)) or str(tmp_path),
     )
     assert "somebody/pi0" in policy.load_pretrained("somebody/pi0")
     assert asked == [("somebody/pi0", ["*.safetensors", "*.safetensors.index.json"])]
@@ -98,9 +128,13 @@ def test_bfloat16_weights_act_nearly_alike():
 def test_computing_layers_again_gives_the_same_gradients_from_less_memory():
     kept, found = [], []
     for again in (False, True):
-        policy = pi0_policy(pi0=Pi0Config(**{**published.SIZE, "max_words": 12, "gradient_checkpointing": again})).train()
+        policy = pi0_policy(
+            pi0=Pi0Config(**{**published.SIZE, "max_words": 12, "gradient_checkpointing": again})
+        ).train()
         sizes = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x):
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda x, sizes=sizes: sizes.append(x.numel()) or x, lambda x: x
+        ):
             policy(**random_batch(policy, draws=2))["total"].backward()
         kept.append(sum(sizes))
         found.append([parameter.grad for parameter in policy.parameters()])

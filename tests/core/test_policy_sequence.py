@@ -27,7 +27,9 @@ def test_unpack_inverts_pack(views, horizon):
 def test_order_is_that_of_the_paper():
     layout = Layout(("th", "wr"), 3)
     number = {"th": 0.0, "wr": 1.0, ACTION: 2.0}
-    streams = {name: torch.arange(3.0).view(1, 3, 1) * 10 + number[name] for name in layout.modalities}
+    streams = {
+        name: torch.arange(3.0).view(1, 3, 1) * 10 + number[name] for name in layout.modalities
+    }
     assert layout.pack(streams).flatten().tolist() == [0, 1, 2, 10, 11, 12, 20, 21, 22]
 
 
@@ -51,7 +53,10 @@ def may_see(layout: Layout, row: int, column: int, actions_see_latents: bool = T
     return column_step == row_step or (layout.mask == "past_latents" and column_step < row_step)
 
 
-@pytest.mark.parametrize(("views", "mask", "blocked"), [*itertools.product(VIEWS, MASKS, (False,)), (VIEWS[2], "past_latents", True)])
+@pytest.mark.parametrize(
+    ("views", "mask", "blocked"),
+    [*itertools.product(VIEWS, MASKS, (False,)), (VIEWS[2], "past_latents", True)],
+)
 def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it(views, mask, blocked):
     torch.manual_seed(0)
     layout = Layout(views, 3, mask)
@@ -64,7 +69,9 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it(views, mas
 
     def run(tokens: torch.Tensor) -> torch.Tensor:
         steps = tokens.unflatten(1, (3, len(layout.modalities)))
-        return expert(steps, torch.full((1, 1, 1), 0.3, dtype=torch.double), context, visible).flatten(1, 2)
+        return expert(
+            steps, torch.full((1, 1, 1), 0.3, dtype=torch.double), context, visible
+        ).flatten(1, 2)
 
     tokens = torch.randn(1, layout.length, 16, dtype=torch.double)
     before = run(tokens)
@@ -83,7 +90,9 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it(views, mas
 def test_the_mask_of_a_shorter_chunk_is_the_corner_of_the_whole(mask):
     for horizon in (1, 3, 5):
         short = Layout(("a", "b"), horizon, mask).attention_mask()
-        assert torch.equal(Layout(("a", "b"), 6, mask).attention_mask()[: len(short), : len(short)], short)
+        assert torch.equal(
+            Layout(("a", "b"), 6, mask).attention_mask()[: len(short), : len(short)], short
+        )
 
 
 @pytest.mark.parametrize("mask", MASKS)
@@ -103,10 +112,13 @@ def test_each_token_has_its_own_time():
     tau = torch.rand(2, 4, 3)
     out = expert(tokens, tau, context, alone)  # tokens that see only themselves and the context
     for h, m in itertools.product(range(4), range(3)):
-        one = expert(tokens[:, h : h + 1, m : m + 1], tau[:, h : h + 1, m : m + 1], context, alone[:1, :1])
+        one = expert(
+            tokens[:, h : h + 1, m : m + 1], tau[:, h : h + 1, m : m + 1], context, alone[:1, :1]
+        )
         torch.testing.assert_close(out[:, h, m], one[:, 0, 0], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        expert(tokens, tau[:, :1, :1], context, alone), expert(tokens, tau[:, :1, :1].expand(2, 4, 3), context, alone)
+        expert(tokens, tau[:, :1, :1], context, alone),
+        expert(tokens, tau[:, :1, :1].expand(2, 4, 3), context, alone),
     )
 
 

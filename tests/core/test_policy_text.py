@@ -18,12 +18,16 @@ from alam_core.runtime import PolicyRunner
 
 
 def test_ids_are_the_same_on_every_machine():
-    assert WordTokenizer(2048, 8)(["Put the red cube!"]).tolist() == [[1696, 1925, 1957, 595, 0, 0, 0, 0]]
+    assert WordTokenizer(2048, 8)(["Put the red cube!"]).tolist() == [
+        [1696, 1925, 1957, 595, 0, 0, 0, 0]
+    ]
 
 
 def test_case_and_punctuation_do_not_matter_but_order_does():
     tokenizer = WordTokenizer()
-    assert tokenizer(["Put the RED cube, on the plate."]).equal(tokenizer(["put the red cube on the plate"]))
+    assert tokenizer(["Put the RED cube, on the plate."]).equal(
+        tokenizer(["put the red cube on the plate"])
+    )
     assert not tokenizer(["the red cube"]).equal(tokenizer(["red the cube"]))
 
 
@@ -53,13 +57,17 @@ def sentences() -> SentenceEncoder:
 
 
 def test_what_means_the_same_lies_closer_than_what_does_not(sentences: SentenceEncoder) -> None:
-    put, place, drawer = sentences(["put the red cube on the plate", "place the red block onto the dish", "open the drawer"])
+    put, place, drawer = sentences(
+        ["put the red cube on the plate", "place the red block onto the dish", "open the drawer"]
+    )
     assert put @ place > put @ drawer + 0.2
     assert put.norm() == pytest.approx(1.0)
 
 
 def test_a_vector_does_not_depend_on_the_others(sentences: SentenceEncoder) -> None:
-    together = SentenceEncoder.from_pretrained(NAME, 24)(["open it", "put the red cube on the plate"])
+    together = SentenceEncoder.from_pretrained(NAME, 24)(
+        ["open it", "put the red cube on the plate"]
+    )
     assert together[0].equal(sentences(["open   it"])[0])  # nor on white space
 
 
@@ -70,7 +78,9 @@ def test_sentences_that_do_not_fit_are_refused(sentences: SentenceEncoder) -> No
         sentences(["word " * 30])
 
 
-def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(
+    tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = {"small": dataclasses.replace(tiny_backbone(), text=NAME)}
     policy = tiny_policy(tokenizer=make_tokenizer(ModelConfig(**model)), **model)
     policy(**random_batch(policy))["total"].backward()
@@ -79,11 +89,20 @@ def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(tmp_path
     other = dataclasses.replace(observation, instruction="open the drawer")
     assert np.abs(PolicyRunner(policy).infer(other).actions - expected.actions).max() > 1e-4
     policy.save_pretrained(tmp_path / "policy")
-    monkeypatch.setattr(SentenceEncoder, "from_pretrained", None)  # as on a machine that has neither the package nor a network
-    assert np.array_equal(PolicyRunner.from_pretrained(tmp_path / "policy").infer(observation).actions, expected.actions)
+    monkeypatch.setattr(
+        SentenceEncoder, "from_pretrained", None
+    )  # as on a machine that has neither the package nor a network
+    assert np.array_equal(
+        PolicyRunner.from_pretrained(tmp_path / "policy").infer(observation).actions,
+        expected.actions,
+    )
     for name, content, message in (
         ("text_encoder.json", "{}", "configuration and weights do not fit"),
-        ("text_encoder.json", '{"model_type": "bert", "hidden_size": 12}', "configuration and weights do not fit"),
+        (
+            "text_encoder.json",
+            '{"model_type": "bert", "hidden_size": 12}',
+            "configuration and weights do not fit",
+        ),
         ("text_encoder.json", None, "text_encoder.json' is missing"),
         ("tokenizer.json", "nothing", "cannot be read"),
         ("text_encoder.safetensors", None, "text_encoder.safetensors' is missing"),
@@ -95,11 +114,20 @@ def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(tmp_path
 
 
 def test_vectors_are_float32_whatever_the_configuration_says(sentences: SentenceEncoder) -> None:
-    half = SentenceEncoder(sentences._tokenizer, {**sentences._config, "torch_dtype": "float16"}, sentences._tensors, 24)
-    assert half(["open it"]).dtype == torch.float32 and half(["open it"]).equal(sentences(["open it"]))
+    half = SentenceEncoder(
+        sentences._tokenizer,
+        {**sentences._config, "torch_dtype": "float16"},
+        sentences._tensors,
+        24,
+    )
+    assert half(["open it"]).dtype == torch.float32 and half(["open it"]).equal(
+        sentences(["open it"])
+    )
 
 
-def test_an_encoder_of_another_width_or_of_no_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_of_another_width_or_of_no_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(UserError, match="give --model.small.text_width 384"):
         make_tokenizer(ModelConfig(small=SmallConfig(text=NAME, text_width=128)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,4 +1,6 @@
-"""What a policy can be made for beside the default: two stages, learned projections, given first steps, interventions on its latents."""
+"""What a policy can be made for beside the default: two stages, learned projections, given first
+steps, interventions on its latents.
+"""
 
 import pytest
 import torch
@@ -11,7 +13,13 @@ VIEWS = ("third_person", "wrist")
 
 
 def sample(policy, batch, seed=0, **kwargs):
-    return policy.sample(batch["images"], batch["state"], batch["words"], torch.Generator().manual_seed(seed), **kwargs)
+    return policy.sample(
+        batch["images"],
+        batch["state"],
+        batch["words"],
+        torch.Generator().manual_seed(seed),
+        **kwargs,
+    )
 
 
 def training_inputs(policy, batch, monkeypatch):
@@ -28,7 +36,9 @@ def training_inputs(policy, batch, monkeypatch):
     return seen["x"], seen["tau"], losses
 
 
-def test_two_stages_train_latents_in_some_draws_and_actions_beside_finished_latents_in_the_others(monkeypatch):
+def test_two_stages_train_latents_in_some_draws_and_actions_beside_finished_latents_in_the_others(
+    monkeypatch,
+):
     policy = tiny_policy(coupling="two_stage")
     batch = random_batch(policy, 4, draws=5)
     planning = batch["drawn"]["planning"].flatten()
@@ -61,7 +71,9 @@ def test_two_stages_finish_the_latents_before_the_actions_begin(monkeypatch):
     batch = random_batch(policy, 2)
     seen = []
     predict = policy.predict
-    monkeypatch.setattr(policy, "predict", lambda x, tau, *rest: seen.append((x, tau)) or predict(x, tau, *rest))
+    monkeypatch.setattr(
+        policy, "predict", lambda x, tau, *rest: seen.append((x, tau)) or predict(x, tau, *rest)
+    )
     _, latents = sample(policy, batch)
     assert len(seen) == 6
     for x, tau in seen[3:]:
@@ -79,11 +91,19 @@ def test_a_shorter_chunk_is_the_beginning_of_the_whole_one_for_the_same_noise(vi
     policy = tiny_policy(views)
     batch = random_batch(policy, 2)
     noise = {name: torch.randn(2, 4, width) for name, width in policy.stream_widths().items()}
-    monkeypatch.setattr(policy, "_noise", lambda like, generator=None: {name: noise[name][:, : y.shape[1]] for name, y in like.items()})
+    monkeypatch.setattr(
+        policy,
+        "_noise",
+        lambda like, generator=None: {
+            name: noise[name][:, : y.shape[1]] for name, y in like.items()
+        },
+    )
     whole, whole_latents = sample(policy, batch)
     short, short_latents = sample(policy, batch, horizon=2)
     torch.testing.assert_close(short, whole[:, :2])
-    assert all(torch.allclose(short_latents[view], whole_latents[view][:, :2], atol=1e-6) for view in views)
+    assert all(
+        torch.allclose(short_latents[view], whole_latents[view][:, :2], atol=1e-6) for view in views
+    )
 
 
 def test_given_first_steps_are_kept_and_the_rest_goes_on_from_them():
@@ -102,18 +122,25 @@ def test_training_gives_first_steps_clean_and_does_not_count_them(monkeypatch):
     batch = random_batch(policy, 5, draws=20)
     x, tau, losses = training_inputs(policy, batch, monkeypatch)
     given = (tau[ACTION] == 0)[..., 0]  # (N, H)
-    assert torch.equal(given.sum(1), batch["drawn"]["given"].flatten()) and set(given.sum(1).tolist()) == {0, 1, 2}
+    assert torch.equal(given.sum(1), batch["drawn"]["given"].flatten()) and set(
+        given.sum(1).tolist()
+    ) == {0, 1, 2}
     assert not given[:, 2:].any()
     assert torch.equal(x[ACTION][given], batch["targets"][ACTION].repeat_interleave(20, 0)[given])
     always = random_batch(policy, 5)
     always["drawn"]["given"].fill_(2)
     monkeypatch.undo()
     before = policy(**always)[ACTION]
-    monkeypatch.setattr(policy.process, "target", lambda data, noise, tau: torch.where(tau > 0, noise - data, 100.0))
+    monkeypatch.setattr(
+        policy.process, "target", lambda data, noise, tau: torch.where(tau > 0, noise - data, 100.0)
+    )
     torch.testing.assert_close(policy(**always)[ACTION], before)
 
 
-@pytest.mark.parametrize(("given", "horizon", "message"), [(3, None, "at most 2"), (1, 1, "chunk of 1"), (0, 5, "trained on 4")])
+@pytest.mark.parametrize(
+    ("given", "horizon", "message"),
+    [(3, None, "at most 2"), (1, 1, "chunk of 1"), (0, 5, "trained on 4")],
+)
 def test_what_a_policy_was_not_made_for_is_refused(given, horizon, message):
     policy = tiny_policy(given_steps=2)
     batch = random_batch(policy)
@@ -169,9 +196,15 @@ def test_shared_noise_is_shared_by_the_views_and_not_by_the_actions(monkeypatch)
     assert not torch.equal(noise[ACTION][..., :3], noise["wrist"])
 
 
-@pytest.mark.parametrize(("projection", "through_targets"), [("learned", True), ("detached", False)])
-def test_a_learned_projection_is_trained_through_its_targets_only_where_asked(projection, through_targets):
-    policy = tiny_policy(projection=projection, noise=0.0)  # predicts 0 whatever it sees: only targets can carry a gradient
+@pytest.mark.parametrize(
+    ("projection", "through_targets"), [("learned", True), ("detached", False)]
+)
+def test_a_learned_projection_is_trained_through_its_targets_only_where_asked(
+    projection, through_targets
+):
+    policy = tiny_policy(
+        projection=projection, noise=0.0
+    )  # predicts 0 whatever it sees: only targets can carry a gradient
     losses = policy(**random_batch(policy))
     losses["total"].backward()
     gradient = policy.projections["wrist"].weight.grad

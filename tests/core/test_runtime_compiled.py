@@ -12,7 +12,11 @@ from alam_core.policy.sequence import ACTION
 from alam_core.runtime import PolicyRunner
 from alam_core.runtime.compiled import CudaGraph
 
-VARIANTS = [{}, {"coupling": "two_stage", "process": "diffusion"}, {"given_steps": 2, "projection": "learned"}]
+VARIANTS = [
+    {},
+    {"coupling": "two_stage", "process": "diffusion"},
+    {"given_steps": 2, "projection": "learned"},
+]
 
 
 @pytest.mark.parametrize("make", [tiny_policy, pi0_policy])
@@ -20,13 +24,17 @@ VARIANTS = [{}, {"coupling": "two_stage", "process": "diffusion"}, {"given_steps
 def test_generation_never_looks_at_a_tensor(make, model):
     policy = make(**model)
     batch = random_batch(policy)
-    noise = policy._noise({name: torch.empty(3, 4, width) for name, width in policy.stream_widths().items()})
+    noise = policy._noise(
+        {name: torch.empty(3, 4, width) for name, width in policy.stream_widths().items()}
+    )
     given = batch["state"][:, None] if model.get("given_steps") else None
     arguments = (batch["images"], batch["state"], batch["words"], noise, 2, given)
     torch._dynamo.reset()
     with torch.inference_mode():
         expected, _ = policy.generate(*arguments)
-        found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(*arguments)  # a look would break the graph
+        found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(
+            *arguments
+        )  # a look would break the graph
     torch.testing.assert_close(found, expected)
 
 
@@ -35,7 +43,9 @@ def test_a_compiled_policy_acts_alike():
     observation = random_observation()
     expected = PolicyRunner(tiny_policy()).infer(observation, 3)
     found = PolicyRunner(tiny_policy(), compiled=True).infer(observation, 3)
-    torch.testing.assert_close(torch.from_numpy(found.actions), torch.from_numpy(expected.actions), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        torch.from_numpy(found.actions), torch.from_numpy(expected.actions), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -54,7 +64,15 @@ def test_bfloat16_is_refused_where_it_was_not_made_for():
 
 def test_instructions_of_any_length_share_what_was_compiled():
     policy = tiny_policy()
-    assert len({policy.tokenizer([instruction]).shape for instruction in ("go", "put the red cube on the plate")}) == 1
+    assert (
+        len(
+            {
+                policy.tokenizer([instruction]).shape
+                for instruction in ("go", "put the red cube on the plate")
+            }
+        )
+        == 1
+    )
 
 
 def test_a_policy_that_cannot_be_compiled_is_told_in_one_line(monkeypatch):
@@ -71,11 +89,23 @@ def test_a_policy_that_cannot_be_compiled_is_told_in_one_line(monkeypatch):
 @pytest.mark.parametrize("model", VARIANTS)
 def test_a_recorded_policy_acts_alike_for_every_observation(make, model):
     half = make is pi0_policy
-    plain, recorded = (PolicyRunner(make(**model), "cuda", bfloat16=half, compiled=compiled) for compiled in (False, True))
-    for seed, instruction in ((0, "put the red cube on the plate"), (1, "move it"), (2, "put the red cube on the plate")):
+    plain, recorded = (
+        PolicyRunner(make(**model), "cuda", bfloat16=half, compiled=compiled)
+        for compiled in (False, True)
+    )
+    for seed, instruction in (
+        (0, "put the red cube on the plate"),
+        (1, "move it"),
+        (2, "put the red cube on the plate"),
+    ):
         observation = random_observation(seed, instruction=instruction)
         given = observation.state[None] if model.get("given_steps") else None
         expected = plain.infer(observation, seed, given).actions
         with ThreadPoolExecutor(1) as other:  # as the ROS node does
             found = other.submit(recorded.infer, observation, seed, given).result().actions
-        torch.testing.assert_close(torch.from_numpy(found), torch.from_numpy(expected), atol=2e-2 if half else 1e-3, rtol=1e-2)
+        torch.testing.assert_close(
+            torch.from_numpy(found),
+            torch.from_numpy(expected),
+            atol=2e-2 if half else 1e-3,
+            rtol=1e-2,
+        )

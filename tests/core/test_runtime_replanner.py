@@ -30,7 +30,10 @@ class CountingRunner:
 def play(steps, replan_every, delay_steps, given_steps=0):
     runner = CountingRunner(given_steps)
     replanner = Replanner(runner, replan_every, delay_steps, lambda state: state)
-    actions = [replanner.act(Observation({}, np.array([50.0, t], np.float32), "go", float(t))) for t in range(steps)]
+    actions = [
+        replanner.act(Observation({}, np.array([50.0, t], np.float32), "go", float(t)))
+        for t in range(steps)
+    ]
     return runner, [tuple(int(x) for x in action) for action in actions]
 
 
@@ -41,7 +44,9 @@ def test_without_delay_each_step_plays_the_row_of_the_newest_chunk_that_is_due(r
     assert actions == [(t // replan_every, t % replan_every) for t in range(33)]
 
 
-@pytest.mark.parametrize(("replan_every", "delay"), [(1, 1), (4, 2), (8, 3), (4, 9), (3, 4), (8, 8)])
+@pytest.mark.parametrize(
+    ("replan_every", "delay"), [(1, 1), (4, 2), (8, 3), (4, 9), (3, 4), (8, 8)]
+)
 def test_with_delay_the_older_chunk_goes_on_and_expired_rows_are_dropped(replan_every, delay):
     _, actions = play(40, replan_every, delay)
     assert actions[:delay] == [(50, 0)] * delay  # held where the arm was first seen
@@ -50,14 +55,18 @@ def test_with_delay_the_older_chunk_goes_on_and_expired_rows_are_dropped(replan_
         assert actions[t] == (chunk, t - chunk * replan_every)
 
 
-@pytest.mark.parametrize(("replan_every", "delay"), [(1, 1), (4, 2), (8, 3), (4, 9), (3, 4), (8, 8)])
+@pytest.mark.parametrize(
+    ("replan_every", "delay"), [(1, 1), (4, 2), (8, 3), (4, 9), (3, 4), (8, 8)]
+)
 def test_a_policy_that_can_is_given_what_is_executed_while_it_plans(replan_every, delay):
     runner, actions = play(40, replan_every, delay, given_steps=9)
     for number, planned in enumerate(range(0, 40 - delay, replan_every)):
         if planned < delay:
             assert runner.given[number] is None  # the arm holds where it was first seen
         else:
-            assert [tuple(map(int, row)) for row in runner.given[number]] == actions[planned : planned + delay]
+            assert [tuple(map(int, row)) for row in runner.given[number]] == actions[
+                planned : planned + delay
+            ]
 
 
 def test_a_policy_that_cannot_is_given_nothing():
@@ -83,4 +92,7 @@ def test_reset_begins_anew():
     replanner.reset()
     assert replanner.chunk is None
     assert replanner.due()
-    assert replanner.act(Observation({}, np.array([7.0, 8.0], np.float32), "go", 0.0)).tolist() == [7.0, 8.0]
+    assert replanner.act(Observation({}, np.array([7.0, 8.0], np.float32), "go", 0.0)).tolist() == [
+        7.0,
+        8.0,
+    ]

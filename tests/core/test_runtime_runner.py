@@ -19,7 +19,9 @@ def test_a_chunk_has_the_stamp_the_step_and_latents_in_the_encoders_space(runner
     assert chunk.actions.shape == (HORIZON, 7)
     assert chunk.actions.dtype == np.float32
     assert (chunk.stamp, chunk.dt) == (12.5, 0.1)
-    assert {view: z.shape for view, z in chunk.latents.items()} == {view: (HORIZON, LATENT) for view in ("third_person", "wrist")}
+    assert {view: z.shape for view, z in chunk.latents.items()} == {
+        view: (HORIZON, LATENT) for view in ("third_person", "wrist")
+    }
     assert int(np.prod(runner.latent_shape)) == LATENT
 
 
@@ -30,7 +32,9 @@ def test_the_seed_decides_the_chunk(runner):
     assert not np.array_equal(one, other)
     generator = torch.Generator().manual_seed(1)
     assert np.array_equal(one, runner.infer(observation, generator).actions)
-    assert not np.array_equal(one, runner.infer(observation, generator).actions)  # it goes on from where it is
+    assert not np.array_equal(
+        one, runner.infer(observation, generator).actions
+    )  # it goes on from where it is
 
 
 def test_latents_come_in_the_encoders_own_space(runner):
@@ -46,7 +50,9 @@ def test_a_policy_without_latents_imagines_none():
 def test_a_larger_image_is_resized_as_everywhere(runner):
     small = random_observation()
     large = random_observation()
-    large.images = {view: np.kron(image, np.ones((3, 3, 1), np.uint8)) for view, image in small.images.items()}
+    large.images = {
+        view: np.kron(image, np.ones((3, 3, 1), np.uint8)) for view, image in small.images.items()
+    }
     assert np.array_equal(runner.infer(small).actions, runner.infer(large).actions)
 
 
@@ -54,7 +60,9 @@ def test_inference_leaves_the_observation_alone(runner):
     observation, before = random_observation(), random_observation()
     runner.infer(observation)
     assert np.array_equal(observation.state, before.state)
-    assert all(np.array_equal(observation.images[view], before.images[view]) for view in before.images)
+    assert all(
+        np.array_equal(observation.images[view], before.images[view]) for view in before.images
+    )
 
 
 def spoil(name):
@@ -96,7 +104,9 @@ def test_a_bad_observation_is_refused_and_named(runner, name, message):
 def test_from_pretrained(tmp_path, runner):
     runner.policy.save_pretrained(tmp_path / "policy")
     loaded = PolicyRunner.from_pretrained(tmp_path / "policy")
-    assert np.array_equal(loaded.infer(random_observation()).actions, runner.infer(random_observation()).actions)
+    assert np.array_equal(
+        loaded.infer(random_observation()).actions, runner.infer(random_observation()).actions
+    )
     with pytest.raises(UserError, match="no checkpoint at"):
         PolicyRunner.from_pretrained(tmp_path / "nothing")
 

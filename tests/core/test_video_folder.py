@@ -1,4 +1,6 @@
-"""Folders of video: every container reads alike, any frame can be reached from anywhere, and broken files are named."""
+"""Folders of video: every container reads alike, any frame can be reached from anywhere, and broken
+files are named.
+"""
 
 import pickle
 from pathlib import Path
@@ -16,7 +18,9 @@ from alam_core.errors import UserError
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("suffix", sorted(CODECS))
-def test_every_container_gives_each_frame_whatever_was_read_before(suffix: str, b_frames: int, tmp_path: Path) -> None:
+def test_every_container_gives_each_frame_whatever_was_read_before(
+    suffix: str, b_frames: int, tmp_path: Path
+) -> None:
     if b_frames and suffix in (".webm", ".avi"):
         pytest.skip("its codec has no B frames here")
     path = tmp_path / f"x{suffix}"
@@ -40,13 +44,24 @@ def test_variable_rate_is_evened_out(suffix: str, tmp_path: Path) -> None:
     folder = VideoFolder(tmp_path)
     reader = VideoReader(tmp_path / f"x{suffix}")
     length = folder.episode_length(0)
-    shown = [max(i for i, time in enumerate(times) if time <= (n + 0.4) / reader.fps * 10 + 1e-6) for n in range(length)]
+    shown = [
+        max(i for i, time in enumerate(times) if time <= (n + 0.4) / reader.fps * 10 + 1e-6)
+        for n in range(length)
+    ]
     assert numbers(folder.frames(0, "video", range(length))) == shown
-    assert [numbers(folder.frames(0, "video", [n]))[0] for n in reversed(range(length))] == shown[::-1]
+    assert [numbers(folder.frames(0, "video", [n]))[0] for n in reversed(range(length))] == shown[
+        ::-1
+    ]
 
 
 def test_nested_folders_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
-    for name, frames in {"b/two.mkv": 7, "a/deep/one.MP4": 5, "c.avi": 9, "a/.hidden/no.mp4": 4, ".no.mp4": 3}.items():
+    for name, frames in {
+        "b/two.mkv": 7,
+        "a/deep/one.MP4": 5,
+        "c.avi": 9,
+        "a/.hidden/no.mp4": 4,
+        ".no.mp4": 3,
+    }.items():
         write_video((tmp_path / name).with_suffix(Path(name).suffix.lower()), frames)
     (tmp_path / "a/deep/one.mp4").rename(tmp_path / "a/deep/one.MP4")
     (tmp_path / "notes.txt").write_text("no video")
@@ -102,7 +117,9 @@ def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) 
     assert len(reader.read([0])) == 1  # and it still reads what is there
 
 
-def test_files_are_looked_into_once_and_anew_after_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_looked_into_once_and_anew_after_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, frames in {"a.mp4": 5, "b.mp4": 6}.items():
         write_video(tmp_path / name, frames)
     opened: list[str] = []
@@ -119,6 +136,8 @@ def test_files_are_looked_into_once_and_anew_after_a_change(tmp_path: Path, monk
     assert inspect_videos(tmp_path, names) == first and opened == ["gone.mp4"]
     write_video(tmp_path / "b.mp4", 9)
     opened.clear()
-    assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0] and sorted(opened) == ["b.mp4", "gone.mp4"]
+    assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0] and sorted(
+        opened
+    ) == ["b.mp4", "gone.mp4"]
     (tmp_path / MEMORY).write_text("{broken")
     assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0]

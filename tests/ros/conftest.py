@@ -1,4 +1,5 @@
-"""What tests with real nodes share: a ROS domain of one's own on loopback only, real node processes, and nothing left behind.
+"""What tests with real nodes share: a ROS domain of one's own on loopback only, real node
+processes, and nothing left behind.
 
 Run them in a shell that was made ready: ``source setup.bash`` (``make test`` does so).
 """
@@ -18,18 +19,25 @@ INSTALL = ROOT / "ros2_ws" / "install"
 
 try:
     import rclpy
-    from alam_common.processes import Process, stop_all
     from alam_msgs.msg import Observation  # noqa: F401  (needs the library path of a shell that is ready)
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
+
+    from alam_common.processes import Process, stop_all
 except ImportError as error:
-    raise pytest.UsageError(f"the tests in tests/ros need the built workspace ({error}): make setup && source setup.bash") from None
+    raise pytest.UsageError(
+        f"the tests in tests/ros need the built workspace ({error}): make setup && source setup.bash"
+    ) from None
 
 # Whatever the calling shell says, tests stay on this host.
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "SYSTEM_DEFAULT"  # as the profile below says: loopback only
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = (
+    "SYSTEM_DEFAULT"  # as the profile below says: loopback only
+)
 os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
-os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(INSTALL / "alam_bringup/share/alam_bringup/config/fastdds_local.xml")
+os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
+    INSTALL / "alam_bringup/share/alam_bringup/config/fastdds_local.xml"
+)
 os.environ.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
 os.environ.setdefault("CAN_CONFIG", '{"hop_limit": 0}')
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -78,7 +86,9 @@ class RosClient:
         return messages
 
     def wait_for(self, condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
-        """Spin until the condition holds and return its value; fails the test after ``timeout`` s (a bound, not a measurement)."""
+        """Spin until the condition holds and return its value; fails the test after ``timeout`` s
+        (a bound, not a measurement).
+        """
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
@@ -109,7 +119,9 @@ def ros(domain: int) -> Iterator[RosClient]:
     rclpy.shutdown(context=context)
 
 
-def ros_arguments(name: str | None, parameters: Mapping[str, Any], remappings: Mapping[str, str]) -> list[str]:
+def ros_arguments(
+    name: str | None, parameters: Mapping[str, Any], remappings: Mapping[str, str]
+) -> list[str]:
     """The command line arguments that give a node its name, parameters and remappings."""
     arguments = ["--ros-args"]
     if name:
@@ -123,11 +135,20 @@ def ros_arguments(name: str | None, parameters: Mapping[str, Any], remappings: M
 
 @pytest.fixture
 def start(ros_env: dict[str, str]) -> Iterator[Callable[..., Process]]:
-    """Start any command as a process of this test: ``start("name", ["command", ...], env={...})``. All are stopped at the end."""
+    """Start any command as a process of this test: ``start("name", ["command", ...], env={...})``.
+    All are stopped at the end.
+    """
     processes: list[Process] = []
 
-    def start_process(name: str, command: list[str], env: Mapping[str, str] | None = None) -> Process:
-        process = Process(name, command, on_line=lambda who, line: print(f"[{who}] {line}"), env=ros_env | dict(env or {}))
+    def start_process(
+        name: str, command: list[str], env: Mapping[str, str] | None = None
+    ) -> Process:
+        process = Process(
+            name,
+            command,
+            on_line=lambda who, line: print(f"[{who}] {line}"),
+            env=ros_env | dict(env or {}),
+        )
         processes.append(process)
         return process
 
@@ -138,7 +159,9 @@ def start(ros_env: dict[str, str]) -> Iterator[Callable[..., Process]]:
 
 @pytest.fixture
 def start_node(start: Callable[..., Process]) -> Callable[..., Process]:
-    """Start a node of the workspace: ``start_node("alam_policy", "policy", parameters={...}, remappings={...}, name=None)``."""
+    """Start a node of the workspace: ``start_node("alam_policy", "policy", parameters={...},
+    remappings={...}, name=None)``.
+    """
 
     def start_one(
         package: str,
@@ -148,7 +171,10 @@ def start_node(start: Callable[..., Process]) -> Callable[..., Process]:
         name: str | None = None,
         env: Mapping[str, str] | None = None,
     ) -> Process:
-        command = [str(INSTALL / package / "lib" / package / executable), *ros_arguments(name, parameters or {}, remappings or {})]
+        command = [
+            str(INSTALL / package / "lib" / package / executable),
+            *ros_arguments(name, parameters or {}, remappings or {}),
+        ]
         return start(name or executable, command, env)
 
     return start_one

@@ -1,14 +1,17 @@
-"""An emulated arm and its clock for tests with a real controller process: steps 5 ms of simulated time after another."""
+"""An emulated arm and its clock for tests with a real controller process: steps 5 ms of simulated
+time after another.
+"""
 
 import threading
 import time
 
 import numpy as np
-from alam_piper.bus import BusConfig
-from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
+
+from alam_piper.bus import BusConfig
+from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
 STEP = 5_000_000  # ns

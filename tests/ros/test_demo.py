@@ -1,20 +1,24 @@
-"""The demo: its film opens as a film and shows what was seen; its arguments are checked before anything starts."""
+"""The demo: its film opens as a film and shows what was seen; its arguments are checked before
+anything starts.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from alam_demo import demo
-from alam_demo.film import Look, write_film
 
 from alam_core.errors import UserError
+from alam_demo import demo
+from alam_demo.film import Look, write_film
 
 
 def looks(count: int, views: tuple[str, ...] = ("third_person", "wrist")) -> list[Look]:
     rng = np.random.default_rng(0)
     found = []
     for i in range(count):
-        images = {view: np.full((48, 48, 3), 40 * (k + 1), np.uint8) for k, view in enumerate(views)}
+        images = {
+            view: np.full((48, 48, 3), 40 * (k + 1), np.uint8) for k, view in enumerate(views)
+        }
         seen = {view: rng.standard_normal(12) for view in views} if i else {}
         imagined = {view: rng.standard_normal((16, 12)) for view in views} if i > 2 else {}
         found.append(Look(i / 10, images, seen, imagined))
@@ -35,7 +39,9 @@ def test_the_film_has_every_look_and_a_pause_after_each_episode(tmp_path: Path) 
     assert len(frames) == (7 - 1 + 10) + (4 - 1 + 10)
     assert list(path.parent.iterdir()) == [path]  # nothing half-written beside it
     third_person, wrist = frames[3][150, 128], frames[3][150, 256 + 128]
-    assert np.abs(third_person.astype(int) - 40).max() < 8 and np.abs(wrist.astype(int) - 80).max() < 8
+    assert (
+        np.abs(third_person.astype(int) - 40).max() < 8 and np.abs(wrist.astype(int) - 80).max() < 8
+    )
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the path has moved on
 
 

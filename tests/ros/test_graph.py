@@ -1,4 +1,6 @@
-"""The whole graph as real processes: it runs a goal, and when a part of it dies the arm holds, the reason is told and nothing hangs."""
+"""The whole graph as real processes: it runs a goal, and when a part of it dies the arm holds, the
+reason is told and nothing hangs.
+"""
 
 import os
 import signal
@@ -7,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from action_msgs.msg import GoalStatus
-from alam_bringup.graph import PIPER
 from alam_msgs.action import ExecuteTask
 from alam_msgs.msg import ActionChunk, LatentTransition, Observation, TaskStatus
 from alam_msgs.srv import ResetWorld
@@ -19,6 +20,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from tiny_checkpoints import save_tiny_policy, save_tiny_transition
 
+from alam_bringup.graph import PIPER
 from alam_core.types import VIEWS
 
 
@@ -50,7 +52,11 @@ class Operator:
 
     def told(self, node: str, text: str) -> None:
         """Wait until a node's diagnosis says so."""
-        self.ros.wait_for(lambda: text in self.diagnostics.get(node, ""), timeout=60, what=f"'{text}' in the diagnosis of {node}")
+        self.ros.wait_for(
+            lambda: text in self.diagnostics.get(node, ""),
+            timeout=60,
+            what=f"'{text}' in the diagnosis of {node}",
+        )
 
     def start_episode(self, seed: int, time_limit: float = 60.0):
         """Reset, enable, send the goal, and wait until the arm moves."""
@@ -94,13 +100,20 @@ def operator(ros, can_udp_port: int, tmp_path: Path) -> Operator:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_arm_holds_and_the_reason_is_told_whatever_dies(start_node: Callable, ros, operator: Operator) -> None:
+def test_the_arm_holds_and_the_reason_is_told_whatever_dies(
+    start_node: Callable, ros, operator: Operator
+) -> None:
     nodes = PIPER.build(PIPER.values(operator.arguments))
-    processes = {node.name: start_node(node.package, node.executable, node.parameters, name=node.name) for node in nodes}
+    processes = {
+        node.name: start_node(node.package, node.executable, node.parameters, name=node.name)
+        for node in nodes
+    }
 
     goal = operator.start_episode(seed=1)
     served = len(operator.observations)
-    ros.wait_for(lambda: len(operator.observations) >= served + 20, timeout=120, what="observations")
+    ros.wait_for(
+        lambda: len(operator.observations) >= served + 20, timeout=120, what="observations"
+    )
     ros.wait_for(lambda: len(operator.latents) >= 20, timeout=120, what="latents")
     assert {latent.view for latent in operator.latents} == set(VIEWS)
     assert not any(observation.skewed for observation in operator.observations[served:])
@@ -124,13 +137,26 @@ def test_the_arm_holds_and_the_reason_is_told_whatever_dies(start_node: Callable
     operator.told("arm_controller", "the last chunk ended")
     operator.told("sim", "no longer waiting for policy")
     served = len(operator.observations)
-    ros.wait_for(lambda: len(operator.observations) >= served + 5, timeout=60, what="observations without the policy")
+    ros.wait_for(
+        lambda: len(operator.observations) >= served + 5,
+        timeout=60,
+        what="observations without the policy",
+    )
 
     # it is started anew, and its chunks are taken
     policy = next(node for node in nodes if node.name == "policy")
-    processes["policy"] = start_node(policy.package, policy.executable, policy.parameters, name="policy")
-    ros.wait_for(lambda: not operator.client.server_is_ready() or processes["policy"].poll() is None, what="the new policy")
-    ros.wait_for(lambda: "waiting for a goal" in operator.diagnostics.pop("policy", ""), timeout=120, what="the new policy")
+    processes["policy"] = start_node(
+        policy.package, policy.executable, policy.parameters, name="policy"
+    )
+    ros.wait_for(
+        lambda: not operator.client.server_is_ready() or processes["policy"].poll() is None,
+        what="the new policy",
+    )
+    ros.wait_for(
+        lambda: "waiting for a goal" in operator.diagnostics.pop("policy", ""),
+        timeout=120,
+        what="the new policy",
+    )
     goal = operator.start_episode(seed=3)
 
     # the simulator is killed: the goal is aborted, the controller says that time stands still
@@ -151,8 +177,18 @@ def test_the_arm_holds_and_the_reason_is_told_whatever_dies(start_node: Callable
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_alam_up_runs_the_graph_and_ctrl_c_leaves_no_process(start: Callable, ros, operator: Operator) -> None:
-    up = start("up", ["alam", "up", "piper", *(f"{name}:={value}" for name, value in operator.arguments.items())])
+def test_alam_up_runs_the_graph_and_ctrl_c_leaves_no_process(
+    start: Callable, ros, operator: Operator
+) -> None:
+    up = start(
+        "up",
+        [
+            "alam",
+            "up",
+            "piper",
+            *(f"{name}:={value}" for name, value in operator.arguments.items()),
+        ],
+    )
     operator.start_episode(seed=1)
     children = Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
     assert len(children) == 5

@@ -1,9 +1,14 @@
-"""Conversions between messages and numpy, meters, and the putting together of looks; no node is started."""
+"""Conversions between messages and numpy, meters, and the putting together of looks; no node is
+started.
+"""
 
 import time
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import Image, JointState
+
 from alam_common.messages import (
     image_to_numpy,
     joint_positions,
@@ -14,18 +19,17 @@ from alam_common.messages import (
     stamp_to_seconds,
 )
 from alam_common.meters import RateMeter, Recent
-from alam_perception.sync import Look, Synchroniser
-from builtin_interfaces.msg import Time
-from sensor_msgs.msg import Image, JointState
-
 from alam_core.errors import UserError
 from alam_core.types import JOINT_NAMES
+from alam_perception.sync import Look, Synchroniser
 
 MS = 1_000_000
 
 
 def as_message(pixels: np.ndarray, encoding: str, padding: int) -> Image:
-    """Pixels (H, W, channels) as a message whose rows have ``padding`` bytes of rubbish at their end."""
+    """Pixels (H, W, channels) as a message whose rows have ``padding`` bytes of rubbish at their
+    end.
+    """
     height, width, channels = pixels.shape
     rows = np.full((height, width * channels + padding), 255, np.uint8)
     rows[:, : width * channels] = pixels.reshape(height, -1)
@@ -61,7 +65,9 @@ def test_image_round_trip() -> None:
 def test_bad_images_are_refused_by_the_name_of_their_topic() -> None:
     good = numpy_to_image(np.zeros((4, 4, 3), np.uint8), Time())
     depth = Image(height=4, width=4, encoding="16UC1", step=8, data=[0] * 32)
-    cut = Image(height=good.height, width=good.width, encoding="rgb8", step=good.step, data=good.data[:-1])
+    cut = Image(
+        height=good.height, width=good.width, encoding="rgb8", step=good.step, data=good.data[:-1]
+    )
     narrow = Image(height=4, width=5, encoding="rgb8", step=12, data=[0] * 48)
     for bad in (depth, cut, narrow, Image(encoding="rgb8")):
         with pytest.raises(UserError, match="/wrist/image") as error:
@@ -78,7 +84,9 @@ def test_stamps_are_exact() -> None:
 
 def test_joint_positions_go_by_name() -> None:
     order = np.random.default_rng(2).permutation(7)
-    message = JointState(name=[*(JOINT_NAMES[i] for i in order), "other"], position=[*(float(i) for i in order), 9.0])
+    message = JointState(
+        name=[*(JOINT_NAMES[i] for i in order), "other"], position=[*(float(i) for i in order), 9.0]
+    )
     np.testing.assert_array_equal(joint_positions(message), np.arange(7, dtype=np.float32))
     for bad in (
         JointState(name=list(JOINT_NAMES[:6]), position=[0.0] * 6),
@@ -136,17 +144,28 @@ def test_a_skewed_look_is_flagged_and_a_stale_one_withheld() -> None:
     assert isinstance(look, Look) and look.skewed and look.skew == 60 * MS
     sync.add_image("b", 1440 * MS, "b")
     reason = sync.look(1441 * MS)
-    assert isinstance(reason, str) and "image of a is 0.5 s old" in reason and "of b" not in reason and "joint" not in reason
+    assert (
+        isinstance(reason, str)
+        and "image of a is 0.5 s old" in reason
+        and "of b" not in reason
+        and "joint" not in reason
+    )
 
 
 def test_a_part_from_the_future_is_stale() -> None:
-    """After the clock was set back a dead camera's last image must not be served until the clock has come back to it."""
+    """After the clock was set back a dead camera's last image must not be served until the clock
+    has come back to it.
+    """
     sync = synchroniser()
     sync.add_joints(1000 * MS, "j")
     sync.add_image("a", 9000 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
     reason = sync.look(1000 * MS)
-    assert isinstance(reason, str) and "image of a is 8.0 s in the future" in reason and "of b" not in reason
+    assert (
+        isinstance(reason, str)
+        and "image of a is 8.0 s in the future" in reason
+        and "of b" not in reason
+    )
 
 
 def test_a_set_of_frames_is_complete_once_and_only_with_one_stamp() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alam_common.messages import image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_msgs.msg import LatentTransition, Observation, Processed
 from diagnostic_msgs.msg import DiagnosticArray
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from tiny_checkpoints import DIM, SIZE, TOKENS, save_tiny_transition
 
+from alam_common.messages import image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_core.data.images import resize_images
 from alam_core.latent_action import encode_images
 from alam_core.types import JOINT_NAMES, VIEWS
@@ -21,13 +21,17 @@ MS = 1_000_000
 
 
 class Robot:
-    """Cameras and arm of a robot, on a clock that stands still until it is told to go on, or on the wall clock."""
+    """Cameras and arm of a robot, on a clock that stands still until it is told to go on, or on the
+    wall clock.
+    """
 
     def __init__(self, ros) -> None:
         self.ros = ros
         self.wall = False
         self.now = 1000 * MS
-        self.images = {view: ros.node.create_publisher(Image, f"/{view}/color/image_raw", 2) for view in VIEWS}
+        self.images = {
+            view: ros.node.create_publisher(Image, f"/{view}/color/image_raw", 2) for view in VIEWS
+        }
         self.joints = ros.node.create_publisher(JointState, "/joint_states", 10)
         self.clock = ros.node.create_publisher(Clock, "/clock", 1)
         self.observations = ros.collect(Observation, "/alam/observation")
@@ -35,11 +39,17 @@ class Robot:
 
     def wait_until_connected(self) -> None:
         publishers = [*self.images.values(), self.joints] + ([] if self.wall else [self.clock])
-        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), timeout=120, what="camera_sync's subscriptions")
+        self.ros.wait_for(
+            lambda: all(p.get_subscription_count() for p in publishers),
+            timeout=120,
+            what="camera_sync's subscriptions",
+        )
         self.ros.wait_for(lambda: self.diagnostics, what="camera_sync's diagnostics")
 
     def tick(self, views: tuple[str, ...] = VIEWS, delay: int = 0) -> dict[str, np.ndarray]:
-        """100 ms go by; the given views are sent, the last of them with a stamp ``delay`` ns late. Returns the pictures."""
+        """100 ms go by; the given views are sent, the last of them with a stamp ``delay`` ns late.
+        Returns the pictures.
+        """
         if self.wall:
             time.sleep(0.1)
             self.now = self.ros.node.get_clock().now().nanoseconds
@@ -54,18 +64,27 @@ class Robot:
         pictures = {}
         for view in views:
             late = delay if view == views[-1] else 0
-            pictures[view] = np.random.default_rng(self.now + len(view)).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            self.images[view].publish(numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view))
+            pictures[view] = np.random.default_rng(self.now + len(view)).integers(
+                0, 255, (48, 64, 3), dtype=np.uint8
+            )
+            self.images[view].publish(
+                numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view)
+            )
         return pictures
 
     def tick_until_served(self) -> dict[str, np.ndarray]:
-        """Tick until an observation of that very tick is served, joint state included (best effort may lose or delay a message)."""
+        """Tick until an observation of that very tick is served, joint state included (best effort
+        may lose or delay a message).
+        """
         for _ in range(20):
             pictures = self.tick()
             for _ in range(20):
                 self.ros.executor.spin_once(timeout_sec=0.02)
                 newest = self.observations[-1] if self.observations else Observation()
-                if all(stamp_to_ns(stamped.header.stamp) == self.now for stamped in (newest, newest.joint_state)):
+                if all(
+                    stamp_to_ns(stamped.header.stamp) == self.now
+                    for stamped in (newest, newest.joint_state)
+                ):
                     return pictures
         pytest.fail("no observation was served")
 
@@ -80,7 +99,12 @@ class Robot:
 
     def says(self, text: str) -> bool:
         """Whether the newest diagnosis says so."""
-        newest = [status for array in self.diagnostics for status in array.status if status.name == "camera_sync"]
+        newest = [
+            status
+            for array in self.diagnostics
+            for status in array.status
+            if status.name == "camera_sync"
+        ]
         return bool(newest) and text in newest[-1].message
 
 
@@ -89,7 +113,9 @@ def robot(ros) -> Robot:
     return Robot(ros)
 
 
-def test_camera_sync_serves_complete_frames_on_a_simulators_clock(start_node: Callable, ros, robot: Robot) -> None:
+def test_camera_sync_serves_complete_frames_on_a_simulators_clock(
+    start_node: Callable, ros, robot: Robot
+) -> None:
     start_node("alam_perception", "camera_sync", {"use_sim_time": True, "image_size": SIZE})
     robot.wait_until_connected()
     assert robot.says("no image of third_person yet") or robot.says("no observation")
@@ -99,7 +125,9 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(start_node: Ca
         assert list(served.views) == list(VIEWS) and not served.skewed and served.skew == 0
         assert stamp_to_ns(served.header.stamp) == robot.now
         for view, image in zip(VIEWS, served.images, strict=True):
-            np.testing.assert_array_equal(image_to_numpy(image), resize_images(pictures[view], SIZE))
+            np.testing.assert_array_equal(
+                image_to_numpy(image), resize_images(pictures[view], SIZE)
+            )
         np.testing.assert_allclose(served.joint_state.position, [0.1 * i for i in range(7)])
     stamps = [stamp_to_ns(observation.header.stamp) for observation in robot.observations]
     assert len(set(stamps)) == len(stamps)  # no set is served twice
@@ -107,22 +135,42 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(start_node: Ca
     count = len(robot.observations)
     for _ in range(10):  # one camera dies: no observation, and the reason is told
         robot.tick(views=("third_person",))
-    ros.wait_for(lambda: robot.says("image of wrist is") or robot.says("wrist: no image on /wrist/color/image_raw"), what="the reason")
+    ros.wait_for(
+        lambda: (
+            robot.says("image of wrist is")
+            or robot.says("wrist: no image on /wrist/color/image_raw")
+        ),
+        what="the reason",
+    )
     assert len(robot.observations) == count
-    ros.wait_for(lambda: robot.says("wrist: no image on /wrist/color/image_raw") and not robot.says("third_person"), what="the culprit")
+    ros.wait_for(
+        lambda: (
+            robot.says("wrist: no image on /wrist/color/image_raw")
+            and not robot.says("third_person")
+        ),
+        what="the culprit",
+    )
 
     robot.tick_until_served()
     ros.wait_for(lambda: robot.says("ROS time stands still"), what="the diagnosis")
 
 
-def test_camera_sync_flags_skew_and_withholds_what_is_stale(start_node: Callable, ros, robot: Robot) -> None:
+def test_camera_sync_flags_skew_and_withholds_what_is_stale(
+    start_node: Callable, ros, robot: Robot
+) -> None:
     robot.wall = True
-    start_node("alam_perception", "camera_sync", {"image_size": SIZE, "max_skew": 0.03, "max_age": 0.35, "rate": 20.0})
+    start_node(
+        "alam_perception",
+        "camera_sync",
+        {"image_size": SIZE, "max_skew": 0.03, "max_age": 0.35, "rate": 20.0},
+    )
     robot.wait_until_connected()
     flagged = robot.tick_until(lambda o: abs(o.skew - 0.04) < 1e-6, delay=40 * MS)
     assert flagged.skewed and flagged.image_ages[1] - flagged.image_ages[0] == pytest.approx(0.04)
     assert stamp_to_ns(flagged.header.stamp) == stamp_to_ns(flagged.images[1].header.stamp)
-    robot.tick_until(lambda _: robot.says("observations skewed by more than 0.030 s"), delay=40 * MS)
+    robot.tick_until(
+        lambda _: robot.says("observations skewed by more than 0.030 s"), delay=40 * MS
+    )
     good = robot.tick_until(lambda o: abs(o.skew - 0.02) < 1e-6, delay=20 * MS)
     assert not good.skewed
 
@@ -133,7 +181,9 @@ def test_camera_sync_flags_skew_and_withholds_what_is_stale(start_node: Callable
         assert max([*observation.image_ages, observation.joint_age]) <= 0.36
 
 
-def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Callable, ros, robot: Robot) -> None:
+def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(
+    start_node: Callable, ros, robot: Robot
+) -> None:
     process = start_node("alam_perception", "camera_sync")
     ros.wait_for(robot.images["wrist"].get_subscription_count, timeout=120, what="camera_sync")
     depth = Image(height=4, width=4, encoding="16UC1", step=8, data=[0] * 32)
@@ -151,10 +201,19 @@ def test_a_wrong_encoding_ends_camera_sync_with_one_clear_line(start_node: Calla
 def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Robot) -> None:
     robot.wall = True
     ros.node.create_publisher(JointState, "/other_joints", 1)
-    process = start_node("alam_perception", "camera_sync", {"image_topics": ["/nowhere/image", "/other_joints"]})
+    process = start_node(
+        "alam_perception", "camera_sync", {"image_topics": ["/nowhere/image", "/other_joints"]}
+    )
     ros.wait_for(robot.joints.get_subscription_count, timeout=120, what="camera_sync")
-    for said in ("third_person: no image on /nowhere/image", "(nobody publishes it)", "(it carries sensor_msgs/msg/JointState)"):
-        ros.wait_for(lambda said=said: any(said in line for line in process.lines), what=f"'{said}' in the log")
+    for said in (
+        "third_person: no image on /nowhere/image",
+        "(nobody publishes it)",
+        "(it carries sensor_msgs/msg/JointState)",
+    ):
+        ros.wait_for(
+            lambda said=said: any(said in line for line in process.lines),
+            what=f"'{said}' in the log",
+        )
     lines = len(process.lines)
     for _ in range(40):
         ros.executor.spin_once(timeout_sec=0.05)
@@ -162,7 +221,10 @@ def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Rob
 
 
 def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
-    for parameters, line in (({"image_topics": ["/one"]}, "2 views but 1 image_topics"), ({"rate": "fast"}, "'rate'")):
+    for parameters, line in (
+        ({"image_topics": ["/one"]}, "2 views but 1 image_topics"),
+        ({"rate": "fast"}, "'rate'"),
+    ):
         process = start_node("alam_perception", "camera_sync", parameters)
         assert process.wait(120) == 2
         assert process.last_line().startswith("error: ") and line in process.last_line()
@@ -178,31 +240,51 @@ def observation(stamp: int, seed: int) -> Observation:
     return message
 
 
-def test_latent_encoder_publishes_the_transitions_of_the_model(start_node: Callable, ros, tmp_path: Path) -> None:
+def test_latent_encoder_publishes_the_transitions_of_the_model(
+    start_node: Callable, ros, tmp_path: Path
+) -> None:
     model = save_tiny_transition(tmp_path / "transition")
-    start_node("alam_perception", "latent_encoder", {"checkpoint": str(tmp_path / "transition"), "max_gap": 0.25})
+    start_node(
+        "alam_perception",
+        "latent_encoder",
+        {"checkpoint": str(tmp_path / "transition"), "max_gap": 0.25},
+    )
     publisher = ros.node.create_publisher(Observation, "/alam/observation", 1)
     latents: list[LatentTransition] = ros.collect(LatentTransition, "/alam/latents")
     processed: list[Processed] = ros.collect(Processed, "/alam/processed")
     ros.wait_for(
-        lambda: publisher.get_subscription_count() and ros.node.count_publishers("/alam/processed"), timeout=120, what="latent_encoder"
+        lambda: publisher.get_subscription_count() and ros.node.count_publishers("/alam/processed"),
+        timeout=120,
+        what="latent_encoder",
     )
 
-    sent = [observation(moment * 100 * MS, moment) for moment in (10, 11, 12, 20, 21)]  # the gap of 800 ms is not bridged
+    sent = [
+        observation(moment * 100 * MS, moment) for moment in (10, 11, 12, 20, 21)
+    ]  # the gap of 800 ms is not bridged
     for message in sent:
         publisher.publish(message)
-        ros.wait_for(lambda message=message: processed and processed[-1].header.stamp == message.header.stamp, what="processed")
+        ros.wait_for(
+            lambda message=message: (
+                processed and processed[-1].header.stamp == message.header.stamp
+            ),
+            what="processed",
+        )
     assert {message.node for message in processed} == {"latent_encoder"}
     ros.wait_for(lambda: len(latents) >= 6, what="latents")
     assert [(message.view, stamp_to_ns(message.to_stamp) // (100 * MS)) for message in latents] == [
         (view, moment) for moment in (11, 12, 21) for view in VIEWS
     ]
     for i, (earlier, later) in enumerate([(0, 1), (1, 2), (3, 4)]):
-        pair = [np.stack([image_to_numpy(image) for image in sent[j].images]) for j in (earlier, later)]
+        pair = [
+            np.stack([image_to_numpy(image) for image in sent[j].images]) for j in (earlier, later)
+        ]
         expected = encode_images(model, *pair)
         for message, z in zip(latents[2 * i : 2 * i + 2], expected, strict=True):
             assert (message.tokens, message.dim) == (TOKENS, DIM)
-            assert message.from_stamp == sent[earlier].header.stamp and message.header.stamp == sent[later].header.stamp
+            assert (
+                message.from_stamp == sent[earlier].header.stamp
+                and message.header.stamp == sent[later].header.stamp
+            )
             np.testing.assert_allclose(message.data, z, rtol=1e-4, atol=1e-5)
 
 

@@ -1,4 +1,6 @@
-"""The arm controller as a process on real DDS and a CAN bus over UDP, with an emulated arm on the other side."""
+"""The arm controller as a process on real DDS and a CAN bus over UDP, with an emulated arm on the
+other side.
+"""
 
 import signal
 import socket
@@ -26,15 +28,24 @@ class Stage:
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
         self.sequence = 0
         ros.wait_for(lambda: self.joint_states, PATIENCE, "joint states of the emulated arm")
-        ros.wait_for(lambda: self.chunks.get_subscription_count(), PATIENCE, "the controller to subscribe")
+        ros.wait_for(
+            lambda: self.chunks.get_subscription_count(), PATIENCE, "the controller to subscribe"
+        )
 
     def status(self) -> DiagnosticStatus | None:
-        found = [status for array in self.diagnostics for status in array.status if status.name == "arm_controller"]
+        found = [
+            status
+            for array in self.diagnostics
+            for status in array.status
+            if status.name == "arm_controller"
+        ]
         return found[-1] if found else None
 
     def value(self, key: str) -> str:
         status = self.status()
-        return next((value.value for value in status.values if value.key == key), "") if status else ""
+        return (
+            next((value.value for value in status.values if value.key == key), "") if status else ""
+        )
 
     def wait_for_value(self, key: str, part: str) -> None:
         self.ros.wait_for(lambda: part in self.value(key), 30, f"'{part}' in {key} of /diagnostics")
@@ -42,12 +53,24 @@ class Stage:
     def enable(self, on: bool = True):
         return self.ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=on), PATIENCE)
 
-    def chunk(self, joints: np.ndarray, gripper: float = 0.05, steps: int = 10, dt: float = 0.1, age: float = 0.05) -> ActionChunk:
+    def chunk(
+        self,
+        joints: np.ndarray,
+        gripper: float = 0.05,
+        steps: int = 10,
+        dt: float = 0.1,
+        age: float = 0.05,
+    ) -> ActionChunk:
         """In a straight line from the arm's pose to another, from an observation ``age`` s old."""
-        start, end = np.append(self.arm.plant.joints, self.arm.plant.gripper), np.append(joints, gripper)
+        start, end = (
+            np.append(self.arm.plant.joints, self.arm.plant.gripper),
+            np.append(joints, gripper),
+        )
         rows = start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
         self.sequence += 1
-        message = ActionChunk(sequence=self.sequence, joint_names=list(JOINT_NAMES), dt=dt, steps=steps)
+        message = ActionChunk(
+            sequence=self.sequence, joint_names=list(JOINT_NAMES), dt=dt, steps=steps
+        )
         message.positions = rows.ravel().tolist()
         message.header.stamp = self.arm.stamp(age)
         return message
@@ -57,7 +80,9 @@ class Stage:
 def stage(ros, start_node, can_udp_port):
     arm = EmulatedArm(ros.node, can_udp_port)
     try:
-        process = start_node("alam_piper", "arm_controller", {"use_sim_time": True, "can_port": can_udp_port})
+        process = start_node(
+            "alam_piper", "arm_controller", {"use_sim_time": True, "can_port": can_udp_port}
+        )
         yield Stage(ros, arm, process)
     finally:
         arm.close()
@@ -75,13 +100,25 @@ def test_from_enable_over_a_chunk_to_disable(stage):
 
     goal = HOME + [0.3, -0.2, 0.1, 0.1, -0.1, 0.2]
     stage.chunks.publish(stage.chunk(goal, gripper=0.02))
-    ros.wait_for(lambda: np.abs(arm.plant.joints - goal).max() < 1e-3, PATIENCE, "the arm to reach the chunk's end")
-    ros.wait_for(lambda: np.abs(np.array(stage.joint_states[-1].position[:6]) - goal).max() < 1e-3, PATIENCE, "joint states to show it")
+    ros.wait_for(
+        lambda: np.abs(arm.plant.joints - goal).max() < 1e-3,
+        PATIENCE,
+        "the arm to reach the chunk's end",
+    )
+    ros.wait_for(
+        lambda: np.abs(np.array(stage.joint_states[-1].position[:6]) - goal).max() < 1e-3,
+        PATIENCE,
+        "joint states to show it",
+    )
     last = stage.joint_states[-1]
     assert list(last.name) == list(JOINT_NAMES) and len(last.velocity) == 7
-    assert 0 <= arm.nanoseconds - (last.header.stamp.sec * 10**9 + last.header.stamp.nanosec) < 10**9
+    assert (
+        0 <= arm.nanoseconds - (last.header.stamp.sec * 10**9 + last.header.stamp.nanosec) < 10**9
+    )
     stage.wait_for_value("reason", "the last chunk ended")
-    assert stage.value("image_to_can_n") == "1" and float(stage.value("image_to_can_ms_p50")) >= 49.9
+    assert (
+        stage.value("image_to_can_n") == "1" and float(stage.value("image_to_can_ms_p50")) >= 49.9
+    )
     assert stage.value("firmware") == "S-V1.8-2" and stage.value("chunks_accepted") == "1"
 
     stage.chunks.publish(stage.chunk(HOME, steps=20))
@@ -96,9 +133,15 @@ def test_from_enable_over_a_chunk_to_disable(stage):
     assert answer.success, answer.message
     sent = arm.emulator.joint_commands
     seen = len(stage.joint_states)
-    ros.wait_for(lambda: len(stage.joint_states) > seen + 10, PATIENCE, "joint states while disabled")
+    ros.wait_for(
+        lambda: len(stage.joint_states) > seen + 10, PATIENCE, "joint states while disabled"
+    )
     assert arm.emulator.joint_commands == sent  # silent
-    assert arm.emulator.enabled.all() and arm.emulator.power_cuts == 0 and arm.emulator.ignored_commands == 0
+    assert (
+        arm.emulator.enabled.all()
+        and arm.emulator.power_cuts == 0
+        and arm.emulator.ignored_commands == 0
+    )
 
 
 def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
@@ -118,10 +161,18 @@ def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
     early.header.stamp.sec += 5
     stage.chunks.publish(early)
     stage.wait_for_value("last_rejection", "in the future")
-    stage.ros.wait_for(lambda: stage.arm.nanoseconds * 1e-9 > late.header.stamp.sec + late.header.stamp.nanosec * 1e-9 + 1.1, PATIENCE)
+    stage.ros.wait_for(
+        lambda: (
+            stage.arm.nanoseconds * 1e-9
+            > late.header.stamp.sec + late.header.stamp.nanosec * 1e-9 + 1.1
+        ),
+        PATIENCE,
+    )
     stage.chunks.publish(late)
     stage.wait_for_value("last_rejection", "s old")
-    assert stage.value("chunks_accepted") == "0" and np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
+    assert (
+        stage.value("chunks_accepted") == "0" and np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
+    )
 
 
 def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
@@ -131,12 +182,21 @@ def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     ros.wait_for(lambda: arm.plant.joints[0] > 0.1, PATIENCE, "the arm to move")
     arm.emulator.feedback_frozen = True
     stage.wait_for_value("state", "FAULT")
-    assert "no new feedback" in stage.status().message and stage.status().level == DiagnosticStatus.ERROR
+    assert (
+        "no new feedback" in stage.status().message
+        and stage.status().level == DiagnosticStatus.ERROR
+    )
     answer = ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE)
     assert not answer.success and "no new feedback" in answer.message
-    assert arm.plant.joints[0] < 0.45 and arm.emulator.power_cuts == 0  # it stopped short of the goal, powered
+    assert (
+        arm.plant.joints[0] < 0.45 and arm.emulator.power_cuts == 0
+    )  # it stopped short of the goal, powered
     arm.emulator.feedback_frozen = False
-    ros.wait_for(lambda: ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE).success, PATIENCE, "the fault to be reset")
+    ros.wait_for(
+        lambda: ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE).success,
+        PATIENCE,
+        "the fault to be reset",
+    )
     stage.wait_for_value("state", "HOLDING")
     assert "no new feedback" in stage.value("last_fault")
 
@@ -146,7 +206,11 @@ def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))
     stage.wait_for_value("state", "EXECUTING")
     stage.arm.clock_stopped = True
-    stage.ros.wait_for(lambda: "ROS time stands still" in stage.status().message, PATIENCE, "the stopped clock in /diagnostics")
+    stage.ros.wait_for(
+        lambda: "ROS time stands still" in stage.status().message,
+        PATIENCE,
+        "the stopped clock in /diagnostics",
+    )
     assert stage.value("state") == "HOLDING"
     stage.arm.clock_stopped = False
     stage.chunks.publish(stage.chunk(HOME))
@@ -159,9 +223,14 @@ def test_a_clock_that_jumps_back_does_not_silence_the_joint_states(stage):
     back = 1_000_000_000
     stage.arm.nanoseconds = back  # a simulator that was started anew
     seen = len(stage.joint_states)
-    stage.ros.wait_for(lambda: len(stage.joint_states) > seen + 20, 20, "joint states after the jump")
+    stage.ros.wait_for(
+        lambda: len(stage.joint_states) > seen + 20, 20, "joint states after the jump"
+    )
     last = stage.joint_states[-1].header.stamp
-    assert last.sec * 10**9 + last.nanosec <= stage.arm.nanoseconds and last.sec * 10**9 + last.nanosec > back
+    assert (
+        last.sec * 10**9 + last.nanosec <= stage.arm.nanoseconds
+        and last.sec * 10**9 + last.nanosec > back
+    )
     assert stage.value("state") == "HOLDING"
 
 
@@ -188,7 +257,9 @@ def run_to_its_end(ros, start_node, parameters):
     return process
 
 
-def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(ros, start_node, can_udp_port, capfd):
+def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(
+    ros, start_node, can_udp_port, capfd
+):
     taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     taken.bind(("", can_udp_port))
     try:
@@ -197,7 +268,11 @@ def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(ros, start_nod
         taken.close()
     assert process.poll() == 2
     lines = [line for line in capfd.readouterr().out.splitlines() if "error:" in line]
-    assert len(lines) == 1 and f"udp_multicast 239.74.163.2:{can_udp_port}" in lines[0] and "in use" in lines[0]
+    assert (
+        len(lines) == 1
+        and f"udp_multicast 239.74.163.2:{can_udp_port}" in lines[0]
+        and "in use" in lines[0]
+    )
 
 
 def test_a_parameter_out_of_range_is_one_line_and_an_exit_code(ros, start_node, capfd):

@@ -1,4 +1,6 @@
-"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, up with nodes that fail or are stopped."""
+"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, up with
+nodes that fail or are stopped.
+"""
 
 import os
 import re
@@ -13,12 +15,12 @@ from pathlib import Path
 
 import pytest
 import rclpy
-from alam_cli.echo import message_class, to_plain
-from alam_common.processes import Process
 from alam_msgs.msg import LatentTransition, Observation
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
+from alam_cli.echo import message_class, to_plain
+from alam_common.processes import Process
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +28,14 @@ ALAM = str(ROOT / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
 
 
 def alam(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([ALAM, *arguments], capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, env=env)
+    return subprocess.run(
+        [ALAM, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        stdin=subprocess.DEVNULL,
+        env=env,
+    )
 
 
 def is_alive(pid: int) -> bool:
@@ -70,12 +79,20 @@ def test_mistakes_get_one_line_and_code_2(arguments: list[str], said: str) -> No
 def test_help_names_every_command() -> None:
     done = alam("--help")
     assert done.returncode == 0
-    assert all(re.search(rf"^ +{command} ", done.stdout, re.MULTILINE) for command in ("up", "echo", "doctor", "demo"))
+    assert all(
+        re.search(rf"^ +{command} ", done.stdout, re.MULTILINE)
+        for command in ("up", "echo", "doctor", "demo")
+    )
 
 
 def test_setup_bash_before_set_up_says_what_to_do(tmp_path: Path) -> None:
     shutil.copy(ROOT / "setup.bash", tmp_path)
-    done = subprocess.run(["bash", "-c", f"source {tmp_path}/setup.bash"], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["bash", "-c", f"source {tmp_path}/setup.bash"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "make setup" in done.stderr
 
@@ -112,11 +129,17 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Pro
 
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
-def test_echo_fits_what_the_publisher_offers(reliability: ReliabilityPolicy, ros, start: Callable[..., Process]) -> None:
-    """A latched message sent before echo came is printed if it is reliable; a best-effort one if it is sent again."""
+def test_echo_fits_what_the_publisher_offers(
+    reliability: ReliabilityPolicy, ros, start: Callable[..., Process]
+) -> None:
+    """A latched message sent before echo came is printed if it is reliable; a best-effort one if it
+    is sent again.
+    """
     latched = reliability == ReliabilityPolicy.RELIABLE
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
-    publisher = ros.node.create_publisher(String, "/word", QoSProfile(depth=1, reliability=reliability, durability=durability))
+    publisher = ros.node.create_publisher(
+        String, "/word", QoSProfile(depth=1, reliability=reliability, durability=durability)
+    )
     publisher.publish(String(data="hello"))
     echo = start("echo", [ALAM, "echo", "word", "--once"])
 
@@ -145,7 +168,11 @@ def test_echo_names_a_type_that_is_not_installed() -> None:
 
 def test_messages_become_plain_values() -> None:
     plain = to_plain(LatentTransition(view="wrist", data=[1.0, 2.0]))
-    assert plain["view"] == "wrist" and plain["data"] == [1.0, 2.0] and plain["header"]["stamp"] == {"sec": 0, "nanosec": 0}
+    assert (
+        plain["view"] == "wrist"
+        and plain["data"] == [1.0, 2.0]
+        and plain["header"]["stamp"] == {"sec": 0, "nanosec": 0}
+    )
     assert to_plain(LatentTransition(data=[0.0] * 40), full=True)["data"] == [0.0] * 40
 
 
@@ -162,8 +189,12 @@ FLEET = """
 
 
 @pytest.fixture
-def fleet(tmp_path: Path, start: Callable[..., Process], ros_env: dict[str, str]) -> Callable[..., Process]:
-    """``alam up`` of a graph whose nodes are shell scripts: ``fleet(name=(script, required), ...)``."""
+def fleet(
+    tmp_path: Path, start: Callable[..., Process], ros_env: dict[str, str]
+) -> Callable[..., Process]:
+    """``alam up`` of a graph whose nodes are shell scripts: ``fleet(name=(script, required),
+    ...)``.
+    """
 
     def start_fleet(**nodes: tuple[str, bool]) -> Process:
         index = tmp_path / "share/ament_index/resource_index/packages"
@@ -174,16 +205,27 @@ def fleet(tmp_path: Path, start: Callable[..., Process], ros_env: dict[str, str]
         for name, (script, _) in nodes.items():
             (binaries / name).write_text(f"#!/bin/bash\n{script}\n")
             (binaries / name).chmod(0o755)
-        code = textwrap.dedent(FLEET.format(nodes=[(name, required) for name, (_, required) in nodes.items()]))
-        return start("up", [sys.executable, "-c", code], {"AMENT_PREFIX_PATH": f"{tmp_path}:{os.environ['AMENT_PREFIX_PATH']}"})
+        code = textwrap.dedent(
+            FLEET.format(nodes=[(name, required) for name, (_, required) in nodes.items()])
+        )
+        return start(
+            "up",
+            [sys.executable, "-c", code],
+            {"AMENT_PREFIX_PATH": f"{tmp_path}:{os.environ['AMENT_PREFIX_PATH']}"},
+        )
 
     return start_fleet
 
 
 def pid_of(up: Process, name: str) -> int:
     """The process id that a node has printed."""
-    wait_until(lambda: any(re.search(rf"\[{name}\] +pid \d+", line) for line in up.lines), f"{name} to start")
-    return next(int(match[1]) for line in up.lines if (match := re.search(rf"\[{name}\] +pid (\d+)", line)))
+    wait_until(
+        lambda: any(re.search(rf"\[{name}\] +pid \d+", line) for line in up.lines),
+        f"{name} to start",
+    )
+    return next(
+        int(match[1]) for line in up.lines if (match := re.search(rf"\[{name}\] +pid (\d+)", line))
+    )
 
 
 RUNNING = "echo pid $$; exec sleep 600"
@@ -196,7 +238,10 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Pro
     wait_until(lambda: up.poll() is not None, "alam up to end")
     assert up.wait(1) == 1
     up.last_line()
-    assert any("bad ended (exit code 3); its last line: error: no camera: stopping the others" in line for line in up.lines)
+    assert any(
+        "bad ended (exit code 3); its last line: error: no camera: stopping the others" in line
+        for line in up.lines
+    )
     assert not is_alive(good)
 
 
@@ -205,7 +250,10 @@ def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: any("victim ended (killed by SIGKILL)" in line for line in up.lines), "the news that it died")
+    wait_until(
+        lambda: any("victim ended (killed by SIGKILL)" in line for line in up.lines),
+        "the news that it died",
+    )
     assert up.poll() is None and is_alive(good)
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(30) == 1
@@ -215,12 +263,17 @@ def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]
 def test_up_goes_on_without_an_optional_node(fleet: Callable[..., Process]) -> None:
     up = fleet(good=(RUNNING, True), extra=("kill -SEGV $$", False))
     good = pid_of(up, "good")
-    wait_until(lambda: any("extra ended (killed by SIGSEGV)" in line for line in up.lines), "the news that it died")
+    wait_until(
+        lambda: any("extra ended (killed by SIGSEGV)" in line for line in up.lines),
+        "the news that it died",
+    )
     assert up.poll() is None and is_alive(good)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_no_process_behind(number: signal.Signals, fleet: Callable[..., Process]) -> None:
+def test_a_stop_leaves_no_process_behind(
+    number: signal.Signals, fleet: Callable[..., Process]
+) -> None:
     up = fleet(good=(RUNNING, True), stubborn=(STUBBORN, True))
     pids = [pid_of(up, "good"), pid_of(up, "stubborn")]
     os.kill(up.pid, number)

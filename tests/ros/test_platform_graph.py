@@ -1,4 +1,6 @@
-"""The graph's description: arguments, their errors, what the nodes get, and that both front ends offer the same."""
+"""The graph's description: arguments, their errors, what the nodes get, and that both front ends
+offer the same.
+"""
 
 import ast
 import re
@@ -6,11 +8,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from alam_bringup import graph as graphs
-from alam_bringup.graph import GRAPHS, PIPER, Argument, Graph, environment, find_graph, split_assignments
+from alam_bringup.graph import (
+    GRAPHS,
+    PIPER,
+    Argument,
+    Graph,
+    environment,
+    find_graph,
+    split_assignments,
+)
 from alam_bringup.installed import available, has_package
 from alam_cli.up import node_command
-
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +98,9 @@ def test_real_time_simulation_runs_on_the_wall_clock(folders: dict[str, str]) ->
     assert not any(node.parameters.get("use_sim_time") for node in found.values())
 
 
-def test_graphs_in_two_domains_have_two_can_buses(folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_graphs_in_two_domains_have_two_can_buses(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ports = []
     for domain in ("3", "4"):
         monkeypatch.setenv("ROS_DOMAIN_ID", domain)
@@ -100,9 +112,13 @@ def test_graphs_in_two_domains_have_two_can_buses(folders: dict[str, str], monke
 
 
 @pytest.mark.parametrize("text", ["abc", "-1", "233", "1.5"])
-def test_a_wrong_domain_is_named(text: str, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_domain_is_named(
+    text: str, folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", text)
-    with pytest.raises(UserError, match=f"ROS_DOMAIN_ID={re.escape(text)} is not a whole number from 0 to 232"):
+    with pytest.raises(
+        UserError, match=f"ROS_DOMAIN_ID={re.escape(text)} is not a whole number from 0 to 232"
+    ):
         nodes(PIPER, **folders)
 
 
@@ -118,7 +134,9 @@ def test_camera_drivers_are_optional(folders: dict[str, str]) -> None:
         assert len(notes) == 1 and "realsense2_camera" in notes[0]
 
 
-def test_relative_folders_are_found_from_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_folders_are_found_from_the_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "checkpoints" / "x").mkdir(parents=True)
     monkeypatch.setenv("ALAM_ROOT", str(tmp_path))
     monkeypatch.chdir("/")
@@ -140,7 +158,9 @@ def test_parameters_keep_their_types(tmp_path: Path, folders: dict[str, str]) ->
     node = nodes(PIPER, **folders, third_person_serial="0123")["camera_sync"]
     command = node_command(node, tmp_path, tmp_path)
     file = command[command.index("--params-file") + 1]
-    assert yaml.safe_load(Path(file).read_text()) == {"/camera_sync": {"ros__parameters": node.parameters}}
+    assert yaml.safe_load(Path(file).read_text()) == {
+        "/camera_sync": {"ros__parameters": node.parameters}
+    }
 
 
 def strings_of_node(package: str, executable: str) -> set[str]:
@@ -148,14 +168,22 @@ def strings_of_node(package: str, executable: str) -> set[str]:
     setup = (SOURCES / package / "setup.py").read_text()
     match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
     assert match, f"{package} has no executable {executable}"
-    tree = ast.parse((SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text())
-    strings = {item.value for item in ast.walk(tree) if isinstance(item, ast.Constant) and isinstance(item.value, str)}
+    tree = ast.parse(
+        (SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text()
+    )
+    strings = {
+        item.value
+        for item in ast.walk(tree)
+        if isinstance(item, ast.Constant) and isinstance(item.value, str)
+    }
     return strings | {"use_sim_time"}
 
 
 @pytest.mark.parametrize("sim", ["true", "false"])
 def test_nodes_know_every_parameter_they_are_given(sim: str, folders: dict[str, str]) -> None:
-    """ROS ignores a parameter that the node does not declare, so that a misspelt one would go unnoticed."""
+    """ROS ignores a parameter that the node does not declare, so that a misspelt one would go
+    unnoticed.
+    """
     for node in nodes(PIPER, **folders, sim=sim).values():
         if (SOURCES / node.package).is_dir():
             unknown = set(node.parameters) - strings_of_node(node.package, node.executable)
@@ -163,11 +191,19 @@ def test_nodes_know_every_parameter_they_are_given(sim: str, folders: dict[str, 
 
 
 def test_both_front_ends_take_the_same_arguments() -> None:
-    """The launch file names only the graph; what it declares comes from the description that ``alam up --help`` prints."""
+    """The launch file names only the graph; what it declares comes from the description that ``alam
+    up --help`` prints.
+    """
     for graph in GRAPHS.values():
         file = SOURCES / "alam_bringup" / "launch" / f"{graph.name}.launch.py"
         assert f'describe("{graph.name}")' in file.read_text()
-        printed = subprocess.run(["alam", "up", "--help"], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL).stdout
+        printed = subprocess.run(
+            ["alam", "up", "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        ).stdout
         for argument in graph.arguments:
             assert f"{argument.name}:={argument.default_text}" in printed
 
@@ -177,7 +213,12 @@ def test_launch_description_declares_the_same_arguments() -> None:
     from alam_bringup.launch_graph import describe
 
     for graph in GRAPHS.values():
-        declared = {argument.name: argument for argument in describe(graph.name).get_launch_arguments()}
+        declared = {
+            argument.name: argument for argument in describe(graph.name).get_launch_arguments()
+        }
         assert set(declared) == {argument.name for argument in graph.arguments}
         for argument in graph.arguments:
-            assert "".join(part.text for part in declared[argument.name].default_value) == argument.default_text
+            assert (
+                "".join(part.text for part in declared[argument.name].default_value)
+                == argument.default_text
+            )

@@ -1,4 +1,6 @@
-"""Processes of ``alam up`` and of the tests: stopped in steps, nothing left behind, not even if the parent is killed."""
+"""Processes of ``alam up`` and of the tests: stopped in steps, nothing left behind, not even if the
+parent is killed.
+"""
 
 import os
 import signal
@@ -8,6 +10,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from alam_common.processes import Process, stop_all
 
 PLAIN = "import time; print('ready', flush=True); time.sleep(600)"
@@ -34,17 +37,27 @@ def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
 def test_reports_lines_and_exit_code() -> None:
     heard: list[tuple[str, str]] = []
     process = Process(
-        "child", [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(7)"], on_line=lambda *x: heard.append(x)
+        "child",
+        [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(7)"],
+        on_line=lambda *x: heard.append(x),
     )
     assert process.wait(20) == 7
     assert process.last_line() == "two"
     assert heard == [("child", "one"), ("child", "two")]
 
 
-@pytest.mark.parametrize(("code", "expected"), [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)],
+)
 def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = 0.5 if code == HOPELESS else 30.0  # an interrupted Python takes its time on a busy machine
-    monkeypatch.setattr("alam_common.processes.STEPS", ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)))
+    patience = (
+        0.5 if code == HOPELESS else 30.0
+    )  # an interrupted Python takes its time on a busy machine
+    monkeypatch.setattr(
+        "alam_common.processes.STEPS",
+        ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)),
+    )
     process = Process("child", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines)
     assert process.stop() == expected
@@ -66,7 +79,9 @@ def test_child_dies_with_a_killed_parent() -> None:
         "print(Process('child', ['sleep', '600']).pid, flush=True)\n"
         "time.sleep(600)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", parent_code], stdout=subprocess.PIPE, text=True
+    ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert is_alive(child)

@@ -1,4 +1,6 @@
-"""``alam up piper`` with the real nodes and models with random weights: it comes up, every node knows its parameters, it goes away."""
+"""``alam up piper`` with the real nodes and models with random weights: it comes up, every node
+knows its parameters, it goes away.
+"""
 
 import os
 import re
@@ -7,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from alam_bringup.graph import PIPER
-from alam_common.processes import Process
 from alam_msgs.msg import LatentTransition
 from rcl_interfaces.srv import ListParameters
 from tiny_checkpoints import SIZE, save_tiny_policy, save_tiny_transition
 
+from alam_bringup.graph import PIPER
+from alam_common.processes import Process
 from alam_core.types import VIEWS
 
 ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
@@ -34,7 +36,9 @@ def group_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_whole_graph_comes_up_and_goes_away(tmp_path: Path, ros, start: Callable[..., Process]) -> None:
+def test_the_whole_graph_comes_up_and_goes_away(
+    tmp_path: Path, ros, start: Callable[..., Process]
+) -> None:
     save_tiny_policy(tmp_path / "policy")
     save_tiny_transition(tmp_path / "transition")
     folders = {"checkpoint": str(tmp_path / "policy"), "encoder": str(tmp_path / "transition")}
@@ -49,14 +53,19 @@ def test_the_whole_graph_comes_up_and_goes_away(tmp_path: Path, ros, start: Call
     ros.wait_for(both_views, START, "latents of both views")
     nodes = PIPER.build(PIPER.values(texts))
     for node in nodes:  # ROS ignores a parameter that a node does not declare
-        declared = ros.call(ListParameters, f"/{node.name}/list_parameters", ListParameters.Request(), START).result.names
+        declared = ros.call(
+            ListParameters, f"/{node.name}/list_parameters", ListParameters.Request(), START
+        ).result.names
         assert set(node.parameters) <= set(declared), node.name
 
     started = next(line for line in up.lines if "started sim" in line)
     groups = [int(number) for number in re.findall(r"\((\d+)\)", started)]
     assert len(groups) == len(nodes) and all(map(group_of, groups))
     os.kill(groups[[node.name for node in nodes].index("policy")], signal.SIGKILL)
-    ros.wait_for(lambda: any("policy ended (killed by SIGKILL)" in line for line in up.lines), what="the news that the policy died")
+    ros.wait_for(
+        lambda: any("policy ended (killed by SIGKILL)" in line for line in up.lines),
+        what="the news that the policy died",
+    )
     assert up.poll() is None
     os.kill(up.pid, signal.SIGINT)
     assert up.wait(60) == 1

@@ -1,4 +1,6 @@
-"""The mend of the ROS wheels' CMake files: changes what it must, nothing else, and nothing the second time."""
+"""The mend of the ROS wheels' CMake files: changes what it must, nothing else, and nothing the
+second time.
+"""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("mend_ros_wheels", ROOT / "scripts" / "mend_ros_wheels.py")
+spec = importlib.util.spec_from_file_location(
+    "mend_ros_wheels", ROOT / "scripts" / "mend_ros_wheels.py"
+)
 assert spec is not None and spec.loader is not None
 mend_ros_wheels = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(mend_ros_wheels)
@@ -21,17 +25,26 @@ target(x "${{_IMPORT_PREFIX}}/include/python_things" "{python}")
 """
 
 
-@pytest.mark.parametrize("python", ["/opt/python/cp311-cp311/include/python3.11", "/opt/python/cp312-cp312/include/python3.12"])
-@pytest.mark.parametrize("numpy", ["/opt/x/site-packages/numpy/_core/include", "/opt/x/site-packages/numpy/core/include"])
+@pytest.mark.parametrize(
+    "python",
+    ["/opt/python/cp311-cp311/include/python3.11", "/opt/python/cp312-cp312/include/python3.12"],
+)
+@pytest.mark.parametrize(
+    "numpy", ["/opt/x/site-packages/numpy/_core/include", "/opt/x/site-packages/numpy/core/include"]
+)
 def test_include_folders_are_replaced_and_nothing_else(python: str, numpy: str) -> None:
-    assert mend_ros_wheels.mend(EXPORT.format(python=python, numpy=numpy), *HERE) == EXPORT.format(python=HERE[0], numpy=HERE[1])
+    assert mend_ros_wheels.mend(EXPORT.format(python=python, numpy=numpy), *HERE) == EXPORT.format(
+        python=HERE[0], numpy=HERE[1]
+    )
 
 
 def test_second_run_changes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "std_msgs" / "cmake"
     folder.mkdir(parents=True)
     (folder / "good.cmake").write_text("set(a b)\n")
-    (folder / "bad.cmake").write_text(EXPORT.format(python="/opt/p/include/python3.11", numpy="/opt/p/numpy/_core/include"))
+    (folder / "bad.cmake").write_text(
+        EXPORT.format(python="/opt/p/include/python3.11", numpy="/opt/p/numpy/_core/include")
+    )
     (folder / "bad.cmake").chmod(0o640)
     assert mend_ros_wheels.mend_tree(tmp_path, *HERE) == [folder / "bad.cmake"]
     assert mend_ros_wheels.mend_tree(tmp_path, *HERE) == []

@@ -1,4 +1,6 @@
-"""The policy as a real process over DDS: goals, chunks, cancel, and what happens when its input stops."""
+"""The policy as a real process over DDS: goals, chunks, cancel, and what happens when its input
+stops.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_msgs.action import ExecuteTask
 from alam_msgs.msg import ActionChunk, Observation, PredictedLatents, Processed, TaskStatus
 from diagnostic_msgs.msg import DiagnosticArray
@@ -15,6 +16,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from tiny_checkpoints import DIM, HORIZON, SIZE, TOKENS, save_tiny_policy
 
+from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_core import types
 from alam_core.runtime import PolicyRunner, Replanner
 from alam_core.types import JOINT_NAMES, VIEWS
@@ -26,7 +28,9 @@ STATE = np.linspace(0.0, 0.06, 7, dtype=np.float32)
 
 
 class World:
-    """camera_sync, simulator and judge in the policy's eyes, and a client of its action. Time passes only in ``tick``."""
+    """camera_sync, simulator and judge in the policy's eyes, and a client of its action. Time
+    passes only in ``tick``.
+    """
 
     def __init__(self, ros) -> None:
         self.ros = ros
@@ -36,7 +40,9 @@ class World:
         self.observations = ros.node.create_publisher(Observation, "/alam/observation", 1)
         self.status = ros.node.create_publisher(TaskStatus, "/alam/task_status", 10)
         self.chunks: list[ActionChunk] = ros.collect(ActionChunk, "/alam/action_chunk")
-        self.latents: list[PredictedLatents] = ros.collect(PredictedLatents, "/alam/predicted_latents")
+        self.latents: list[PredictedLatents] = ros.collect(
+            PredictedLatents, "/alam/predicted_latents"
+        )
         self.processed: list[Processed] = ros.collect(Processed, "/alam/processed")
         self.diagnostics: list[DiagnosticArray] = ros.collect(DiagnosticArray, "/diagnostics")
         self.client = ActionClient(ros.node, ExecuteTask, "/alam/execute_task")
@@ -44,7 +50,11 @@ class World:
 
     def wait_until_connected(self) -> None:
         publishers = (self.clock, self.observations, self.status)
-        self.ros.wait_for(lambda: all(p.get_subscription_count() for p in publishers), timeout=120, what="the policy's subscriptions")
+        self.ros.wait_for(
+            lambda: all(p.get_subscription_count() for p in publishers),
+            timeout=120,
+            what="the policy's subscriptions",
+        )
 
         def opened() -> bool:  # it takes goals once it knows the time
             self.advance(0)
@@ -59,7 +69,9 @@ class World:
         return np.random.default_rng(stamp).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
 
     def advance(self, ns: int) -> None:
-        """Time goes by without an observation; the clock is told until it was heard (it is best effort)."""
+        """Time goes by without an observation; the clock is told until it was heard (it is best
+        effort).
+        """
         self.now += ns
         for _ in range(3):
             self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
@@ -68,9 +80,14 @@ class World:
     def tick(self) -> None:
         """100 ms go by, an observation is sent, and the policy is waited for."""
         self.advance(STEP)
-        message = Observation(views=list(VIEWS), joint_state=JointState(name=list(JOINT_NAMES), position=STATE.tolist()))
+        message = Observation(
+            views=list(VIEWS),
+            joint_state=JointState(name=list(JOINT_NAMES), position=STATE.tolist()),
+        )
         message.header.stamp = ns_to_stamp(self.now)
-        message.images = [numpy_to_image(image, message.header.stamp) for image in self.picture(self.now)]
+        message.images = [
+            numpy_to_image(image, message.header.stamp) for image in self.picture(self.now)
+        ]
         self.observations.publish(message)
         self.sent.append(self.now)
         done = lambda: self.processed and stamp_to_ns(self.processed[-1].header.stamp) == self.now  # noqa: E731
@@ -83,7 +100,9 @@ class World:
 
     def send_goal(self, instruction: str = TASK, time_limit: float = 20.0):
         goal = ExecuteTask.Goal(instruction=instruction, time_limit=time_limit)
-        future = self.client.send_goal_async(goal, feedback_callback=lambda message: self.feedback.append(message.feedback))
+        future = self.client.send_goal_async(
+            goal, feedback_callback=lambda message: self.feedback.append(message.feedback)
+        )
         self.ros.wait_for(future.done, what="the answer to the goal")
         return future.result()
 
@@ -99,13 +118,21 @@ class World:
         return future.result()
 
     def says(self, text: str) -> bool:
-        return any(text in status.message for array in self.diagnostics[-2:] for status in array.status)
+        return any(
+            text in status.message for array in self.diagnostics[-2:] for status in array.status
+        )
 
 
 @pytest.fixture
 def world(ros, start_node: Callable, tmp_path: Path) -> World:
     save_tiny_policy(tmp_path / "policy")
-    parameters = {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True, "replan_every": 4, "seed": 5, "silence_timeout": 6.0}
+    parameters = {
+        "checkpoint": str(tmp_path / "policy"),
+        "use_sim_time": True,
+        "replan_every": 4,
+        "seed": 5,
+        "silence_timeout": 6.0,
+    }
     world = World(ros)
     world.process = start_node("alam_policy", "policy", parameters)  # type: ignore[attr-defined]
     world.wait_until_connected()
@@ -121,9 +148,12 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
     first = len(world.sent)
     for _ in range(9):
         world.tick()
-    world.ros.wait_for(lambda: len(world.chunks) == 3 and len(world.latents) == 3, what="three chunks")
+    world.ros.wait_for(
+        lambda: len(world.chunks) == 3 and len(world.latents) == 3, what="three chunks"
+    )
 
-    # what is sent is what the library computes, with the stamps of the observations it was computed from
+    # what is sent is what the library computes, with the stamps of the observations it was computed
+    # from
     replanner = Replanner(PolicyRunner.from_pretrained(tmp_path / "policy"), replan_every=4)
     replanner.reset(seed=5)
     expected = []
@@ -136,19 +166,31 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
     sequences = [chunk.sequence for chunk in world.chunks]
     assert sequences == [sequences[0], sequences[0] + 1, sequences[0] + 2]
     for chunk, latents, (stamp, wanted) in zip(world.chunks, world.latents, expected, strict=True):
-        assert stamp_to_ns(chunk.header.stamp) == stamp and chunk.dt == pytest.approx(0.1) and chunk.steps == HORIZON
+        assert (
+            stamp_to_ns(chunk.header.stamp) == stamp
+            and chunk.dt == pytest.approx(0.1)
+            and chunk.steps == HORIZON
+        )
         assert tuple(chunk.joint_names) == JOINT_NAMES
-        np.testing.assert_allclose(np.reshape(chunk.positions, (HORIZON, 7)), wanted.actions, atol=1e-5)
+        np.testing.assert_allclose(
+            np.reshape(chunk.positions, (HORIZON, 7)), wanted.actions, atol=1e-5
+        )
         assert latents.sequence == chunk.sequence and latents.header.stamp == chunk.header.stamp
         assert len(latents.transitions) == HORIZON * len(VIEWS)
         for i, transition in enumerate(latents.transitions):
             step, view = divmod(i, len(VIEWS))
-            assert (transition.view, transition.tokens, transition.dim) == (VIEWS[view], TOKENS, DIM)
+            assert (transition.view, transition.tokens, transition.dim) == (
+                VIEWS[view],
+                TOKENS,
+                DIM,
+            )
             assert (stamp_to_ns(transition.from_stamp), stamp_to_ns(transition.to_stamp)) == (
                 stamp + step * STEP,
                 stamp + (step + 1) * STEP,
             )
-            np.testing.assert_allclose(transition.data, wanted.latents[VIEWS[view]][step], atol=1e-4)
+            np.testing.assert_allclose(
+                transition.data, wanted.latents[VIEWS[view]][step], atol=1e-4
+            )
 
     world.judge(True, instruction="put the blue cube on the plate")  # another task
     world.judge(True, stamp=world.sent[0])  # an episode that is over
@@ -221,7 +263,9 @@ def test_how_goals_fail(world: World) -> None:
 
 def test_a_goal_needs_a_clock_that_goes_forward(ros, start_node: Callable, tmp_path: Path) -> None:
     save_tiny_policy(tmp_path / "policy")
-    start_node("alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True})
+    start_node(
+        "alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True}
+    )
     world = World(ros)
     ros.wait_for(lambda: world.says("no ROS time yet"), timeout=120, what="the diagnosis")
     assert not world.client.server_is_ready()
@@ -236,7 +280,10 @@ def test_a_goal_needs_a_clock_that_goes_forward(ros, start_node: Callable, tmp_p
 
 
 def test_without_a_checkpoint_it_ends_with_one_clear_line(start_node: Callable) -> None:
-    processes = [start_node("alam_policy", "policy", {"checkpoint": folder}) for folder in ("", "/nowhere/policy")]
+    processes = [
+        start_node("alam_policy", "policy", {"checkpoint": folder})
+        for folder in ("", "/nowhere/policy")
+    ]
     for process in processes:
         assert process.wait(120) == 2
         assert process.last_line().startswith("error: ") and "checkpoint" in process.last_line()

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from alam_common.messages import image_to_numpy, stamp_to_ns
 from alam_msgs.msg import Processed, TaskStatus
 from alam_msgs.srv import ResetWorld
 from diagnostic_msgs.msg import DiagnosticArray
@@ -14,6 +13,7 @@ from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from alam_common.messages import image_to_numpy, stamp_to_ns
 from alam_core.types import VIEWS
 
 MS = 1_000_000
@@ -26,7 +26,10 @@ class Listener:
     def __init__(self, ros) -> None:
         self.ros = ros
         self.clock = ros.collect(Clock, "/clock", qos_profile_sensor_data)
-        self.images = {view: ros.collect(Image, f"/{view}/color/image_raw", qos_profile_sensor_data) for view in VIEWS}
+        self.images = {
+            view: ros.collect(Image, f"/{view}/color/image_raw", qos_profile_sensor_data)
+            for view in VIEWS
+        }
         self.status = ros.collect(TaskStatus, "/alam/task_status")
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
         self.processed = ros.node.create_publisher(Processed, "/alam/processed", 10)
@@ -42,7 +45,9 @@ class Listener:
         self.processed.publish(message)
 
     def says(self, text: str) -> bool:
-        return any(text in status.message for array in self.diagnostics[-2:] for status in array.status)
+        return any(
+            text in status.message for array in self.diagnostics[-2:] for status in array.status
+        )
 
 
 @pytest.fixture
@@ -54,14 +59,24 @@ def stamps(images: list[Image]) -> list[int]:
     return [stamp_to_ns(image.header.stamp) for image in images]
 
 
-def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
+def test_clock_images_judgement_and_reset(
+    start_node: Callable, ros, sim: Listener, can_udp_port: int
+) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "seed": 3, "camera_size": 48})
-    ros.wait_for(lambda: all(len(images) >= 12 for images in sim.images.values()), timeout=120, what="images")
+    ros.wait_for(
+        lambda: all(len(images) >= 12 for images in sim.images.values()), timeout=120, what="images"
+    )
     times = [stamp_to_ns(message.clock) for message in sim.clock]
-    assert all(later - earlier > 0 and (later - earlier) % (5 * MS) == 0 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(
+        later - earlier > 0 and (later - earlier) % (5 * MS) == 0
+        for earlier, later in zip(times, times[1:], strict=False)
+    )
     for view in VIEWS:
         assert all(stamp % FRAME == 0 for stamp in stamps(sim.images[view]))
-        assert set(np.diff(stamps(sim.images[view]))) <= {FRAME, 2 * FRAME}  # best effort: one may be lost
+        assert set(np.diff(stamps(sim.images[view]))) <= {
+            FRAME,
+            2 * FRAME,
+        }  # best effort: one may be lost
         assert sim.images[view][0].header.frame_id == f"{view}_color_optical_frame"
         assert image_to_numpy(sim.images[view][-1]).shape == (48, 48, 3)
     assert {(status.seed, status.success) for status in sim.status} == {(3, False)}
@@ -69,7 +84,12 @@ def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listen
     before = sim.images["third_person"][-1]
     answer = ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=4))
     assert answer.success and answer.instruction
-    ros.wait_for(lambda: sim.status[-1].seed == 4 and stamps(sim.images["third_person"])[-1] > stamp_to_ns(before.header.stamp) + FRAME)
+    ros.wait_for(
+        lambda: (
+            sim.status[-1].seed == 4
+            and stamps(sim.images["third_person"])[-1] > stamp_to_ns(before.header.stamp) + FRAME
+        )
+    )
     assert sim.status[-1].instruction == answer.instruction
     after = image_to_numpy(sim.images["third_person"][-1]).astype(int)
     assert np.abs(after - image_to_numpy(before)).mean() > 2  # another scene
@@ -77,30 +97,49 @@ def test_clock_images_judgement_and_reset(start_node: Callable, ros, sim: Listen
     assert times == sorted(times)  # a new episode does not turn back the clock
 
 
-def test_a_reset_with_a_bad_seed_is_refused_and_the_simulation_goes_on(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
-    process = start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "seed": 3})
+def test_a_reset_with_a_bad_seed_is_refused_and_the_simulation_goes_on(
+    start_node: Callable, ros, sim: Listener, can_udp_port: int
+) -> None:
+    process = start_node(
+        "alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "seed": 3}
+    )
     ros.wait_for(lambda: sim.status, timeout=120, what="the simulator")
     answer = ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=-1))
     assert not answer.success and "seed -1" in answer.message
     seen = len(sim.status)
-    ros.wait_for(lambda: len(sim.status) > seen + 3 and sim.status[-1].seed == 3, what="the old episode going on")
+    ros.wait_for(
+        lambda: len(sim.status) > seen + 3 and sim.status[-1].seed == 3,
+        what="the old episode going on",
+    )
     assert process.poll() is None
 
 
 def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
-    start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "speed": 0.0, "patience": 6.0})
-    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), timeout=120, what="the simulator")
+    start_node(
+        "alam_sim",
+        "sim_node",
+        {"can_port": can_udp_port, "camera_size": 48, "speed": 0.0, "patience": 6.0},
+    )
+    ros.wait_for(
+        lambda: sim.images["wrist"] and sim.processed.get_subscription_count(),
+        timeout=120,
+        what="the simulator",
+    )
     sim.done(stamps(sim.images["wrist"])[-1])
     ros.wait_for(lambda: sim.says("waiting for slow_node"), what="the wait")
     held_at = sim.time()
     seen = stamps(sim.images["wrist"])[-1]
     assert seen == held_at or seen == held_at // FRAME * FRAME
 
-    for _ in range(6):  # each frame is answered late; none is skipped and time stands still meanwhile
+    for _ in range(
+        6
+    ):  # each frame is answered late; none is skipped and time stands still meanwhile
         sim.done(seen)
-        ros.wait_for(lambda seen=seen: stamps(sim.images["wrist"])[-1] > seen, what="the next frame")
+        ros.wait_for(
+            lambda seen=seen: stamps(sim.images["wrist"])[-1] > seen, what="the next frame"
+        )
         ros.wait_for(lambda seen=seen: sim.time() == seen + FRAME, what="the clock")
         for _ in range(6):
             ros.executor.spin_once(timeout_sec=0.05)
@@ -111,23 +150,37 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     ros.wait_for(lambda: sim.time() > seen + 10 * FRAME, what="going on without the dead node")
     ros.wait_for(lambda: sim.says("no longer waiting for slow_node"), what="the diagnosis")
     sim.done(stamps(sim.images["wrist"])[-1])  # it is back
-    ros.wait_for(lambda: sim.says("waiting for slow_node") and not sim.says("no longer"), what="the wait")
+    ros.wait_for(
+        lambda: sim.says("waiting for slow_node") and not sim.says("no longer"), what="the wait"
+    )
 
 
-def test_a_camera_can_be_silenced(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
+def test_a_camera_can_be_silenced(
+    start_node: Callable, ros, sim: Listener, can_udp_port: int
+) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})
     ros.wait_for(lambda: all(sim.images.values()), timeout=120, what="images")
     value = ParameterValue(type=ParameterType.PARAMETER_STRING, string_value="wrist")
     request = SetParameters.Request(parameters=[Parameter(name="muted_views", value=value)])
     assert ros.call(SetParameters, "/sim_node/set_parameters", request).results[0].successful
     start = sim.time() + FRAME
-    ros.wait_for(lambda: stamps(sim.images["third_person"])[-1] > start + 5 * FRAME, what="the other camera")
+    ros.wait_for(
+        lambda: stamps(sim.images["third_person"])[-1] > start + 5 * FRAME, what="the other camera"
+    )
     assert stamps(sim.images["wrist"])[-1] <= start
 
 
-def test_realtime_publishes_no_clock(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
-    start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "realtime": True})
-    ros.wait_for(lambda: sim.images["wrist"] and sim.processed.get_subscription_count(), timeout=120, what="images")
+def test_realtime_publishes_no_clock(
+    start_node: Callable, ros, sim: Listener, can_udp_port: int
+) -> None:
+    start_node(
+        "alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48, "realtime": True}
+    )
+    ros.wait_for(
+        lambda: sim.images["wrist"] and sim.processed.get_subscription_count(),
+        timeout=120,
+        what="images",
+    )
     sim.done(stamps(sim.images["wrist"])[0])  # nobody is waited for
     ros.wait_for(lambda: len(sim.images["wrist"]) > 10, what="images")
     assert not sim.clock
@@ -135,14 +188,20 @@ def test_realtime_publishes_no_clock(start_node: Callable, ros, sim: Listener, c
     assert now - 60_000 * MS < stamps(sim.images["wrist"])[-1] <= now
 
 
-def test_what_is_missing_or_taken_is_told_in_one_line(start_node: Callable, ros, sim: Listener, can_udp_port: int) -> None:
+def test_what_is_missing_or_taken_is_told_in_one_line(
+    start_node: Callable, ros, sim: Listener, can_udp_port: int
+) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})
     ros.wait_for(lambda: sim.clock, timeout=120, what="the simulator")
     no_gl = {"__EGL_VENDOR_LIBRARY_DIRS": "/nowhere"}
     cases = {
         "CAN bus": start_node("alam_sim", "sim_node", {"can_port": can_udp_port}, name="second"),
-        "GL": start_node("alam_sim", "sim_node", {"can_port": can_udp_port + 100}, name="blind", env=no_gl),
-        "seed and camera_size must be at least 0": start_node("alam_sim", "sim_node", {"seed": -1}, name="negative"),
+        "GL": start_node(
+            "alam_sim", "sim_node", {"can_port": can_udp_port + 100}, name="blind", env=no_gl
+        ),
+        "seed and camera_size must be at least 0": start_node(
+            "alam_sim", "sim_node", {"seed": -1}, name="negative"
+        ),
         "no world is called": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),
     }
     for text, process in cases.items():

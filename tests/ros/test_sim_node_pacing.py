@@ -1,6 +1,7 @@
 """When a simulator may tick; no node is started."""
 
 import pytest
+
 from alam_sim.pacing import NodeWait, Throttle
 
 MS = 1_000_000

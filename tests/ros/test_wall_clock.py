@@ -1,4 +1,6 @@
-"""On the wall clock: that clock may be set (by hand, by NTP) while the arm is held; the loops go on."""
+"""On the wall clock: that clock may be set (by hand, by NTP) while the arm is held; the loops go
+on.
+"""
 
 import subprocess
 from collections.abc import Callable
@@ -29,36 +31,57 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 
 @pytest.fixture
 def set_back(tmp_path: Path) -> tuple[dict[str, str], Callable[[], None]]:
-    """An environment in which processes see the wall clock set back by an hour, once the function beside it was called."""
+    """An environment in which processes see the wall clock set back by an hour, once the function
+    beside it was called.
+    """
     source, library, switch = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "set_back"
     source.write_text(SHIM)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
     return {"LD_PRELOAD": str(library), "SET_BACK": str(switch)}, switch.touch
 
 
-def test_the_arm_controller_goes_on_when_the_clock_is_set_back(ros, start_node: Callable, can_udp_port: int, set_back) -> None:
+def test_the_arm_controller_goes_on_when_the_clock_is_set_back(
+    ros, start_node: Callable, can_udp_port: int, set_back
+) -> None:
     env, turn = set_back
     arm = EmulatedArm(ros.node, can_udp_port)
     try:
         states = ros.collect(JointState, "/joint_states")
-        start_node("alam_piper", "arm_controller", {"can_port": can_udp_port, "feedback_timeout": 2.0}, env=env)  # a busy machine
+        start_node(
+            "alam_piper",
+            "arm_controller",
+            {"can_port": can_udp_port, "feedback_timeout": 2.0},
+            env=env,
+        )  # a busy machine
         ros.wait_for(lambda: states, 120, "joint states")
-        ros.wait_for(lambda: ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success, 60, "the arm to be enabled")
+        ros.wait_for(
+            lambda: ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success,
+            60,
+            "the arm to be enabled",
+        )
         before = states[-1].header.stamp.sec
         turn()
-        ros.wait_for(lambda: states[-1].header.stamp.sec < before - 3000, what="the new time in joint states")
+        ros.wait_for(
+            lambda: states[-1].header.stamp.sec < before - 3000, what="the new time in joint states"
+        )
         sent = arm.emulator.joint_commands
-        ros.wait_for(lambda: arm.emulator.joint_commands > sent + 200, what="commands after the jump")
+        ros.wait_for(
+            lambda: arm.emulator.joint_commands > sent + 200, what="commands after the jump"
+        )
         assert arm.emulator.ignored_commands == 0
     finally:
         arm.close()
 
 
-def test_camera_sync_goes_on_when_the_clock_is_set_back(ros, start_node: Callable, set_back) -> None:
+def test_camera_sync_goes_on_when_the_clock_is_set_back(
+    ros, start_node: Callable, set_back
+) -> None:
     env, turn = set_back
     robot = Robot(ros)
     robot.wall = True
-    start_node("alam_perception", "camera_sync", {"image_size": SIZE, "max_age": 1.0e5}, env=env)  # cameras keep the old clock here
+    start_node(
+        "alam_perception", "camera_sync", {"image_size": SIZE, "max_age": 1.0e5}, env=env
+    )  # cameras keep the old clock here
     robot.wait_until_connected()
     robot.tick_until(lambda _: True, delay=0)
     turn()

@@ -20,17 +20,29 @@ TOKENS, DIM = 3, 4
 def save_tiny_transition(folder: Path) -> TransitionModel:
     """A transition model with TOKENS tokens of DIM numbers."""
     torch.manual_seed(0)
-    config = TransitionConfig(image_size=SIZE, width=16, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=TOKENS, latent_dim=DIM)
+    config = TransitionConfig(
+        image_size=SIZE,
+        width=16,
+        heads=2,
+        encoder_layers=1,
+        decoder_layers=1,
+        latent_tokens=TOKENS,
+        latent_dim=DIM,
+    )
     model = TransitionModel(config).eval()
     model.save_pretrained(folder)
     return model
 
 
 def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
-    """A policy with latents of both views; its actions stay within a few mrad of the state it sees, but joint1 turns by ``turn`` rad/s."""
+    """A policy with latents of both views; its actions stay within a few mrad of the state it sees,
+    but joint1 turns by ``turn`` rad/s.
+    """
     torch.manual_seed(0)
     width = 5
-    small = SmallConfig(width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4)
+    small = SmallConfig(
+        width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4
+    )
     model = ModelConfig(horizon=HORIZON, image_size=SIZE, denoising_steps=2, small=small)
     config = PolicyConfig(
         model=model,
@@ -45,7 +57,9 @@ def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
         latent_encoder="random",
     )
     components = np.eye(width, TOKENS * DIM, dtype=np.float32)
-    projection = LatentProjection(np.zeros(TOKENS * DIM, np.float32), components, np.ones(width, np.float32), 1.0)
+    projection = LatentProjection(
+        np.zeros(TOKENS * DIM, np.float32), components, np.ones(width, np.float32), 1.0
+    )
     drift = np.zeros((HORIZON, 7), np.float32)
     drift[:, 0] = turn * 0.1 * np.arange(1, HORIZON + 1)
     stats = PolicyStats(

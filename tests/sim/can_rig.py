@@ -1,8 +1,11 @@
-"""A whole arm on a virtual CAN bus in one process, stepped in lock step: emulator, the real SDK, controller."""
+"""A whole arm on a virtual CAN bus in one process, stepped in lock step: emulator, the real SDK,
+controller.
+"""
 
 import itertools
 
 import numpy as np
+
 from alam_piper.bus import BusConfig
 from alam_piper.chunks import Chunk
 from alam_piper.controller import ArmController, ControllerConfig
@@ -15,7 +18,12 @@ _names = itertools.count()  # the SDK keeps one interface for ever per channel n
 
 
 class CanRig:
-    def __init__(self, joints: np.ndarray = HOME, gripper: float = 0.05, config: ControllerConfig | None = None):
+    def __init__(
+        self,
+        joints: np.ndarray = HOME,
+        gripper: float = 0.05,
+        config: ControllerConfig | None = None,
+    ):
         self.bus_config = BusConfig("virtual", f"rig{next(_names)}")
         self.plant = KinematicPlant(joints, gripper)
         self.emulator_bus = open_emulator_bus(self.bus_config, listen=0.0)
@@ -32,7 +40,9 @@ class CanRig:
             self.now = round(self.now + PERIOD, 6)
             self.emulator.step(PERIOD)
             patience = 0.0 if self.emulator.feedback_frozen else 5.0
-            output = self.controller.tick(self.now, read_newer(self.backend, self.controller.feedback, patience))
+            output = self.controller.tick(
+                self.now, read_newer(self.backend, self.controller.feedback, patience)
+            )
             if output.enable:
                 self.backend.enable()
             if output.set_point is not None:
@@ -47,10 +57,19 @@ class CanRig:
         self.run(0.3)
         assert self.controller.state == "HOLDING", self.controller.reason
 
-    def straight(self, sequence: int, joints: np.ndarray, gripper: float = 0.05, steps: int = 8, dt: float = 0.1) -> Chunk:
+    def straight(
+        self,
+        sequence: int,
+        joints: np.ndarray,
+        gripper: float = 0.05,
+        steps: int = 8,
+        dt: float = 0.1,
+    ) -> Chunk:
         """A chunk from the set-point to a pose in a straight line, stamped now."""
         start, end = self.controller.set_point.position, np.append(joints, gripper)
-        return Chunk(self.now, sequence, dt, start + (end - start) * np.arange(1, steps + 1)[:, None] / steps)
+        return Chunk(
+            self.now, sequence, dt, start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
+        )
 
     def close(self) -> None:
         self.backend.close()

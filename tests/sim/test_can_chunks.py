@@ -1,12 +1,21 @@
-"""Chunks at the controller's door: every way to be wrong is refused with its reason; time decides which rows count."""
+"""Chunks at the controller's door: every way to be wrong is refused with its reason; time decides
+which rows count.
+"""
 
 import numpy as np
 import pytest
-from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference, parse_chunk
 
 from alam_core.types import JOINT_NAMES
+from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference, parse_chunk
 
-GOOD = {"stamp": 10.0, "sequence": 1, "joint_names": JOINT_NAMES, "dt": 0.1, "steps": 2, "positions": [0.1] * 14}
+GOOD = {
+    "stamp": 10.0,
+    "sequence": 1,
+    "joint_names": JOINT_NAMES,
+    "dt": 0.1,
+    "steps": 2,
+    "positions": [0.1] * 14,
+}
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,9 @@ def test_splices_are_continuous_and_end_on_the_new_chunk(seed):
         reference.splice(new, now, wanted)
         assert reference.at(now) == pytest.approx(wanted)
         step = np.abs(reference.at(now + 1e-5) - wanted).max()
-        assert step < 1e-5 * 2 * np.abs(new.rows).max() / 0.1 + 1e-5 * 100  # no jump behind the splice either
+        assert (
+            step < 1e-5 * 2 * np.abs(new.rows).max() / 0.1 + 1e-5 * 100
+        )  # no jump behind the splice either
         assert reference.at(now + 0.15) == pytest.approx(new.at(now + 0.15))
         assert reference.at(now + 0.7) == pytest.approx(new.at(now + 0.7))
         now += rng.uniform(0.01, 0.4)

@@ -1,12 +1,15 @@
-"""The controller on the emulated arm: what it promises at start, in motion, when things go missing, and at the end."""
+"""The controller on the emulated arm: what it promises at start, in motion, when things go missing,
+and at the end.
+"""
 
 import numpy as np
 import pytest
+from can_rig import HOME, PERIOD, CanRig
+
 from alam_piper.chunks import Chunk, ChunkRejected
 from alam_piper.controller import ArmController, ControllerConfig, State
 from alam_piper.hardware import Feedback
 from alam_piper.limits import make_limits
-from can_rig import HOME, PERIOD, CanRig
 
 
 @pytest.fixture
@@ -21,7 +24,11 @@ def test_nothing_is_sent_before_enable_and_the_set_point_starts_where_the_arm_is
     with pytest.raises(ChunkRejected, match="DISABLED"):
         rig.controller.offer(rig.straight(1, HOME))
     rig.run(0.2)
-    assert rig.emulator.joint_commands == 0 and not rig.emulator.enabled.any() and rig.emulator.ctrl_mode == 0
+    assert (
+        rig.emulator.joint_commands == 0
+        and not rig.emulator.enabled.any()
+        and rig.emulator.ctrl_mode == 0
+    )
     rig.plant.joints = HOME + 0.3  # moved by hand meanwhile
     rig.emulator.teleport()
     rig.enable()
@@ -62,7 +69,11 @@ def test_a_chunk_is_executed_on_time_and_its_end_is_held(rig):
     rig.run(0.49)
     assert rig.controller.state is State.EXECUTING
     rig.run(0.05)
-    assert rig.controller.state is State.HOLDING and "command" in rig.controller.reason and rig.controller.stopped_short
+    assert (
+        rig.controller.state is State.HOLDING
+        and "command" in rig.controller.reason
+        and rig.controller.stopped_short
+    )
     sent = len(rig.sent)
     rig.run(0.1)
     assert len(rig.sent) == sent + 20  # holding goes on sending
@@ -101,8 +112,14 @@ def test_a_new_chunk_takes_over_without_a_jump(rig):
     [
         (lambda e: setattr(e, "feedback_frozen", True), "feedback: no new feedback"),
         (lambda e: setattr(e, "arm_status", 7), "arm_status: arm status 7: collision"),
-        (lambda e: setattr(e, "driver_bits", [0, 0, 0x10, 0, 0, 0]), "drivers: joint3 collision_status"),
-        (lambda e: setattr(e, "enabled", np.array([True] * 5 + [False])), "power: motor power off: joint6"),
+        (
+            lambda e: setattr(e, "driver_bits", [0, 0, 0x10, 0, 0, 0]),
+            "drivers: joint3 collision_status",
+        ),
+        (
+            lambda e: setattr(e, "enabled", np.array([True] * 5 + [False])),
+            "power: motor power off: joint6",
+        ),
         (lambda e: setattr(e, "ctrl_mode", 2), "control_mode: control mode 2"),
     ],
 )
@@ -119,7 +136,9 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     assert rig.controller.state is State.FAULT and cause in rig.controller.last_fault
     rig.run(1.0)
     stopping = np.array([point[0] for _, point in rig.sent[sent:]])
-    assert (np.diff(stopping) >= 0).all() and stopping[-1] - position < speed * 0.15 + speed**2 / 10 + 0.01
+    assert (np.diff(stopping) >= 0).all() and stopping[
+        -1
+    ] - position < speed * 0.15 + speed**2 / 10 + 0.01
     assert rig.controller.set_point.at_rest
     quiet = len(rig.sent)
     with pytest.raises(ChunkRejected, match="FAULT"):
@@ -159,7 +178,11 @@ def test_after_a_fault_without_power_or_can_mode_the_arm_can_be_enabled_anew(rig
     inject(rig.emulator)
     rig.run(0.2)
     assert rig.controller.state is State.FAULT and cause in rig.controller.reason
-    assert rig.controller.reset_fault() is None and rig.controller.state is State.DISABLED and cause in rig.controller.reason
+    assert (
+        rig.controller.reset_fault() is None
+        and rig.controller.state is State.DISABLED
+        and cause in rig.controller.reason
+    )
     quiet = len(rig.sent)
     rig.run(0.2)
     assert len(rig.sent) == quiet
@@ -168,7 +191,9 @@ def test_after_a_fault_without_power_or_can_mode_the_arm_can_be_enabled_anew(rig
 
 
 def test_a_fault_is_not_reset_before_the_arm_rests(rig):
-    """A measured pose lags behind the set-point: taken as the new one in mid-motion it would be a jump back."""
+    """A measured pose lags behind the set-point: taken as the new one in mid-motion it would be a
+    jump back.
+    """
     rig.enable()
     rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
     rig.run(0.4)
@@ -185,7 +210,9 @@ def test_a_fault_is_not_reset_before_the_arm_rests(rig):
     assert np.abs(np.diff(points, 2)).max() <= 5.0 * PERIOD**2 + 1e-9
 
 
-@pytest.mark.parametrize("request_, when", [("hold", "before"), ("hold", "in"), ("disable", "before"), ("disable", "in")])
+@pytest.mark.parametrize(
+    "request_, when", [("hold", "before"), ("hold", "in"), ("disable", "before"), ("disable", "in")]
+)
 def test_a_hold_or_disable_outlasts_a_fault(rig, request_, when):
     rig.enable()
     rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
@@ -224,11 +251,16 @@ def test_an_arm_that_another_program_left_powered_in_another_mode_is_put_into_ou
     rig.enable()
     rig.controller.offer(rig.straight(1, HOME + [0.3, 0, 0, 0, 0, 0]))
     rig.run(1.0)
-    assert rig.emulator.ignored_commands == 0 and np.abs(rig.plant.joints - HOME - [0.3, 0, 0, 0, 0, 0]).max() < 1e-3
+    assert (
+        rig.emulator.ignored_commands == 0
+        and np.abs(rig.plant.joints - HOME - [0.3, 0, 0, 0, 0, 0]).max() < 1e-3
+    )
 
 
 def test_an_arm_on_its_stops_can_be_enabled_and_one_far_outside_its_range_cannot():
-    rest = np.array([0.0, -0.01, 0.008, 0.0, 0.0, 0.0])  # joints 2 and 3 a little beyond, as encoders say at times
+    rest = np.array(
+        [0.0, -0.01, 0.008, 0.0, 0.0, 0.0]
+    )  # joints 2 and 3 a little beyond, as encoders say at times
     rig = CanRig(rest, gripper=-0.0004)
     rig.enable()
     rig.run(0.2)
@@ -314,7 +346,9 @@ def test_random_chunks_and_requests_never_break_a_limit(seed):
             sequence += int(rng.integers(-1, 3))
             scale = rng.choice([0.3, 3.0, 100.0])
             rows = rng.normal(0, scale, (int(rng.integers(1, 20)), 7))
-            chunk = Chunk(now - rng.uniform(-0.2, 1.2), sequence, float(rng.choice([0.01, 0.1])), rows)
+            chunk = Chunk(
+                now - rng.uniform(-0.2, 1.2), sequence, float(rng.choice([0.01, 0.1])), rows
+            )
             try:
                 controller.offer(chunk)
             except ChunkRejected:

@@ -1,18 +1,20 @@
-"""The real SDK against the emulator: units, firmware, power, what the emulated firmware refuses; and the arm's kinematics."""
+"""The real SDK against the emulator: units, firmware, power, what the emulated firmware refuses;
+and the arm's kinematics.
+"""
 
 import time
 
 import can
 import numpy as np
 import pytest
-from alam_piper.bus import BusConfig, open_bus
-from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
-from alam_piper.hardware import SdkBackend
-from alam_piper.kinematics import JOINT_LIMITS, link_poses, tcp_position
 from can_rig import HOME, CanRig
 from piper_sdk import C_PiperForwardKinematics
 
 from alam_core.errors import UserError
+from alam_piper.bus import BusConfig, open_bus
+from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
+from alam_piper.hardware import SdkBackend
+from alam_piper.kinematics import JOINT_LIMITS, link_poses, tcp_position
 
 
 def wait_until(condition):
@@ -48,7 +50,11 @@ def test_set_points_and_feedback_keep_their_values_on_the_wire(rig):
         wanted = np.append(rng.uniform(JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1]), rng.uniform(0, 0.1))
         rig.backend.write(wanted)
         rig.emulator.step(10.0)  # s, time enough to arrive
-        wait_until(lambda wanted=wanted: np.abs(rig.backend.read().positions - wanted).max() <= 2 * half_unit)
+        wait_until(
+            lambda wanted=wanted: (
+                np.abs(rig.backend.read().positions - wanted).max() <= 2 * half_unit
+            )
+        )
         assert np.abs(rig.plant.joints - wanted[:6]).max() <= half_unit
         assert abs(rig.plant.gripper - wanted[6]) <= 0.5e-6 + 1e-12
     assert rig.emulator.ignored_commands == 0
@@ -58,13 +64,19 @@ def test_firmware_and_limits_are_answered(rig):
     rig.run(0.1)
     assert rig.backend.firmware() == "S-V1.8-2"
     arm = rig.backend._arm
-    for i in range(6):  # one by one: the SDK's getters for all motors at once show the last answer six times
+    for i in range(
+        6
+    ):  # one by one: the SDK's getters for all motors at once show the last answer six times
         limits = arm.GetCurrentMotorAngleLimitMaxVel().current_motor_angle_limit_max_vel
         acceleration = arm.GetCurrentMotorMaxAccLimit().current_motor_max_acc_limit
         arm.SearchMotorMaxAngleSpdAccLimit(i + 1, 1)
         arm.SearchMotorMaxAngleSpdAccLimit(i + 1, 2)
         rig.emulator.step(0.005)
-        wait_until(lambda limits=limits, acc=acceleration, i=i: limits.motor_num == acc.joint_motor_num == i + 1)
+        wait_until(
+            lambda limits=limits, acc=acceleration, i=i: (
+                limits.motor_num == acc.joint_motor_num == i + 1
+            )
+        )
         low, high = np.degrees(JOINT_LIMITS[i])
         assert limits.min_angle_limit == pytest.approx(low * 10, abs=1)
         assert limits.max_angle_limit == pytest.approx(high * 10, abs=1)
@@ -76,8 +88,13 @@ def test_velocities_and_driver_states_arrive(rig):
     rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
     rig.run(0.5)
     feedback = rig.backend.read()
-    assert feedback.velocities[0] == pytest.approx(0.5, abs=0.05) and abs(feedback.velocities[1]) < 0.01
-    assert all(feedback.drivers_enabled) and feedback.ctrl_mode == 1 and feedback.driver_faults == ()
+    assert (
+        feedback.velocities[0] == pytest.approx(0.5, abs=0.05)
+        and abs(feedback.velocities[1]) < 0.01
+    )
+    assert (
+        all(feedback.drivers_enabled) and feedback.ctrl_mode == 1 and feedback.driver_faults == ()
+    )
     rig.emulator.driver_bits[2] = 0x10
     rig.run(0.1)
     assert rig.backend.read().driver_faults == ("joint3 collision_status",)
@@ -105,13 +122,21 @@ def test_the_emulator_ignores_motion_without_power_or_mode_and_out_of_range():
     assert emulator.ignored_commands == 2 and np.array_equal(emulator.plant.joints, HOME)
     send(mode, *point)
     assert emulator.ignored_commands == 2
-    assert np.abs(emulator.plant.joints - HOME).max() == pytest.approx(0.5 * 3.0 * 0.005)  # the firmware's speed limit
+    assert np.abs(emulator.plant.joints - HOME).max() == pytest.approx(
+        0.5 * 3.0 * 0.005
+    )  # the firmware's speed limit
     emulator.teleport()
-    send(command(0x155, (1_000_000).to_bytes(4, "big") + bytes(4)), point[1], point[2])  # 1000 degrees
+    send(
+        command(0x155, (1_000_000).to_bytes(4, "big") + bytes(4)), point[1], point[2]
+    )  # 1000 degrees
     assert emulator.ignored_commands == 3 and emulator.arm_status == 4
     moved = emulator.plant.joints.copy()
     send(command(0x471, [7, 1, 0, 0, 0, 0, 0, 0]), *point)
-    assert emulator.ignored_commands == 4 and np.array_equal(emulator.plant.joints, moved) and emulator.power_cuts == 1
+    assert (
+        emulator.ignored_commands == 4
+        and np.array_equal(emulator.plant.joints, moved)
+        and emulator.power_cuts == 1
+    )
     bus.shutdown()
     mine.shutdown()
 
@@ -123,7 +148,12 @@ def test_a_short_or_unknown_frame_does_nothing():
     rng = np.random.default_rng(0)
     for _ in range(300):
         length = int(rng.integers(0, 8))
-        mine.send(command(int(rng.integers(0x100, 0x500)), rng.integers(0, 256, length, dtype=np.uint8).tobytes()))
+        mine.send(
+            command(
+                int(rng.integers(0x100, 0x500)),
+                rng.integers(0, 256, length, dtype=np.uint8).tobytes(),
+            )
+        )
     emulator.step(0.005)
     assert not emulator.enabled.any() and np.array_equal(emulator.plant.joints, HOME)
     bus.shutdown()

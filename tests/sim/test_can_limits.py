@@ -1,7 +1,10 @@
-"""The set-point generator: no input makes it break a limit, and a feasible reference is followed exactly."""
+"""The set-point generator: no input makes it break a limit, and a feasible reference is followed
+exactly.
+"""
 
 import numpy as np
 import pytest
+
 from alam_piper.limits import SetPoint, make_limits
 
 DT = 0.005
@@ -24,7 +27,10 @@ def test_limits_are_never_broken(seed):
     point = SetPoint(limits)
     slack = rng.uniform(-0.05, 0.05, 7)  # some seeds lie outside
     point.seed(np.where(rng.random(7) < 0.5, limits.lower, limits.upper) + slack)
-    lower, upper = np.minimum(limits.lower, point.position), np.maximum(limits.upper, point.position)
+    lower, upper = (
+        np.minimum(limits.lower, point.position),
+        np.maximum(limits.upper, point.position),
+    )
     for reference in random_references(rng, 400):
         dt = DT if rng.random() < 0.8 else rng.uniform(0.001, 0.02)
         before, speed = point.position, point.velocity

@@ -1,12 +1,14 @@
-"""MetaWorld as a world: its seeds decide everything, its pictures are upright and fresh, its experts succeed."""
+"""MetaWorld as a world: its seeds decide everything, its pictures are upright and fresh, its
+experts succeed.
+"""
 
 import numpy as np
 import pytest
-from alam_training.commands.collect import CollectConfig, run_episode
 
 from alam_core.errors import UserError
 from alam_core.sim.metaworld.tasks import INSTRUCTIONS, TRAINING, tasks_of
 from alam_core.sim.world import make_expert, make_world
+from alam_training.commands.collect import CollectConfig, run_episode
 
 try:
     from alam_core.sim.metaworld.world import ENV_POLICY_MAP, MetaWorld
@@ -34,7 +36,10 @@ def play(world: MetaWorld, seed: int, steps: int) -> list[np.ndarray]:
     for _ in range(steps):
         seen.append(world.step(expert.act()))
         hidden.append(world.observed)
-    return [np.stack(hidden), *(np.stack([o.images[view] for o in seen]) for view in seen[0].images)]
+    return [
+        np.stack(hidden),
+        *(np.stack([o.images[view] for o in seen]) for view in seen[0].images),
+    ]
 
 
 @pytest.mark.parametrize("seed", [10, 11])  # of either task
@@ -62,20 +67,28 @@ def test_seeds_go_through_the_tasks_and_vary_their_scenes(world: MetaWorld) -> N
 
 
 def test_pictures_are_upright_and_not_mirrored(world: MetaWorld) -> None:
-    """The puck of 'push' is put in places: where it is seen must move as a camera on the arm's left and one that looks down show it."""
+    """The puck of 'push' is put in places: where it is seen must move as a camera on the arm's left
+    and one that looks down show it.
+    """
     world.reset(1)
 
     def seen_at(view: str, x: float, y: float, z: float) -> np.ndarray:
-        """Mean row (down) and column (to the right) of what differs from a picture without the puck."""
+        """Mean row (down) and column (to the right) of what differs from a picture without the
+        puck.
+        """
         pictures = []
         for position in ([0.0, -3.0, 0.0], [x, y, z]):
             world._env._set_obj_xyz(np.array(position))
             pictures.append(world.render(view).astype(int))
         return np.argwhere(np.abs(pictures[0] - pictures[1]).max(-1) > 15).mean(0)
 
-    rows, columns = seen_at("third_person", 0.05, 0.6, 0.1) - seen_at("third_person", 0.05, 0.6, 0.02)
+    rows, columns = seen_at("third_person", 0.05, 0.6, 0.1) - seen_at(
+        "third_person", 0.05, 0.6, 0.02
+    )
     assert rows < -5 and abs(columns) < 3  # higher is up
-    rows, columns = seen_at("third_person", 0.05, 0.75, 0.02) - seen_at("third_person", 0.05, 0.6, 0.02)
+    rows, columns = seen_at("third_person", 0.05, 0.75, 0.02) - seen_at(
+        "third_person", 0.05, 0.6, 0.02
+    )
     assert columns > 10  # away from the arm's base is to the right
     rows, columns = seen_at("wrist", 0.05, 0.7, 0.02) - seen_at("wrist", 0.0, 0.65, 0.02)
     assert rows < -5 and columns > 5
@@ -88,7 +101,9 @@ def test_pictures_follow_what_happens_even_after_a_change_of_task(world: MetaWor
             after = world.step(np.array([1.0, 0.5, -0.5, 0.0]))
         assert after.stamp - before.stamp == pytest.approx(15 / 80)
         for view in ("third_person", "wrist"):
-            assert before.images[view].shape == (48, 48, 3) and before.images[view].dtype == np.uint8
+            assert (
+                before.images[view].shape == (48, 48, 3) and before.images[view].dtype == np.uint8
+            )
             assert np.abs(before.images[view].astype(int) - after.images[view]).mean() > 1
 
 
@@ -123,7 +138,9 @@ def test_what_holds_the_arm_holds_it(world: MetaWorld) -> None:
 
 @pytest.mark.parametrize("seed", [4, 5])
 def test_the_expert_succeeds_and_success_ends_the_episode(world: MetaWorld, seed: int) -> None:
-    episode = run_episode(world, make_expert, CollectConfig(world=world.name, noisy_fraction=0.0, hold_steps=1), seed)
+    episode = run_episode(
+        world, make_expert, CollectConfig(world=world.name, noisy_fraction=0.0, hold_steps=1), seed
+    )
     assert episode.success and world.success()
     assert 20 < len(episode.action) < world.max_steps
     assert np.abs(episode.action).max() <= 1
@@ -137,7 +154,9 @@ def test_every_task_of_the_benchmark_has_its_own_sentence() -> None:
     assert set(TRAINING) <= set(INSTRUCTIONS) and tasks_of("metaworld") == TRAINING
 
 
-@pytest.mark.parametrize("name", ["metaworld/drawer-opne", "metaworld/", "metaworld/push,", "metaworlds"])
+@pytest.mark.parametrize(
+    "name", ["metaworld/drawer-opne", "metaworld/", "metaworld/push,", "metaworlds"]
+)
 def test_a_name_that_is_none_is_told_in_one_line(name: str) -> None:
     with pytest.raises(UserError) as told:
         make_world(name)

@@ -1,4 +1,6 @@
-"""The Piper world: its kinematics agree with the arm's SDK, its episodes are determined by their seeds, its judge is just."""
+"""The Piper world: its kinematics agree with the arm's SDK, its episodes are determined by their
+seeds, its judge is just.
+"""
 
 import numpy as np
 import pytest
@@ -95,7 +97,10 @@ def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: PiperPlace)
 
 def test_seeds_differ_in_scene_look_and_instruction(world: PiperPlace) -> None:
     observations = [world.reset(seed) for seed in range(30)]
-    named = [next(colour for colour in COLOURS if colour in observation.instruction) for observation in observations]
+    named = [
+        next(colour for colour in COLOURS if colour in observation.instruction)
+        for observation in observations
+    ]
     assert set(named) == set(COLOURS)
     assert len({observation.instruction for observation in observations}) > 8
     tables = {tuple(observation.images["third_person"][-1, 0]) for observation in observations}
@@ -130,7 +135,11 @@ def test_only_the_named_cube_counts(world: PiperPlace) -> None:
     def drop_on_plate(cube: int) -> bool:
         world.reset(5)
         address = world.model.joint(f"cube{cube}").qposadr[0]
-        world.data.qpos[address : address + 3] = world.plate_position() + [0, 0, PLATE_HEIGHT + 0.03]
+        world.data.qpos[address : address + 3] = world.plate_position() + [
+            0,
+            0,
+            PLATE_HEIGHT + 0.03,
+        ]
         for _ in range(200):
             world.physics_step(np.array(HOME))
         return world.success()
@@ -142,7 +151,9 @@ def test_only_the_named_cube_counts(world: PiperPlace) -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_expert_does_the_task(world: PiperPlace, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_expert_does_the_task(
+    world: PiperPlace, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(world, "render", lambda view, size=None: np.zeros((64, 64, 3), np.uint8))
     world.reset(seed)
     expert = make_expert(world, seed)

@@ -6,15 +6,30 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from alam_training.benchmarks import pretraining
-from alam_training.benchmarks.pretraining import PretrainingConfig, Steps, on_cpu, on_gpu, read_model
-from alam_training.commands import benchmark
 
 from alam_core.config import to_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
+from alam_training.benchmarks import pretraining
+from alam_training.benchmarks.pretraining import (
+    PretrainingConfig,
+    Steps,
+    on_cpu,
+    on_gpu,
+    read_model,
+)
+from alam_training.commands import benchmark
 
-TINY = TransitionConfig(image_size=16, patch_size=4, width=32, heads=2, encoder_layers=1, decoder_layers=1, latent_tokens=3, latent_dim=8)
+TINY = TransitionConfig(
+    image_size=16,
+    patch_size=4,
+    width=32,
+    heads=2,
+    encoder_layers=1,
+    decoder_layers=1,
+    latent_tokens=3,
+    latent_dim=8,
+)
 
 
 def test_without_a_name_everything_that_can_be_measured_is_listed(
@@ -27,7 +42,9 @@ def test_without_a_name_everything_that_can_be_measured_is_listed(
 
 
 @pytest.mark.parametrize("name", list(benchmark.MEASUREMENTS))
-def test_each_measurement_has_its_own_options(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_measurement_has_its_own_options(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py", name, "--help"])
     with pytest.raises(SystemExit) as end:
         benchmark.main()
@@ -35,9 +52,13 @@ def test_each_measurement_has_its_own_options(name: str, monkeypatch: pytest.Mon
     assert "--save" in capsys.readouterr().out
 
 
-def test_an_unknown_measurement_is_refused_with_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_measurement_is_refused_with_those_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py", "speed"])
-    with pytest.raises(UserError, match="no measurement 'speed': choose one of data, policy, pretraining"):
+    with pytest.raises(
+        UserError, match="no measurement 'speed': choose one of data, policy, pretraining"
+    ):
         benchmark.main()
 
 
@@ -56,13 +77,21 @@ def test_parameters_memory_and_time_are_measured() -> None:
     threads = torch.get_num_threads()
     measured = on_cpu(TINY, 1, 2, "bf16")
     torch.set_num_threads(threads)
-    assert measured["parameters"] == sum(parameter.numel() for parameter in TransitionModel(TINY).parameters())
+    assert measured["parameters"] == sum(
+        parameter.numel() for parameter in TransitionModel(TINY).parameters()
+    )
     assert 0.1 < measured["peak_gib"] < 100 and measured["step_s"] >= 0
 
 
 def test_the_papers_size_is_measured_unless_told_otherwise() -> None:
     model = read_model(PretrainingConfig().model)
-    assert (model.image_size, model.patch_size, model.width, model.encoder_layers, model.decoder_layers) == (224, 14, 768, 12, 12)
+    assert (
+        model.image_size,
+        model.patch_size,
+        model.width,
+        model.encoder_layers,
+        model.decoder_layers,
+    ) == (224, 14, 768, 12, 12)
     assert (model.latent_tokens, model.latent_dim, model.codebook_size) == (7, 128, 256)
 
 
@@ -75,7 +104,9 @@ def test_a_missing_model_file_is_named(tmp_path: Path) -> None:
 def test_the_result_has_the_agreed_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(to_dict(TINY)))
     written: dict[str, dict] = {}
-    monkeypatch.setattr(pretraining, "write_result", lambda name, values, seeds: written.update({name: values}))
+    monkeypatch.setattr(
+        pretraining, "write_result", lambda name, values, seeds: written.update({name: values})
+    )
     assert pretraining.main(PretrainingConfig(model=str(tmp_path / "tiny.yaml"), steps=1)) == 0
     values = written["pretraining_paper_size"]
     assert {"parameters", "peak_gib", "cpu_step_s", "gpu"} <= values.keys()

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from alam_training.benchmarks import data as benchmark
-from alam_training.benchmarks.data import DataConfig, main, summarise, written_anew
 
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
+from alam_training.benchmarks import data as benchmark
+from alam_training.benchmarks.data import DataConfig, main, summarise, written_anew
 
 
 @pytest.fixture
@@ -19,7 +19,12 @@ def root(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     with LeRobotWriter(tmp_path / "set", 10, {"top": (24, 24)}, ["x"], ["u"], "toy") as writer:
         for _ in range(3):
-            writer.add_episode({"top": rng.integers(0, 256, (20, 24, 24, 3), np.uint8)}, np.zeros((20, 1)), np.zeros((20, 1)), "go")
+            writer.add_episode(
+                {"top": rng.integers(0, 256, (20, 24, 24, 3), np.uint8)},
+                np.zeros((20, 1)),
+                np.zeros((20, 1)),
+                "go",
+            )
     return tmp_path / "set"
 
 
@@ -39,17 +44,26 @@ def config(root: Path, **fields: Any) -> DataConfig:
     )
 
 
-def test_without_lerobot_our_rates_are_measured_and_the_ratio_is_null(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_lerobot_our_rates_are_measured_and_the_ratio_is_null(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written: dict[str, Any] = {}
-    monkeypatch.setattr(benchmark, "write_result", lambda name, values, *_, **__: written.update({name: values}))
+    monkeypatch.setattr(
+        benchmark, "write_result", lambda name, values, *_, **__: written.update({name: values})
+    )
     assert main(config(root)) == 0
     values = written["data_throughput"]
     assert (
-        values["ours_items_s"] > 0 and values["lerobot_items_s"] is None and values["ratio"] is None and "lerobot_python" in values["why"]
+        values["ours_items_s"] > 0
+        and values["lerobot_items_s"] is None
+        and values["ratio"] is None
+        and "lerobot_python" in values["why"]
     )
     assert all(rate > 0 for rate in values["triplets_s"].values())
     assert values["frames_s"].keys() == values["triplets_s"].keys()
-    assert values["original"]["ours_items_s"] > 0 and "first 2 episodes written anew" in values["data"]
+    assert (
+        values["original"]["ours_items_s"] > 0 and "first 2 episodes written anew" in values["data"]
+    )
 
 
 def test_ratio_is_of_medians_with_the_range_of_pairs_beside() -> None:
@@ -62,22 +76,39 @@ def test_ratio_is_of_medians_with_the_range_of_pairs_beside() -> None:
         "ours triplets, decoded once": [(7.0, None)] * 3,
     }
     values = summarise(DataConfig(), rates, {"lerobot": "0"})  # type: ignore[arg-type]
-    assert (values["ours_items_s"], values["lerobot_items_s"], values["ratio"]) == (300.0, 100.0, 3.0)
+    assert (values["ours_items_s"], values["lerobot_items_s"], values["ratio"]) == (
+        300.0,
+        100.0,
+        3.0,
+    )
     assert values["ratio_range"] == [1.0, 3.0] and values["ratio_decoded_once"] == 50.0
     assert values["original"]["ratio"] == 2.0
-    assert values["ratio_of_cpu_time"] == pytest.approx(320 / 105) and values["frames_s"] == {"ours triplets, decoded once": 21.0}
+    assert values["ratio_of_cpu_time"] == pytest.approx(320 / 105) and values["frames_s"] == {
+        "ours triplets, decoded once": 21.0
+    }
 
 
-def test_what_is_written_anew_has_the_same_episodes_in_todays_encoding(root: Path, tmp_path: Path) -> None:
+def test_what_is_written_anew_has_the_same_episodes_in_todays_encoding(
+    root: Path, tmp_path: Path
+) -> None:
     original = LeRobotDataset(root)
     again = written_anew(original, 2, tmp_path / "again")
-    assert again.num_episodes == 2 and again.views == original.views and again.episode(1).task == "go"
+    assert (
+        again.num_episodes == 2 and again.views == original.views and again.episode(1).task == "go"
+    )
     for number in (0, 13):
-        difference = again.frames(1, "top", [number]).astype(int) - original.frames(1, "top", [number])
-        assert abs(difference).mean() < 12  # noise is the worst there is to encode; another frame differs by 80
+        difference = again.frames(1, "top", [number]).astype(int) - original.frames(
+            1, "top", [number]
+        )
+        assert (
+            abs(difference).mean() < 12
+        )  # noise is the worst there is to encode; another frame differs by 80
 
 
-@pytest.mark.parametrize(("python", "words"), [("nowhere/python", "cannot be started"), (sys.executable, "is LeRobot installed")])
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [("nowhere/python", "cannot be started"), (sys.executable, "is LeRobot installed")],
+)
 def test_a_python_without_lerobot_is_named(root: Path, python: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         main(config(root, lerobot_python=python, save=False))

@@ -10,13 +10,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from alam_training.commands.collect import SETTINGS, CollectConfig, burst_noise, collect, run_episode
 
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.video.files import VideoWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
+from alam_training.commands.collect import (
+    SETTINGS,
+    CollectConfig,
+    burst_noise,
+    collect,
+    run_episode,
+)
 
 
 class Line:
@@ -39,7 +45,11 @@ class Line:
 
     def observe(self) -> Observation:
         image = np.full((self.size, self.size, 3), round(100 + 50 * self.x), np.uint8)
-        return Observation({"third_person": image, "wrist": 255 - image}, np.array([self.x, 0], np.float32), f"go {self.seed % 2}")
+        return Observation(
+            {"third_person": image, "wrist": 255 - image},
+            np.array([self.x, 0], np.float32),
+            f"go {self.seed % 2}",
+        )
 
     def success(self) -> bool:
         return self.seed % 5 != 0 and abs(self.x - 1) < 0.05
@@ -66,13 +76,26 @@ def make_line(name: str, size: int) -> Line:
 
 
 def collect_line(root: Path, **changes: object) -> LeRobotDataset:
-    values = {"world": "line", "root": str(root), "episodes": 6, "first_seed": 1, "image_size": 8, "workers": 0, "hold_steps": 3, **changes}
+    values = {
+        "world": "line",
+        "root": str(root),
+        "episodes": 6,
+        "first_seed": 1,
+        "image_size": 8,
+        "workers": 0,
+        "hold_steps": 3,
+        **changes,
+    }
     collect(CollectConfig(**values), make_line, Walker)  # type: ignore[arg-type]
     return LeRobotDataset(root)
 
 
 def content(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.suffix in (".parquet", ".mp4")}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.suffix in (".parquet", ".mp4")
+    }
 
 
 def test_only_successes_are_kept_in_order_of_their_seeds(tmp_path: Path) -> None:
@@ -82,9 +105,13 @@ def test_only_successes_are_kept_in_order_of_their_seeds(tmp_path: Path) -> None
 
 
 def test_summary_counts_what_failed(tmp_path: Path) -> None:
-    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0)
+    config = CollectConfig(
+        world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0
+    )
     summary = collect(config, make_line, Walker)
-    assert (summary.episodes, summary.tried) == (6, 7) and summary.expert_success == pytest.approx(6 / 7)
+    assert (summary.episodes, summary.tried) == (6, 7) and summary.expert_success == pytest.approx(
+        6 / 7
+    )
     assert summary.frames == LeRobotDataset(tmp_path / "set").num_frames
 
 
@@ -92,8 +119,12 @@ def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> 
     dataset = collect_line(tmp_path / "set", noisy_fraction=0.5, noise_std=0.2, noise_rate=3.0)
     for e in range(dataset.num_episodes):
         arrays = dataset.episode(e)
-        assert np.array_equal(arrays.action[:, 0], np.ones(len(arrays.action)))  # the expert's label, never the noisy one
-        assert np.array_equal(arrays.action[:, 1], arrays.state[:, 0])  # the expert saw the state of the same row
+        assert np.array_equal(
+            arrays.action[:, 0], np.ones(len(arrays.action))
+        )  # the expert's label, never the noisy one
+        assert np.array_equal(
+            arrays.action[:, 1], arrays.state[:, 0]
+        )  # the expert saw the state of the same row
         shown = dataset.frames(e, "third_person", range(len(arrays.state)))[:, 0, 0, 0]
         assert np.abs(shown - (100 + 50 * arrays.state[:, 0])).max() <= 3
         assert arrays.task == f"go {dataset.extras['seed'][e] % 2}"
@@ -121,9 +152,13 @@ def test_success_that_is_lost_again_counts_from_the_start() -> None:
 
 def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
     world = Line(8)
-    noisy = run_episode(world, Walker, CollectConfig(noisy_fraction=1.0, noise_std=0.3, noise_rate=5.0), 1)
+    noisy = run_episode(
+        world, Walker, CollectConfig(noisy_fraction=1.0, noise_std=0.3, noise_rate=5.0), 1
+    )
     executed = np.array(world.seen_actions)
-    assert noisy.noisy and np.abs(executed[: len(noisy.action), 0] - noisy.action[:, 0]).max() > 0.01
+    assert (
+        noisy.noisy and np.abs(executed[: len(noisy.action), 0] - noisy.action[:, 0]).max() > 0.01
+    )
     np.testing.assert_allclose(executed[: len(noisy.action), 1], noisy.action[:, 1], atol=1e-6)
     run_episode(world, Walker, CollectConfig(noisy_fraction=0.0), 1)
     assert (np.array(world.seen_actions)[:, 0] == 1).all()
@@ -134,7 +169,9 @@ def test_noise_comes_in_pushes_with_rest_between() -> None:
     still = np.abs(noise).max(axis=1) < 1e-3
     assert 0.2 < still.mean() < 0.8
     assert np.abs(noise.mean(axis=0)).max() < 0.003
-    assert np.abs(np.diff(noise, axis=0)).max() <= 0.5 * 2 * 6 * 0.05  # never jumps to a push at once
+    assert (
+        np.abs(np.diff(noise, axis=0)).max() <= 0.5 * 2 * 6 * 0.05
+    )  # never jumps to a push at once
     assert (burst_noise(50, 3, 0.05, 0.0, 0.1, np.random.default_rng(0)) == 0).all()
 
 
@@ -164,13 +201,23 @@ def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
                 raise KeyboardInterrupt
             return super().reset(seed)
 
-    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0, hold_steps=3)
+    config = CollectConfig(
+        world="line",
+        root=str(tmp_path / "set"),
+        episodes=6,
+        first_seed=1,
+        image_size=8,
+        workers=0,
+        hold_steps=3,
+    )
     collect(config, lambda name, size: Interrupted(size), Walker)
     assert LeRobotDataset(tmp_path / "set").extras["seed"] == [1, 2, 3]
     assert collect_line(tmp_path / "set", resume=True).extras["seed"] == [1, 2, 3, 4, 6, 7]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     close = LeRobotWriter.close
 
     def interrupted(self: LeRobotWriter) -> None:
@@ -211,7 +258,9 @@ def test_a_hopeless_expert_ends_the_run_and_leaves_nothing(tmp_path: Path) -> No
 
 def test_a_worker_that_cannot_start_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a worker died"):
-        collect(CollectConfig(world="line", root=str(tmp_path / "set"), workers=1), make_broken, Walker)
+        collect(
+            CollectConfig(world="line", root=str(tmp_path / "set"), workers=1), make_broken, Walker
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -220,17 +269,27 @@ def make_broken(name: str, size: int) -> Line:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--noisy_fraction", "2"], ["--episodes", "0"], ["--world", "nowhere", "--workers", "0"], ["--world", "nowhere"]]
+    "flags",
+    [
+        ["--noisy_fraction", "2"],
+        ["--episodes", "0"],
+        ["--world", "nowhere", "--workers", "0"],
+        ["--world", "nowhere"],
+    ],
 )
 def test_bad_values_give_one_line_and_exit_code_2(tmp_path: Path, flags: list[str]) -> None:
     script = Path(__file__).parents[2] / "training/collect.py"
     command = [sys.executable, str(script), "--root", str(tmp_path / "set"), *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=script.parents[1])
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=script.parents[1]
+    )
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error:")
 
 
-def test_an_interrupt_in_the_middle_of_writing_keeps_whole_episodes_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_the_middle_of_writing_keeps_whole_episodes_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add, calls = VideoWriter.add, []
 
     def interrupted(self: VideoWriter, images: np.ndarray) -> None:
@@ -240,9 +299,19 @@ def test_an_interrupt_in_the_middle_of_writing_keeps_whole_episodes_only(tmp_pat
         add(self, images)
 
     monkeypatch.setattr(VideoWriter, "add", interrupted)
-    config = CollectConfig(world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0, hold_steps=3)
+    config = CollectConfig(
+        world="line",
+        root=str(tmp_path / "set"),
+        episodes=6,
+        first_seed=1,
+        image_size=8,
+        workers=0,
+        hold_steps=3,
+    )
     summary = collect(config, make_line, Walker)
     dataset = LeRobotDataset(tmp_path / "set")
-    rows = sum(pq.read_metadata(path).num_rows for path in (tmp_path / "set" / "data").rglob("*.parquet"))
+    rows = sum(
+        pq.read_metadata(path).num_rows for path in (tmp_path / "set" / "data").rglob("*.parquet")
+    )
     assert rows == dataset.num_frames == summary.frames
     assert dataset.num_episodes == summary.episodes == 3

@@ -1,4 +1,6 @@
-"""The command around the readers: going on after an interruption, the share of broken recordings, instructions, messages."""
+"""The command around the readers: going on after an interruption, the share of broken recordings,
+instructions, messages.
+"""
 
 import contextlib
 import io
@@ -13,9 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alam_training.commands import convert as convert_module
-from alam_training.commands.convert import RECORD, ConvertConfig, convert
-from alam_training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
 from convert_fixtures import check_frames, numbers, pictures, run
 from rich.console import Console
 
@@ -23,19 +22,32 @@ from alam_core.data.lerobot.layout import partial_name
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
+from alam_training.commands import convert as convert_module
+from alam_training.commands.convert import RECORD, ConvertConfig, convert
+from alam_training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
 
 STEPS = 4
 
 
 class Toy:
-    """A source of ``count`` recordings; those in ``broken`` cannot be read, and reading one in ``stops`` is interrupted by Ctrl-C."""
+    """A source of ``count`` recordings; those in ``broken`` cannot be read, and reading one in
+    ``stops`` is interrupted by Ctrl-C.
+    """
 
-    def __init__(self, count: int = 6, broken: tuple[int, ...] = (), stops: tuple[int, ...] = (), told: bool = True) -> None:
+    def __init__(
+        self,
+        count: int = 6,
+        broken: tuple[int, ...] = (),
+        stops: tuple[int, ...] = (),
+        told: bool = True,
+    ) -> None:
         self.count, self.broken, self.stops, self.told = count, broken, stops, told
         self.read_so_far: list[int] = []
 
     def __call__(self, request: Request) -> Source:
-        return Source("toy", request.fps or 7.0, self.count if self.told else None, self.recordings())
+        return Source(
+            "toy", request.fps or 7.0, self.count if self.told else None, self.recordings()
+        )
 
     def recordings(self) -> Iterator[Recording]:
         for i in range(self.count):
@@ -49,7 +61,12 @@ class Toy:
             raise BrokenEpisode("it is cut short")
         names = ["a", "b"]
         return Episode(
-            {"wrist": pictures(i, STEPS)}, numbers(i, STEPS, 2), numbers(-i, STEPS, 2), names, names, f"task {i}" if i % 2 else ""
+            {"wrist": pictures(i, STEPS)},
+            numbers(i, STEPS, 2),
+            numbers(-i, STEPS, 2),
+            names,
+            names,
+            f"task {i}" if i % 2 else "",
         )
 
 
@@ -62,7 +79,9 @@ def config(folder: Path, **options: object) -> ConvertConfig:
     return ConvertConfig(source="rosbag", input=str(folder), output=str(folder / "out"), **options)  # type: ignore[arg-type]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     close = LeRobotWriter.close
 
     def interrupted(self: LeRobotWriter) -> None:
@@ -76,7 +95,9 @@ def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(tmp_path: Path, mo
     assert convert(config(tmp_path, resume=True)).episodes == 6
 
 
-def test_a_source_without_a_single_good_episode_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_without_a_single_good_episode_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Endless(Toy):
         def episode(self, i: int) -> Episode:
             episode = super().episode(i)
@@ -89,7 +110,9 @@ def test_a_source_without_a_single_good_episode_leaves_nothing(tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(monkeypatch, Toy(stops=(3,)))
     first = convert(config(tmp_path))
     assert (first.episodes, first.finished) == (3, False)
@@ -97,7 +120,11 @@ def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(tmp_pat
     assert json.loads((tmp_path / "out" / RECORD).read_text())["finished"] is False
     toy = install(monkeypatch, Toy())
     second = convert(config(tmp_path, resume=True))
-    assert toy.read_so_far == [3, 4, 5] and (second.episodes, second.frames, second.finished) == (6, 24, True)
+    assert toy.read_so_far == [3, 4, 5] and (second.episodes, second.frames, second.finished) == (
+        6,
+        24,
+        True,
+    )
     dataset = LeRobotDataset(tmp_path / "out")
     assert dataset.extras["recording"] == [f"r{i}" for i in range(6)]
     for e in range(6):
@@ -107,7 +134,9 @@ def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(tmp_pat
     assert convert(config(tmp_path, resume=True)).episodes == 6  # nothing is left, nothing is added
 
 
-def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(monkeypatch, Toy())
     convert(config(tmp_path, max_episodes=2))
     with pytest.raises(UserError, match="exists already; add --resume true"):
@@ -122,19 +151,27 @@ def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(tmp_path
 
 
 @pytest.mark.parametrize("told", [True, False])
-def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
     install(monkeypatch, Toy(10, broken=(2, 7), told=told))
     summary = convert(config(tmp_path, max_broken=0.2))
-    assert summary.episodes == 8 and summary.broken == {"r2": "it is cut short", "r7": "it is cut short"}
+    assert summary.episodes == 8 and summary.broken == {
+        "r2": "it is cut short",
+        "r7": "it is cut short",
+    }
     assert json.loads((tmp_path / "out" / RECORD).read_text())["skipped"] == summary.broken
     with pytest.raises(
-        UserError, match=r"2 of 10 recordings .* than --max_broken 0.19; the first: r2: it is cut short; nothing is written"
+        UserError,
+        match=r"2 of 10 recordings .* than --max_broken 0.19; the first: r2: it is cut short; nothing is written",
     ):
         convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "other"), max_broken=0.19))
     assert not (tmp_path / "other").exists() and not (tmp_path / partial_name("other")).exists()
 
 
-def test_a_source_that_is_broken_throughout_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_is_broken_throughout_stops_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy = install(monkeypatch, Toy(1000, broken=tuple(range(1000))))
     with pytest.raises(UserError, match="the first: r0: it is cut short"):
         convert(config(tmp_path))
@@ -144,7 +181,9 @@ def test_a_source_that_is_broken_throughout_stops_early(tmp_path: Path, monkeypa
     assert not (tmp_path / "out").exists()
 
 
-def test_episodes_unlike_the_first_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_episodes_unlike_the_first_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Mixed(Toy):
         def episode(self, i: int) -> Episode:
             episode = super().episode(i)
@@ -162,35 +201,64 @@ def test_episodes_unlike_the_first_are_skipped(tmp_path: Path, monkeypatch: pyte
     assert LeRobotDataset(tmp_path / "out").extras["recording"] == ["r0", "r4", "r5"]
 
 
-def test_instructions_come_from_the_file_the_source_and_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instructions_come_from_the_file_the_source_and_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     install(monkeypatch, Toy(4))
     (tmp_path / "texts.json").write_text(json.dumps({"r1": "from the file"}))
     convert(config(tmp_path, task="from the line", instructions=str(tmp_path / "texts.json")))
     dataset = LeRobotDataset(tmp_path / "out")
-    assert [dataset.episode(e).task for e in range(4)] == ["from the line", "from the file", "from the line", "task 3"]
+    assert [dataset.episode(e).task for e in range(4)] == [
+        "from the line",
+        "from the file",
+        "from the line",
+        "task 3",
+    ]
     assert convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "bare"))).untold == 2
     for text in ("[1]", '{"r1": 2}', "{"):
         (tmp_path / "texts.json").write_text(text)
         with pytest.raises(UserError, match="texts.json"):
-            convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "x"), instructions=str(tmp_path / "texts.json")))
+            convert(
+                ConvertConfig(
+                    "rosbag",
+                    str(tmp_path),
+                    str(tmp_path / "x"),
+                    instructions=str(tmp_path / "texts.json"),
+                )
+            )
 
 
-def test_the_first_episodes_are_enough_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_episodes_are_enough_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     toy = install(monkeypatch, Toy(100, told=False))
     screen = io.StringIO()
     assert convert(config(tmp_path, max_episodes=2), Console(file=screen)).episodes == 2
     assert toy.read_so_far == [0, 1] and "2/2" in screen.getvalue()
 
 
-@pytest.mark.parametrize("options", [{"max_broken": 2.0}, {"fps": -1.0}, {"image_size": 4}, {"views": {"a.b": "c"}}, {"max_episodes": -1}])
-def test_settings_that_make_no_sense_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_broken": 2.0},
+        {"fps": -1.0},
+        {"image_size": 4},
+        {"views": {"a.b": "c"}},
+        {"max_episodes": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    tmp_path: Path, options: dict[str, object]
+) -> None:
     with pytest.raises(UserError):
         config(tmp_path, **options)
 
 
 @contextlib.contextmanager
 def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """training/convert.py as a process that heeds Ctrl-C even where the test itself runs in the background."""
+    """training/convert.py as a process that heeds Ctrl-C even where the test itself runs in the
+    background.
+    """
     process = subprocess.Popen(
         [sys.executable, "training/convert.py", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -210,7 +278,12 @@ def write_calvin(folder: Path, frames: int, window: int) -> Path:
     (folder / "lang_annotations").mkdir(parents=True)
     image = pictures(0, 1, 200, 200)[0]
     for n in range(frames):
-        np.savez(folder / f"episode_{n:07d}.npz", rgb_static=image, robot_obs=numbers(0, 1, 15)[0], rel_actions=numbers(0, 1, 7)[0])
+        np.savez(
+            folder / f"episode_{n:07d}.npz",
+            rgb_static=image,
+            robot_obs=numbers(0, 1, 15)[0],
+            rel_actions=numbers(0, 1, 7)[0],
+        )
     spans = [(first, first + window - 1) for first in range(0, frames, window)]
     annotations = {"language": {"ann": ["go"] * len(spans)}, "info": {"indx": spans}}
     np.save(folder / "lang_annotations/auto_lang_ann.npy", annotations, allow_pickle=True)  # type: ignore[arg-type]
@@ -219,24 +292,48 @@ def write_calvin(folder: Path, frames: int, window: int) -> Path:
 
 def test_the_command_prints_one_line_for_a_mistake_and_takes_views_as_flags(tmp_path: Path) -> None:
     folder = write_calvin(tmp_path / "in", 4, 2)
-    with command("--source", "calvin", "--input", tmp_path / "no", "--output", tmp_path / "out") as wrong:
+    with command(
+        "--source", "calvin", "--input", tmp_path / "no", "--output", tmp_path / "out"
+    ) as wrong:
         complaint = wrong.communicate(timeout=120)[1]
-    assert "does not exist" in complaint and len(complaint.splitlines()) == 1 and wrong.returncode == 2
-    with command("--source", "calvin", "--input", folder, "--output", tmp_path / "out", "--views.wrist", "rgb_static") as right:
+    assert (
+        "does not exist" in complaint and len(complaint.splitlines()) == 1 and wrong.returncode == 2
+    )
+    with command(
+        "--source",
+        "calvin",
+        "--input",
+        folder,
+        "--output",
+        tmp_path / "out",
+        "--views.wrist",
+        "rgb_static",
+    ) as right:
         said, complaint = right.communicate(timeout=120)
     assert right.returncode == 0 and "2 episodes, 4 frames, 0 skipped" in said, complaint
     assert LeRobotDataset(tmp_path / "out").views == ("wrist",)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_leaves_a_whole_data_set_and_kill_leaves_none(tmp_path: Path, kind: signal.Signals) -> None:
+def test_ctrl_c_leaves_a_whole_data_set_and_kill_leaves_none(
+    tmp_path: Path, kind: signal.Signals
+) -> None:
     folder = write_calvin(tmp_path / "in", 6, 2)
     frame = folder / "episode_0000004.npz"
     whole = frame.read_bytes()
     frame.unlink()
     os.mkfifo(frame)  # reading the third window waits here for ever
     partial = tmp_path / partial_name("out")
-    with command("--source", "calvin", "--input", folder, "--output", tmp_path / "out", "--views.wrist", "rgb_static") as process:
+    with command(
+        "--source",
+        "calvin",
+        "--input",
+        folder,
+        "--output",
+        tmp_path / "out",
+        "--views.wrist",
+        "rgb_static",
+    ) as process:
         while not any(partial.rglob("*.parquet")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)
@@ -252,6 +349,8 @@ def test_ctrl_c_leaves_a_whole_data_set_and_kill_leaves_none(tmp_path: Path, kin
     frame.unlink()
     frame.write_bytes(whole)
     resume = kind == signal.SIGINT
-    dataset, summary = run("calvin", folder, tmp_path / "out", views={"wrist": "rgb_static"}, resume=resume)
+    dataset, summary = run(
+        "calvin", folder, tmp_path / "out", views={"wrist": "rgb_static"}, resume=resume
+    )
     assert summary.finished and dataset.num_episodes == len(set(dataset.extras["recording"])) == 3
     assert dataset.frames(2, "wrist", [0, 1]).shape == (2, 200, 200, 3)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from alam_training.converters import calvin
 from convert_fixtures import check_frames, numbers, picture, run
 
 from alam_core.errors import UserError
+from alam_training.converters import calvin
 
 WINDOWS = [(3, 6, "open the drawer"), (12, 14, "turn on the light")]
 
@@ -29,7 +29,11 @@ def write_calvin(folder: Path, annotated: bool = True, indices: object = None) -
     np.save(folder / "ep_start_end_ids.npy", np.array([[0, 8], [10, 17]]))
     if annotated:
         (folder / "lang_annotations").mkdir(exist_ok=True)
-        language = {"ann": [text for *_, text in WINDOWS], "task": ["a", "b"], "emb": np.zeros((2, 1, 384), np.float32)}
+        language = {
+            "ann": [text for *_, text in WINDOWS],
+            "task": ["a", "b"],
+            "emb": np.zeros((2, 1, 384), np.float32),
+        }
         spans = indices if indices is not None else [(first, last) for first, last, _ in WINDOWS]
         annotations = {"language": language, "info": {"episodes": [], "indx": spans}}
         np.save(folder / "lang_annotations/auto_lang_ann.npy", annotations, allow_pickle=True)  # type: ignore[arg-type]
@@ -38,28 +42,50 @@ def write_calvin(folder: Path, annotated: bool = True, indices: object = None) -
 
 @pytest.mark.parametrize(
     "indices",
-    [None, np.array([[3, 6], [12, 14]]), [(np.int64(3), np.int64(6)), (np.int64(12), np.int64(14))]],
+    [
+        None,
+        np.array([[3, 6], [12, 14]]),
+        [(np.int64(3), np.int64(6)), (np.int64(12), np.int64(14))],
+    ],
     ids=["tuples", "array", "numpy numbers"],
 )
-def test_annotated_windows_become_episodes_with_their_instruction(tmp_path: Path, indices: object) -> None:
-    dataset, summary = run("calvin", write_calvin(tmp_path / "training", indices=indices), tmp_path / "out")
+def test_annotated_windows_become_episodes_with_their_instruction(
+    tmp_path: Path, indices: object
+) -> None:
+    dataset, summary = run(
+        "calvin", write_calvin(tmp_path / "training", indices=indices), tmp_path / "out"
+    )
     assert (summary.episodes, summary.broken, dataset.fps) == (2, {}, 30)
     for e, (first, last, text) in enumerate(WINDOWS):
         steps = range(first, last + 1)
         arrays = dataset.episode(e)
         assert arrays.task == text
-        np.testing.assert_array_equal(arrays.state, np.concatenate([numbers(n, 1, 15) for n in steps]))
-        np.testing.assert_array_equal(arrays.action, np.concatenate([numbers(n, 1, 7) / 8 for n in steps]))
+        np.testing.assert_array_equal(
+            arrays.state, np.concatenate([numbers(n, 1, 15) for n in steps])
+        )
+        np.testing.assert_array_equal(
+            arrays.action, np.concatenate([numbers(n, 1, 7) / 8 for n in steps])
+        )
         check_frames(dataset, e, "third_person", np.stack([picture(0, n % 10) for n in steps]))
         check_frames(dataset, e, "wrist", np.stack([picture(1, n % 10, 40, 40) for n in steps]))
 
 
-def test_play_is_cut_into_pieces_that_hold_every_frame_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_play_is_cut_into_pieces_that_hold_every_frame_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(calvin, "PIECE", 4)
-    dataset, summary = run("calvin", write_calvin(tmp_path / "training"), tmp_path / "out", part="play", action=["actions"])
+    dataset, summary = run(
+        "calvin",
+        write_calvin(tmp_path / "training"),
+        tmp_path / "out",
+        part="play",
+        action=["actions"],
+    )
     assert [dataset.episode_length(e) for e in range(5)] == [4, 4, 1, 4, 4] and summary.untold == 5
     action = np.concatenate([dataset.episode(e).action for e in range(5)])
-    np.testing.assert_array_equal(action, np.concatenate([numbers(n, 1, 7) for n in (*range(9), *range(10, 18))]))
+    np.testing.assert_array_equal(
+        action, np.concatenate([numbers(n, 1, 7) for n in (*range(9), *range(10, 18))])
+    )
 
 
 def test_missing_and_broken_frames_skip_their_window_only(tmp_path: Path) -> None:
@@ -71,7 +97,10 @@ def test_missing_and_broken_frames_skip_their_window_only(tmp_path: Path) -> Non
     assert list(summary.broken) == ["language_000001_12-14"]
     assert "'episode_0000013.npz' cannot be read" in summary.broken["language_000001_12-14"]
     (folder / "episode_0000004.npz").unlink()
-    with pytest.raises(UserError, match=r"2 of 2 recordings .* cannot be read.*'episode_0000004.npz' is missing; nothing is written"):
+    with pytest.raises(
+        UserError,
+        match=r"2 of 2 recordings .* cannot be read.*'episode_0000004.npz' is missing; nothing is written",
+    ):
         run("calvin", folder, tmp_path / "other", max_broken=0.5)
     assert not (tmp_path / "other").exists()
 

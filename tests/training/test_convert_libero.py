@@ -17,13 +17,20 @@ TEXT = "put the black bowl on the plate"
 def write_libero(path: Path, lengths: tuple[int, ...] = LENGTHS, first: int = 0) -> Path:
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
-        data.attrs["problem_info"] = json.dumps({"problem_name": "x", "language_instruction": list(f'"{TEXT}"')})
+        data.attrs["problem_info"] = json.dumps(
+            {"problem_name": "x", "language_instruction": list(f'"{TEXT}"')}
+        )
         data.attrs["env_args"] = json.dumps({"env_name": "x", "env_kwargs": {"control_freq": 25}})
         for e, steps in enumerate(lengths, start=first):
             demo = data.create_group(f"demo_{e}")
             demo["actions"] = numbers(e, steps, 7).astype(np.float64)
-            demo["obs/ee_states"], demo["obs/gripper_states"] = numbers(e, steps, 6), numbers(-e, steps, 2)
-            demo["obs/agentview_rgb"] = pictures(e, steps, 64, 64)[:, ::-1]  # as LIBERO has them: upside down
+            demo["obs/ee_states"], demo["obs/gripper_states"] = (
+                numbers(e, steps, 6),
+                numbers(-e, steps, 2),
+            )
+            demo["obs/agentview_rgb"] = pictures(e, steps, 64, 64)[
+                :, ::-1
+            ]  # as LIBERO has them: upside down
             demo["obs/eye_in_hand_rgb"] = pictures(e + 1, steps, 48, 48)[:, ::-1]
     return path
 
@@ -33,18 +40,25 @@ def test_libero_comes_out_upright_with_its_numbers_rate_and_instruction(tmp_path
     write_libero(tmp_path / "in" / "a_demo.hdf5")
     dataset, summary = run("libero", tmp_path / "in", tmp_path / "out")
     assert (summary.episodes, summary.broken, dataset.fps) == (3, {}, 25)
-    assert dataset.action_names == [f"actions_{i}" for i in range(7)] and dataset.state_names[-1] == "gripper_states_1"
+    assert (
+        dataset.action_names == [f"actions_{i}" for i in range(7)]
+        and dataset.state_names[-1] == "gripper_states_1"
+    )
     for e, steps in enumerate(LENGTHS):
         arrays = dataset.episode(e)
         np.testing.assert_array_equal(arrays.action, numbers(e, steps, 7))
-        np.testing.assert_array_equal(arrays.state, np.hstack([numbers(e, steps, 6), numbers(-e, steps, 2)]))
+        np.testing.assert_array_equal(
+            arrays.state, np.hstack([numbers(e, steps, 6), numbers(-e, steps, 2)])
+        )
         assert arrays.task == TEXT
         check_frames(dataset, e, "third_person", pictures(e, steps, 64, 64))
         check_frames(dataset, e, "wrist", pictures(e + 1, steps, 48, 48))
 
 
 def test_demonstrations_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    path = write_libero(tmp_path / "a.hdf5", (2,) * 3, first=9)  # as text, demo_10 would come before demo_9
+    path = write_libero(
+        tmp_path / "a.hdf5", (2,) * 3, first=9
+    )  # as text, demo_10 would come before demo_9
     dataset, _ = run("libero", path, tmp_path / "out")
     assert dataset.extras["recording"] == ["a.hdf5/demo_9", "a.hdf5/demo_10", "a.hdf5/demo_11"]
 
@@ -52,12 +66,20 @@ def test_demonstrations_come_in_the_order_of_their_numbers(tmp_path: Path) -> No
 def test_robomimic_pictures_are_left_as_they_stand(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["data/demo_0/actions"] = numbers(0, 4, 7)
-        for name, width in (("robot0_eef_pos", 3), ("robot0_eef_quat", 4), ("robot0_gripper_qpos", 2)):
+        for name, width in (
+            ("robot0_eef_pos", 3),
+            ("robot0_eef_quat", 4),
+            ("robot0_gripper_qpos", 2),
+        ):
             file[f"data/demo_0/obs/{name}"] = numbers(0, 4, width)
         file["data/demo_0/obs/agentview_image"] = pictures(0, 4)
     dataset, summary = run("libero", tmp_path / "a.hdf5", tmp_path / "out", task="lift the cube")
     check_frames(dataset, 0, "third_person", pictures(0, 4))
-    assert dataset.views == ("third_person",) and dataset.fps == 20 and dataset.episode(0).task == "lift the cube"
+    assert (
+        dataset.views == ("third_person",)
+        and dataset.fps == 20
+        and dataset.episode(0).task == "lift the cube"
+    )
 
 
 def test_broken_demonstrations_are_skipped_and_named(tmp_path: Path) -> None:
@@ -76,7 +98,12 @@ def test_broken_demonstrations_are_skipped_and_named(tmp_path: Path) -> None:
             file[f"data/demo_5/obs/{key}"] = values[:0]
         file["data/demo_5/actions"] = numbers(0, 0, 7)
     dataset, summary = run("libero", folder, tmp_path / "out", max_broken=0.6)
-    assert dataset.num_episodes == 3 and list(summary.broken) == ["a.hdf5/demo_3", "a.hdf5/demo_4", "a.hdf5/demo_5", "b.hdf5"]
+    assert dataset.num_episodes == 3 and list(summary.broken) == [
+        "a.hdf5/demo_3",
+        "a.hdf5/demo_4",
+        "a.hdf5/demo_5",
+        "b.hdf5",
+    ]
     reasons = list(summary.broken.values())
     assert "no pictures" in reasons[0] and "ee_states has 2 rows for 7 pictures" in reasons[1]
     assert "no frames" in reasons[2] and "truncated" in reasons[3]
@@ -95,7 +122,9 @@ def test_a_folder_without_hdf5_is_refused(tmp_path: Path) -> None:
         run("libero", tmp_path, tmp_path / "out")
 
 
-def test_a_missing_package_is_named_with_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match="pip install h5py"):
         run("libero", tmp_path, tmp_path / "out")

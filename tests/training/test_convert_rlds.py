@@ -1,4 +1,6 @@
-"""Data sets in RLDS form, written by the tfrecord package as TensorFlow Datasets lays them out, through the converter and back."""
+"""Data sets in RLDS form, written by the tfrecord package as TensorFlow Datasets lays them out,
+through the converter and back.
+"""
 
 import io
 import json
@@ -25,12 +27,24 @@ def encode(image: np.ndarray, kind: str) -> bytes:
 def record(e: int, steps: int) -> dict[str, tuple[Any, str]]:
     """One episode as TensorFlow Datasets flattens it."""
     return {
-        "steps/observation/image": ([encode(image, "JPEG") for image in pictures(e, steps)], "byte"),
-        "steps/observation/wrist_image": ([encode(image, "PNG") for image in pictures(e, steps, 40, 40)], "byte"),
-        "steps/observation/depth": ([encode(np.full((8, 8), 300, np.uint16), "PNG")] * steps, "byte"),
+        "steps/observation/image": (
+            [encode(image, "JPEG") for image in pictures(e, steps)],
+            "byte",
+        ),
+        "steps/observation/wrist_image": (
+            [encode(image, "PNG") for image in pictures(e, steps, 40, 40)],
+            "byte",
+        ),
+        "steps/observation/depth": (
+            [encode(np.full((8, 8), 300, np.uint16), "PNG")] * steps,
+            "byte",
+        ),
         "steps/observation/raw": (pictures(e, steps, 24, 16).ravel().tolist(), "int"),
         "steps/observation/state": (numbers(e, steps, 8).ravel(), "float"),
-        "steps/observation/packed": ([zlib.compress(row.tobytes()) for row in numbers(e, steps, 3).astype(np.float64)], "byte"),
+        "steps/observation/packed": (
+            [zlib.compress(row.tobytes()) for row in numbers(e, steps, 3).astype(np.float64)],
+            "byte",
+        ),
         "steps/action": (numbers(-e, steps, 7).ravel(), "float"),
         "steps/action_dict/xyz": (numbers(e, steps, 3).ravel(), "float"),
         "steps/action_dict/open": ([step % 2 for step in range(steps)], "int"),
@@ -41,25 +55,50 @@ def record(e: int, steps: int) -> dict[str, tuple[Any, str]]:
     }
 
 
-def tensor(shape: tuple[int, ...], dtype: str = "float32", encoding: str = "none") -> dict[str, Any]:
-    return {"tensor": {"shape": {"dimensions": [str(n) for n in shape]}, "dtype": dtype, "encoding": encoding}}
+def tensor(
+    shape: tuple[int, ...], dtype: str = "float32", encoding: str = "none"
+) -> dict[str, Any]:
+    return {
+        "tensor": {
+            "shape": {"dimensions": [str(n) for n in shape]},
+            "dtype": dtype,
+            "encoding": encoding,
+        }
+    }
 
 
 def features() -> dict[str, Any]:
     """features.json of those records."""
     observation = {
-        "image": {"image": {"shape": {"dimensions": ["48", "64", "3"]}, "dtype": "uint8", "encodingFormat": "jpeg"}},
+        "image": {
+            "image": {
+                "shape": {"dimensions": ["48", "64", "3"]},
+                "dtype": "uint8",
+                "encodingFormat": "jpeg",
+            }
+        },
         "raw": tensor((24, 16, 3), "uint8"),
         "state": tensor((8,)),
         "packed": tensor((3,), "float64", "zlib"),
     }
-    steps = {"observation": {"featuresDict": {"features": observation}}, "action": tensor((7,)), "language_instruction": {"text": {}}}
+    steps = {
+        "observation": {"featuresDict": {"features": observation}},
+        "action": tensor((7,)),
+        "language_instruction": {"text": {}},
+    }
     sequence = {"sequence": {"feature": {"featuresDict": {"features": steps}}, "length": "-1"}}
     return {"featuresDict": {"features": {"steps": sequence}}}
 
 
-def write(folder: Path, shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENGTHS[2:]), split: str = "train", told: bool = True) -> Path:
-    """A data set of one split, a shard for each tuple of episode lengths; ``told``: with the JSON files beside."""
+def write(
+    folder: Path,
+    shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENGTHS[2:]),
+    split: str = "train",
+    told: bool = True,
+) -> Path:
+    """A data set of one split, a shard for each tuple of episode lengths; ``told``: with the JSON
+    files beside.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     e = 0
     for i, lengths in enumerate(shards):
@@ -69,7 +108,10 @@ def write(folder: Path, shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENG
             e += 1
         writer.close()
     if told:
-        info = {"name": "toy", "splits": [{"name": split, "shardLengths": [str(len(lengths)) for lengths in shards]}]}
+        info = {
+            "name": "toy",
+            "splits": [{"name": split, "shardLengths": [str(len(lengths)) for lengths in shards]}],
+        }
         (folder / "dataset_info.json").write_text(json.dumps(info))
         (folder / "features.json").write_text(json.dumps(features()))
     return folder
@@ -79,8 +121,15 @@ def write(folder: Path, shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENG
 def test_values_pictures_and_instructions_survive(tmp_path: Path, told: bool) -> None:
     write(tmp_path / "toy/1.0.0", told=told)
     dataset, summary = run("rlds", tmp_path / "toy", tmp_path / "out", fps=5.0)
-    assert (summary.episodes, summary.broken, dataset.fps, dataset.info["robot_type"]) == (3, {}, 5, "toy")
-    assert dataset.views == ("third_person", "wrist") and dataset.action_names == [f"action_{i}" for i in range(7)]
+    assert (summary.episodes, summary.broken, dataset.fps, dataset.info["robot_type"]) == (
+        3,
+        {},
+        5,
+        "toy",
+    )
+    assert dataset.views == ("third_person", "wrist") and dataset.action_names == [
+        f"action_{i}" for i in range(7)
+    ]
     for e, steps in enumerate(LENGTHS):
         arrays = dataset.episode(e)
         np.testing.assert_array_equal(arrays.state, numbers(e, steps, 8))
@@ -108,32 +157,55 @@ def test_keys_can_be_named_and_joined_and_packed_tensors_are_read(tmp_path: Path
     check_frames(dataset, 0, "wrist", pictures(0, 7, 24, 16))
 
 
-def test_the_usual_form_of_open_x_needs_no_names_and_a_missing_state_is_asked_about(tmp_path: Path) -> None:
-    taken = {key: value for key, value in record(0, 4).items() if "state" not in key and not key.startswith("steps/action")}
+def test_the_usual_form_of_open_x_needs_no_names_and_a_missing_state_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    taken = {
+        key: value
+        for key, value in record(0, 4).items()
+        if "state" not in key and not key.startswith("steps/action")
+    }
     taken["steps/action/terminate_episode"] = ([0] * 12, "int")
     taken["steps/action/rotation_delta"] = (numbers(2, 4, 3).ravel(), "float")
     taken["steps/action/world_vector"] = (numbers(1, 4, 3).ravel(), "float")
     taken["steps/action/gripper_closedness_action"] = (numbers(3, 4, 1).ravel(), "float")
-    taken["steps/observation/natural_language_instruction"] = taken.pop("steps/language_instruction")
+    taken["steps/observation/natural_language_instruction"] = taken.pop(
+        "steps/language_instruction"
+    )
     (tmp_path / "in").mkdir()
     writer = TFRecordWriter(str(tmp_path / "in/roboturk-train.tfrecord-00000-of-00001"))
     writer.write(taken)
     writer.close()
-    with pytest.raises(UserError, match=r"has no state under a known name; it has: .*--state '\[KEY, ...\]', or \[none\]"):
+    with pytest.raises(
+        UserError,
+        match=r"has no state under a known name; it has: .*--state '\[KEY, ...\]', or \[none\]",
+    ):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=10.0)
     dataset, _ = run("rlds", tmp_path / "in", tmp_path / "out", fps=10.0, state=["none"])
     arrays = dataset.episode(0)
-    assert arrays.state.shape == (4, 0) and dataset.state_names == [] and arrays.task == "stack block 0"
-    np.testing.assert_array_equal(arrays.action, np.hstack([numbers(1, 4, 3), numbers(2, 4, 3), numbers(3, 4, 1)]))
-    pictures_only, _ = run("rlds", tmp_path / "in", tmp_path / "bare", fps=10.0, state=["none"], action=["none"])
-    assert pictures_only.episode(0).action.shape == (4, 0) and "action" not in pictures_only.features
+    assert (
+        arrays.state.shape == (4, 0)
+        and dataset.state_names == []
+        and arrays.task == "stack block 0"
+    )
+    np.testing.assert_array_equal(
+        arrays.action, np.hstack([numbers(1, 4, 3), numbers(2, 4, 3), numbers(3, 4, 1)])
+    )
+    pictures_only, _ = run(
+        "rlds", tmp_path / "in", tmp_path / "bare", fps=10.0, state=["none"], action=["none"]
+    )
+    assert (
+        pictures_only.episode(0).action.shape == (4, 0) and "action" not in pictures_only.features
+    )
     check_frames(pictures_only, 0, "third_person", pictures(0, 4))
 
 
 def test_one_split_is_read_when_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "in")
     write(tmp_path / "in", ((4,),), split="val", told=False)
-    assert run("rlds", tmp_path / "in", tmp_path / "a", fps=5.0, part="val")[0].episode_length(0) == 4
+    assert (
+        run("rlds", tmp_path / "in", tmp_path / "a", fps=5.0, part="val")[0].episode_length(0) == 4
+    )
     assert run("rlds", tmp_path / "in", tmp_path / "b", fps=5.0)[0].num_episodes == 4
     with pytest.raises(UserError, match="no split 'test'; it has: train, val"):
         run("rlds", tmp_path / "in", tmp_path / "c", fps=5.0, part="test")
@@ -173,7 +245,11 @@ def test_a_damaged_shard_loses_only_its_rest_and_says_how_much(tmp_path: Path, w
         shard.write_bytes(shard.read_bytes()[: second + (300 if what == "cut" else 0)])
     dataset, summary = run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, max_broken=0.9)
     assert [dataset.episode_length(e) for e in range(2)] == [7, 4]
-    expected = {"cut": "cut short", "length": "wrong checksum; the rest of the file is lost", "border": "ends after 1 of 3 episodes"}
+    expected = {
+        "cut": "cut short",
+        "length": "wrong checksum; the rest of the file is lost",
+        "border": "ends after 1 of 3 episodes",
+    }
     assert expected[what] in " ".join(summary.broken.values())
     assert set(summary.broken) == {f"{shard.name}#{n}" for n in (1, 2)}  # both lost episodes count
     if what != "cut":
@@ -189,7 +265,10 @@ def test_records_of_other_content_are_skipped_with_a_reason(tmp_path: Path) -> N
         "no pictures": {key: value for key, value in record(0, 4).items() if key == "steps/action"},
         "no steps": {key: (list(value[0])[:0], value[1]) for key, value in record(0, 4).items()},
         "short action": {**record(0, 4), "steps/action": ([0.0] * 27, "float")},
-        "bad picture": {**record(0, 4), "steps/observation/image": ([b"\xff\xd8\xff no JPEG"] * 4, "byte")},
+        "bad picture": {
+            **record(0, 4),
+            "steps/observation/image": ([b"\xff\xd8\xff no JPEG"] * 4, "byte"),
+        },
         "not finite": {**record(0, 4), "steps/action": ([float("nan")] * 28, "float")},
     }
     for case in cases.values():
@@ -198,7 +277,13 @@ def test_records_of_other_content_are_skipped_with_a_reason(tmp_path: Path) -> N
     dataset, summary = run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, max_broken=0.9)
     reasons = list(summary.broken.values())
     assert dataset.num_episodes == 3 and len(reasons) == len(cases)
-    wanted = ("no pictures", "no pictures", "27 numbers for 4 steps", "image of step 0 cannot be decoded", "not finite")
+    wanted = (
+        "no pictures",
+        "no pictures",
+        "27 numbers for 4 steps",
+        "image of step 0 cannot be decoded",
+        "not finite",
+    )
     for reason, words in zip(reasons, wanted, strict=True):
         assert words in reason and "\n" not in reason
 
@@ -224,7 +309,9 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0)
 
 
-def test_shards_that_are_not_there_are_named_but_do_not_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_shards_that_are_not_there_are_named_but_do_not_stop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write(tmp_path / "in")
     (folder / "toy-train.tfrecord-00000-of-00002").unlink()
     dataset, summary = run("rlds", folder, tmp_path / "out", fps=5.0)

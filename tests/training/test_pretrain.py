@@ -1,4 +1,6 @@
-"""Pretraining on a synthetic video: it learns, it goes on exactly where it stopped, and it says what it needs."""
+"""Pretraining on a synthetic video: it learns, it goes on exactly where it stopped, and it says
+what it needs.
+"""
 
 import os
 import signal
@@ -9,8 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
 
 from alam_core.config import parse_args
 from alam_core.data.frames import FrameStore
@@ -20,6 +20,8 @@ from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
+from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_training.loop.train import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +35,9 @@ def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: in
         for t in range(frames):
             y, x = (np.abs((position + t * velocity) % (2 * (size - 4)) - (size - 4))).astype(int)
             array[e * frames + t, y : y + 4, x : x + 4] = (250, 200, 50)
-    return Source("square", [FrameStore(array, np.arange(episodes) * frames, np.full(episodes, frames))])
+    return Source(
+        "square", [FrameStore(array, np.arange(episodes) * frames, np.full(episodes, frames))]
+    )
 
 
 def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
@@ -56,7 +60,13 @@ def config(run: Path, steps: int, **fields: object) -> PretrainConfig:
             warmup_steps=steps // 2,
             losses=LossConfig(add=3.0, rev=3.0),  # the default, 10, costs this toy half a dB
         ),
-        loop=LoopConfig(steps=steps, cpu=True, log_every=10, optim=OptimConfig(lr=5e-3, warmup_steps=20, ema_decay=0.98), **fields),  # type: ignore[arg-type]
+        loop=LoopConfig(
+            steps=steps,
+            cpu=True,
+            log_every=10,
+            optim=OptimConfig(lr=5e-3, warmup_steps=20, ema_decay=0.98),
+            **fields,
+        ),  # type: ignore[arg-type]
     )
 
 
@@ -68,11 +78,15 @@ def test_short_training_beats_copying_and_uses_z(tmp_path: Path) -> None:
     assert figures["psnr_k"] > figures["psnr_k_shuffled"] + 1.5
     assert figures["rev_rel"] < 1.7 and figures["effective_dims"] > 2
     again = TransitionModel.from_pretrained(tmp_path / "model")
-    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items()
+    )
     assert f"{figures['psnr_k']:.4g}" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_and_resumed_equals_unbroken_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unbroken, _, _ = pretrain(config(tmp_path / "a", 24), [moving_square()])
     losses = TransitionModel.losses
     calls: list[None] = []
@@ -93,7 +107,9 @@ def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path, monk
     assert all(torch.equal(expected[name], value) for name, value in resumed.state_dict().items())
 
 
-def test_ranks_share_the_batch_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_share_the_batch_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made: dict[tuple[int, int], torch.Tensor] = {}
 
     def catch(model: object, batch_at: object, *_: object) -> SimpleNamespace:
@@ -121,7 +137,9 @@ def script(monkeypatch: pytest.MonkeyPatch, *args: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_script_without_arguments_says_how_to_start(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_script_without_arguments_says_how_to_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script(monkeypatch) == 0
     assert "--config training/configs/pretrain_piper.yaml" in capsys.readouterr().out
 
@@ -141,22 +159,41 @@ def test_script_without_arguments_says_how_to_start(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_script_refuses_in_one_line(
-    args: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    args: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     files = {"not_yaml": b"batch: [1", "not_text": b"\xff\xfe"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    assert script(monkeypatch, *(arg.format(**{name: tmp_path / name for name in files}) for arg in args)) == 2
+    assert (
+        script(
+            monkeypatch, *(arg.format(**{name: tmp_path / name for name in files}) for arg in args)
+        )
+        == 2
+    )
     error = capsys.readouterr().err
     assert words in error and error.startswith("error: ") and error.count("\n") == 1
 
 
 def test_preset_is_read() -> None:
-    read = parse_args(PretrainConfig, "", ["--config", str(ROOT / "training/configs/pretrain_piper.yaml"), "--batch", "3"])
-    assert read.data == "data/piper_place" and read.model.losses.algebra == "whitened" and read.batch == 3
+    read = parse_args(
+        PretrainConfig,
+        "",
+        ["--config", str(ROOT / "training/configs/pretrain_piper.yaml"), "--batch", "3"],
+    )
+    assert (
+        read.data == "data/piper_place"
+        and read.model.losses.algebra == "whitened"
+        and read.batch == 3
+    )
 
 
-def test_a_data_set_without_views_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_without_views_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with LeRobotWriter(tmp_path / "set", 10.0, {}, ["x"], ["u"], "toy") as writer:
         writer.add_episode({}, np.zeros((4, 1)), np.zeros((4, 1)), "go")
     assert script(monkeypatch, "--data", str(tmp_path / "set")) == 2

@@ -1,4 +1,6 @@
-"""Pretraining on what people have: mixtures of data sets and films, some of them broken, decoded before or while training."""
+"""Pretraining on what people have: mixtures of data sets and films, some of them broken, decoded
+before or while training.
+"""
 
 import json
 import os
@@ -11,8 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
 from video_fixtures import write_video
 
 from alam_core.config import from_dict, parse_args, to_dict
@@ -21,6 +21,8 @@ from alam_core.data.mixture import SourceConfig, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
+from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_training.loop.train import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -39,9 +41,13 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set ``robot`` with two views and a folder ``films``, twenty episodes each."""
     tmp_path = tmp_path_factory.mktemp("data")
     rng = np.random.default_rng(0)
-    with LeRobotWriter(tmp_path / "robot", 10, {"top": (24, 24), "side": (24, 24)}, ["x"], ["u"], "toy") as writer:
+    with LeRobotWriter(
+        tmp_path / "robot", 10, {"top": (24, 24), "side": (24, 24)}, ["x"], ["u"], "toy"
+    ) as writer:
         for _ in range(20):
-            images = {view: rng.integers(0, 256, (15, 24, 24, 3), np.uint8) for view in ("top", "side")}
+            images = {
+                view: rng.integers(0, 256, (15, 24, 24, 3), np.uint8) for view in ("top", "side")
+            }
             writer.add_episode(images, np.zeros((15, 1)), np.zeros((15, 1)), "go")
     for e in range(20):
         write_video(tmp_path / f"films/{e:02d}.mp4", 25, e)
@@ -55,7 +61,10 @@ def root(originals: Path, tmp_path: Path) -> Path:
 
 def config(root: Path, run: str = "run", **fields: object) -> PretrainConfig:
     values = {
-        "data": [SourceConfig(str(root / "robot"), 3.0), SourceConfig(str(root / "films"), 1.0, stride=2)],
+        "data": [
+            SourceConfig(str(root / "robot"), 3.0),
+            SourceConfig(str(root / "films"), 1.0, stride=2),
+        ],
         "run": str(root / run),
         "held_out": 0.1,
         "batch": 6,
@@ -75,19 +84,30 @@ def run(config: PretrainConfig) -> tuple[TransitionModel, dict[str, float], bool
 def test_a_mixture_trains_and_is_probed_source_by_source(root: Path) -> None:
     model, figures, finished = run(config(root))
     assert finished and {name.split("/")[0] for name in figures} == {"robot", "films"}
-    assert np.isfinite(figures["robot/psnr_k"]) and figures["robot/psnr_k"] != figures["films/psnr_k"]
+    assert (
+        np.isfinite(figures["robot/psnr_k"]) and figures["robot/psnr_k"] != figures["films/psnr_k"]
+    )
     report = json.loads((root / "run/data_report.json").read_text())
-    assert [(row["name"], row["share"], row["stride"], row["held_out"]) for row in report["sources"]] == [
+    assert [
+        (row["name"], row["share"], row["stride"], row["held_out"]) for row in report["sources"]
+    ] == [
         ("robot", 0.75, 1, 2),
         ("films", 0.25, 2, 2),
     ]
     card = (root / "run/model/README.md").read_text()
-    assert "| robot | top, side | 75.0% | 1 | 18 | 2 | 0 |" in card and "| films | video | 25.0% | 2 | 18 | 2 | 0 |" in card
+    assert (
+        "| robot | top, side | 75.0% | 1 | 18 | 2 | 0 |" in card
+        and "| films | video | 25.0% | 2 | 18 | 2 | 0 |" in card
+    )
     onward, _, _ = run(config(root, "lazy", cache=False))  # the same frames, decoded while training
-    assert all(torch.equal(value, onward.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(
+        torch.equal(value, onward.state_dict()[name]) for name, value in model.state_dict().items()
+    )
 
 
-def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, _, _ = run(config(root, "a", cache=False))
     losses, calls = TransitionModel.losses, []
 
@@ -102,7 +122,9 @@ def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(root: Path,
     monkeypatch.undo()
     resumed, _, finished = run(config(root, "b", cache=False, workers=1))
     assert finished
-    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert all(
+        torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items()
+    )
 
 
 def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path) -> None:
@@ -114,7 +136,10 @@ def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path)
 
 
 def test_sources_that_cannot_be_held_out_or_probed_are_named(root: Path) -> None:
-    with pytest.raises(UserError, match=r"films: no held-out episode has the 29 frames that figures at --probe_gap 7"):
+    with pytest.raises(
+        UserError,
+        match=r"films: no held-out episode has the 29 frames that figures at --probe_gap 7",
+    ):
         run(config(root, probe_gap=7))
     held = split_episodes(20, 0.1)[1]
     for e in held:
@@ -128,7 +153,9 @@ def test_sources_that_cannot_be_held_out_or_probed_are_named(root: Path) -> None
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_broken_films_are_left_out_and_named(root: Path, cache: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_films_are_left_out_and_named(
+    root: Path, cache: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     (root / "films/03.mp4").write_bytes(b"torn")
     write_video(root / "films/05.mp4", 4)  # fewer than two strides of two frames
     films = [SourceConfig(str(root / "films"), stride=2)]
@@ -138,11 +165,17 @@ def test_broken_films_are_left_out_and_named(root: Path, cache: bool, capsys: py
     assert finished and "03.mp4" in capsys.readouterr().out
     (row,) = json.loads((root / "run/data_report.json").read_text())["sources"]
     assert [fault["episode"] for fault in row["broken"]] == [3] and row["too_short"] == [5]
-    assert "| films | video | 100.0% | 2 | 18 | 2 | 2 |" in (root / "run/model/README.md").read_text()
+    assert (
+        "| films | video | 100.0% | 2 | 18 | 2 | 2 |" in (root / "run/model/README.md").read_text()
+    )
 
 
-def test_a_film_that_breaks_while_training_is_replaced_and_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = config(root, data=[SourceConfig(str(root / "films"))], cache=False, batch=40, max_broken=0.2)
+def test_a_film_that_breaks_while_training_is_replaced_and_counted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = config(
+        root, data=[SourceConfig(str(root / "films"))], cache=False, batch=40, max_broken=0.2
+    )
     sources = open_sources(own.sources, 16, False)
     for e in (4, 9):
         (root / f"films/{e:02d}.mp4").unlink()
@@ -151,14 +184,25 @@ def test_a_film_that_breaks_while_training_is_replaced_and_counted(root: Path, c
     (row,) = json.loads((root / "run/data_report.json").read_text())["sources"]
     assert [fault["episode"] for fault in row["broken"]] == [4, 9] and row["triplets_replaced"] > 2
     with pytest.raises(UserError, match="--max_broken"):
-        pretrain(config(root, "strict", data=[SourceConfig(str(root / "films"))], cache=False, batch=40), sources)
+        pretrain(
+            config(root, "strict", data=[SourceConfig(str(root / "films"))], cache=False, batch=40),
+            sources,
+        )
 
 
 def test_the_paper_mixture_is_table_7() -> None:
-    read = parse_args(PretrainConfig, "", ["--config", str(ROOT / "training/configs/mixture_oxe.yaml")])
-    assert {Path(source.path).name: (source.stride, source.weight) for source in read.sources} == TABLE_7
+    read = parse_args(
+        PretrainConfig, "", ["--config", str(ROOT / "training/configs/mixture_oxe.yaml")]
+    )
+    assert {
+        Path(source.path).name: (source.stride, source.weight) for source in read.sources
+    } == TABLE_7
     views = {Path(source.path).name: source.views for source in read.sources}
-    assert views["taco_play"] == ["rgb_static"] and views["roboturk"] == ["front_rgb"] and views["viola"] == ["agentview_rgb"]
+    assert (
+        views["taco_play"] == ["rgb_static"]
+        and views["roboturk"] == ["front_rgb"]
+        and views["viola"] == ["agentview_rgb"]
+    )
     assert read.gaps == GapConfig("uniform", 16) and read.model.image_size == 200
     assert from_dict(PretrainConfig, to_dict(read)) == read
 
@@ -166,13 +210,23 @@ def test_the_paper_mixture_is_table_7() -> None:
 def test_sources_and_model_can_be_given_in_files_and_flags(tmp_path: Path) -> None:
     (tmp_path / "model.yaml").write_text(yaml.safe_dump(TINY))
     (tmp_path / "run.yaml").write_text(
-        yaml.safe_dump({"data": [{"path": "films", "stride": 3}], "model": "model.yaml", "views": ["video"]})
+        yaml.safe_dump(
+            {"data": [{"path": "films", "stride": 3}], "model": "model.yaml", "views": ["video"]}
+        )
     )
-    read = parse_args(PretrainConfig, "", ["--config", str(tmp_path / "run.yaml"), "--cache", "2.5", "--model.width", "32"])
+    read = parse_args(
+        PretrainConfig,
+        "",
+        ["--config", str(tmp_path / "run.yaml"), "--cache", "2.5", "--model.width", "32"],
+    )
     assert read.sources == [SourceConfig("films", stride=3, views=["video"])] and read.cache == 2.5
     assert (read.model.patch_size, read.model.width) == (8, 32)
-    assert parse_args(PretrainConfig, "", ["--data", "a/b", "--cache", "false"]).sources == [SourceConfig("a/b")]
-    worlds = parse_args(PretrainConfig, "", ["--config", str(ROOT / "training/configs/pretrain_worlds.yaml")])
+    assert parse_args(PretrainConfig, "", ["--data", "a/b", "--cache", "false"]).sources == [
+        SourceConfig("a/b")
+    ]
+    worlds = parse_args(
+        PretrainConfig, "", ["--config", str(ROOT / "training/configs/pretrain_worlds.yaml")]
+    )
     assert [source.weight for source in worlds.sources] == [1, 1] and worlds.model.image_size == 64
 
 
@@ -188,11 +242,22 @@ def test_sources_and_model_can_be_given_in_files_and_flags(tmp_path: Path) -> No
     ],
 )
 def test_bad_mixtures_are_refused_in_one_line(
-    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "run.yaml").write_text(text)
-    monkeypatch.setattr(sys, "argv", ["training/pretrain.py", "--config", str(tmp_path / "run.yaml")])
+    monkeypatch.setattr(
+        sys, "argv", ["training/pretrain.py", "--config", str(tmp_path / "run.yaml")]
+    )
     with pytest.raises(SystemExit) as stopped:
         run_main(main)
     error = capsys.readouterr().err
-    assert stopped.value.code == 2 and words in error and error.startswith("error: ") and error.count("\n") == 1
+    assert (
+        stopped.value.code == 2
+        and words in error
+        and error.startswith("error: ")
+        and error.count("\n") == 1
+    )

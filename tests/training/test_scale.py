@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+
 from alam_training.benchmarks.scale import (
     OBJECTIVES,
     ROUNDING_ONLY,
@@ -39,29 +40,52 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_force(run: Path) -> bool:
-    """Whether codebook and algebraic losses came into force in the run, so that equality means something."""
+    """Whether codebook and algebraic losses came into force in the run, so that equality means
+    something.
+    """
     terms = curve(run)
-    return terms["vq"][0][1] == 0 and terms["vq"][-1][1] > 0.01 and terms["total"][-1][1] > terms["rec"][-1][1] + 0.01
+    return (
+        terms["vq"][0][1] == 0
+        and terms["vq"][-1][1] > 0.01
+        and terms["total"][-1][1] > terms["rec"][-1][1] + 0.01
+    )
 
 
 @pytest.mark.parametrize("sharded", ["false", "true"])
 @pytest.mark.timeout(900)
-def test_two_processes_learn_as_one_does(data: Path, one: Path, tmp_path: Path, sharded: str) -> None:
-    pretrain(data, tmp_path / "two", {**OBJECTIVES["whitened"], "loop.sharded": sharded}, processes=2)
+def test_two_processes_learn_as_one_does(
+    data: Path, one: Path, tmp_path: Path, sharded: str
+) -> None:
+    pretrain(
+        data, tmp_path / "two", {**OBJECTIVES["whitened"], "loop.sharded": sharded}, processes=2
+    )
     assert in_force(one)
     assert [step for step, _ in curve(tmp_path / "two")["total"]] == list(range(1, 31))
     terms = compare(one, tmp_path / "two", ROUNDING_ONLY)["terms"]
-    # One latent that rounding sends to another, equally near entry of the codebook shows in vq at once, in the others later.
+    # One latent that rounding sends to another, equally near entry of the codebook shows in vq at
+    # once, in the others later.
     assert max(terms[name] for name in TERMS if name not in ("vq", "total")) < 2e-3, terms
     terms = compare(one, tmp_path / "two")["terms"]
-    assert max(terms[name] for name in TERMS) < 5e-2, terms  # statistics of each process alone differ by 0.08 to 0.29
+    assert max(terms[name] for name in TERMS) < 5e-2, (
+        terms
+    )  # statistics of each process alone differ by 0.08 to 0.29
     states = [safetensors.torch.load_file(run / STATE_FILE) for run in (one, tmp_path / "two")]
-    assert {name: tensor.shape for name, tensor in states[0].items()} == {name: tensor.shape for name, tensor in states[1].items()}
+    assert {name: tensor.shape for name, tensor in states[0].items()} == {
+        name: tensor.shape for name, tensor in states[1].items()
+    }
 
 
 @pytest.mark.timeout(900)
-def test_a_sharded_run_that_was_interrupted_goes_on_as_if_it_had_not(data: Path, tmp_path: Path) -> None:
-    options = {**OBJECTIVES["relative"], "loop.sharded": "true", "loop.save_every": "4", "loop.steps": "24", "loop.mixed_precision": "bf16"}
+def test_a_sharded_run_that_was_interrupted_goes_on_as_if_it_had_not(
+    data: Path, tmp_path: Path
+) -> None:
+    options = {
+        **OBJECTIVES["relative"],
+        "loop.sharded": "true",
+        "loop.save_every": "4",
+        "loop.steps": "24",
+        "loop.mixed_precision": "bf16",
+    }
     pretrain(data, tmp_path / "unbroken", options, processes=2)
     process = start(data, tmp_path / "broken", options, processes=2)
     while process.poll() is None and not (tmp_path / "broken" / STATE_FILE).exists():
@@ -78,16 +102,27 @@ def test_a_sharded_run_that_was_interrupted_goes_on_as_if_it_had_not(data: Path,
 
 @pytest.mark.timeout(900)
 def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
-    options = {**OBJECTIVES["paper"], "loop.save_every": "2", "loop.log_every": "3", "loop.steps": "36"}
+    options = {
+        **OBJECTIVES["paper"],
+        "loop.save_every": "2",
+        "loop.log_every": "3",
+        "loop.steps": "36",
+    }
     pretrain(data, tmp_path / "unbroken", options)
-    kills = killed_again_and_again(data, tmp_path / "killed", options, kills=4, seed=int(time.time()))
+    kills = killed_again_and_again(
+        data, tmp_path / "killed", options, kills=4, seed=int(time.time())
+    )
     assert kills["kills"] >= 2, kills
     difference = compare(tmp_path / "unbroken", tmp_path / "killed")
     assert difference["weights_equal"] and not any(difference["terms"].values()), difference
     assert not (tmp_path / "killed" / STATE_FILE).with_suffix(".tmp").exists()
-    states = [(run / STATE_FILE).read_bytes() for run in (tmp_path / "unbroken", tmp_path / "killed")]
+    states = [
+        (run / STATE_FILE).read_bytes() for run in (tmp_path / "unbroken", tmp_path / "killed")
+    ]
     assert states[0] == states[1]
-    assert torch.isfinite(torch.tensor([value for _, value in curve(tmp_path / "killed")["total"]])).all()
+    assert torch.isfinite(
+        torch.tensor([value for _, value in curve(tmp_path / "killed")["total"]])
+    ).all()
 
 
 @pytest.mark.timeout(900)
@@ -101,11 +136,20 @@ def test_two_processes_train_a_policy_as_one_does(data: Path, one: Path, tmp_pat
     for term in ("total", "action", "third_person"):
         steps, values = ([value for _, value in of[term]] for of in curves)
         assert len(steps) == 20 and steps[0] > 0.1
-        assert max(abs(a - b) / abs(a) for a, b in zip(steps, values, strict=True)) < 1e-3, (term, steps, values)
+        assert max(abs(a - b) / abs(a) for a, b in zip(steps, values, strict=True)) < 1e-3, (
+            term,
+            steps,
+            values,
+        )
 
 
-def test_a_batch_that_two_processes_cannot_share_evenly_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_batch_that_two_processes_cannot_share_evenly_is_refused(
+    data: Path, tmp_path: Path
+) -> None:
     process = start(data, tmp_path / "run", {"batch": "15"}, processes=2)
     output, _ = process.communicate()
     assert process.returncode != 0
-    assert "error: a batch of 15 cannot be shared evenly by 2 process(es)" in output and "choose a multiple of 2" in output
+    assert (
+        "error: a batch of 15 cannot be shared evenly by 2 process(es)" in output
+        and "choose a multiple of 2" in output
+    )

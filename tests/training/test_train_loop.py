@@ -1,4 +1,6 @@
-"""The shared loop: resume is exact, interruption saves, the schedule and the average are what they say."""
+"""The shared loop: resume is exact, interruption saves, the schedule and the average are what they
+say.
+"""
 
 import os
 import signal
@@ -7,13 +9,21 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from alam_training.benchmarks.scale import curve
-from alam_training.loop import state as train_state
-from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import LoopConfig, OptimConfig, TrainResult, every_nth, learning_rate, step_rng, train
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
+from alam_training.benchmarks.scale import curve
+from alam_training.loop import state as train_state
+from alam_training.loop.state import STATE_FILE
+from alam_training.loop.train import (
+    LoopConfig,
+    OptimConfig,
+    TrainResult,
+    every_nth,
+    learning_rate,
+    step_rng,
+    train,
+)
 
 
 class Noisy(nn.Module):
@@ -43,7 +53,14 @@ def run(folder: Path, config: LoopConfig, **more: object) -> TrainResult:
 
 def config(**fields: object) -> LoopConfig:
     return LoopConfig(
-        **{"steps": 12, "log_every": 3, "save_every": 100, "optim": OptimConfig(lr=1e-2, warmup_steps=3), "cpu": True, **fields}
+        **{
+            "steps": 12,
+            "log_every": 3,
+            "save_every": 100,
+            "optim": OptimConfig(lr=1e-2, warmup_steps=3),
+            "cpu": True,
+            **fields,
+        }
     )  # type: ignore[arg-type]
 
 
@@ -62,7 +79,12 @@ def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path) -> N
     assert (first.stopped, first.step) == ("interrupted", 5)
     second = run(tmp_path / "b", config())
     assert (second.stopped, second.step) == ("", 12)
-    assert all(torch.equal(a, b) for a, b in zip(unbroken.model.state_dict().values(), second.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            unbroken.model.state_dict().values(), second.model.state_dict().values(), strict=True
+        )
+    )
     assert (tmp_path / "a" / STATE_FILE).read_bytes() == (tmp_path / "b" / STATE_FILE).read_bytes()
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
     assert [step for step, _ in curve(tmp_path / "b")["total"]] == [3, 6, 9, 12]
@@ -127,10 +149,17 @@ def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path: Path) -
 
     resumed = run(tmp_path / "b", config(), losses=losses)
     assert seen == [False] * 12
-    assert all(torch.equal(a, b) for a, b in zip(unbroken.model.state_dict().values(), resumed.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(
+            unbroken.model.state_dict().values(), resumed.model.state_dict().values(), strict=True
+        )
+    )
 
 
-def test_a_state_reaches_the_disk_before_the_old_one_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_reaches_the_disk_before_the_old_one_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(tmp_path, config(max_minutes=1e-9))
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
@@ -149,7 +178,9 @@ def test_a_state_reaches_the_disk_before_the_old_one_goes(tmp_path: Path, monkey
     assert done == ["sync state.tmp", f"replace {STATE_FILE}", f"sync {tmp_path.name}"]
 
 
-def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_last_state_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(tmp_path, config(max_minutes=1e-9))
     before = (tmp_path / STATE_FILE).read_bytes()
 
@@ -164,7 +195,9 @@ def test_a_full_disk_leaves_the_last_state_whole(tmp_path: Path, monkeypatch: py
 
 
 class Plain(nn.Linear):
-    """A regression without randomness, whose loss is a mean over the batch, and a buffer that each forward pass moves."""
+    """A regression without randomness, whose loss is a mean over the batch, and a buffer that each
+    forward pass moves.
+    """
 
     def __init__(self) -> None:
         super().__init__(4, 1)
@@ -179,13 +212,22 @@ class Plain(nn.Linear):
 
 def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     results = [
-        train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path / str(n), config(accumulate=n), batch_size=8).model
+        train(
+            Plain(),
+            batch_at,
+            lambda model, batch: model.loss(**batch),
+            tmp_path / str(n),
+            config(accumulate=n),
+            batch_size=8,
+        ).model
         for n in (1, 4)
     ]
     assert (results[0].weight < 1.99).all()
     torch.testing.assert_close(results[0].weight, results[1].weight, rtol=1e-4, atol=1e-6)
     assert results[0].seen == results[1].seen == 12
-    for (_, whole), (_, parts) in zip(curve(tmp_path / "1")["total"], curve(tmp_path / "4")["total"], strict=True):
+    for (_, whole), (_, parts) in zip(
+        curve(tmp_path / "1")["total"], curve(tmp_path / "4")["total"], strict=True
+    ):
         assert parts == pytest.approx(whole, rel=1e-5)
 
 
@@ -197,8 +239,18 @@ def test_parts_of_a_batch_are_dealt_out() -> None:
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="a batch of 8 cannot be shared evenly by 1 .* 3 part.*choose a multiple of 3"):
-        train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path, config(accumulate=3), batch_size=8)
+    with pytest.raises(
+        UserError,
+        match="a batch of 8 cannot be shared evenly by 1 .* 3 part.*choose a multiple of 3",
+    ):
+        train(
+            Plain(),
+            batch_at,
+            lambda model, batch: model.loss(**batch),
+            tmp_path,
+            config(accumulate=3),
+            batch_size=8,
+        )
 
 
 def test_broken_state_is_a_clear_error(tmp_path: Path) -> None:
@@ -218,13 +270,19 @@ def test_loss_that_is_not_finite_stops(tmp_path: Path) -> None:
 def test_schedule_rises_falls_and_ends_at_its_floor() -> None:
     optim = OptimConfig(lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
     rates = [learning_rate(optim, step, 100) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[-1] == pytest.approx(0.1)
+    assert (
+        rates[0] == pytest.approx(0.1)
+        and rates[9] == pytest.approx(1.0)
+        and rates[-1] == pytest.approx(0.1)
+    )
     assert all(a <= b for a, b in zip(rates[:10], rates[1:10], strict=False))
     assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(tmp_path: Path, ema_decay: float) -> None:
+def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(
+    tmp_path: Path, ema_decay: float
+) -> None:
     seen: list[torch.dtype] = []
 
     class Watching(nn.Linear):
@@ -235,7 +293,14 @@ def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(tmp_path: 
     optim = OptimConfig(warmup_steps=1, ema_decay=ema_decay)
     loop = config(steps=4, eval_every=2, mixed_precision="bf16", optim=optim)
     x = torch.ones(3, 2)
-    result = train(Watching(2, 2), lambda *_: x, lambda m, b: {"total": m(b).square().mean()}, tmp_path, loop, lambda *_: {})
+    result = train(
+        Watching(2, 2),
+        lambda *_: x,
+        lambda m, b: {"total": m(b).square().mean()},
+        tmp_path,
+        loop,
+        lambda *_: {},
+    )
     result.model(x)
     assert seen == [torch.bfloat16] * 4 + [torch.float32]
 
@@ -245,7 +310,9 @@ def test_bf16_keeps_weights_average_and_moments_in_float32(tmp_path: Path) -> No
     optim = OptimConfig(lr=1e-4, warmup_steps=1, weight_decay=0)
     loop = config(steps=20, mixed_precision="bf16", optim=optim)
     result = train(Plain(), batch_at, lambda model, batch: model.loss(**batch), tmp_path, loop)
-    assert (result.model.weight < 2).all() and (result.model.weight > 2 - 2**-8).all(), "bfloat16 has no number so near to 2"
+    assert (result.model.weight < 2).all() and (result.model.weight > 2 - 2**-8).all(), (
+        "bfloat16 has no number so near to 2"
+    )
     tensors = safetensors.torch.load_file(tmp_path / STATE_FILE)
     assert {name.split(".")[0] for name in tensors} == {"model", "average", "optimizer"}
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
@@ -279,7 +346,10 @@ def test_memory_that_does_not_suffice_is_said_in_one_line(tmp_path: Path) -> Non
     def too_much(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match="does not hold this batch; .* keeps step 0: raise --loop.accumulate or lower --batch"):
+    with pytest.raises(
+        UserError,
+        match="does not hold this batch; .* keeps step 0: raise --loop.accumulate or lower --batch",
+    ):
         run(tmp_path, config(), losses=too_much)
 
 

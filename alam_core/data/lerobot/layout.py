@@ -1,4 +1,6 @@
-"""Where things lie in a LeRobot data set and how they are called, for the reader and the writer alike."""
+"""Where things lie in a LeRobot data set and how they are called, for the reader and the writer
+alike.
+"""
 
 VERSION = "v3.0"
 INFO = "meta/info.json"

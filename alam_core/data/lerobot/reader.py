@@ -1,6 +1,8 @@
-"""Reads LeRobot data sets from disk, versions 3.0 (many episodes a file) and 2.x (one file an episode).
+"""Reads LeRobot data sets from disk, versions 3.0 (many episodes a file) and 2.x (one file an
+episode).
 
-T: frames of an episode, S: state width, A: action width, N: frames asked for, H, W: image height and width.
+T: frames of an episode, S: state width, A: action width, N: frames asked for, H, W: image height
+and width.
 """
 
 import functools
@@ -41,10 +43,12 @@ class _Episode:
 
 
 class LeRobotDataset:
-    """A data set folder, opened for reading. Numbers and frames are read from disk when they are asked for.
+    """A data set folder, opened for reading. Numbers and frames are read from disk when they are
+    asked for.
 
-    ``fps``: frames a second. ``views``: camera names. ``features``: as in meta/info.json. ``state_names``, ``action_names``: one
-    name for each column. ``extras``: further values kept per episode, such as its seed: name -> list with one entry an episode.
+    ``fps``: frames a second. ``views``: camera names. ``features``: as in meta/info.json.
+    ``state_names``, ``action_names``: one name for each column. ``extras``: further values kept per
+    episode, such as its seed: name -> list with one entry an episode.
 
     Raises UserError if ``root`` is no data set, of another version, or lacks a file.
     """
@@ -83,38 +87,53 @@ class LeRobotDataset:
         return self._episodes[e].length
 
     def episode(self, e: int) -> EpisodeArrays:
-        """The states, actions and instruction of episode e. Raises UserError if its file is missing or broken."""
+        """The states, actions and instruction of episode e. Raises UserError if its file is missing
+        or broken.
+        """
         where = self._episodes[e]
         columns = self._rows(where.data)
         rows = slice(where.row, where.row + where.length)
-        if not (columns["episode_index"][rows] == where.index).all() or len(columns["episode_index"][rows]) != where.length:
+        if (
+            not (columns["episode_index"][rows] == where.index).all()
+            or len(columns["episode_index"][rows]) != where.length
+        ):
             raise UserError(
                 f"'{self.root / where.data}' does not hold the {where.length} frames of episode {where.index}; restore the file"
             )
         return EpisodeArrays(columns[layout.STATE][rows], columns[layout.ACTION][rows], where.task)
 
     def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images of episode e, uint8 RGB (N, H, W, 3), at ``indices`` counted from the episode's start, in any order.
+        """Images of episode e, uint8 RGB (N, H, W, 3), at ``indices`` counted from the episode's
+        start, in any order.
 
-        Raises UserError for an unknown view and a missing or broken video, IndexError for an index outside the episode.
+        Raises UserError for an unknown view and a missing or broken video, IndexError for an index
+        outside the episode.
         """
         where = self._episodes[e]
         if view not in self.views:
-            raise UserError(f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}")
+            raise UserError(
+                f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}"
+            )
         for i in indices:
             if not 0 <= i < where.length:
                 raise IndexError(f"frame {i} of episode {e}, which has {where.length}")
         file, first = where.videos[view]
-        return self._videos.reader(self.root / file, self.fps).read([first + int(i) for i in indices])
+        return self._videos.reader(self.root / file, self.fps).read(
+            [first + int(i) for i in indices]
+        )
 
     def video_span(self, e: int, view: str) -> tuple[Path, int]:
-        """The file that holds a view of episode e, and the number in it of the episode's first frame."""
+        """The file that holds a view of episode e, and the number in it of the episode's first
+        frame.
+        """
         file, first = self._episodes[e].videos[view]
         return self.root / file, first
 
     def video_files(self, view: str) -> list[Path]:
         """The files that hold a view, each once, in the order of the episodes."""
-        return list(dict.fromkeys(self.root / episode.videos[view][0] for episode in self._episodes))
+        return list(
+            dict.fromkeys(self.root / episode.videos[view][0] for episode in self._episodes)
+        )
 
     def _read_info(self) -> dict[str, Any]:
         path = self.root / layout.INFO
@@ -122,10 +141,16 @@ class LeRobotDataset:
             hint = "give the folder that holds meta/, data/ and videos/, or collect one with training/collect.py"
             if (self.root.parent / layout.partial_name(self.root.name)).exists():
                 hint = "writing it was interrupted or still goes on; let it finish or collect again"
-            raise UserError(f"'{self.root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}")
+            raise UserError(
+                f"'{self.root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}"
+            )
         try:
             info = json.loads(path.read_text())
-            missing = [key for key in ("codebase_version", "fps", "features", "data_path", "total_episodes") if key not in info]
+            missing = [
+                key
+                for key in ("codebase_version", "fps", "features", "data_path", "total_episodes")
+                if key not in info
+            ]
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"'{path}' is broken JSON ({error}); restore the file") from None
         if missing:
@@ -135,7 +160,9 @@ class LeRobotDataset:
     def _video_keys(self) -> list[str]:
         stills = [key for key, feature in self.features.items() if feature["dtype"] == "image"]
         if stills:
-            raise UserError(f"'{self.root}' stores {', '.join(stills)} as single images; convert it to video with lerobot's scripts")
+            raise UserError(
+                f"'{self.root}' stores {', '.join(stills)} as single images; convert it to video with lerobot's scripts"
+            )
         return [key for key, feature in self.features.items() if feature["dtype"] == "video"]
 
     def _read_episodes_v3(self) -> list[_Episode]:
@@ -150,21 +177,38 @@ class LeRobotDataset:
                 f"'{self.root}/meta/episodes' lists {len(rows)} of {self.info['total_episodes']} episodes; copy the data set again"
             )
         known = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
-        self.extras = {name: [row[name] for row in rows] for name in (rows[0] if rows else {}) if name not in known and "/" not in name}
+        self.extras = {
+            name: [row[name] for row in rows]
+            for name in (rows[0] if rows else {})
+            if name not in known and "/" not in name
+        }
         starts: dict[str, int] = {}  # data file -> index of its first frame in the whole set
         episodes = []
         for row in rows:
-            data = self.info["data_path"].format(chunk_index=row["data/chunk_index"], file_index=row["data/file_index"])
+            data = self.info["data_path"].format(
+                chunk_index=row["data/chunk_index"], file_index=row["data/file_index"]
+            )
             start = starts.setdefault(data, row["dataset_from_index"])
             videos = {}
             for key in self._video_keys():
                 where = f"videos/{key}/"
                 file = self.info["video_path"].format(
-                    video_key=key, chunk_index=row[where + "chunk_index"], file_index=row[where + "file_index"]
+                    video_key=key,
+                    chunk_index=row[where + "chunk_index"],
+                    file_index=row[where + "file_index"],
                 )
                 videos[_view(key)] = (file, round(row[where + "from_timestamp"] * self.fps))
             task = row["tasks"][0] if row["tasks"] else ""
-            episodes.append(_Episode(row["episode_index"], row["length"], task, data, row["dataset_from_index"] - start, videos))
+            episodes.append(
+                _Episode(
+                    row["episode_index"],
+                    row["length"],
+                    task,
+                    data,
+                    row["dataset_from_index"] - start,
+                    videos,
+                )
+            )
         return episodes
 
     def _read_episodes_v2(self) -> list[_Episode]:
@@ -178,20 +222,40 @@ class LeRobotDataset:
             raise UserError(f"'{path}' is broken ({error}); copy the data set again") from None
         episodes = []
         for index, length, tasks in rows:
-            where = {"episode_chunk": index // self.info.get("chunks_size", layout.FILES_PER_CHUNK), "episode_index": index}
-            videos = {_view(key): (self.info["video_path"].format(video_key=key, **where), 0) for key in self._video_keys()}
-            episodes.append(_Episode(index, length, tasks[0] if tasks else "", self.info["data_path"].format(**where), 0, videos))
+            where = {
+                "episode_chunk": index // self.info.get("chunks_size", layout.FILES_PER_CHUNK),
+                "episode_index": index,
+            }
+            videos = {
+                _view(key): (self.info["video_path"].format(video_key=key, **where), 0)
+                for key in self._video_keys()
+            }
+            episodes.append(
+                _Episode(
+                    index,
+                    length,
+                    tasks[0] if tasks else "",
+                    self.info["data_path"].format(**where),
+                    0,
+                    videos,
+                )
+            )
         return episodes
 
     def _read_rows(self, file: str) -> dict[str, np.ndarray]:
         """State, action and episode index of every frame in a data file."""
         present = [name for name in (layout.STATE, layout.ACTION) if name in self.features]
         table = _read_parquet(self.root / file, columns=["episode_index", *present])
-        columns = {name: np.zeros((table.num_rows, 0), np.float32) for name in (layout.STATE, layout.ACTION)}
+        columns = {
+            name: np.zeros((table.num_rows, 0), np.float32)
+            for name in (layout.STATE, layout.ACTION)
+        }
         for name in present:
             column = table[name].combine_chunks()
             values = column.flatten() if pa.types.is_nested(column.type) else column
-            columns[name] = values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
+            columns[name] = (
+                values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(table.num_rows, -1)
+            )
         columns["episode_index"] = table["episode_index"].to_numpy()
         return columns
 
@@ -201,8 +265,12 @@ def _view(key: str) -> str:
     return key.removeprefix(layout.IMAGES).removeprefix("observation.").replace(".", "_")
 
 
-def _read_parquet(path: Path, columns: list[str] | None = None, statistics: bool = True) -> pa.Table:
-    """A parquet file, or some of its columns; ``statistics`` False leaves out the many ``stats/...`` ones."""
+def _read_parquet(
+    path: Path, columns: list[str] | None = None, statistics: bool = True
+) -> pa.Table:
+    """A parquet file, or some of its columns; ``statistics`` False leaves out the many
+    ``stats/...`` ones.
+    """
     if not path.is_file():
         raise UserError(f"'{path}' is missing; copy the data set again or collect it anew")
     try:
@@ -210,7 +278,9 @@ def _read_parquet(path: Path, columns: list[str] | None = None, statistics: bool
             columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
         return pq.read_table(path, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"'{path}' cannot be read ({' '.join(str(error).split())}); restore the file") from None
+        raise UserError(
+            f"'{path}' cannot be read ({' '.join(str(error).split())}); restore the file"
+        ) from None
 
 
 def _names(feature: dict[str, Any] | None) -> list[str]:
@@ -219,6 +289,10 @@ def _names(feature: dict[str, Any] | None) -> list[str]:
         return []
     names = feature.get("names")
     if isinstance(names, dict):  # some sets group them: {"motors": [...]}
-        names = [name for group in names.values() for name in (group if isinstance(group, list) else [group])]
+        names = [
+            name
+            for group in names.values()
+            for name in (group if isinstance(group, list) else [group])
+        ]
     width = feature["shape"][0]
     return list(names) if names and len(names) == width else [str(i) for i in range(width)]

@@ -1,7 +1,8 @@
-"""Statistics as LeRobot keeps them beside its data: min, max, mean, std, count and five quantiles per feature.
+"""Statistics as LeRobot keeps them beside its data: min, max, mean, std, count and five quantiles
+per feature.
 
-Quantiles over several episodes are the mean of the episodes' quantiles weighted by their length, as LeRobot computes them.
-T: frames, D: width of a vector feature, H, W: image height and width.
+Quantiles over several episodes are the mean of the episodes' quantiles weighted by their length, as
+LeRobot computes them. T: frames, D: width of a vector feature, H, W: image height and width.
 """
 
 from typing import Any
@@ -16,9 +17,16 @@ Stats = dict[str, np.ndarray]  # name of the statistic -> values
 
 
 def vector_stats(values: np.ndarray) -> Stats:
-    """Statistics over time of (T, D) or (T,) values; each is float64 (D,), or (1,) for scalars; count is int64 (1,)."""
+    """Statistics over time of (T, D) or (T,) values; each is float64 (D,), or (1,) for scalars;
+    count is int64 (1,).
+    """
     columns = values.reshape(len(values), -1).astype(np.float64)
-    stats = {"min": columns.min(0), "max": columns.max(0), "mean": columns.mean(0), "std": columns.std(0)}
+    stats = {
+        "min": columns.min(0),
+        "max": columns.max(0),
+        "mean": columns.mean(0),
+        "std": columns.std(0),
+    }
     stats["count"] = np.array([len(values)])
     for q, row in zip(QUANTILES, np.quantile(columns, QUANTILES, axis=0), strict=True):
         stats[f"q{round(q * 100):02d}"] = row
@@ -26,7 +34,9 @@ def vector_stats(values: np.ndarray) -> Stats:
 
 
 def image_stats(images: np.ndarray) -> Stats:
-    """Statistics per colour of uint8 (T, H, W, 3) images in the range 0 to 1, each (3, 1, 1), from evenly spaced samples."""
+    """Statistics per colour of uint8 (T, H, W, 3) images in the range 0 to 1, each (3, 1, 1), from
+    evenly spaced samples.
+    """
     chosen = np.linspace(0, len(images) - 1, min(len(images), IMAGES_SAMPLED)).round().astype(int)
     step = max(1, max(images.shape[1:3]) // PIXELS_SAMPLED)
     sample = images[chosen, ::step, ::step].reshape(-1, 3)
@@ -38,10 +48,17 @@ def image_stats(images: np.ndarray) -> Stats:
         mean = (share * levels).sum()
         below = np.cumsum(share)
         present = levels[counts > 0]
-        row = {"min": present[0], "max": present[-1], "mean": mean, "std": np.sqrt((share * (levels - mean) ** 2).sum())}
+        row = {
+            "min": present[0],
+            "max": present[-1],
+            "mean": mean,
+            "std": np.sqrt((share * (levels - mean) ** 2).sum()),
+        }
         row.update({f"q{round(q * 100):02d}": levels[np.searchsorted(below, q)] for q in QUANTILES})
         colours.append(row)
-    stats: Stats = {name: np.array([row[name] for row in colours]).reshape(3, 1, 1) for name in colours[0]}
+    stats: Stats = {
+        name: np.array([row[name] for row in colours]).reshape(3, 1, 1) for name in colours[0]
+    }
     return {**stats, "count": np.array([len(chosen)])}
 
 
@@ -50,17 +67,30 @@ def merge_stats(first: Stats, second: Stats) -> Stats:
     n_first, n_second = first["count"].item(), second["count"].item()
     share = n_second / (n_first + n_second)
     merged = {name: first[name] + share * (second[name] - first[name]) for name in first}
-    variance = (1 - share) * first["std"] ** 2 + share * second["std"] ** 2 + share * (1 - share) * (second["mean"] - first["mean"]) ** 2
+    variance = (
+        (1 - share) * first["std"] ** 2
+        + share * second["std"] ** 2
+        + share * (1 - share) * (second["mean"] - first["mean"]) ** 2
+    )
     merged["std"] = np.sqrt(variance)
-    merged["min"], merged["max"] = np.minimum(first["min"], second["min"]), np.maximum(first["max"], second["max"])
+    merged["min"], merged["max"] = (
+        np.minimum(first["min"], second["min"]),
+        np.maximum(first["max"], second["max"]),
+    )
     merged["count"] = np.array([n_first + n_second])
     return merged
 
 
 def to_json(stats: dict[str, Stats]) -> dict[str, Any]:
     """As meta/stats.json holds it."""
-    return {feature: {name: values.tolist() for name, values in rows.items()} for feature, rows in stats.items()}
+    return {
+        feature: {name: values.tolist() for name, values in rows.items()}
+        for feature, rows in stats.items()
+    }
 
 
 def from_json(stats: dict[str, Any]) -> dict[str, Stats]:
-    return {feature: {name: np.array(values) for name, values in rows.items()} for feature, rows in stats.items()}
+    return {
+        feature: {name: np.array(values) for name, values in rows.items()}
+        for feature, rows in stats.items()
+    }

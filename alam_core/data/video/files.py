@@ -1,7 +1,9 @@
-"""Small videos whose every frame is cheap to reach: H.264 with a key frame every other frame and no B frames (docs/data.md says why).
+"""Small videos whose every frame is cheap to reach: H.264 with a key frame every other frame and no
+B frames (docs/data.md says why).
 
-Colour is stored at full resolution (yuv444p): at 96 pixels halving it, as usual, blurs small coloured objects and costs 10 dB.
-Frame n of a file is shown at n / fps seconds. T, N: numbers of frames; H, W: image height and width.
+Colour is stored at full resolution (yuv444p): at 96 pixels halving it, as usual, blurs small
+coloured objects and costs 10 dB. Frame n of a file is shown at n / fps seconds. T, N: numbers of
+frames; H, W: image height and width.
 """
 
 import os
@@ -29,19 +31,38 @@ SEEK_BEYOND = 24  # frames to the next wanted one from which a jump is made wher
 
 
 class VideoWriter:
-    """Encodes frames into one mp4 file; each call of ``add`` begins with a key frame. ``close`` makes the file readable."""
+    """Encodes frames into one mp4 file; each call of ``add`` begins with a key frame. ``close``
+    makes the file readable.
+    """
 
     def __init__(
-        self, path: str | Path, fps: float, height: int, width: int, quality: int = QUALITY, pixel_format: str = PIXEL_FORMAT
+        self,
+        path: str | Path,
+        fps: float,
+        height: int,
+        width: int,
+        quality: int = QUALITY,
+        pixel_format: str = PIXEL_FORMAT,
     ) -> None:
         self.path = Path(path)
         self.num_frames = 0
         self.num_bytes = 0
         self._shape = (height, width, 3)
         self._container = av.open(str(path), "w", options={"movflags": "faststart"})
-        options = {"crf": str(quality), "preset": PRESET, "coder": ENTROPY_CODER, "g": str(KEY_FRAME_EVERY), "bf": "0"}
+        options = {
+            "crf": str(quality),
+            "preset": PRESET,
+            "coder": ENTROPY_CODER,
+            "g": str(KEY_FRAME_EVERY),
+            "bf": "0",
+        }
         options |= {"forced-idr": "1", "threads": "1"}
-        stream = cast(av.VideoStream, self._container.add_stream(CODEC, rate=Fraction(fps).limit_denominator(100000), options=options))
+        stream = cast(
+            av.VideoStream,
+            self._container.add_stream(
+                CODEC, rate=Fraction(fps).limit_denominator(100000), options=options
+            ),
+        )
         stream.height, stream.width, stream.pix_fmt = height, width, pixel_format
         self._stream = stream
 
@@ -76,8 +97,9 @@ class VideoWriter:
 class VideoReader:
     """Reads chosen frames of a video file, of any codec and container FFmpeg knows.
 
-    fps: the rate at which frames are numbered; frame n must then be shown at n / fps seconds. Without it the file's own rate and start
-    count, and frame n is whatever is shown n / rate seconds after the first: a variable rate is evened out.
+    fps: the rate at which frames are numbered; frame n must then be shown at n / fps seconds.
+    Without it the file's own rate and start count, and frame n is whatever is shown n / rate
+    seconds after the first: a variable rate is evened out.
 
     Raises UserError where the file is missing or broken.
     """
@@ -89,34 +111,50 @@ class VideoReader:
         self.fps = float(fps if fps is not None else video_rate(self._stream, self.path))
         self._tick = float(self._stream.time_base)  # seconds
         self._start = 0.0 if self._exact else (self._stream.start_time or 0) * self._tick
-        self._stream.codec_context.thread_count = 1  # more threads cost time at the start, and small frames gain nothing
+        self._stream.codec_context.thread_count = (
+            1  # more threads cost time at the start, and small frames gain nothing
+        )
         self._converter = VideoReformatter()
         self._frames: Any = iter(())
         self._last: Any = None  # the frame decoded last
         self._ahead: Any = None  # the frame after it, where that is decoded already
 
     def read(self, numbers: Sequence[int]) -> np.ndarray:
-        """Frames by their number in the file, in the order asked for: uint8 RGB (N, H, W, 3). Each is decoded once, in one pass."""
+        """Frames by their number in the file, in the order asked for: uint8 RGB (N, H, W, 3). Each
+        is decoded once, in one pass.
+        """
         found: dict[int, np.ndarray] = {}
         for number in sorted(set(numbers)):
             try:
                 frame = self._shown(number)
-                # One thread, because starting the converter's own threads takes longer than converting a frame.
-                found[number] = self._converter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+                # One thread, because starting the converter's own threads takes longer than
+                # converting a frame.
+                found[number] = self._converter.reformat(
+                    frame, format="rgb24", threads=1
+                ).to_ndarray()
             except (av.error.FFmpegError, ValueError) as error:
                 self._last = None
-                raise UserError(f"video '{self.path}' is broken near frame {number} ({error}); restore the file") from None
+                raise UserError(
+                    f"video '{self.path}' is broken near frame {number} ({error}); restore the file"
+                ) from None
         return np.stack([found[number] for number in numbers])
 
     def close(self) -> None:
         self._container.close()
 
     def _shown(self, number: int) -> Any:
-        """The frame on show when ``number`` has just begun: which one that is does not depend on what was read before."""
+        """The frame on show when ``number`` has just begun: which one that is does not depend on
+        what was read before.
+        """
         time = self._start + (number + 0.4) / self.fps
         tick = int(time / self._tick)
         if self._last is None or self._last.time > time or self._jump(tick):
-            for back in (0.0, 0.5, 5.0, time):  # a key frame may be shown later than its place in the file says
+            for back in (
+                0.0,
+                0.5,
+                5.0,
+                time,
+            ):  # a key frame may be shown later than its place in the file says
                 self._seek(max(tick - int(back / self._tick), 0))
                 if self._last is not None and self._last.time <= time:
                     break
@@ -132,7 +170,9 @@ class VideoReader:
                     return self._last
                 break
             self._last, self._ahead = following, None
-        raise UserError(f"video '{self.path}' has no frame {number} (at {number / self.fps:.2f} s): it is cut short; restore the file")
+        raise UserError(
+            f"video '{self.path}' has no frame {number} (at {number / self.fps:.2f} s): it is cut short; restore the file"
+        )
 
     def _fits(self, number: int) -> bool:
         return not self._exact or round((self._last.time - self._start) * self.fps) == number
@@ -142,7 +182,9 @@ class VideoReader:
         return frame.duration * self._tick if frame.duration else 0.999 / self.fps
 
     def _jump(self, tick: int) -> bool:
-        """Whether a key frame lies between the last frame and ``tick``, so that decoding on would take longer than seeking."""
+        """Whether a key frame lies between the last frame and ``tick``, so that decoding on would
+        take longer than seeking.
+        """
         entries = self._stream.index_entries
         place = entries.search_timestamp(tick) if len(entries) else -1
         if place < 0:
@@ -156,7 +198,10 @@ class VideoReader:
 
     def _decode(self) -> Any:
         """The next whole frame, or None at the end."""
-        return next((frame for frame in self._frames if not frame.is_corrupt and frame.pts is not None), None)
+        return next(
+            (frame for frame in self._frames if not frame.is_corrupt and frame.pts is not None),
+            None,
+        )
 
 
 class OpenVideos:
@@ -168,7 +213,9 @@ class OpenVideos:
         self._owner = os.getpid()
 
     def reader(self, path: Path, fps: float | None) -> VideoReader:
-        """The reader of a file (see ``VideoReader``); the least recently used one is closed when there are too many."""
+        """The reader of a file (see ``VideoReader``); the least recently used one is closed when
+        there are too many.
+        """
         if self._owner != os.getpid():  # a forked process must not share decoders with its parent
             self._readers, self._owner = OrderedDict(), os.getpid()
         if path not in self._readers:
@@ -187,7 +234,9 @@ def open_video(path: Path) -> tuple[Any, Any]:
         container = av.open(str(path), options={"fflags": "discardcorrupt"})
         return container, container.streams.video[0]
     except (av.error.FFmpegError, IndexError) as error:
-        raise UserError(f"video '{path}' cannot be opened ({error}): it is cut short or no video; restore the file") from None
+        raise UserError(
+            f"video '{path}' cannot be opened ({error}): it is cut short or no video; restore the file"
+        ) from None
 
 
 def video_rate(stream: Any, path: Path) -> float:

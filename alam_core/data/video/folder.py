@@ -1,4 +1,5 @@
-"""A folder of video files as a data set: each file is an episode with one view, its frames numbered at the file's own rate.
+"""A folder of video files as a data set: each file is an episode with one view, its frames numbered
+at the file's own rate.
 
 N: frames asked for, H, W: image height and width.
 """
@@ -14,25 +15,48 @@ from alam_core.data.video.index import inspect_videos
 from alam_core.errors import UserError
 
 VIEW = "video"
-ENDINGS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".wmv", ".flv", ".ogv", ".3gp", ".gif"}
+ENDINGS = {
+    ".mp4",
+    ".m4v",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".m2ts",
+    ".wmv",
+    ".flv",
+    ".ogv",
+    ".3gp",
+    ".gif",
+}
 
 
 class VideoFolder:
-    """All video files below ``root``, in the order of their names; it is read like the pictures of a ``LeRobotDataset``.
+    """All video files below ``root``, in the order of their names; it is read like the pictures of
+    a ``LeRobotDataset``.
 
-    ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its number, so that a file that
-    breaks or is repaired changes no other's.
-    Raises UserError where ``root`` holds no video file.
+    ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its
+    number, so that a file that breaks or is repaired changes no other's. Raises UserError where
+    ``root`` holds no video file.
     """
 
     views = (VIEW,)
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        paths = sorted(path for path in self.root.rglob("*") if path.suffix.lower() in ENDINGS and not _hidden(path.relative_to(self.root)))
+        paths = sorted(
+            path
+            for path in self.root.rglob("*")
+            if path.suffix.lower() in ENDINGS and not _hidden(path.relative_to(self.root))
+        )
         self.names = [str(path.relative_to(self.root)) for path in paths]
         if not self.names:
-            raise UserError(f"'{self.root}' holds no video file: give a LeRobot data set or a folder with {', '.join(sorted(ENDINGS))}")
+            raise UserError(
+                f"'{self.root}' holds no video file: give a LeRobot data set or a folder with {', '.join(sorted(ENDINGS))}"
+            )
         facts = inspect_videos(self.root, self.names)
         self._lengths = [_length(fact.frames, fact.seconds * fact.fps) for fact in facts]
         self.num_episodes = len(self.names)
@@ -43,7 +67,10 @@ class VideoFolder:
         return f"VideoFolder('{self.root}', {self.num_episodes} files, {self.num_frames} frames)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_videos": None}  # worker processes open their own files, of the same list
+        return {
+            **self.__dict__,
+            "_videos": None,
+        }  # worker processes open their own files, of the same list
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _videos=OpenVideos())
@@ -55,17 +82,22 @@ class VideoFolder:
     def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images of episode e, uint8 RGB (N, H, W, 3), in the order of ``indices``.
 
-        Raises UserError for an unknown view and a missing or broken video, IndexError for an index outside the episode.
+        Raises UserError for an unknown view and a missing or broken video, IndexError for an index
+        outside the episode.
         """
         for i in indices:
             if not 0 <= i < self._lengths[e]:
                 raise IndexError(f"frame {i} of '{self.names[e]}', which has {self._lengths[e]}")
-        return self._videos.reader(self.video_span(e, view)[0], None).read([int(i) for i in indices])
+        return self._videos.reader(self.video_span(e, view)[0], None).read(
+            [int(i) for i in indices]
+        )
 
     def video_span(self, e: int, view: str) -> tuple[Path, int]:
         """The file of episode e, and the number of its first frame: 0."""
         if view != VIEW:
-            raise UserError(f"'{self.root}' is a folder of videos: its only view is called '{VIEW}', not '{view}'")
+            raise UserError(
+                f"'{self.root}' is a folder of videos: its only view is called '{VIEW}', not '{view}'"
+            )
         return self.root / self.names[e], 0
 
     def video_files(self, view: str) -> list[Path]:
@@ -78,5 +110,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _length(frames: int, shown: float) -> int:
-    """Frames of an episode at its own rate: as many as it has, unless its rate varies so that it shows more or fewer."""
+    """Frames of an episode at its own rate: as many as it has, unless its rate varies so that it
+    shows more or fewer.
+    """
     return frames if abs(shown - frames) <= 1 else round(shown)

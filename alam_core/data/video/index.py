@@ -1,4 +1,6 @@
-"""What the video files of a folder hold, and which of them are broken: looked into once, remembered beside them."""
+"""What the video files of a folder hold, and which of them are broken: looked into once, remembered
+beside them.
+"""
 
 import json
 import os
@@ -24,7 +26,8 @@ MEMORY = ".cache/videos.json"
 class VideoFacts:
     """What a video file holds, found without decoding it.
 
-    frames: how many can be read. seconds: how long they are shown. fps: the file's own rate. fault: what is wrong, "" for nothing.
+    frames: how many can be read. seconds: how long they are shown. fps: the file's own rate. fault:
+    what is wrong, "" for nothing.
     """
 
     frames: int = 0
@@ -34,7 +37,9 @@ class VideoFacts:
 
 
 def inspect_video(path: str | Path) -> VideoFacts:
-    """Look into one file. A file that is missing, cut short or no video is no error here but has a ``fault``."""
+    """Look into one file. A file that is missing, cut short or no video is no error here but has a
+    ``fault``.
+    """
     path = Path(path)
     try:
         container, stream = open_video(path)
@@ -48,28 +53,48 @@ def inspect_video(path: str | Path) -> VideoFacts:
             expected, size = stream.frames, path.stat().st_size
             last = entries[len(entries) - 1]
             whole = last.pos + last.size <= size
-            frames = expected if whole else sum(1 for _ in takewhile(lambda entry: entry.pos + entry.size <= size, entries))
+            frames = (
+                expected
+                if whole
+                else sum(
+                    1 for _ in takewhile(lambda entry: entry.pos + entry.size <= size, entries)
+                )
+            )
             seconds = (stream.duration or 0) * tick or frames / fps
         else:
-            packets = [(packet.pts, packet.duration or 0) for packet in container.demux(stream) if packet.pts is not None and packet.size]
+            packets = [
+                (packet.pts, packet.duration or 0)
+                for packet in container.demux(stream)
+                if packet.pts is not None and packet.size
+            ]
             start = (stream.start_time or 0) * tick
             frames = expected = len(packets)
             seconds = max((pts + duration for pts, duration in packets), default=0) * tick - start
-            if container.duration and len(container.streams) == 1:  # else another stream may be the longer one
+            if (
+                container.duration and len(container.streams) == 1
+            ):  # else another stream may be the longer one
                 missing = container.duration / av.time_base - start - seconds
                 expected += round(missing * fps) if missing * fps > 2 else 0
     except (av.error.FFmpegError, OSError) as error:
-        return VideoFacts(fps=fps, fault=f"video '{path}' cannot be read ({error}); restore the file")
+        return VideoFacts(
+            fps=fps, fault=f"video '{path}' cannot be read ({error}); restore the file"
+        )
     finally:
         container.close()
     if not frames:
         return VideoFacts(fps=fps, fault=f"video '{path}' holds no frame; restore the file")
-    fault = f"video '{path}' is cut short: {frames} of {expected} frames are there; restore the file" if frames < expected else ""
+    fault = (
+        f"video '{path}' is cut short: {frames} of {expected} frames are there; restore the file"
+        if frames < expected
+        else ""
+    )
     return VideoFacts(frames, seconds, fps, fault)
 
 
 def inspect_videos(root: Path, names: list[str]) -> list[VideoFacts]:
-    """Facts of the files ``names``, relative to ``root``; only files that are new or have changed since the last time are opened."""
+    """Facts of the files ``names``, relative to ``root``; only files that are new or have changed
+    since the last time are opened.
+    """
     memory = _remembered(root / MEMORY)
     stamps = [_stamp(root / name) for name in names]
     facts: list[VideoFacts | None] = [None] * len(names)
@@ -77,9 +102,14 @@ def inspect_videos(root: Path, names: list[str]) -> list[VideoFacts]:
         if name in memory and memory[name][0] == stamp:
             facts[i] = VideoFacts(**memory[name][1])
     new = [i for i, fact in enumerate(facts) if fact is None]
-    with ThreadPoolExecutor(THREADS) as pool, Progress(transient=True, disable=len(new) < SHOW_PROGRESS_FROM) as progress:
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        Progress(transient=True, disable=len(new) < SHOW_PROGRESS_FROM) as progress,
+    ):
         task = progress.add_task(f"looking into the videos of {root.name}", total=len(new))
-        for i, fact in zip(new, pool.map(lambda i: inspect_video(root / names[i]), new), strict=True):
+        for i, fact in zip(
+            new, pool.map(lambda i: inspect_video(root / names[i]), new), strict=True
+        ):
             facts[i] = fact
             if not fact.fault:
                 memory[names[i]] = (stamps[i], asdict(fact))

@@ -1,9 +1,12 @@
-"""The pi0 backbone: the observation through PaliGemma once, the sequence beside it through the action expert at every denoising call.
+"""The pi0 backbone: the observation through PaliGemma once, the sequence beside it through the
+action expert at every denoising call.
 
-Sources: Black et al., "pi0: A Vision-Language-Action Flow Model for General Robot Control"; sizes and conventions from the published code.
-Three blocks, each of which sees itself and those before it: images and words, the state, the sequence. The first two are the context.
+Sources: Black et al., "pi0: A Vision-Language-Action Flow Model for General Robot Control"; sizes
+and conventions from the published code. Three blocks, each of which sees itself and those before
+it: images and words, the state, the sequence. The first two are the context.
 
-Letters as in ``alam_core.policy.backbone``; V views, S image size in px, W words, P prefix tokens: V * (S / patch)^2 + W.
+Letters as in ``alam_core.policy.backbone``; V views, S image size in px, W words, P prefix tokens:
+V * (S / patch)^2 + W.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,15 +31,21 @@ BLACK = -1.0
 class Pi0Backbone(Backbone):
     """PaliGemma as the prefix, a smaller Gemma as the expert; both attend together in every layer.
 
-    Random weights; ``alam_core.policy.pi0.weights`` puts published ones in. Parameters may be frozen by ``requires_grad_``.
+    Random weights; ``alam_core.policy.pi0.weights`` puts published ones in. Parameters may be
+    frozen by ``requires_grad_``.
     """
 
-    def __init__(self, config: Pi0Config, views: Sequence[str], image_size: int, state_dim: int) -> None:
-        """image_size: px, a multiple of ``config.patch_size``; 224 in the published weights. Raises UserError for a state wider than
-        ``config.state_width``."""
+    def __init__(
+        self, config: Pi0Config, views: Sequence[str], image_size: int, state_dim: int
+    ) -> None:
+        """image_size: px, a multiple of ``config.patch_size``; 224 in the published weights. Raises
+        UserError for a state wider than ``config.state_width``.
+        """
         super().__init__()
         if state_dim > config.state_width:
-            raise UserError(f"the state has {state_dim} numbers, this pi0 reads {config.state_width} (model.pi0.state_width)")
+            raise UserError(
+                f"the state has {state_dim} numbers, this pi0 reads {config.state_width} (model.pi0.state_width)"
+            )
         self.config = config
         self.views = tuple(views)
         self.width = config.expert_width
@@ -54,7 +63,9 @@ class Pi0Backbone(Backbone):
             self.vision.activation_checkpointing_enable()
         self.projector = nn.Linear(config.vision_width, config.text_width)
         # Words are scaled by sqrt(d), and images are not.
-        self.words = GemmaTextScaledWordEmbedding(config.vocabulary, config.text_width, PADDING, embed_scale=config.text_width**0.5)
+        self.words = GemmaTextScaledWordEmbedding(
+            config.vocabulary, config.text_width, PADDING, embed_scale=config.text_width**0.5
+        )
         nn.init.normal_(self.words.weight, std=config.text_width**-0.5)
         self.prefix = Gemma(config, config.text_width, config.text_mlp_width, keys_only=True)
         self.state = nn.Linear(config.state_width, config.expert_width)
@@ -62,30 +73,53 @@ class Pi0Backbone(Backbone):
         self.norm = GemmaRMSNorm(config.expert_width)
 
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """See ``Backbone``; C = P + 1. An image that is black throughout (-1) is a missing camera's, word 0 is padding: both are masked."""
+        """See ``Backbone``; C = P + 1. An image that is black throughout (-1) is a missing
+        camera's, word 0 is padding: both are masked.
+        """
         views = torch.stack([images[view] for view in self.views], dim=1)  # (B, V, 3, S, S)
         pixels = views.flatten(0, 1).to(self.projector.weight.dtype)
-        patches = self.projector(self.vision(pixels).last_hidden_state).unflatten(0, views.shape[:2])
+        patches = self.projector(self.vision(pixels).last_hidden_state).unflatten(
+            0, views.shape[:2]
+        )
         there = (views > BLACK).flatten(2).any(2)  # (B, V)
-        mask = torch.cat([there.repeat_interleave(patches.shape[2], dim=1), words != PADDING], dim=1)  # (B, P)
+        mask = torch.cat(
+            [there.repeat_interleave(patches.shape[2], dim=1), words != PADDING], dim=1
+        )  # (B, P)
         tokens = torch.cat([patches.flatten(1, 2), self.words(words)], dim=1)
         _, prefix = self.prefix(tokens, mask.cumsum(1) - 1, mask[:, None, None])
 
         mask = F.pad(mask, (0, 1), value=True)  # (B, C)
-        state = F.pad(state, (0, self.state.in_features - state.shape[1])).to(self.state.weight.dtype)
-        _, own = self.expert(self.state(state)[:, None], mask.sum(1, keepdim=True) - 1, mask[:, None, None], prefix)
-        return Context([(torch.cat([k, ks], dim=2), torch.cat([v, vs], dim=2)) for (k, v), (ks, vs) in zip(prefix, own, strict=True)], mask)
+        state = F.pad(state, (0, self.state.in_features - state.shape[1])).to(
+            self.state.weight.dtype
+        )
+        _, own = self.expert(
+            self.state(state)[:, None], mask.sum(1, keepdim=True) - 1, mask[:, None, None], prefix
+        )
+        return Context(
+            [
+                (torch.cat([k, ks], dim=2), torch.cat([v, vs], dim=2))
+                for (k, v), (ks, vs) in zip(prefix, own, strict=True)
+            ],
+            mask,
+        )
 
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
         """See ``Backbone``; the time is in the tokens already, by their input heads."""
         there = context.mask
         assert there is not None, "a context of pi0 always has a mask"
         draws, length = len(tokens) // len(there), tokens.shape[1]
-        # The draws of a context stand in one row beside each other and do not see each other: its keys are there once.
+        # The draws of a context stand in one row beside each other and do not see each other: its
+        # keys are there once.
         own = torch.block_diag(*[mask] * draws).expand(len(there), -1, -1)
-        seen = torch.cat([there[:, None].expand(-1, own.shape[1], -1), own], dim=2)[:, None]  # (B, 1, draws * L, C + draws * L)
-        positions = there.sum(1, keepdim=True) + torch.arange(length, device=tokens.device).repeat(draws)
-        x, _ = self.expert(tokens.reshape(len(there), draws * length, -1), positions, seen, context.keys)
+        seen = torch.cat([there[:, None].expand(-1, own.shape[1], -1), own], dim=2)[
+            :, None
+        ]  # (B, 1, draws * L, C + draws * L)
+        positions = there.sum(1, keepdim=True) + torch.arange(length, device=tokens.device).repeat(
+            draws
+        )
+        x, _ = self.expert(
+            tokens.reshape(len(there), draws * length, -1), positions, seen, context.keys
+        )
         return self.norm(x).view_as(tokens)
 
     def input_head(self, width: int) -> nn.Module:

@@ -26,8 +26,10 @@ class Pi0Config:
         vocabulary: word ids.
         max_words: longest instruction, in tokens.
         state_width: states are padded to so many numbers.
-        action_width: actions and latents are padded to so many numbers; wider ones are left as they are.
-        gradient_checkpointing: in training, compute each layer again on the way back instead of keeping it: less memory, more time.
+        action_width: actions and latents are padded to so many numbers; wider ones are left as they
+            are.
+        gradient_checkpointing: in training, compute each layer again on the way back instead of
+            keeping it: less memory, more time.
     """
 
     patch_size: int = 14
@@ -52,7 +54,9 @@ class Pi0Config:
     def __post_init__(self) -> None:
         for entry in fields(self):
             if entry.name != "gradient_checkpointing" and getattr(self, entry.name) < 1:
-                raise UserError(f"model.pi0.{entry.name} is {getattr(self, entry.name)}: it must be at least 1")
+                raise UserError(
+                    f"model.pi0.{entry.name} is {getattr(self, entry.name)}: it must be at least 1"
+                )
         multiples = {"vision_width": "vision_heads", "heads": "kv_heads"}
         for name, divisor in multiples.items():
             if getattr(self, name) % getattr(self, divisor):
@@ -61,4 +65,6 @@ class Pi0Config:
                 )
         for name in ("head_dim", "expert_width"):
             if getattr(self, name) % 2:
-                raise UserError(f"model.pi0.{name} is {getattr(self, name)}: it must be even, for pairs of a sine and a cosine")
+                raise UserError(
+                    f"model.pi0.{name} is {getattr(self, name)}: it must be even, for pairs of a sine and a cosine"
+                )

@@ -1,6 +1,8 @@
-"""Gemma's layers with their attention opened up, so that a stack can attend to keys and values of another one.
+"""Gemma's layers with their attention opened up, so that a stack can attend to keys and values of
+another one.
 
-Letters: B batch, T tokens, C context tokens, d width, h heads of queries, k heads of keys and values, c numbers a head.
+Letters: B batch, T tokens, C context tokens, d width, h heads of queries, k heads of keys and
+values, c numbers a head.
 """
 
 from collections.abc import Sequence
@@ -20,9 +22,11 @@ ROTARY_BASE = 10_000.0
 
 
 def rotary(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines that rotate pairs of a head's numbers, (B, 1, T, c) each, float32, for integer positions (B, T).
+    """Cosines and sines that rotate pairs of a head's numbers, (B, 1, T, c) each, float32, for
+    integer positions (B, T).
 
-    Gemma's own module keeps its frequencies in a buffer, which a model cast to bfloat16 would round.
+    Gemma's own module keeps its frequencies in a buffer, which a model cast to bfloat16 would
+    round.
     """
     frequency = ROTARY_BASE ** (torch.arange(0, width, 2, device=positions.device) / -width)
     angle = (positions[:, None, :, None] * frequency).repeat(1, 1, 1, 2)
@@ -37,7 +41,9 @@ class Gemma(nn.Module):
 
     layers: Sequence[GemmaDecoderLayer]
 
-    def __init__(self, config: Pi0Config, width: int, mlp_width: int, keys_only: bool = False) -> None:
+    def __init__(
+        self, config: Pi0Config, width: int, mlp_width: int, keys_only: bool = False
+    ) -> None:
         super().__init__()
         self.head_dim = config.head_dim
         self.groups = config.heads // config.kv_heads
@@ -53,34 +59,62 @@ class Gemma(nn.Module):
         self.gradient_checkpointing = config.gradient_checkpointing
         if keys_only:
             last = self.layers[-1]
-            del last.self_attn.q_proj, last.self_attn.o_proj, last.post_attention_layernorm, last.mlp
+            del (
+                last.self_attn.q_proj,
+                last.self_attn.o_proj,
+                last.post_attention_layernorm,
+                last.mlp,
+            )
 
-    def forward(self, x: Tensor, positions: Tensor, mask: Tensor, context: list[KeyValue] | None = None) -> tuple[Tensor, list[KeyValue]]:
-        """x (B, T, d) to the last layer's output (B, T, d) and each layer's keys and values of x, (B, k, T, c) each.
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, context: list[KeyValue] | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """x (B, T, d) to the last layer's output (B, T, d) and each layer's keys and values of x,
+        (B, k, T, c) each.
 
-        positions: (B, T). mask: (B, 1, T or 1, C + T) bool, True where the row may look at the column. context: keys and
-        values (B, k, C, c) of each layer that come before those of x. With ``keys_only`` the output is that of the last layer but one.
+        positions: (B, T). mask: (B, 1, T or 1, C + T) bool, True where the row may look at the
+        column. context: keys and values (B, k, C, c) of each layer that come before those of x.
+        With ``keys_only`` the output is that of the last layer but one.
         """
-        x = x.to(self.layers[0].input_layernorm.weight.dtype)  # where the heads autocast, the residual stream still is in full precision
+        x = x.to(
+            self.layers[0].input_layernorm.weight.dtype
+        )  # where the heads autocast, the residual stream still is in full precision
         rotation = rotary(positions, self.head_dim)
-        rows = mask if mask.shape[2] == 1 else mask.repeat(1, 1, self.groups, 1)  # to (B, 1, groups * T, C + T) when broadcast
+        rows = (
+            mask if mask.shape[2] == 1 else mask.repeat(1, 1, self.groups, 1)
+        )  # to (B, 1, groups * T, C + T) when broadcast
         keys = []
         for i, layer in enumerate(self.layers):
             before = None if context is None else context[i]
-            # Where memory is short, what a layer computed is forgotten and computed again on the way back.
+            # Where memory is short, what a layer computed is forgotten and computed again on the
+            # way back.
             again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
             arguments = (layer, x, rotation, rows, before)
-            x, own = checkpoint(self._layer, *arguments, use_reentrant=False) if again else self._layer(*arguments)
+            x, own = (
+                checkpoint(self._layer, *arguments, use_reentrant=False)
+                if again
+                else self._layer(*arguments)
+            )
             keys.append(own)
         return x, keys
 
     def _layer(
-        self, layer: GemmaDecoderLayer, x: Tensor, rotation: tuple[Tensor, Tensor], rows: Tensor, context: KeyValue | None
+        self,
+        layer: GemmaDecoderLayer,
+        x: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        rows: Tensor,
+        context: KeyValue | None,
     ) -> tuple[Tensor, KeyValue]:
-        """One layer's output (B, T, d) and its own keys and values (B, k, T, c). rows: the mask for all heads that share keys."""
+        """One layer's output (B, T, d) and its own keys and values (B, k, T, c). rows: the mask for
+        all heads that share keys.
+        """
         project = layer.self_attn
         h = layer.input_layernorm(x)
-        own = key, value = self._rotated(project.k_proj(h), rotation), self._split(project.v_proj(h))
+        own = key, value = (
+            self._rotated(project.k_proj(h), rotation),
+            self._split(project.v_proj(h)),
+        )
         if not hasattr(project, "q_proj"):
             return x, own
         query = self._rotated(project.q_proj(h), rotation)
@@ -98,4 +132,6 @@ class Gemma(nn.Module):
     def _rotated(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         cos, sin = rotation
         x = self._split(x)
-        return (x * cos + rotate_half(x) * sin).to(x.dtype)  # in float32, as the published weights were trained
+        return (x * cos + rotate_half(x) * sin).to(
+            x.dtype
+        )  # in float32, as the published weights were trained

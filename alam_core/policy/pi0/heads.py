@@ -28,7 +28,11 @@ class InputHead(nn.Module):
         """x (N, H, up to ``inputs`` numbers), tau (N, 1 or H, 1) -> (N, H, d)."""
         x = F.pad(x, (0, self.project.in_features - x.shape[-1]))
         token = self.project(x.to(self.project.weight.dtype))
-        time = time_embedding(tau.squeeze(-1), token.shape[-1], SHORTEST).to(token.dtype).expand_as(token)
+        time = (
+            time_embedding(tau.squeeze(-1), token.shape[-1], SHORTEST)
+            .to(token.dtype)
+            .expand_as(token)
+        )
         return self.mlp_out(F.silu(self.mlp_in(torch.cat([token, time], dim=-1))))
 
 
@@ -47,4 +51,6 @@ class OutputHead(nn.Linear):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (N, H, d) -> (N, H, kept), float32."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return F.linear(tokens.float(), self.weight.float(), self.bias.float())[..., : self.kept]
+            return F.linear(tokens.float(), self.weight.float(), self.bias.float())[
+                ..., : self.kept
+            ]

@@ -1,4 +1,6 @@
-"""Instructions as PaliGemma reads them: its own tokenizer, from the checkpoint's folder or from what was downloaded before."""
+"""Instructions as PaliGemma reads them: its own tokenizer, from the checkpoint's folder or from
+what was downloaded before.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +19,8 @@ START, END = "<bos>", "\n"
 
 
 class Pi0Tokenizer:
-    """Instructions to ids: <bos>, the text, and a newline that is encoded apart, as the published weights were trained.
+    """Instructions to ids: <bos>, the text, and a newline that is encoded apart, as the published
+    weights were trained.
 
     max_words: the longest instruction, in tokens.
     """
@@ -35,7 +38,9 @@ class Pi0Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path, max_words: int = 48) -> "Pi0Tokenizer":
-        """From ``tokenizer.json`` in a folder, else from the local cache of downloads. Raises UserError if it is in neither or broken."""
+        """From ``tokenizer.json`` in a folder, else from the local cache of downloads. Raises
+        UserError if it is in neither or broken.
+        """
         file = Path(folder) / FILE
         if not file.is_file():
             cached = try_to_load_from_cache(REPOSITORY, FILE)
@@ -56,7 +61,8 @@ class Pi0Tokenizer:
         return {FILE: self.tokenizer.to_str()}
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, max_words), int64. A word is padding exactly where its id is 0, at the end of a row.
+        """Ids (B, max_words), int64. A word is padding exactly where its id is 0, at the end of a
+        row.
 
         Raises UserError for an instruction that is empty or has more than ``max_words`` tokens.
         """
@@ -67,7 +73,9 @@ class Pi0Tokenizer:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             tokens = self.start + self._encode(text) + self.end
             if len(tokens) > self.max_words:
-                raise UserError(f"the instruction has {len(tokens)} tokens, this policy reads {self.max_words}: '{instruction[:60]}...'")
+                raise UserError(
+                    f"the instruction has {len(tokens)} tokens, this policy reads {self.max_words}: '{instruction[:60]}...'"
+                )
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids
 

@@ -1,6 +1,8 @@
-"""Published pi0 weights (openpi's PyTorch port, LeRobot's ``pi0_base``) into a backbone and the action's heads, strictly.
+"""Published pi0 weights (openpi's PyTorch port, LeRobot's ``pi0_base``) into a backbone and the
+action's heads, strictly.
 
-Names and shapes are read off the published files. Nothing is unpickled, and one tensor at a time is in memory beside the model.
+Names and shapes are read off the published files. Nothing is unpickled, and one tensor at a time is
+in memory beside the model.
 """
 
 import json
@@ -13,7 +15,8 @@ from torch import nn
 from alam_core.errors import UserError
 from alam_core.policy.pi0.backbone import Pi0Backbone
 
-# Their module -> ours; "backbone", "input" and "output" are what ``load_pi0`` is given. What stands nowhere here is an error.
+# Their module -> ours; "backbone", "input" and "output" are what ``load_pi0`` is given. What stands
+# nowhere here is an error.
 PALIGEMMA, EXPERT = "paligemma_with_expert.paligemma", "paligemma_with_expert.gemma_expert"
 NAMES = {
     f"{PALIGEMMA}.model.vision_tower.vision_model": "backbone.vision",
@@ -28,15 +31,27 @@ NAMES = {
     "action_time_mlp_out": "input.mlp_out",
     "action_out_proj": "output",
 }
-PUBLISHED = ("*.safetensors", "*.safetensors.index.json")  # what is fetched of them from the model hub
-EMBEDDING, TIED = f"{PALIGEMMA}.model.language_model.embed_tokens.weight", f"{PALIGEMMA}.lm_head.weight"
+PUBLISHED = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+)  # what is fetched of them from the model hub
+EMBEDDING, TIED = (
+    f"{PALIGEMMA}.model.language_model.embed_tokens.weight",
+    f"{PALIGEMMA}.lm_head.weight",
+)
 # Of the language models' outputs nothing is used: policies write no words.
 UNUSED = (f"{PALIGEMMA}.model.language_model.norm.", f"{EXPERT}.lm_head.")
-KEYS = ("input_layernorm.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")  # all that is used of the prefix's last layer
+KEYS = (
+    "input_layernorm.weight",
+    "self_attn.k_proj.weight",
+    "self_attn.v_proj.weight",
+)  # all that is used of the prefix's last layer
 
 
 def our_name(name: str, layers: int) -> str | None:
-    """Where a tensor named as openpi does belongs; None for one without use here. Unknown names are kept. layers: of the language model."""
+    """Where a tensor named as openpi does belongs; None for one without use here. Unknown names are
+    kept. layers: of the language model.
+    """
     last = f"{PALIGEMMA}.model.language_model.layers.{layers - 1}."
     if name.startswith(UNUSED) or (name.startswith(last) and not name.endswith(KEYS)):
         return None
@@ -46,14 +61,21 @@ def our_name(name: str, layers: int) -> str | None:
     return name if module is None else NAMES[module] + name.removeprefix(module)
 
 
-def load_pi0(path: str | Path, backbone: Pi0Backbone, input_head: nn.Module, output_head: nn.Module) -> None:
+def load_pi0(
+    path: str | Path, backbone: Pi0Backbone, input_head: nn.Module, output_head: nn.Module
+) -> None:
     """Put published weights into a backbone and the action's heads, in the model's own dtypes.
 
-    path: a safetensors file, or a folder with ``model.safetensors`` or ``model.safetensors.index.json``. Names are openpi's, also behind
-    LeRobot's ``model.``. Raises UserError naming every missing, unexpected and misshapen tensor; the model is then as it was.
+    path: a safetensors file, or a folder with ``model.safetensors`` or
+    ``model.safetensors.index.json``. Names are openpi's, also behind LeRobot's ``model.``. Raises
+    UserError naming every missing, unexpected and misshapen tensor; the model is then as it was.
     """
     modules = {"backbone": backbone, "input": input_head, "output": output_head}
-    own = {f"{part}.{name}": tensor for part, module in modules.items() for name, tensor in module.state_dict().items()}
+    own = {
+        f"{part}.{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
     files = _files(Path(path))
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
@@ -86,7 +108,9 @@ def load_pi0(path: str | Path, backbone: Pi0Backbone, input_head: nn.Module, out
 
 
 def _their_name(name: str) -> str:
-    theirs, ours = next((theirs, ours) for theirs, ours in NAMES.items() if name.startswith(ours + "."))
+    theirs, ours = next(
+        (theirs, ours) for theirs, ours in NAMES.items() if name.startswith(ours + ".")
+    )
     return theirs + name.removeprefix(ours)
 
 
@@ -94,20 +118,29 @@ def _files(path: Path) -> list[Path]:
     """The safetensors files that a path stands for."""
     if not path.is_dir():
         if path.suffix != ".safetensors":
-            raise UserError(f"'{path}' is no safetensors file; nothing else is read, as pickles can run code")
+            raise UserError(
+                f"'{path}' is no safetensors file; nothing else is read, as pickles can run code"
+            )
         return [path]
     index = path / "model.safetensors.index.json"
     if not index.is_file():
         return [path / "model.safetensors"]
     try:
-        return [path / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        return [
+            path / name
+            for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"'{index}' is broken: it must map tensors to files under 'weight_map'; download it again") from None
+        raise UserError(
+            f"'{index}' is broken: it must map tensors to files under 'weight_map'; download it again"
+        ) from None
 
 
 def _open(file: Path) -> safe_open:
     if not file.is_file():
-        raise UserError(f"'{file}' is missing: give pi0's safetensors file, or the folder that holds all its parts")
+        raise UserError(
+            f"'{file}' is missing: give pi0's safetensors file, or the folder that holds all its parts"
+        )
     try:
         return safe_open(file, "pt")
     except (SafetensorError, OSError) as error:

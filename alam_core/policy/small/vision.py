@@ -1,4 +1,5 @@
-"""The small backbone's eyes: a convolutional encoder a view, modulated by the instruction, trained from scratch.
+"""The small backbone's eyes: a convolutional encoder a view, modulated by the instruction, trained
+from scratch.
 
 Letters: B batch, S image size in px, d token width.
 """
@@ -25,14 +26,17 @@ class FilmConv(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
-        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # over channels, at each pixel
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(
+            0, 3, 1, 2
+        )  # over channels, at each pixel
         return F.silu(torch.addcmul(shift, x, 1.0 + scale))
 
 
 class Keypoints(nn.Module):
     """Soft-argmaxes of heat maps: where in the picture something is, finer than a pixel of the map.
 
-    Half of the heat maps look for learned features (the plate, the fingers), the other half for what the instruction names.
+    Half of the heat maps look for learned features (the plate, the fingers), the other half for
+    what the instruction names.
     """
 
     def __init__(self, size: int, channels: int, count: int, width: int, condition: int) -> None:
@@ -42,24 +46,42 @@ class Keypoints(nn.Module):
         self.tokens = nn.ModuleList(nn.Linear(2 * count, width) for _ in range(2))
         rows = (torch.arange(size) + 0.5) / size * 2.0 - 1.0
         self.grid: Tensor
-        self.register_buffer("grid", torch.stack(torch.meshgrid(rows, rows, indexing="ij"), -1).view(-1, 2), persistent=False)
+        self.register_buffer(
+            "grid",
+            torch.stack(torch.meshgrid(rows, rows, indexing="ij"), -1).view(-1, 2),
+            persistent=False,
+        )
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """features (B, channels, size, size), condition (B, d_c) -> tokens of mean positions in [-1, 1]^2, (B, 2, d)."""
+        """features (B, channels, size, size), condition (B, d_c) -> tokens of mean positions in
+        [-1, 1]^2, (B, 2, d).
+        """
         pixels = features.flatten(2)
-        queries = (self.fixed_query, self.named_query(condition).unflatten(1, self.fixed_query.shape))
-        points = [((query @ pixels).float().softmax(-1) @ self.grid).flatten(1) for query in queries]  # (B, 2 * count)
+        queries = (
+            self.fixed_query,
+            self.named_query(condition).unflatten(1, self.fixed_query.shape),
+        )
+        points = [
+            ((query @ pixels).float().softmax(-1) @ self.grid).flatten(1) for query in queries
+        ]  # (B, 2 * count)
         return torch.stack([token(p) for token, p in zip(self.tokens, points, strict=True)], dim=1)
 
 
 class ViewEncoder(nn.Module):
-    """One camera: images (B, 3, S, S) to two tokens of keypoints at stride 4 and two at stride 8, and (S / 16)^2 patch tokens."""
+    """One camera: images (B, 3, S, S) to two tokens of keypoints at stride 4 and two at stride 8,
+    and (S / 16)^2 patch tokens.
+    """
 
-    def __init__(self, size: int, channels: Sequence[int], keypoints: int, width: int, condition: int) -> None:
+    def __init__(
+        self, size: int, channels: Sequence[int], keypoints: int, width: int, condition: int
+    ) -> None:
         super().__init__()
         kernels = (5, 3, 3, 3)
         inputs = (3, *channels[:-1])
-        self.blocks = nn.ModuleList(FilmConv(i, o, k, 2, condition) for i, o, k in zip(inputs, channels, kernels, strict=True))
+        self.blocks = nn.ModuleList(
+            FilmConv(i, o, k, 2, condition)
+            for i, o, k in zip(inputs, channels, kernels, strict=True)
+        )
         self.fine = Keypoints(size // 4, channels[1] + 3, keypoints, width, condition)
         self.coarse = Keypoints(size // 8, channels[2], keypoints, width, condition)
         self.patch_token = nn.Linear(channels[3], width)

@@ -1,6 +1,8 @@
-"""MetaWorld's tasks in words, the set this project trains on, and the names of worlds: needs no simulator.
+"""MetaWorld's tasks in words, the set this project trains on, and the names of worlds: needs no
+simulator.
 
-``metaworld`` is the training set, ``metaworld/mt50`` all fifty tasks, ``metaworld/<task>`` one and ``metaworld/<task>,<task>`` several.
+``metaworld`` is the training set, ``metaworld/mt50`` all fifty tasks, ``metaworld/<task>`` one and
+``metaworld/<task>,<task>`` several.
 """
 
 from alam_core.errors import UserError

@@ -1,7 +1,9 @@
-"""The scripted expert of ``piper_place``: reads the true poses and answers every state with the next set-point.
+"""The scripted expert of ``piper_place``: reads the true poses and answers every state with the
+next set-point.
 
-It keeps almost no memory: what to do follows from where gripper and cube are, so that it also corrects what noise or a bad policy has
-spoiled. Its labels are therefore worth imitating from any state.
+It keeps almost no memory: what to do follows from where gripper and cube are, so that it also
+corrects what noise or a bad policy has spoiled. Its labels are therefore worth imitating from any
+state.
 """
 
 import numpy as np
@@ -14,12 +16,16 @@ TILT = 0.3  # rad the gripper leans outwards: keeps joint5 clear of its limit
 OPEN, CLOSED = 0.09, 0.0  # m
 TRAVEL = 0.12  # m, height of the grasp point on the way
 RELEASE = PLATE_HEIGHT + CUBE + 0.006
-MAX_JOINT_STEP = 0.09  # rad per control step of 0.1 s: below the controller's default limit of 1 rad/s
+MAX_JOINT_STEP = (
+    0.09  # rad per control step of 0.1 s: below the controller's default limit of 1 rad/s
+)
 MAX_STEP = 0.032  # m per control step
 
 
 class PlaceExpert:
-    """Expert for one world; ``seed`` varies its speed and grasp height a little (see :class:`alam_core.sim.world.Expert`)."""
+    """Expert for one world; ``seed`` varies its speed and grasp height a little (see
+    :class:`alam_core.sim.world.Expert`).
+    """
 
     def __init__(self, world: PiperPlace, seed: int = 0) -> None:
         self.world = world
@@ -38,7 +44,10 @@ class PlaceExpert:
         tcp, cube, plate = world.tcp(), world.cube_position(world.target), world.plate_position()
         opening = float(world.joint_state()[0][6])
         held = opening < 2 * CUBE + 0.01 and np.linalg.norm(tcp - cube) < 0.025
-        on_plate = np.hypot(*(cube[:2] - plate[:2])) < PLATE_RADIUS - 0.015 and cube[2] < PLATE_HEIGHT + CUBE + 0.012
+        on_plate = (
+            np.hypot(*(cube[:2] - plate[:2])) < PLATE_RADIUS - 0.015
+            and cube[2] < PLATE_HEIGHT + CUBE + 0.012
+        )
         if on_plate and not (held and self._opening == 0 and cube[2] > RELEASE + 0.004):
             return self._leave(tcp, cube, opening)
         self._opening = 0
@@ -55,7 +64,11 @@ class PlaceExpert:
         if opening < OPEN - 0.02 and aside > 0.012:
             return self._towards(tcp, np.array([tcp[0], tcp[1], TRAVEL]), OPEN)
         # A funnel above the cube: the nearer to its axis, the lower the gripper may be.
-        height = self.grasp_height if aside < 0.006 else min(TRAVEL, self.grasp_height + max(0.0, (aside - 0.006)) * 4.0)
+        height = (
+            self.grasp_height
+            if aside < 0.006
+            else min(TRAVEL, self.grasp_height + max(0.0, (aside - 0.006)) * 4.0)
+        )
         if aside > 0.03:
             height = TRAVEL
         return self._towards(tcp, np.array([cube[0], cube[1], height]), OPEN)
@@ -77,7 +90,9 @@ class PlaceExpert:
         return self._towards(tcp, np.array([tcp[0], tcp[1], TRAVEL]), OPEN)
 
     def _towards(self, tcp: np.ndarray, goal: np.ndarray, opening: float) -> np.ndarray:
-        """One control step from the present grasp point towards ``goal``: fast when far, slowing down when near."""
+        """One control step from the present grasp point towards ``goal``: fast when far, slowing
+        down when near.
+        """
         error = goal - tcp
         distance = float(np.linalg.norm(error))
         stride = min(MAX_STEP * self.speed, 0.6 * distance)
@@ -86,10 +101,15 @@ class PlaceExpert:
         target = self._joints(point)
         change = target - joints
         change *= min(1.0, MAX_JOINT_STEP / np.abs(change).max())
-        return np.append(np.clip(joints + change, np.array(JOINT_LOW) + 0.03, np.array(JOINT_HIGH) - 0.03), opening)
+        return np.append(
+            np.clip(joints + change, np.array(JOINT_LOW) + 0.03, np.array(JOINT_HIGH) - 0.03),
+            opening,
+        )
 
     def _joints(self, point: np.ndarray) -> np.ndarray:
-        """Joint angles for a point, leaning out further where joint5 would not allow the usual tilt."""
+        """Joint angles for a point, leaning out further where joint5 would not allow the usual
+        tilt.
+        """
         for tilt in (TILT, 0.5, 0.8):
             try:
                 return inverse_kinematics(point, tilt)

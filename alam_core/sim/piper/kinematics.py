@@ -1,7 +1,8 @@
-"""Closed-form inverse kinematics of the Piper for a gripper that stays in the vertical plane through the base axis.
+"""Closed-form inverse kinematics of the Piper for a gripper that stays in the vertical plane
+through the base axis.
 
-With joint4 = joint6 = 0 the arm is a planar chain turned about the base by joint1. All angles below are elevations in that plane,
-counted from the horizontal towards up:
+With joint4 = joint6 = 0 the arm is a planar chain turned about the base by joint1. All angles below
+are elevations in that plane, counted from the horizontal towards up:
 
     upper arm   e2 = pi - 0.1359 - q2                      length 0.28503
     forearm     w  = e2 + 1.7939 - q3 + 1.6582             length 0.25171 (shoulder to wrist centre)
@@ -26,8 +27,8 @@ FOREARM_ANGLE = math.pi / 2 + math.atan2(0.021984, 0.25075)
 def inverse_kinematics(position: np.ndarray, tilt: float = 0.0) -> np.ndarray:
     """Joint angles (6,) in rad that bring the grasp point to ``position`` (3,) in m, base frame.
 
-    tilt: rad by which the gripper leans outwards from pointing straight down. Raises ValueError when the point is out of reach or
-    a joint would leave its limits.
+    tilt: rad by which the gripper leans outwards from pointing straight down. Raises ValueError
+    when the point is out of reach or a joint would leave its limits.
     """
     x, y, z = (float(value) for value in position)
     pointing = tilt - math.pi / 2
@@ -46,7 +47,13 @@ def inverse_kinematics(position: np.ndarray, tilt: float = 0.0) -> np.ndarray:
     q5 = frame3 + math.pi / 2 - pointing
     q5 = (q5 + math.pi) % (2 * math.pi) - math.pi
     joints = np.array([math.atan2(y, x), q2, q3, 0.0, q5, 0.0])
-    outside = [f"joint{i + 1} = {q:.2f}" for i, q in enumerate(joints) if not JOINT_LOW[i] <= q <= JOINT_HIGH[i]]
+    outside = [
+        f"joint{i + 1} = {q:.2f}"
+        for i, q in enumerate(joints)
+        if not JOINT_LOW[i] <= q <= JOINT_HIGH[i]
+    ]
     if outside:
-        raise ValueError(f"({x:.3f}, {y:.3f}, {z:.3f}) m needs {', '.join(outside)} rad, beyond the joint's limits")
+        raise ValueError(
+            f"({x:.3f}, {y:.3f}, {z:.3f}) m needs {', '.join(outside)} rad, beyond the joint's limits"
+        )
     return joints

@@ -1,19 +1,30 @@
 """The arm as an MJCF model built from its published kinematics, with primitive geoms.
 
-Frames are the joint origins of the manufacturer's URDF (fixed-axis roll, pitch, yaw). Every revolute joint turns about its own z. The
-grasp point (TCP) lies 0.1358 m along link 6's z axis. The two fingers slide along link 6's y axis, each by half of the opening.
+Frames are the joint origins of the manufacturer's URDF (fixed-axis roll, pitch, yaw). Every
+revolute joint turns about its own z. The grasp point (TCP) lies 0.1358 m along link 6's z axis. The
+two fingers slide along link 6's y axis, each by half of the opening.
 """
 
 from dataclasses import dataclass
 
 TCP_OFFSET = 0.1358  # m along link 6's z
 GRIPPER_STROKE = 0.10  # m, total opening of the arm's newer gripper
-HOME = (0.0, 1.2053, -0.8554, 0.0, 1.0081, 0.0, 0.09)  # rad and m: open gripper 0.14 m above the table, leaning out by 0.3 rad
+HOME = (
+    0.0,
+    1.2053,
+    -0.8554,
+    0.0,
+    1.0081,
+    0.0,
+    0.09,
+)  # rad and m: open gripper 0.14 m above the table, leaning out by 0.3 rad
 
 
 @dataclass(frozen=True)
 class Joint:
-    """One revolute joint: origin in its parent's frame, limits in rad, servo gains, mass in kg of the link it carries."""
+    """One revolute joint: origin in its parent's frame, limits in rad, servo gains, mass in kg of
+    the link it carries.
+    """
 
     xyz: tuple[float, float, float]
     rpy: tuple[float, float, float]
@@ -57,7 +68,9 @@ BASE_GEOMS = (
 
 
 def _finger(name: str, side: int) -> str:
-    """One finger: a slide along link 6's y by half of the opening; its inner face lies on the grasp plane when closed."""
+    """One finger: a slide along link 6's y by half of the opening; its inner face lies on the grasp
+    plane when closed.
+    """
     return f"""
     <body name="{name}" pos="0 0 {TCP_OFFSET}">
       <joint name="{name}" type="slide" axis="0 {side} 0" range="0 {GRIPPER_STROKE / 2}" armature="0.05" damping="5"/>
@@ -89,12 +102,16 @@ def arm_xml(wrist_camera: str) -> str:
 
 
 def actuators_xml() -> str:
-    """Position servos for the six joints and one for the gripper, whose set-point is half of the opening."""
+    """Position servos for the six joints and one for the gripper, whose set-point is half of the
+    opening.
+    """
     lines = [
         f'<position name="joint{i + 1}" joint="joint{i + 1}" kp="{joint.kp}" kv="{joint.kv}" forcerange="-60 60"/>'
         for i, joint in enumerate(JOINTS)
     ]
-    lines.append('<position name="gripper" joint="finger_left" kp="800" kv="40" forcerange="-12 12"/>')
+    lines.append(
+        '<position name="gripper" joint="finger_left" kp="800" kv="40" forcerange="-12 12"/>'
+    )
     return "\n".join(lines)
 
 

@@ -1,8 +1,9 @@
 """The task ``piper_place``: pick up the cube of the named colour and put it on the marked plate.
 
-A table with the arm, three cubes of different colours and a round plate with a mark; a tripod camera (``third_person``, the field of
-view of a D435) and a wrist camera (a D405). The seed determines everything: poses, colours in play, instruction, and the look of the
-scene (light, table, floor, shades of the colours, camera poses). Physics runs in ticks of 5 ms, actions every 0.1 s.
+A table with the arm, three cubes of different colours and a round plate with a mark; a tripod
+camera (``third_person``, the field of view of a D435) and a wrist camera (a D405). The seed
+determines everything: poses, colours in play, instruction, and the look of the scene (light, table,
+floor, shades of the colours, camera poses). Physics runs in ticks of 5 ms, actions every 0.1 s.
 """
 
 import atexit
@@ -15,14 +16,23 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
-from alam_core.sim.piper.model import GRIPPER_STROKE, HOME, JOINT_HIGH, JOINT_LOW, actuators_xml, arm_xml
+from alam_core.sim.piper.model import (
+    GRIPPER_STROKE,
+    HOME,
+    JOINT_HIGH,
+    JOINT_LOW,
+    actuators_xml,
+    arm_xml,
+)
 from alam_core.types import VIEWS, Observation
 
 os.environ.setdefault("MUJOCO_GL", "egl")
 try:
     import mujoco
 except (ImportError, AttributeError) as error:
-    raise UserError(f"MuJoCo cannot start ({error}); run 'alam doctor' to see what is missing") from None
+    raise UserError(
+        f"MuJoCo cannot start ({error}); run 'alam doctor' to see what is missing"
+    ) from None
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.08, 0.08),
@@ -80,10 +90,12 @@ def scene_xml() -> str:
 
 
 class PiperPlace:
-    """The world ``piper_place`` (see :class:`alam_core.sim.world.World`), with a finer interface for nodes that tick the physics.
+    """The world ``piper_place`` (see :class:`alam_core.sim.world.World`), with a finer interface
+    for nodes that tick the physics.
 
-    State and action (7,): joint1..joint6 in rad and the gripper's opening in m; an action is the absolute set-point to be reached
-    ``dt`` later. Not thread-safe; the renderer belongs to the thread that first renders.
+    State and action (7,): joint1..joint6 in rad and the gripper's opening in m; an action is the
+    absolute set-point to be reached ``dt`` later. Not thread-safe; the renderer belongs to the
+    thread that first renders.
     """
 
     name = task = "piper_place"
@@ -102,7 +114,10 @@ class PiperPlace:
         self.target = 0  # index of the cube that the instruction names
         self.seed = 0
         self._renderer: mujoco.Renderer | None = None
-        self._look = {name: getattr(self.model, name).copy() for name in ("geom_rgba", "light_pos", "light_diffuse", "cam_pos", "cam_quat")}
+        self._look = {
+            name: getattr(self.model, name).copy()
+            for name in ("geom_rgba", "light_pos", "light_diffuse", "cam_pos", "cam_quat")
+        }
         self._ticks_per_step = round(self.dt / TICK)
         self._substeps = round(TICK / self.model.opt.timestep)
         self.reset(0)
@@ -131,8 +146,9 @@ class PiperPlace:
         return self.observe()
 
     def step(self, action: np.ndarray, look: bool = True) -> Observation:
-        """Move the set-point in a straight line to ``action`` (7,) within ``dt``, as the arm's controller does. Without ``look`` no
-        pictures are made."""
+        """Move the set-point in a straight line to ``action`` (7,) within ``dt``, as the arm's
+        controller does. Without ``look`` no pictures are made.
+        """
         start = self._set_point.copy()
         goal = np.asarray(action, dtype=np.float64)
         for tick in range(1, self._ticks_per_step + 1):
@@ -163,7 +179,9 @@ class PiperPlace:
     # -- ticking it from outside -----------------------------------------------------------------------------------------------
 
     def physics_step(self, set_point: np.ndarray) -> None:
-        """Advance by one tick of 5 ms with the servos' set-point (7,) in rad and m, clipped to the arm's limits."""
+        """Advance by one tick of 5 ms with the servos' set-point (7,) in rad and m, clipped to the
+        arm's limits.
+        """
         self._set_point = np.asarray(set_point, dtype=np.float64).copy()
         self.data.ctrl[:6] = np.clip(self._set_point[:6], JOINT_LOW, JOINT_HIGH)
         self.data.ctrl[6] = np.clip(self._set_point[6], 0.0, GRIPPER_STROKE) / 2
@@ -176,12 +194,18 @@ class PiperPlace:
         return q, qd
 
     def observe(self, look: bool = True) -> Observation:
-        """What a policy gets: both cameras' pictures resized to ``image_size``, the arm's state, the instruction."""
+        """What a policy gets: both cameras' pictures resized to ``image_size``, the arm's state,
+        the instruction.
+        """
         images = {view: resize_images(self.render(view), self.image_size) for view in VIEWS if look}
-        return Observation(images, self.joint_state()[0].astype(np.float32), self.instruction, self.data.time)
+        return Observation(
+            images, self.joint_state()[0].astype(np.float32), self.instruction, self.data.time
+        )
 
     def render(self, view: str, size: int | None = None) -> np.ndarray:
-        """What a camera delivers: uint8 RGB (size, size, 3), ``camera_size`` by default. Raises UserError where there is no GL."""
+        """What a camera delivers: uint8 RGB (size, size, 3), ``camera_size`` by default. Raises
+        UserError where there is no GL.
+        """
         size = size or self.camera_size
         if self._renderer is None or self._renderer.height != size:
             self.close()
@@ -230,7 +254,14 @@ class PiperPlace:
         for i in range(CUBES):
             yaw = angle[i + 1] + rng.uniform(-0.35, 0.35)
             address = self.model.joint(f"cube{i}").qposadr[0]
-            self.data.qpos[address : address + 7] = [*points[i + 1], CUBE, np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)]
+            self.data.qpos[address : address + 7] = [
+                *points[i + 1],
+                CUBE,
+                np.cos(yaw / 2),
+                0,
+                0,
+                np.sin(yaw / 2),
+            ]
 
     def _randomise_look(self, rng: np.random.Generator) -> None:
         model = self.model
@@ -239,7 +270,9 @@ class PiperPlace:
         for i, colour in enumerate(self.colours):
             shade = np.array(COLOURS[colour]) * rng.uniform(0.85, 1.1) + rng.uniform(-0.04, 0.04, 3)
             model.geom(f"cube{i}").rgba[:3] = np.clip(shade, 0, 1)
-        model.geom("table").rgba[:3] = np.clip(rng.uniform(0.35, 0.75) + rng.uniform(-0.06, 0.06, 3), 0, 1)
+        model.geom("table").rgba[:3] = np.clip(
+            rng.uniform(0.35, 0.75) + rng.uniform(-0.06, 0.06, 3), 0, 1
+        )
         model.geom("floor").rgba[:3] = rng.uniform(0.2, 0.6) + rng.uniform(-0.05, 0.05, 3)
         model.light_pos[0] += rng.uniform(-0.5, 0.5, 3)
         model.light_diffuse[0] = rng.uniform(0.4, 0.75)
@@ -252,7 +285,9 @@ class PiperPlace:
 
 
 def _make_renderer(model: "mujoco.MjModel", size: int) -> "mujoco.Renderer":
-    """An offscreen renderer. Raises UserError where there is no GL, without the noise of MuJoCo's half-built object going away."""
+    """An offscreen renderer. Raises UserError where there is no GL, without the noise of MuJoCo's
+    half-built object going away.
+    """
     hook = sys.unraisablehook
     buffer = model.vis.global_
     buffer.offwidth, buffer.offheight = max(buffer.offwidth, size), max(buffer.offheight, size)
@@ -264,11 +299,15 @@ def _make_renderer(model: "mujoco.MjModel", size: int) -> "mujoco.Renderer":
         traceback.clear_frames(error.__traceback__)
     gc.collect()
     sys.unraisablehook = hook
-    raise UserError(f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing")
+    raise UserError(
+        f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing"
+    )
 
 
 def _look_at(position: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Quaternion (w, x, y, z) of a camera at ``position`` that looks at ``target``, upright (cameras look along their -z)."""
+    """Quaternion (w, x, y, z) of a camera at ``position`` that looks at ``target``, upright
+    (cameras look along their -z).
+    """
     back = (position - target) / np.linalg.norm(position - target)
     right = np.cross([0.0, 0.0, 1.0], back)
     right /= np.linalg.norm(right)

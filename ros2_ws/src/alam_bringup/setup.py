@@ -11,7 +11,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/launch", sorted(glob("launch/*.launch.py"))),
-        # puts the root of the tree, where alam_core is, on the path of every Python: ros2 launch runs under the system's
+        # puts the root of the tree, where alam_core is, on the path of every Python: ros2 launch
+        # runs under the system's
         (f"share/{package}/hook", ["hook/alam_core.dsv"]),
         (f"share/{package}/config", sorted(glob("config/*"))),
     ],

@@ -1,7 +1,9 @@
-"""LeRobot's own reader at work, for ``data.py``: run by LeRobot's python, asked through stdin, answering on stdout, a JSON line each.
+"""LeRobot's own reader at work, for ``data.py``: run by LeRobot's python, asked through stdin,
+answering on stdout, a JSON line each.
 
-Request: {"kind": "items" or "triplets", "indices": [...], "workers": n}. Answer: {"seconds", "cpu_seconds"}; {"kind": "frames"} is answered
-with the mean of each picture. It imports nothing of this project.
+Request: {"kind": "items" or "triplets", "indices": [...], "workers": n}. Answer: {"seconds",
+"cpu_seconds"}; {"kind": "frames"} is answered with the mean of each picture. It imports nothing of
+this project.
 """
 
 import json
@@ -21,11 +23,23 @@ def main() -> None:
     torch.set_num_threads(1)  # pictures this small only lose by more
     single = LeRobotDataset("local/benchmark", root=root)
     times = [0.0, gap / single.fps, 2 * gap / single.fps]
-    triple = LeRobotDataset("local/benchmark", root=root, delta_timestamps={key: times for key in single.meta.video_keys})
+    triple = LeRobotDataset(
+        "local/benchmark",
+        root=root,
+        delta_timestamps={key: times for key in single.meta.video_keys},
+    )
     import importlib.metadata
 
-    versions = {name: importlib.metadata.version(name) for name in ("lerobot", "torchcodec", "torch")}
-    print(json.dumps({"ready": True, "backend": single.video_backend, "items": len(single), **versions}), file=answers, flush=True)
+    versions = {
+        name: importlib.metadata.version(name) for name in ("lerobot", "torchcodec", "torch")
+    }
+    print(
+        json.dumps(
+            {"ready": True, "backend": single.video_backend, "items": len(single), **versions}
+        ),
+        file=answers,
+        flush=True,
+    )
     for line in sys.stdin:
         request = json.loads(line)
         print(json.dumps(serve(request, single, triple)), file=answers, flush=True)
@@ -36,7 +50,12 @@ def serve(request: dict[str, Any], single: Any, triple: Any) -> dict[str, Any]:
 
     if request["kind"] == "frames":
         keys = single.meta.video_keys
-        return {"means": [[(255 * single[i][key]).mean((1, 2)).tolist() for key in keys] for i in request["indices"]]}
+        return {
+            "means": [
+                [(255 * single[i][key]).mean((1, 2)).tolist() for key in keys]
+                for i in request["indices"]
+            ]
+        }
     dataset = single if request["kind"] == "items" else triple
     if request["workers"] == 0:
         started, cpu = time.perf_counter(), time.process_time()
@@ -47,7 +66,9 @@ def serve(request: dict[str, Any], single: Any, triple: Any) -> dict[str, Any]:
 
     _default_decoder_cache.clear()  # open decoders do not survive the fork
     batch = request["batch"]
-    loader = torch.utils.data.DataLoader(dataset, batch_size=batch, sampler=request["indices"], num_workers=request["workers"])
+    loader = torch.utils.data.DataLoader(
+        dataset, batch_size=batch, sampler=request["indices"], num_workers=request["workers"]
+    )
     batches = iter(loader)
     ahead = 2 * request["workers"]  # what is decoded before the clock starts does not count
     for _ in range(ahead):

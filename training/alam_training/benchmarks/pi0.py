@@ -1,4 +1,6 @@
-"""pi0 measured: its naive form, the least time a card could take for it, and one pass at full size on a CPU."""
+"""pi0 measured: its naive form, the least time a card could take for it, and one pass at full size
+on a CPU.
+"""
 
 import resource
 import time
@@ -19,7 +21,9 @@ MULTIPLIED = 8192  # side of the square matrices
 
 
 class NoWords:
-    """Stands in for pi0's tokenizer, whose vocabulary is not at hand: every instruction is ``WORDS`` words long."""
+    """Stands in for pi0's tokenizer, whose vocabulary is not at hand: every instruction is
+    ``WORDS`` words long.
+    """
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         return torch.ones(len(instructions), WORDS, dtype=torch.long)
@@ -37,18 +41,30 @@ def synchronise(device: str) -> None:
 def observation(policy: JointPolicy, device: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Pictures, state and words of one observation."""
     size = policy.config.model.image_size
-    images = {view: torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, device=device) for view in policy.config.views}
-    return images, torch.randn(1, policy.config.state_dim, device=device), policy.tokenizer(["put it there"]).to(device)
+    images = {
+        view: torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, device=device)
+        for view in policy.config.views
+    }
+    return (
+        images,
+        torch.randn(1, policy.config.state_dim, device=device),
+        policy.tokenizer(["put it there"]).to(device),
+    )
 
 
 def streams(policy: JointPolicy, device: str) -> dict[str, Tensor]:
     """Zeros in the shapes of what one chunk's noise is."""
-    return {name: torch.zeros(1, policy.config.model.horizon, width, device=device) for name, width in policy.stream_widths().items()}
+    return {
+        name: torch.zeros(1, policy.config.model.horizon, width, device=device)
+        for name, width in policy.stream_widths().items()
+    }
 
 
 @torch.inference_mode()
 def naive(policy: JointPolicy, device: str) -> Tensor:
-    """Actions (1, H, A), normalised, made without any cache: the whole observation anew at every step."""
+    """Actions (1, H, A), normalised, made without any cache: the whole observation anew at every
+    step.
+    """
     seen = observation(policy, device)
     noise = sample_noise(streams(policy, device))
     ones = torch.ones(1, 1, 1, device=device)
@@ -61,8 +77,10 @@ def naive(policy: JointPolicy, device: str) -> Tensor:
 
 @torch.inference_mode()
 def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
-    """The least time for a chunk: each of its two phases as long as the longer of its bytes at the card's bandwidth and its operations at
-    the card's rate, both measured here. Weights are read once for the observation and once for every denoising step."""
+    """The least time for a chunk: each of its two phases as long as the longer of its bytes at the
+    card's bandwidth and its operations at the card's rate, both measured here. Weights are read
+    once for the observation and once for every denoising step.
+    """
     seen = observation(policy, device)
     context = policy.encode(*seen)
     noise = streams(policy, device)
@@ -84,12 +102,16 @@ def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
 
 
 def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
-    """Operations of a call, and the bytes of the weights that it reads; of an embedding only the rows that are looked up, next to none."""
+    """Operations of a call, and the bytes of the weights that it reads; of an embedding only the
+    rows that are looked up, next to none.
+    """
     read: dict[int, int] = {}
 
     def note(module: nn.Module, *_: object) -> None:
         if not isinstance(module, nn.Embedding):
-            read.update({id(parameter): parameter.nbytes for parameter in module.parameters(recurse=False)})
+            read.update(
+                {id(parameter): parameter.nbytes for parameter in module.parameters(recurse=False)}
+            )
 
     hooks = [module.register_forward_hook(note) for module in policy.modules()]
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,6 @@
-"""Latency of a chunk, joint and action-only side by side, and training throughput: what generating latents beside actions costs."""
+"""Latency of a chunk, joint and action-only side by side, and training throughput: what generating
+latents beside actions costs.
+"""
 
 import gc
 import json
@@ -40,8 +42,9 @@ class PolicyBenchmarkConfig:
     """What to measure.
 
     Args:
-        parts: small_cpu: the small backbone on this machine's cores. pi0_cpu: one denoising pass of pi0 at full size on them, which takes
-            a minute or more and 8 GiB. pi0_gpu: pi0 at full size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
+        parts: small_cpu: the small backbone on this machine's cores. pi0_cpu: one denoising pass of
+            pi0 at full size on them, which takes a minute or more and 8 GiB. pi0_gpu: pi0 at full
+            size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
         threads: of torch; 0 takes all cores that this process may use.
         chunks: measured of each policy, after a fifth as many that are not.
         batch: samples of a training step.
@@ -58,16 +61,24 @@ class PolicyBenchmarkConfig:
     batch: int = 32
     train_steps: int = 10
     small: ModelConfig = field(default_factory=ModelConfig)
-    pi0: ModelConfig = field(default_factory=lambda: ModelConfig(backbone="pi0", horizon=16, image_size=224, denoising_steps=10))
+    pi0: ModelConfig = field(
+        default_factory=lambda: ModelConfig(
+            backbone="pi0", horizon=16, image_size=224, denoising_steps=10
+        )
+    )
     save: bool = True
     results: str = "results"
 
     def __post_init__(self) -> None:
         if self.threads < 0 or min(self.chunks, self.batch, self.train_steps) < 1:
-            raise UserError("chunks, batch and train_steps must be at least 1, threads not negative")
+            raise UserError(
+                "chunks, batch and train_steps must be at least 1, threads not negative"
+            )
         for part in self.parts:
             if part not in PARTS:
-                raise UserError(f"there is no part '{part}' of this measurement: choose among {', '.join(PARTS)}")
+                raise UserError(
+                    f"there is no part '{part}' of this measurement: choose among {', '.join(PARTS)}"
+                )
 
 
 def main(config: PolicyBenchmarkConfig) -> int:
@@ -81,7 +92,9 @@ def main(config: PolicyBenchmarkConfig) -> int:
     if "small_cpu" in parts:
         values["small_cpu"] = small_cpu(config)
     if "pi0_cpu" in parts:
-        values["pi0_cpu"] = pi0.one_pass(random_policy(config.pi0, VIEWS, pi0.NoWords(), torch.bfloat16))
+        values["pi0_cpu"] = pi0.one_pass(
+            random_policy(config.pi0, VIEWS, pi0.NoWords(), torch.bfloat16)
+        )
     if "pi0_gpu" in parts:
         values |= {"pi0_gpu": pi0_gpu(config), "why": None}
     elif not (Path(config.results) / "latency_policy.json").is_file():
@@ -94,20 +107,34 @@ def main(config: PolicyBenchmarkConfig) -> int:
 
 def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
     """Latency of a chunk, joint beside action-only, and samples a second in training."""
-    policies = {"joint": random_policy(config.small, VIEWS), "action_only": random_policy(config.small, ())}
-    values: dict[str, Any] = {"threads": torch.get_num_threads(), "denoising_steps": config.small.denoising_steps}
+    policies = {
+        "joint": random_policy(config.small, VIEWS),
+        "action_only": random_policy(config.small, ()),
+    }
+    values: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "denoising_steps": config.small.denoising_steps,
+    }
     observation = random_observation(policies["joint"])
     runners = {name: PolicyRunner(policy) for name, policy in policies.items()}
-    times = side_by_side({name: partial(runner.infer, observation) for name, runner in runners.items()}, config.chunks)
+    times = side_by_side(
+        {name: partial(runner.infer, observation) for name, runner in runners.items()},
+        config.chunks,
+    )
     values |= {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()}
     values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
     steps = {name: TrainingStep(policy, config.batch) for name, policy in policies.items()}
     times = side_by_side(steps, config.train_steps)
-    return values | {f"{name}_samples_s": round(config.batch / statistics.median(seconds), 1) for name, seconds in times.items()}
+    return values | {
+        f"{name}_samples_s": round(config.batch / statistics.median(seconds), 1)
+        for name, seconds in times.items()
+    }
 
 
 def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, Any]:
-    """Latency of a chunk of pi0, as it acts and naively, beside the least that the card could take; samples a second in training."""
+    """Latency of a chunk of pi0, as it acts and naively, beside the least that the card could take;
+    samples a second in training.
+    """
 
     def make(views: tuple[str, ...], model: ModelConfig = config.pi0) -> JointPolicy:
         with torch.device(device):  # three billion random numbers take minutes elsewhere
@@ -119,13 +146,20 @@ def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, An
     saving = replace(config.pi0, pi0=replace(config.pi0.pi0, gradient_checkpointing=True))
     try:
         step = TrainingStep(make(VIEWS, saving), config.batch, device)
-        seconds = side_by_side({"joint": step}, config.train_steps, partial(pi0.synchronise, device))["joint"]
+        seconds = side_by_side(
+            {"joint": step}, config.train_steps, partial(pi0.synchronise, device)
+        )["joint"]
     except torch.cuda.OutOfMemoryError:
-        return values | {"joint_samples_s": None, "why": f"a batch of {config.batch} does not fit this card: give a smaller --batch"}
+        return values | {
+            "joint_samples_s": None,
+            "why": f"a batch of {config.batch} does not fit this card: give a smaller --batch",
+        }
     return values | {"joint_samples_s": round(config.batch / statistics.median(seconds), 1)}
 
 
-def _latencies(config: PolicyBenchmarkConfig, make: Callable[[tuple[str, ...]], JointPolicy], device: str) -> dict[str, Any]:
+def _latencies(
+    config: PolicyBenchmarkConfig, make: Callable[[tuple[str, ...]], JointPolicy], device: str
+) -> dict[str, Any]:
     plain, joint, alone = make(VIEWS), make(VIEWS), make(())
     observation = random_observation(joint)
     acting = {
@@ -133,27 +167,51 @@ def _latencies(config: PolicyBenchmarkConfig, make: Callable[[tuple[str, ...]], 
         "action_only": PolicyRunner(alone, device, bfloat16=True, compiled=True),
         "eager": PolicyRunner(plain, device, bfloat16=True),
     }
-    calls: dict[str, Callable[[], object]] = {name: partial(runner.infer, observation) for name, runner in acting.items()}
+    calls: dict[str, Callable[[], object]] = {
+        name: partial(runner.infer, observation) for name, runner in acting.items()
+    }
     calls["naive"] = partial(pi0.naive, plain, device)
     times = side_by_side(calls, config.chunks, partial(pi0.synchronise, device))
     floor = pi0.floor(plain, device)
     values = {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()} | floor
     values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
-    values["joint_over_floor"] = round(1e3 * statistics.median(times["joint"]) / floor["floor_ms"], 3)
+    values["joint_over_floor"] = round(
+        1e3 * statistics.median(times["joint"]) / floor["floor_ms"], 3
+    )
     return values
 
 
 def random_policy(
-    model: ModelConfig, latent_views: tuple[str, ...], tokenizer: Tokenizer | None = None, dtype: torch.dtype = torch.float32
+    model: ModelConfig,
+    latent_views: tuple[str, ...],
+    tokenizer: Tokenizer | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> JointPolicy:
     """A policy of the Piper's shape with random weights, made in ``dtype``."""
     torch.manual_seed(0)
     width, size = len(JOINT_NAMES), int(np.prod(LATENT_SHAPE))
     config = PolicyConfig(
-        model, list(VIEWS), list(latent_views), width, list(JOINT_NAMES), list(JOINT_NAMES[:6]), 0.1, width, list(LATENT_SHAPE), "random"
+        model,
+        list(VIEWS),
+        list(latent_views),
+        width,
+        list(JOINT_NAMES),
+        list(JOINT_NAMES[:6]),
+        0.1,
+        width,
+        list(LATENT_SHAPE),
+        "random",
     )
-    projection = LatentProjection(np.zeros(size, np.float32), np.eye(width, size, dtype=np.float32), np.ones(width, np.float32), 1.0)
-    zeros, ones = np.zeros((model.horizon, width), np.float32), np.ones((model.horizon, width), np.float32)
+    projection = LatentProjection(
+        np.zeros(size, np.float32),
+        np.eye(width, size, dtype=np.float32),
+        np.ones(width, np.float32),
+        1.0,
+    )
+    zeros, ones = (
+        np.zeros((model.horizon, width), np.float32),
+        np.ones((model.horizon, width), np.float32),
+    )
     stats = PolicyStats(zeros[0], ones[0], zeros, ones, dict.fromkeys(latent_views, projection))
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
@@ -166,8 +224,16 @@ def random_policy(
 def random_observation(policy: JointPolicy) -> Observation:
     """What the cameras and the arm of the demo would deliver."""
     rng = np.random.default_rng(0)
-    images = {view: rng.integers(0, 256, (CAMERA, CAMERA, 3), dtype=np.uint8) for view in policy.config.views}
-    return Observation(images, rng.normal(size=policy.config.state_dim).astype(np.float32), "put the red cube on the plate", 0.0)
+    images = {
+        view: rng.integers(0, 256, (CAMERA, CAMERA, 3), dtype=np.uint8)
+        for view in policy.config.views
+    }
+    return Observation(
+        images,
+        rng.normal(size=policy.config.state_dim).astype(np.float32),
+        "put the red cube on the plate",
+        0.0,
+    )
 
 
 class TrainingStep:
@@ -176,13 +242,22 @@ class TrainingStep:
     def __init__(self, policy: JointPolicy, batch: int, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
         model, size = policy.config.model, policy.config.model.image_size
-        self.policy, self.device = policy.train().to(device).to(memory_format=torch.channels_last), device
+        self.policy, self.device = (
+            policy.train().to(device).to(memory_format=torch.channels_last),
+            device,
+        )
         self.optimizer, self.average = adamw(policy, OptimConfig()), Average(policy, 0.995)
         batches: dict[str, Any] = {
-            "images": {view: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8) for view in policy.config.views},
+            "images": {
+                view: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)
+                for view in policy.config.views
+            },
             "state": torch.randn(batch, policy.config.state_dim, generator=generator),
             "words": policy.tokenizer(["put the red cube on the plate"] * batch),
-            "targets": {name: torch.randn(batch, model.horizon, width) for name, width in policy.target_widths().items()},
+            "targets": {
+                name: torch.randn(batch, model.horizon, width)
+                for name, width in policy.target_widths().items()
+            },
             "drawn": policy.draw(batch, 2),
         }
         self.batch = tree_map(lambda tensor: tensor.to(device), batches)
@@ -201,7 +276,8 @@ class TrainingStep:
 def side_by_side(
     calls: Mapping[str, Callable[[], object]], count: int, finish: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of ``count`` calls of each, taken in turn, so that whatever else the machine does falls on all alike.
+    """Seconds of ``count`` calls of each, taken in turn, so that whatever else the machine does
+    falls on all alike.
 
     finish: waits for what a call has set going.
     """
@@ -225,4 +301,7 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
 def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
     """Median of the ratios of neighbours in time, and their quartiles."""
     low, middle, high = np.quantile(np.array(above) / np.array(below), [0.25, 0.5, 0.75])
-    return {"median": round(float(middle), 3), "quartiles": [round(float(low), 3), round(float(high), 3)]}
+    return {
+        "median": round(float(middle), 3),
+        "quartiles": [round(float(low), 3), round(float(high), 3)],
+    }

@@ -1,4 +1,6 @@
-"""Stage 1 at the paper's size: parameters, peak memory and time of a step on this machine's CPU and, where there is one, its GPU."""
+"""Stage 1 at the paper's size: parameters, peak memory and time of a step on this machine's CPU
+and, where there is one, its GPU.
+"""
 
 import json
 import os
@@ -52,7 +54,11 @@ class PretrainingConfig:
 def main(config: PretrainingConfig) -> int:
     """Measure, print and write the result file."""
     model = read_model(config.model)
-    values: dict[str, Any] = {"model": Path(config.model).stem, "batch": config.batch, "perceptual_loss": model.losses.perc > 0}
+    values: dict[str, Any] = {
+        "model": Path(config.model).stem,
+        "batch": config.batch,
+        "perceptual_loss": model.losses.perc > 0,
+    }
     for precision in ("no", "bf16"):
         measured = _in_a_process(model, config, precision)
         values["parameters"] = measured["parameters"]
@@ -71,22 +77,31 @@ def main(config: PretrainingConfig) -> int:
 
 
 def read_model(path: str) -> TransitionConfig:
-    """Size and losses from a YAML file. Raises UserError where there is none or something in it does not fit."""
+    """Size and losses from a YAML file. Raises UserError where there is none or something in it
+    does not fit.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read the model '{path}' ({error}): give a file such as training/configs/models/paper.yaml") from None
+        raise UserError(
+            f"cannot read the model '{path}' ({error}): give a file such as training/configs/models/paper.yaml"
+        ) from None
     return from_dict(TransitionConfig, values, path)
 
 
 class Steps:
-    """Optimiser steps on random frames, as ``train`` does them: forward, backward, clipping, AdamW, average of the weights."""
+    """Optimiser steps on random frames, as ``train`` does them: forward, backward, clipping, AdamW,
+    average of the weights.
+    """
 
     def __init__(self, config: TransitionConfig, batch: int, device: str, bf16: bool) -> None:
         torch.manual_seed(0)
         self.model: nn.Module = TransitionModel(config).to(device).train()
         self.optimizer, self.average = adamw(self.model, OptimConfig()), Average(self.model, 0.99)
-        self.frames = [torch.rand(batch, 3, config.image_size, config.image_size, device=device) for _ in range(3)]
+        self.frames = [
+            torch.rand(batch, 3, config.image_size, config.image_size, device=device)
+            for _ in range(3)
+        ]
         self._autocast = lambda: torch.autocast(device, torch.bfloat16, enabled=bf16)
 
     def gradients(self) -> Tensor:
@@ -106,8 +121,10 @@ class Steps:
 
 
 def on_cpu(config: TransitionConfig, batch: int, steps: int, precision: str) -> dict[str, Any]:
-    """Parameters, peak memory of this process in GiB, and what a step takes on all cores that it may use: median seconds, and the cores'
-    working seconds, which others on a busy machine do not lengthen."""
+    """Parameters, peak memory of this process in GiB, and what a step takes on all cores that it
+    may use: median seconds, and the cores' working seconds, which others on a busy machine do not
+    lengthen.
+    """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     step = Steps(config, batch, "cpu", precision == "bf16")
     step()
@@ -116,11 +133,18 @@ def on_cpu(config: TransitionConfig, batch: int, steps: int, precision: str) -> 
     worked = (time.process_time() - worked) / steps
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # from KiB
     parameters = sum(parameter.numel() for parameter in step.model.parameters())
-    return {"parameters": parameters, "peak_gib": round(peak, 2), "step_s": round(seconds, 2), "step_core_s": round(worked, 2)}
+    return {
+        "parameters": parameters,
+        "peak_gib": round(peak, 2),
+        "step_s": round(seconds, 2),
+        "step_core_s": round(worked, 2),
+    }
 
 
 def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]:
-    """Triplets a second in bf16, peak memory in GiB, and the share of the card's measured bf16 matrix-product peak."""
+    """Triplets a second in bf16, peak memory in GiB, and the share of the card's measured bf16
+    matrix-product peak.
+    """
     step = Steps(config, batch, "cuda", bf16=True)
     step()
     with FlopCounterMode(display=False) as counter:
@@ -130,7 +154,11 @@ def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]
     seconds = sorted(_seconds(step) for _ in range(steps))[steps // 2]
     peak = torch.cuda.max_memory_allocated() / 2**30
     share = counter.get_total_flops() / seconds / _matmul_peak()
-    return {"triplets_s": round(batch / seconds, 1), "peak_gib": round(peak, 2), "bf16_share": round(share, 3)}
+    return {
+        "triplets_s": round(batch / seconds, 1),
+        "peak_gib": round(peak, 2),
+        "bf16_share": round(share, 3),
+    }
 
 
 def _matmul_peak(size: int = 8192, repetitions: int = 20) -> float:
@@ -147,14 +175,20 @@ def _seconds(do: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _in_a_process(model: TransitionConfig, config: PretrainingConfig, precision: str) -> dict[str, Any]:
+def _in_a_process(
+    model: TransitionConfig, config: PretrainingConfig, precision: str
+) -> dict[str, Any]:
     """``on_cpu`` in a process of its own, whose peak memory is that of the training alone."""
     request = json.dumps([to_dict(model), config.batch, config.steps, precision])
     command = [sys.executable, "-m", "alam_training.benchmarks.pretraining", request]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise UserError(f"the steps on the CPU failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}")
+        raise UserError(
+            f"the steps on the CPU failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 

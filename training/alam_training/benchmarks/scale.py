@@ -1,6 +1,8 @@
-"""Training on two processes beside one, and a training killed again and again beside an unbroken one: how far do the curves differ?
+"""Training on two processes beside one, and a training killed again and again beside an unbroken
+one: how far do the curves differ?
 
-Real runs of ``training/pretrain.py`` as processes, on a small data set made here. The tests run the same.
+Real runs of ``training/pretrain.py`` as processes, on a small data set made here. The tests run the
+same.
 """
 
 import os
@@ -33,7 +35,8 @@ SMALL_LOOP = {
     "loop.optim.lr": "1e-3",
     "loop.optim.warmup_steps": "5",
 }
-# A model of 16 px whose codebook comes in after 8 steps and whose algebraic losses are in force after 16.
+# A model of 16 px whose codebook comes in after 8 steps and whose algebraic losses are in force
+# after 16.
 SMALL = {
     "batch": "16",
     "gaps.frames": "4",
@@ -72,18 +75,24 @@ SMALL_POLICY = {
     "loop.steps": "20",
     **SMALL_LOOP,
 }
-# The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a constant, the covariance and the
-# choice of codebook entries are mostly rounding.
+# The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a
+# constant, the covariance and the choice of codebook entries are mostly rounding.
 OBJECTIVES = {
     "whitened": {"model.losses.algebra": "whitened", "model.encoder": "antisymmetric"},
     "relative": {"model.losses.algebra": "relative"},
     "paper": {"model.losses.algebra": "paper"},
 }
 TERMS = ("total", "rec", "vq", "add", "rev")
-# Beyond this step rounding has decided, here and there, which of two equally near entries of the codebook a latent takes.
+# Beyond this step rounding has decided, here and there, which of two equally near entries of the
+# codebook a latent takes.
 ROUNDING_ONLY = 20
 # What ``accelerate launch`` would else ask or warn about; port 0: a free one.
-LAUNCH = ("--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0")
+LAUNCH = (
+    "--num_machines=1",
+    "--mixed_precision=no",
+    "--dynamo_backend=no",
+    "--main_process_port=0",
+)
 
 
 @dataclass
@@ -114,11 +123,24 @@ def main(config: ScaleConfig) -> int:
             options = {**steps, **options}
             pretrain(data, folder / algebra / "one", options)
             pretrain(data, folder / algebra / "two", options, processes=2)
-            values[f"two_processes_{algebra}"] = _beside(folder / algebra / "one", folder / algebra / "two")
-            print(f"two processes beside one, {algebra}: {values[f'two_processes_{algebra}']}", flush=True)
-        pretrain(data, folder / "sharded", {**steps, **OBJECTIVES["whitened"], "loop.sharded": "true"}, processes=2)
+            values[f"two_processes_{algebra}"] = _beside(
+                folder / algebra / "one", folder / algebra / "two"
+            )
+            print(
+                f"two processes beside one, {algebra}: {values[f'two_processes_{algebra}']}",
+                flush=True,
+            )
+        pretrain(
+            data,
+            folder / "sharded",
+            {**steps, **OBJECTIVES["whitened"], "loop.sharded": "true"},
+            processes=2,
+        )
         values["two_processes_sharded"] = _beside(folder / "whitened" / "one", folder / "sharded")
-        print(f"two processes that share one model beside one: {values['two_processes_sharded']}", flush=True)
+        print(
+            f"two processes that share one model beside one: {values['two_processes_sharded']}",
+            flush=True,
+        )
         often = {**steps, "loop.save_every": "2"}
         pretrain(data, folder / "unbroken", often)
         kills = killed_again_and_again(data, folder / "killed", often, config.kills, config.seed)
@@ -131,7 +153,10 @@ def main(config: ScaleConfig) -> int:
 
 
 def _beside(one: Path, two: Path) -> dict[str, float]:
-    return {f"first_{ROUNDING_ONLY}_steps": compare(one, two, ROUNDING_ONLY)["loss_curve"], "loss_curve": compare(one, two)["loss_curve"]}
+    return {
+        f"first_{ROUNDING_ONLY}_steps": compare(one, two, ROUNDING_ONLY)["loss_curve"],
+        "loss_curve": compare(one, two)["loss_curve"],
+    }
 
 
 def make_data(folder: Path, episodes: int = 12, frames: int = 20, size: int = 32) -> Path:
@@ -150,22 +175,48 @@ def make_data(folder: Path, episodes: int = 12, frames: int = 20, size: int = 32
 
 
 def start(
-    data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1, output: int = subprocess.PIPE
+    data: Path,
+    run: Path,
+    options: dict[str, str] | None = None,
+    processes: int = 1,
+    output: int = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
-    """Start ``training/pretrain.py`` on ``data`` with the options of ``SMALL`` and then ``options``, on one thread a process."""
-    return launch("pretrain", {**SMALL, **(options or {}), "data": str(data), "run": str(run)}, processes, output)
+    """Start ``training/pretrain.py`` on ``data`` with the options of ``SMALL`` and then
+    ``options``, on one thread a process.
+    """
+    return launch(
+        "pretrain",
+        {**SMALL, **(options or {}), "data": str(data), "run": str(run)},
+        processes,
+        output,
+    )
 
 
-def launch(script: str, options: dict[str, str], processes: int = 1, output: int = subprocess.PIPE) -> subprocess.Popen[str]:
+def launch(
+    script: str, options: dict[str, str], processes: int = 1, output: int = subprocess.PIPE
+) -> subprocess.Popen[str]:
     """Start a script of ``training/`` with ``options``, on one thread a process."""
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
-    several = ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH] if processes > 1 else []
+    several = (
+        ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH]
+        if processes > 1
+        else []
+    )
     command = [sys.executable, *several, f"training/{script}.py", *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, text=True
+    )
 
 
-def pretrain(data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1) -> str:
+def pretrain(
+    data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1
+) -> str:
     """The same, to the end; returns what it printed. Raises UserError where it fails."""
     process = start(data, run, options, processes)
     output, _ = process.communicate()
@@ -174,9 +225,13 @@ def pretrain(data: Path, run: Path, options: dict[str, str] | None = None, proce
     return output
 
 
-def killed_again_and_again(data: Path, run: Path, options: dict[str, str], kills: int, seed: int) -> dict[str, int]:
-    """Train to the end through SIGKILLs, each after a few saves: every other one as soon as the next save begins, the others at a random
-    moment. Returns how many "kills" hit a living process, and how many of them "while_saving"."""
+def killed_again_and_again(
+    data: Path, run: Path, options: dict[str, str], kills: int, seed: int
+) -> dict[str, int]:
+    """Train to the end through SIGKILLs, each after a few saves: every other one as soon as the
+    next save begins, the others at a random moment. Returns how many "kills" hit a living process,
+    and how many of them "while_saving".
+    """
     rng, hits, saving = random.Random(seed), 0, 0
     state, temporary = run / STATE_FILE, (run / STATE_FILE).with_suffix(".tmp")
     for kill in range(kills):
@@ -217,8 +272,9 @@ def curve(run: Path) -> Curve:
 
 
 def compare(one: Path, other: Path, steps: int | None = None) -> dict[str, Any]:
-    """Largest difference of the logged terms, relative to the term's mean size over the run, up to step ``steps``; and whether the
-    exported weights are equal to the bit."""
+    """Largest difference of the logged terms, relative to the term's mean size over the run, up to
+    step ``steps``; and whether the exported weights are equal to the bit.
+    """
     curves = curve(one), curve(other)
     if [[step for step, _ in curves[0][name]] for name in curves[0]] != [
         [step for step, _ in curves[1].get(name, [])] for name in curves[0]
@@ -226,8 +282,17 @@ def compare(one: Path, other: Path, steps: int | None = None) -> dict[str, Any]:
         raise UserError(f"'{one.name}' and '{other.name}' have not logged the same steps")
     differences = {}
     for name, points in curves[0].items():
-        a, b = (np.array([value for step, value in values if step <= (steps or step)]) for values in (points, curves[1][name]))
+        a, b = (
+            np.array([value for step, value in values if step <= (steps or step)])
+            for values in (points, curves[1][name])
+        )
         differences[name] = float(np.abs(a - b).max() / max(np.abs(a).mean(), 1e-12))
-    weights = [safetensors.torch.load_file(run / "model" / "model.safetensors") for run in (one, other)]
+    weights = [
+        safetensors.torch.load_file(run / "model" / "model.safetensors") for run in (one, other)
+    ]
     equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    return {"loss_curve": max(differences[name] for name in TERMS), "terms": differences, "weights_equal": equal}
+    return {
+        "loss_curve": max(differences[name] for name in TERMS),
+        "terms": differences,
+        "weights_equal": equal,
+    }

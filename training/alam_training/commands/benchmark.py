@@ -8,17 +8,36 @@ from alam_core.errors import UserError
 
 # What can be measured: in which module of training/benchmarks, with which options, and what it is.
 MEASUREMENTS = {
-    "data": ("data", "DataConfig", "how fast frames and triplets are read, beside LeRobot's reader"),
-    "policy": ("policy", "PolicyBenchmarkConfig", "latency of a chunk, joint beside action-only, and training throughput"),
-    "pretraining": ("pretraining", "PretrainingConfig", "stage 1 at the paper's size: parameters, memory, time of a step"),
-    "scale": ("scale", "ScaleConfig", "two processes beside one, a killed and resumed run beside an unbroken one"),
+    "data": (
+        "data",
+        "DataConfig",
+        "how fast frames and triplets are read, beside LeRobot's reader",
+    ),
+    "policy": (
+        "policy",
+        "PolicyBenchmarkConfig",
+        "latency of a chunk, joint beside action-only, and training throughput",
+    ),
+    "pretraining": (
+        "pretraining",
+        "PretrainingConfig",
+        "stage 1 at the paper's size: parameters, memory, time of a step",
+    ),
+    "scale": (
+        "scale",
+        "ScaleConfig",
+        "two processes beside one, a killed and resumed run beside an unbroken one",
+    ),
 }
 
 INTRODUCTION = "\n".join(
     [
         "Measure the machinery. Each writes results/<name>.json.",
         "",
-        *(f"  python training/benchmark.py {name:12} {what}" for name, (_, _, what) in MEASUREMENTS.items()),
+        *(
+            f"  python training/benchmark.py {name:12} {what}"
+            for name, (_, _, what) in MEASUREMENTS.items()
+        ),
         "",
         "  python training/benchmark.py data --help    options of one measurement",
     ]
@@ -31,7 +50,9 @@ def main() -> int:
         return 0
     name = sys.argv[1]
     if name not in MEASUREMENTS:
-        raise UserError(f"there is no measurement '{name}': choose one of {', '.join(MEASUREMENTS)}")
+        raise UserError(
+            f"there is no measurement '{name}': choose one of {', '.join(MEASUREMENTS)}"
+        )
     file, options, what = MEASUREMENTS[name]
     module = importlib.import_module(f"alam_training.benchmarks.{file}")
     return module.main(parse_args(getattr(module, options), f"Measure {what}.", sys.argv[2:]))

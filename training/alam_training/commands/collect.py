@@ -3,9 +3,9 @@
     python training/collect.py --config training/configs/collect_piper.yaml
     python training/collect.py --config training/configs/collect_piper.yaml --root data/more --episodes 1000 --workers 8
 
-Seeds are tried in order from ``first_seed``; an episode is kept when its success holds. A seed decides its episode wholly, so the data
-do not depend on the number of workers. Ctrl-C keeps what was collected; ``--resume true`` goes on from there.
-T: steps of an episode, A: action width.
+Seeds are tried in order from ``first_seed``; an episode is kept when its success holds. A seed
+decides its episode wholly, so the data do not depend on the number of workers. Ctrl-C keeps what
+was collected; ``--resume true`` goes on from there. T: steps of an episode, A: action width.
 """
 
 import itertools
@@ -44,13 +44,16 @@ class CollectConfig:
     """What to collect.
 
     Args:
-        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or metaworld/<task>,<task>.
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
+            metaworld/<task>,<task>.
         root: folder of the data set.
         episodes: successful episodes to keep in all.
         first_seed: seed of the first episode tried; the next ones follow it.
         image_size: side of the square images, in pixels.
-        noisy_fraction: share of episodes, 0 to 1, in which noise is added to the executed actions; labels stay the expert's.
-        noise_std: standard deviation of that noise, in units of the action (rad for joints); the last action, the gripper, is spared.
+        noisy_fraction: share of episodes, 0 to 1, in which noise is added to the executed actions;
+            labels stay the expert's.
+        noise_std: standard deviation of that noise, in units of the action (rad for joints); the
+            last action, the gripper, is spared.
         noise_rate: how often a push of noise begins, per second of rest.
         noise_seconds: shortest and longest push, in s.
         hold_steps: steps for which success must last; they end the episode.
@@ -73,11 +76,17 @@ class CollectConfig:
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.hold_steps < 1 or self.workers < 0 or self.image_size < 8:
-            raise UserError("episodes and hold_steps must be at least 1, workers at least 0 and image_size at least 8")
+            raise UserError(
+                "episodes and hold_steps must be at least 1, workers at least 0 and image_size at least 8"
+            )
         if not 0 <= self.noisy_fraction <= 1 or self.noise_std < 0 or self.noise_rate < 0:
-            raise UserError("noisy_fraction must lie between 0 and 1, noise_std and noise_rate must not be negative")
+            raise UserError(
+                "noisy_fraction must lie between 0 and 1, noise_std and noise_rate must not be negative"
+            )
         if not 0 < self.noise_seconds[0] <= self.noise_seconds[1]:
-            raise UserError(f"noise_seconds is {list(self.noise_seconds)}: give the shortest and the longest push, both above 0")
+            raise UserError(
+                f"noise_seconds is {list(self.noise_seconds)}: give the shortest and the longest push, both above 0"
+            )
 
 
 @dataclass
@@ -110,11 +119,19 @@ class Summary:
 
 
 def burst_noise(
-    steps: int, width: int, std: float, rate: float, dt: float, rng: np.random.Generator, seconds: tuple[float, float] = (0.3, 0.8)
+    steps: int,
+    width: int,
+    std: float,
+    rate: float,
+    dt: float,
+    rng: np.random.Generator,
+    seconds: tuple[float, float] = (0.3, 0.8),
 ) -> np.ndarray:
-    """Pushes that begin at random (``rate`` a second), last ``seconds`` and fade in and out within a step or two: (steps, width).
+    """Pushes that begin at random (``rate`` a second), last ``seconds`` and fade in and out within
+    a step or two: (steps, width).
 
-    Each push has one direction, drawn with deviation ``std``; between pushes there is rest, so that the expert can show the way back.
+    Each push has one direction, drawn with deviation ``std``; between pushes there is rest, so that
+    the expert can show the way back.
     """
     noise = np.zeros((steps, width))
     now, goal, left = np.zeros(width), np.zeros(width), 0
@@ -129,13 +146,21 @@ def burst_noise(
 
 
 def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, seed: int) -> Episode:
-    """Let the expert act from ``seed`` until success has held for ``hold_steps`` steps or the world's limit is reached."""
+    """Let the expert act from ``seed`` until success has held for ``hold_steps`` steps or the
+    world's limit is reached.
+    """
     rng = np.random.default_rng([seed, 1])
     noisy = bool(rng.random() < config.noisy_fraction)
     noise = np.zeros((world.max_steps, world.action_dim))
     if noisy:
         noise[:, :-1] = burst_noise(
-            world.max_steps, world.action_dim - 1, config.noise_std, config.noise_rate, world.dt, rng, config.noise_seconds
+            world.max_steps,
+            world.action_dim - 1,
+            config.noise_std,
+            config.noise_rate,
+            world.dt,
+            rng,
+            config.noise_seconds,
         )
     observation = world.reset(seed)
     expert = make_expert(world, seed)
@@ -156,7 +181,11 @@ def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, se
         success=success,
         noisy=noisy,
         task=rows[0][0].instruction,
-        images={view: np.stack([seen.images[view] for seen, _ in kept]) for view in rows[0][0].images} if kept else {},
+        images={
+            view: np.stack([seen.images[view] for seen, _ in kept]) for view in rows[0][0].images
+        }
+        if kept
+        else {},
         state=np.array([seen.state for seen, _ in kept], np.float32),
         action=np.array([action for _, action in kept], np.float32),
         fps=1 / world.dt,
@@ -164,9 +193,14 @@ def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, se
 
 
 def collect(
-    config: CollectConfig, make_world: MakeWorld = make_world, make_expert: MakeExpert = make_expert, console: Console | None = None
+    config: CollectConfig,
+    make_world: MakeWorld = make_world,
+    make_expert: MakeExpert = make_expert,
+    console: Console | None = None,
 ) -> Summary:
-    """Collect as ``config`` says, with a progress bar on ``console``. Raises UserError where nothing can be collected or written."""
+    """Collect as ``config`` says, with a progress bar on ``console``. Raises UserError where
+    nothing can be collected or written.
+    """
     console = console or Console()
     started = time.monotonic()
     root = Path(config.root)
@@ -182,7 +216,9 @@ def collect(
     attempts = _attempts(config, make_world, make_expert, seed)
     try:
         with Progress(*columns, console=console) as progress:
-            bar = progress.add_task(f"collecting {config.world}", total=config.episodes, completed=kept, note="")
+            bar = progress.add_task(
+                f"collecting {config.world}", total=config.episodes, completed=kept, note=""
+            )
             while kept < config.episodes:
                 episode = next(attempts)
                 seed = episode.seed + 1
@@ -190,7 +226,11 @@ def collect(
                     writer = writer or _writer(config, root, episode)
                     with uninterrupted():
                         writer.add_episode(
-                            episode.images, episode.state, episode.action, episode.task, {"seed": episode.seed, "noisy": episode.noisy}
+                            episode.images,
+                            episode.state,
+                            episode.action,
+                            episode.task,
+                            {"seed": episode.seed, "noisy": episode.noisy},
                         )
                         kept += 1
                         frames += len(episode.state)
@@ -203,7 +243,9 @@ def collect(
     except KeyboardInterrupt:
         if writer is None:
             raise
-        console.print(f"interrupted: the {kept} episodes collected so far are kept; --resume true goes on")
+        console.print(
+            f"interrupted: the {kept} episodes collected so far are kept; --resume true goes on"
+        )
     except BaseException:
         if writer is not None:
             writer.abort()
@@ -222,21 +264,34 @@ def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:
     if not root.exists():
         return config.first_seed, 0, 0
     if not config.resume:
-        raise UserError(f"'{root}' exists already; add --resume true to go on with it, or choose another --root")
+        raise UserError(
+            f"'{root}' exists already; add --resume true to go on with it, or choose another --root"
+        )
     dataset = LeRobotDataset(root)
     try:
-        before = {"noise_seconds": [0.3, 0.8], **json.loads((root / SETTINGS).read_text())}  # before there was a choice
+        before = {
+            "noise_seconds": [0.3, 0.8],
+            **json.loads((root / SETTINGS).read_text()),
+        }  # before there was a choice
     except (OSError, json.JSONDecodeError):
-        raise UserError(f"'{root}/{SETTINGS}' is missing or broken: only data sets made by this script can be resumed") from None
+        raise UserError(
+            f"'{root}/{SETTINGS}' is missing or broken: only data sets made by this script can be resumed"
+        ) from None
     for name, value in _settings(config).items():
         if before.get(name) != value:
-            raise UserError(f"'{root}' was collected with {name} = {before.get(name)}, not {value}; give the same or choose another --root")
+            raise UserError(
+                f"'{root}' was collected with {name} = {before.get(name)}, not {value}; give the same or choose another --root"
+            )
     return max(dataset.extras["seed"]) + 1, dataset.num_episodes, dataset.num_frames
 
 
 def _settings(config: CollectConfig) -> dict[str, Any]:
     """The part of the configuration that decides what an episode looks like, as JSON values."""
-    values = {name: value for name, value in asdict(config).items() if name not in ("root", "episodes", "workers", "resume")}
+    values = {
+        name: value
+        for name, value in asdict(config).items()
+        if name not in ("root", "episodes", "workers", "resume")
+    }
     return values | {"noise_seconds": list(config.noise_seconds)}
 
 
@@ -245,15 +300,21 @@ def _writer(config: CollectConfig, root: Path, episode: Episode) -> LeRobotWrite
     views = {view: (images.shape[1], images.shape[2]) for view, images in episode.images.items()}
     state_names = _column_names(episode.state.shape[1], "state")
     action_names = _column_names(episode.action.shape[1], "action")
-    return LeRobotWriter(root, episode.fps, views, state_names, action_names, config.world, append=root.exists())
+    return LeRobotWriter(
+        root, episode.fps, views, state_names, action_names, config.world, append=root.exists()
+    )
 
 
 def _column_names(width: int, prefix: str) -> list[str]:
     """The arm's joint names where they fit, else numbered ones."""
-    return list(JOINT_NAMES) if width == len(JOINT_NAMES) else [f"{prefix}_{i}" for i in range(width)]
+    return (
+        list(JOINT_NAMES) if width == len(JOINT_NAMES) else [f"{prefix}_{i}" for i in range(width)]
+    )
 
 
-def _attempts(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExpert, first_seed: int) -> Generator[Episode, None, None]:
+def _attempts(
+    config: CollectConfig, make_world: MakeWorld, make_expert: MakeExpert, first_seed: int
+) -> Generator[Episode, None, None]:
     """Episodes of all seeds from ``first_seed`` on, in order, without end."""
     seeds = itertools.count(first_seed)
     if config.workers == 0:
@@ -264,7 +325,9 @@ def _attempts(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExp
         finally:
             world.close()
     with workers(config.workers, make_world, config.world, config.image_size) as submit:
-        running: deque[Future[Episode]] = deque(submit(run_episode, make_expert, config, next(seeds)) for _ in range(2 * config.workers))
+        running: deque[Future[Episode]] = deque(
+            submit(run_episode, make_expert, config, next(seeds)) for _ in range(2 * config.workers)
+        )
         while True:
             episode = running.popleft().result()
             running.append(submit(run_episode, make_expert, config, next(seeds)))
@@ -272,7 +335,9 @@ def _attempts(config: CollectConfig, make_world: MakeWorld, make_expert: MakeExp
 
 
 def main() -> int:
-    config = parse_args(CollectConfig, "Collect demonstrations of a scripted expert into a LeRobot data set.")
+    config = parse_args(
+        CollectConfig, "Collect demonstrations of a scripted expert into a LeRobot data set."
+    )
     summary = collect(config)
     print(
         f"{config.root}: {summary.episodes} episodes, {summary.frames} frames, "

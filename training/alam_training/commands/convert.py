@@ -1,13 +1,15 @@
-"""Turn data of other formats into a LeRobot data set: RLDS / Open X-Embodiment, CALVIN, LIBERO (and robomimic), ROS 2 bags.
+"""Turn data of other formats into a LeRobot data set: RLDS / Open X-Embodiment, CALVIN, LIBERO (and
+robomimic), ROS 2 bags.
 
     python training/convert.py --source rlds --input bridge/0.1.0 --output data/bridge --fps 5 --image_size 224
     python training/convert.py --source calvin --input task_D_D/training --output data/calvin
     python training/convert.py --source libero --input libero_spatial --output data/libero_spatial
     python training/convert.py --source rosbag --input bags --output data/mine --task "put the cup on the tray"
 
-Each format has a reader in training/converters; docs/convert.md says what it takes from where. A recording that cannot be read is skipped,
-counted and named. The data set appears only when it is whole, but for Ctrl-C, which keeps the episodes converted so far:
-``--resume true`` goes on from there. meta/convert.json keeps the settings, what was skipped and whether all was converted.
+Each format has a reader in training/converters; docs/convert.md says what it takes from where. A
+recording that cannot be read is skipped, counted and named. The data set appears only when it is
+whole, but for Ctrl-C, which keeps the episodes converted so far: ``--resume true`` goes on from
+there. meta/convert.json keeps the settings, what was skipped and whether all was converted.
 """
 
 import json
@@ -32,7 +34,9 @@ from alam_training.converters.rlds import open_rlds
 from alam_training.converters.rosbag import open_rosbag
 from alam_training.episodes.interrupts import uninterrupted
 
-RECORD = "meta/convert.json"  # beside the data: settings, skipped recordings, whether all was converted
+RECORD = (
+    "meta/convert.json"  # beside the data: settings, skipped recordings, whether all was converted
+)
 JUDGED = 20  # recordings from which on the share of broken ones may stop the run before its end
 OPENERS: dict[str, Callable[[Request], Source]] = {
     "rlds": open_rlds,
@@ -50,12 +54,17 @@ class ConvertConfig:
         source: the format: rlds, calvin, libero or rosbag.
         input: folder (or file) of the data.
         output: folder of the LeRobot data set.
-        views: our view name -> the source's, such as --views.third_person image --views.wrist wrist_image; empty for the usual ones.
-        state: names in the source, or topics, that make the state; empty for the usual ones, [none] to do without.
-        action: names that make the action; empty for the usual ones, in a bag the joint state one row later; [none] to do without.
-        part: rlds: a split such as train (empty: all); calvin: language or play (empty: language where there are annotations).
+        views: our view name -> the source's, such as --views.third_person image --views.wrist
+            wrist_image; empty for the usual ones.
+        state: names in the source, or topics, that make the state; empty for the usual ones, [none]
+            to do without.
+        action: names that make the action; empty for the usual ones, in a bag the joint state one
+            row later; [none] to do without.
+        part: rlds: a split such as train (empty: all); calvin: language or play (empty: language
+            where there are annotations).
         task: instruction of the episodes that bring none.
-        instructions: JSON file of an object {recording's name: instruction}, which goes before the source's own.
+        instructions: JSON file of an object {recording's name: instruction}, which goes before the
+            source's own.
         image_size: side of the square images in pixels; 0 keeps the source's size.
         fps: frames a second; 0 for the source's own; in a bag the rate of the rows, 10 by default.
         max_episodes: stop after so many episodes in all; 0 for no limit.
@@ -79,20 +88,33 @@ class ConvertConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_broken <= 1 or self.fps < 0 or self.max_episodes < 0 or (self.image_size and self.image_size < 8):
-            raise UserError("max_broken must lie between 0 and 1, fps and max_episodes must not be negative, image_size be 0 or at least 8")
+        if (
+            not 0 <= self.max_broken <= 1
+            or self.fps < 0
+            or self.max_episodes < 0
+            or (self.image_size and self.image_size < 8)
+        ):
+            raise UserError(
+                "max_broken must lie between 0 and 1, fps and max_episodes must not be negative, image_size be 0 or at least 8"
+            )
         wrong = [view for view in self.views if not view or "." in view or "/" in view]
         if wrong:
-            raise UserError(f"view name '{wrong[0]}' must be a plain word; give --views.third_person NAME_IN_THE_SOURCE")
+            raise UserError(
+                f"view name '{wrong[0]}' must be a plain word; give --views.third_person NAME_IN_THE_SOURCE"
+            )
 
 
 @dataclass
 class Summary:
-    """What ``convert`` did. Episodes, frames and those without instruction are of the whole data set."""
+    """What ``convert`` did. Episodes, frames and those without instruction are of the whole data
+    set.
+    """
 
     episodes: int = 0
     frames: int = 0
-    broken: dict[str, str] = field(default_factory=dict)  # name of the recording -> why it was skipped
+    broken: dict[str, str] = field(
+        default_factory=dict
+    )  # name of the recording -> why it was skipped
     untold: int = 0  # episodes of this run without an instruction
     finished: bool = False
     seconds: float = 0.0
@@ -101,7 +123,8 @@ class Summary:
 def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
     """Convert as ``config`` says, with a progress bar on ``console``.
 
-    Ctrl-C ends it early with ``finished`` False. Raises UserError where nothing can be read or written, or too much is broken.
+    Ctrl-C ends it early with ``finished`` False. Raises UserError where nothing can be read or
+    written, or too much is broken.
     """
     console = console or Console()
     started = time.monotonic()
@@ -111,7 +134,17 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
     folder = Path(config.input)
     if not folder.exists():
         raise UserError(f"--input '{folder}' does not exist")
-    source = OPENERS[config.source](Request(folder, config.views, config.state, config.action, config.part, config.image_size, config.fps))
+    source = OPENERS[config.source](
+        Request(
+            folder,
+            config.views,
+            config.state,
+            config.action,
+            config.part,
+            config.image_size,
+            config.fps,
+        )
+    )
     if source.note:
         console.print(f"note: {source.note}")
     writer: LeRobotWriter | None = None
@@ -127,7 +160,9 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
     try:
         with Progress(*columns, console=console) as progress:
             total = min(filter(None, (source.count, config.max_episodes)), default=None)
-            bar = progress.add_task(f"converting {config.source}", total=total, completed=summary.episodes, note="")
+            bar = progress.add_task(
+                f"converting {config.source}", total=total, completed=summary.episodes, note=""
+            )
             for name, read in _left(source, done):
                 if config.max_episodes and summary.episodes >= config.max_episodes:
                     break
@@ -138,7 +173,9 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
                     writer = writer or _writer(config, root, source, episode)
                     names = names or (episode.state_names, episode.action_names)
                     if names != (episode.state_names, episode.action_names):
-                        raise BrokenEpisode(f"its columns are {', '.join(episode.state_names)}, others than the first episode's")
+                        raise BrokenEpisode(
+                            f"its columns are {', '.join(episode.state_names)}, others than the first episode's"
+                        )
                     with uninterrupted():
                         _add(writer, episode, name)
                         summary.episodes, summary.frames = writer.num_episodes, writer.num_frames
@@ -148,7 +185,11 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
                     if seen >= JUDGED or len(summary.broken) > config.max_broken * JUDGED:
                         _judge(config, summary, seen)
                 done_now = summary.episodes if config.max_episodes else seen
-                progress.update(bar, completed=done_now, note=f"{summary.frames} frames, {len(summary.broken)} skipped")
+                progress.update(
+                    bar,
+                    completed=done_now,
+                    note=f"{summary.frames} frames, {len(summary.broken)} skipped",
+                )
         _judge(config, summary, seen)
         summary.finished = True
     except KeyboardInterrupt:
@@ -175,15 +216,21 @@ def _begin(config: ConvertConfig, root: Path) -> tuple[Summary, set[str]]:
     if not root.exists():
         return Summary(), set()
     if not config.resume:
-        raise UserError(f"'{root}' exists already; add --resume true to go on with it, or choose another --output")
+        raise UserError(
+            f"'{root}' exists already; add --resume true to go on with it, or choose another --output"
+        )
     dataset = LeRobotDataset(root)
     try:
         before = json.loads((root / RECORD).read_text())["settings"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"'{root}/{RECORD}' is missing or broken: only data sets made by this script can be resumed") from None
+        raise UserError(
+            f"'{root}/{RECORD}' is missing or broken: only data sets made by this script can be resumed"
+        ) from None
     for name, value in _settings(config).items():
         if before.get(name) != value:
-            raise UserError(f"'{root}' was converted with {name} = {before.get(name)!r}, not {value!r}; give the same or another --output")
+            raise UserError(
+                f"'{root}' was converted with {name} = {before.get(name)!r}, not {value!r}; give the same or another --output"
+            )
     return Summary(dataset.num_episodes, dataset.num_frames), set(dataset.extras["recording"])
 
 
@@ -194,7 +241,10 @@ def _settings(config: ConvertConfig) -> dict[str, Any]:
 
 
 def _write_record(config: ConvertConfig, root: Path, summary: Summary) -> None:
-    write_json(root / RECORD, {"settings": _settings(config), "finished": summary.finished, "skipped": summary.broken})
+    write_json(
+        root / RECORD,
+        {"settings": _settings(config), "finished": summary.finished, "skipped": summary.broken},
+    )
 
 
 def _instructions(path: str) -> dict[str, str]:
@@ -205,7 +255,9 @@ def _instructions(path: str) -> dict[str, str]:
     except (OSError, ValueError) as error:
         raise UserError(f"--instructions '{path}' cannot be read ({error})") from None
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        raise UserError(f"--instructions '{path}' must hold an object of texts: {{recording's name: instruction}}")
+        raise UserError(
+            f"--instructions '{path}' must hold an object of texts: {{recording's name: instruction}}"
+        )
     return values
 
 
@@ -219,13 +271,25 @@ def _left(source: Source, done: set[str]) -> Iterator[tuple[str, Callable[[], Ep
 def _writer(config: ConvertConfig, root: Path, source: Source, episode: Episode) -> LeRobotWriter:
     """A writer for episodes that look like this one."""
     views = {view: (images.shape[1], images.shape[2]) for view, images in episode.images.items()}
-    return LeRobotWriter(root, source.fps, views, episode.state_names, episode.action_names, source.robot_type, append=root.exists())
+    return LeRobotWriter(
+        root,
+        source.fps,
+        views,
+        episode.state_names,
+        episode.action_names,
+        source.robot_type,
+        append=root.exists(),
+    )
 
 
 def _add(writer: LeRobotWriter, episode: Episode, name: str) -> None:
-    """Raises BrokenEpisode for an episode unlike the first one, or with numbers that are not finite."""
+    """Raises BrokenEpisode for an episode unlike the first one, or with numbers that are not
+    finite.
+    """
     try:
-        writer.add_episode(episode.images, episode.state, episode.action, episode.task, {"recording": name})
+        writer.add_episode(
+            episode.images, episode.state, episode.action, episode.task, {"recording": name}
+        )
     except ValueError as error:
         raise BrokenEpisode(str(error)) from None
 
@@ -250,8 +314,12 @@ def main() -> int:
     for name, reason in summary.broken.items():
         print(f"skipped {name}: {reason}")
     if summary.untold:
-        print(f"episodes without an instruction: {summary.untold}; --task or --instructions gives them one")
-    print(f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, {len(summary.broken)} skipped, {summary.seconds:.0f} s")
+        print(
+            f"episodes without an instruction: {summary.untold}; --task or --instructions gives them one"
+        )
+    print(
+        f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, {len(summary.broken)} skipped, {summary.seconds:.0f} s"
+    )
     if not summary.finished:
         print("interrupted: the episodes converted so far are kept; --resume true goes on")
     return 0 if summary.finished else 130

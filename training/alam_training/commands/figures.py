@@ -1,4 +1,6 @@
-"""Pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like Figures 6 and 7, success of policies."""
+"""Pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like Figures
+6 and 7, success of policies.
+"""
 
 import sys
 from dataclasses import dataclass, field
@@ -25,10 +27,12 @@ class FiguresConfig:
     """What to draw.
 
     Args:
-        models: run folders of training/pretrain.py, for the sheets; each sheet compares them or shows the one named in transfer.
+        models: run folders of training/pretrain.py, for the sheets; each sheet compares them or
+            shows the one named in transfer.
         transfer: the method whose transfer sheet is drawn; none given means each.
         gap: k in frames.
-        results: folder with transition_probes.json and generation_ablation.json, each drawn where it is there.
+        results: folder with transition_probes.json and generation_ablation.json, each drawn where
+            it is there.
         out: folder for the pictures.
     """
 
@@ -40,12 +44,19 @@ class FiguresConfig:
 
 
 def main() -> None:
-    config = parse_args(FiguresConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models"))
-    drawn = {Path(config.results) / "transition_probes.json": draw_plots, Path(config.results) / "generation_ablation.json": draw_success}
+    config = parse_args(
+        FiguresConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models")
+    )
+    drawn = {
+        Path(config.results) / "transition_probes.json": draw_plots,
+        Path(config.results) / "generation_ablation.json": draw_success,
+    }
     there = {file: draw for file, draw in drawn.items() if file.is_file()}
     if not there and not config.models:
         missing = " and no ".join(f"'{file}'" for file in drawn)
-        raise UserError(f"there is no {missing}, and no model is given: run training/probe.py with --record true first")
+        raise UserError(
+            f"there is no {missing}, and no model is given: run training/probe.py with --record true first"
+        )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     written = [path for file, draw in there.items() for path in draw(file, out)]

@@ -1,4 +1,6 @@
-"""Stage 2: train a policy on a LeRobot data set, generating frozen latent transitions beside the actions (Section 3.3)."""
+"""Stage 2: train a policy on a LeRobot data set, generating frozen latent transitions beside the
+actions (Section 3.3).
+"""
 
 import contextlib
 import sys
@@ -51,8 +53,8 @@ def main() -> int:
 def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     """Train as ``config`` says and write ``<run>/policy``.
 
-    Returns the policy and whether it got so far: an interrupted run only keeps its state. Raises UserError for data, an encoder or
-    settings that do not fit together.
+    Returns the policy and whether it got so far: an interrupted run only keeps its state. Raises
+    UserError for data, an encoder or settings that do not fit together.
     """
     policy_config, data, tokenizer = load(config)
     torch.manual_seed(config.loop.seed)
@@ -62,22 +64,34 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     policy = policy.to(memory_format=torch.channels_last)
     count = len(data.lengths)
     held = (
-        np.random.default_rng(0).permutation(count)[: max(1, round(config.held_out * count))] if config.held_out > 0 else np.array([], int)
+        np.random.default_rng(0).permutation(count)[: max(1, round(config.held_out * count))]
+        if config.held_out > 0
+        else np.array([], int)
     )
     training_rows = data.rows_of(np.setdiff1d(np.arange(count), held))
     if not len(training_rows):
-        raise UserError(f"'{config.data}' has {count} episode(s): none is left to train on; give --held_out 0 or more data")
+        raise UserError(
+            f"'{config.data}' has {count} episode(s): none is left to train on; give --held_out 0 or more data"
+        )
     held_rows = data.rows_of(held)
-    held_rows = held_rows[np.linspace(0, len(held_rows) - 1, min(256, len(held_rows))).round().astype(int)]
+    held_rows = held_rows[
+        np.linspace(0, len(held_rows) - 1, min(256, len(held_rows))).round().astype(int)
+    ]
     weights = {view: config.latent_weight for view in policy_config.latent_views}
 
     def batch_at(step: int, rank: int, ranks: int) -> dict:
-        """All chance is drawn for the whole batch, so that its samples are the same however many processes share them."""
+        """All chance is drawn for the whole batch, so that its samples are the same however many
+        processes share them.
+        """
         rng = step_rng(config.loop.seed, step)
         rows = training_rows[rng.integers(len(training_rows), size=config.batch)]
         augmentation = data.draw_augmentation(config.batch, config.augment, rng)
-        drawn = policy.draw(config.batch, config.draws, torch.Generator().manual_seed(int(rng.integers(2**62))))
-        share = data.batch(rows[rank::ranks], {name: values[rank::ranks] for name, values in augmentation.items()})
+        drawn = policy.draw(
+            config.batch, config.draws, torch.Generator().manual_seed(int(rng.integers(2**62)))
+        )
+        share = data.batch(
+            rows[rank::ranks], {name: values[rank::ranks] for name, values in augmentation.items()}
+        )
         return share | {"drawn": every_nth(drawn, rank, ranks)}
 
     def losses(model: nn.Module, batch: dict) -> dict[str, Tensor]:
@@ -88,30 +102,47 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
         figures = held_out_errors(model, data, held_rows, config.batch) if len(held_rows) else {}
         return figures | rollouts(model, config)
 
-    identity = {key: value for key, value in to_dict(config).items() if key not in ("run", "loop", "rollouts", "encoder")}
+    identity = {
+        key: value
+        for key, value in to_dict(config).items()
+        if key not in ("run", "loop", "rollouts", "encoder")
+    }
     identity |= {"latent_encoder": policy_config.latent_encoder, "data_digest": data_digest(data)}
     if config.rollouts.episodes and PartialState().is_main_process:
         with _threads_kept():
             check(_candidate(policy, config))  # what does not fit is told before hours of training
-    result = train(policy, batch_at, losses, config.run, config.loop, evaluate, identity, config.batch)
+    result = train(
+        policy, batch_at, losses, config.run, config.loop, evaluate, identity, config.batch
+    )
     trained = result.model
     assert isinstance(trained, JointPolicy)
     if result.stopped == "interrupted":
         if result.main:
-            print(f"interrupted at step {result.step} of {config.loop.steps}: saved; the same command goes on")
+            print(
+                f"interrupted at step {result.step} of {config.loop.steps}: saved; the same command goes on"
+            )
         return trained, False
     if result.main:
         if result.stopped == "time":
-            print(f"time is up at step {result.step} of {config.loop.steps}: the policy is written as it is; the same command goes on")
+            print(
+                f"time is up at step {result.step} of {config.loop.steps}: the policy is written as it is; the same command goes on"
+            )
         figures = held_out_errors(trained, data, held_rows, config.batch) if len(held_rows) else {}
-        trained.save_pretrained(Path(config.run) / "policy", card(config, policy_config, figures, result.step, count - len(held)))
+        trained.save_pretrained(
+            Path(config.run) / "policy",
+            card(config, policy_config, figures, result.step, count - len(held)),
+        )
     return trained, True
 
 
-def held_out_errors(policy: JointPolicy, data: PolicyData, rows: np.ndarray, size: int) -> dict[str, float]:
-    """Mean absolute error of sampled actions on held-out samples, in the actions' units, at a chunk's first step and over the chunk.
+def held_out_errors(
+    policy: JointPolicy, data: PolicyData, rows: np.ndarray, size: int
+) -> dict[str, float]:
+    """Mean absolute error of sampled actions on held-out samples, in the actions' units, at a
+    chunk's first step and over the chunk.
 
-    "shuffled": the same with another sample's instruction, by how much the policy listens. size: samples at a time.
+    "shuffled": the same with another sample's instruction, by how much the policy listens. size:
+    samples at a time.
     """
     device = next(policy.parameters()).device
     words = data.batch(rows)["words"]
@@ -124,10 +155,16 @@ def held_out_errors(policy: JointPolicy, data: PolicyData, rows: np.ndarray, siz
         truth = policy.denormalise(batch["targets"][ACTION].to(device), state)
         for errors, instructions in ((own, words), (other, words.roll(len(words) // 2, 0))):
             noise = torch.Generator(device).manual_seed(first)
-            actions, _ = policy.sample(images, state, instructions[first : first + size].to(device), noise)
+            actions, _ = policy.sample(
+                images, state, instructions[first : first + size].to(device), noise
+            )
             errors.append((actions - truth).abs().mean(2))
     steps = torch.cat(own).mean(0)
-    return {"action_first": float(steps[0]), "action": float(steps.mean()), "action_shuffled": float(torch.cat(other).mean())}
+    return {
+        "action_first": float(steps[0]),
+        "action": float(steps.mean()),
+        "action_shuffled": float(torch.cat(other).mean()),
+    }
 
 
 def rollouts(policy: JointPolicy, config: FinetuneConfig) -> dict[str, float]:
@@ -163,7 +200,9 @@ def _candidate(policy: JointPolicy, config: FinetuneConfig) -> EvaluateConfig:
     )
 
 
-def card(config: FinetuneConfig, policy: PolicyConfig, figures: dict[str, Any], step: int, episodes: int) -> str:
+def card(
+    config: FinetuneConfig, policy: PolicyConfig, figures: dict[str, Any], step: int, episodes: int
+) -> str:
     """The policy's README.md."""
     latents = (
         f"the transitions of {', '.join(policy.latent_views)} as {Path(config.encoder)} encodes them"
@@ -171,7 +210,11 @@ def card(config: FinetuneConfig, policy: PolicyConfig, figures: dict[str, Any], 
         else "no latents"
     )
     process = {"flow": "flow matching", "diffusion": "diffusion"}[policy.model.process]
-    how = process if not policy.latent_views else f"{policy.model.coupling.replace('_', '-')} {process}"
+    how = (
+        process
+        if not policy.latent_views
+        else f"{policy.model.coupling.replace('_', '-')} {process}"
+    )
     lines = "\n".join(f"| {name} | {value:.4g} |" for name, value in figures.items())
     return f"""# Policy
 

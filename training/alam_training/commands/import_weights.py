@@ -1,6 +1,8 @@
-"""Turn the authors' released transition weights (``alam_pretrain``) into a model folder of this project.
+"""Turn the authors' released transition weights (``alam_pretrain``) into a model folder of this
+project.
 
-python training/import_weights.py --input alam_pretrain/model.safetensors --output checkpoints/alam_pretrain
+python training/import_weights.py --input alam_pretrain/model.safetensors --output
+checkpoints/alam_pretrain
 """
 
 from dataclasses import dataclass

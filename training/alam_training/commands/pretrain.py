@@ -22,7 +22,12 @@ from alam_core.latent_action.config import TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
 from alam_core.latent_action.triplet_reader import TripletReader
-from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed, split_episodes
+from alam_core.latent_action.triplets import (
+    GapConfig,
+    TripletSampler,
+    frames_needed,
+    split_episodes,
+)
 from alam_training.loop.parallel import take_leave
 from alam_training.loop.state import STATE_FILE
 from alam_training.loop.train import LoopConfig, command_line, train
@@ -45,16 +50,19 @@ class PretrainConfig:
     """A pretraining run.
 
     Args:
-        data: folder of a LeRobot data set or of videos, or a list of sources to mix, each with path, weight, stride, views and name.
+        data: folder of a LeRobot data set or of videos, or a list of sources to mix, each with
+            path, weight, stride, views and name.
         run: folder for logs, the training state and, at the end, the model in <run>/model.
         views: cameras to train on, one model for all; none given means all that a source has.
         held_out: share of each source's episodes kept for evaluation.
         batch: triplets a step, over all processes together.
         gaps: how far apart a triplet's frames are.
-        cache: true decodes all frames once and keeps them in <source>/.cache, false reads the videos while training; a number decodes
-            the sources, smaller ones first, that take at most this many GB in all.
+        cache: true decodes all frames once and keeps them in <source>/.cache, false reads the
+            videos while training; a number decodes the sources, smaller ones first, that take at
+            most this many GB in all.
         workers: processes that read ahead from videos, where any are read while training.
-        max_broken: share of a source's episodes that may be broken or too short before training refuses to go on.
+        max_broken: share of a source's episodes that may be broken or too short before training
+            refuses to go on.
         probe_gap: k, the gap in frames (times the source's stride) of the held-out figures.
         probe_triplets: held-out triplets in an evaluation, of each source.
         model: size and losses; a file such as training/configs/models/small.yaml, or single values.
@@ -103,7 +111,9 @@ def main() -> int:
         return 0
     config = parse_args(PretrainConfig, INTRODUCTION.splitlines()[0])
     if not config.sources:
-        raise UserError("no data: give a data set or a folder of videos with --data FOLDER; training/collect.py makes a data set")
+        raise UserError(
+            "no data: give a data set or a folder of videos with --data FOLDER; training/collect.py makes a data set"
+        )
     state = PartialState(cpu=config.loop.cpu)
     with state.local_main_process_first():  # which decodes what the others then map
         sources = open_sources(config.sources, config.model.image_size, config.cache)
@@ -114,11 +124,14 @@ def main() -> int:
     return take_leave(state, 0 if finished else 130)
 
 
-def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionModel, dict[str, float], bool]:
+def pretrain(
+    config: PretrainConfig, sources: list[Source]
+) -> tuple[TransitionModel, dict[str, float], bool]:
     """Train on the frames of ``sources`` and write ``<run>/model`` and ``<run>/data_report.json``.
 
-    Returns the model, its held-out figures (on the main process; with several sources each figure's name begins with its source's), and
-    whether it got so far: an interrupted run only keeps its state.
+    Returns the model, its held-out figures (on the main process; with several sources each figure's
+    name begins with its source's), and whether it got so far: an interrupted run only keeps its
+    state.
     """
     state = PartialState(cpu=config.loop.cpu)
     if config.loop.resume and (Path(config.run) / STATE_FILE).is_file():
@@ -133,7 +146,11 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     sampler = TripletSampler.mix(parts, [source.weight for source in sources])
-    workers = config.workers if any(isinstance(frames, OnDemandFrames) for frames in sampler.sources) else 0
+    workers = (
+        config.workers
+        if any(isinstance(frames, OnDemandFrames) for frames in sampler.sources)
+        else 0
+    )
     known = [set(source.broken) for source in sources]
     batch_at = TripletReader(sampler, config.batch, config.loop.seed, known, workers, report.add)
     if state.is_main_process:
@@ -149,13 +166,25 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
         figures = [probe(model, triplets) for triplets in probes]
         if len(sources) == 1:
             return figures[0]
-        return {f"{source.name}/{name}": value for source, own in zip(sources, figures, strict=True) for name, value in own.items()}
+        return {
+            f"{source.name}/{name}": value
+            for source, own in zip(sources, figures, strict=True)
+            for name, value in own.items()
+        }
 
     torch.manual_seed(config.loop.seed)
     identity = {key: value for key, value in to_dict(config).items() if key not in FREE_FIELDS}
     try:
         result = train(
-            TransitionModel(config.model), batch_at, losses, config.run, config.loop, evaluate, identity, config.batch, every_nth_triplet
+            TransitionModel(config.model),
+            batch_at,
+            losses,
+            config.run,
+            config.loop,
+            evaluate,
+            identity,
+            config.batch,
+            every_nth_triplet,
         )
     finally:
         batch_at.close()
@@ -169,13 +198,19 @@ def pretrain(config: PretrainConfig, sources: list[Source]) -> tuple[TransitionM
             print("\n".join(report.summary()))
     if result.stopped == "interrupted":
         if result.main:
-            print(f"interrupted at step {result.step} of {config.loop.steps}: saved; the same command goes on")
+            print(
+                f"interrupted at step {result.step} of {config.loop.steps}: saved; the same command goes on"
+            )
         return model, {}, False
     if result.main:
         if result.stopped == "time":
-            print(f"time is up at step {result.step} of {config.loop.steps}: the model is written as it is; the same command goes on")
+            print(
+                f"time is up at step {result.step} of {config.loop.steps}: the model is written as it is; the same command goes on"
+            )
         figures = evaluate(model, result.step)
-        model.save_pretrained(Path(config.run) / "model", card(config, figures, result.step, report))
+        model.save_pretrained(
+            Path(config.run) / "model", card(config, figures, result.step, report)
+        )
     return model, figures, True
 
 
@@ -184,12 +219,18 @@ def every_nth_triplet(batch: Tensor, part: int, parts: int) -> Tensor:
     return batch[:, part::parts]
 
 
-def held_out(config: PretrainConfig, report: DataReport, part: int, episodes: np.ndarray) -> np.ndarray:
-    """Triplets of the held-out ``episodes`` of source ``part``, ``probe_gap`` strides apart: uint8 (3, B, S, S, 3)."""
+def held_out(
+    config: PretrainConfig, report: DataReport, part: int, episodes: np.ndarray
+) -> np.ndarray:
+    """Triplets of the held-out ``episodes`` of source ``part``, ``probe_gap`` strides apart: uint8
+    (3, B, S, S, 3).
+    """
     source, gaps = report.sources[part], GapConfig("fixed", config.probe_gap)
     whole = source.without_broken(episodes)
     if not len(whole):
-        raise UserError(f"{source.name}: all {len(episodes)} held-out episodes are broken: restore them, or hold out more with --held_out")
+        raise UserError(
+            f"{source.name}: all {len(episodes)} held-out episodes are broken: restore them, or hold out more with --held_out"
+        )
     try:
         sampler = TripletSampler(source.frames, whole, gaps, source.stride)
     except UserError:
@@ -216,10 +257,14 @@ def _split(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_unchanged(run: Path, sources: list[Source]) -> None:
-    """Raises UserError where a source has more or fewer episodes than when ``run`` was trained: others would be held out now, which it has
-    trained on."""
+    """Raises UserError where a source has more or fewer episodes than when ``run`` was trained:
+    others would be held out now, which it has trained on.
+    """
     try:
-        before = {row["path"]: row["episodes"] for row in json.loads((run / REPORT).read_text())["sources"]}
+        before = {
+            row["path"]: row["episodes"]
+            for row in json.loads((run / REPORT).read_text())["sources"]
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return  # no report to go by
     for source in sources:
@@ -233,7 +278,11 @@ def check_unchanged(run: Path, sources: list[Source]) -> None:
 
 def _too_short(source: Source, gaps: GapConfig) -> list[int]:
     """Episodes that are whole but have too few frames for a triplet."""
-    return [int(e) for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride)) if int(e) not in source.broken]
+    return [
+        int(e)
+        for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride))
+        if int(e) not in source.broken
+    ]
 
 
 def _write_report(run: str, report: DataReport) -> None:

@@ -1,4 +1,6 @@
-"""Section 4.1's probes of trained transition models on the held-out episodes of their own data, and the tables made of them."""
+"""Section 4.1's probes of trained transition models on the held-out episodes of their own data, and
+the tables made of them.
+"""
 
 import json
 import re
@@ -51,11 +53,14 @@ class ProbeConfig:
     """What to probe.
 
     Args:
-        models: run folders of training/pretrain.py, or folders of such. A run's name says what it is: <method>_s<seed>, methods lam,
-            alam, antisymmetric, potential, no_rev_add, no_rev, no_add or anything else.
+        models: run folders of training/pretrain.py, or folders of such. A run's name says what it
+            is: <method>_s<seed>, methods lam, alam, antisymmetric, potential, no_rev_add, no_rev,
+            no_add or anything else.
         gap: k in frames.
-        clips: held-out clips of 5 k + 1 frames for each world, evenly spread over its views and episodes.
-        record: write results/transition_probes.json and, where there are runs of Table 4, results/transition_ablation.json.
+        clips: held-out clips of 5 k + 1 frames for each world, evenly spread over its views and
+            episodes.
+        record: write results/transition_probes.json and, where there are runs of Table 4,
+            results/transition_ablation.json.
         results: folder for them.
         fresh: probe again what was probed before.
     """
@@ -69,7 +74,9 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         if self.gap < 1 or self.clips < 2:
-            raise UserError(f"gap is {self.gap} and clips is {self.clips}: they must be at least 1 and 2")
+            raise UserError(
+                f"gap is {self.gap} and clips is {self.clips}: they must be at least 1 and 2"
+            )
 
 
 def main() -> int:
@@ -97,13 +104,19 @@ def main() -> int:
 
 
 def listed(args: list[str], flag: str) -> list[str]:
-    """``--models a b c`` as the one list argument that the parser knows; what is a list already is left alone."""
+    """``--models a b c`` as the one list argument that the parser knows; what is a list already is
+    left alone.
+    """
     out: list[str] = []
     values: list[str] | None = None
     for arg in [*args, "--"]:
         if arg.startswith("--"):
             if values is not None:
-                out[-1] += "=" + (values[0] if len(values) == 1 and values[0].startswith("[") else json.dumps(values))
+                out[-1] += "=" + (
+                    values[0]
+                    if len(values) == 1 and values[0].startswith("[")
+                    else json.dumps(values)
+                )
             values = [] if arg == flag else None
         elif values is not None:
             values.append(arg)
@@ -113,20 +126,32 @@ def listed(args: list[str], flag: str) -> list[str]:
 
 
 def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
-    """Run folders with a model -> (method, seed), in METHODS' order. Raises UserError where there is none, or two of a kind."""
+    """Run folders with a model -> (method, seed), in METHODS' order. Raises UserError where there
+    is none, or two of a kind.
+    """
     if not folders:
-        raise UserError("no model: give run folders of training/pretrain.py with --models FOLDER ...")
+        raise UserError(
+            "no model: give run folders of training/pretrain.py with --models FOLDER ..."
+        )
     runs: dict[Path, tuple[str, int]] = {}
     for folder in map(Path, folders):
-        found = [folder] if (folder / "model").is_dir() else sorted(path.parent for path in folder.glob("*/model") if path.is_dir())
+        found = (
+            [folder]
+            if (folder / "model").is_dir()
+            else sorted(path.parent for path in folder.glob("*/model") if path.is_dir())
+        )
         if not found:
-            raise UserError(f"'{folder}' holds no trained model: a run of training/pretrain.py that has ended holds it in model/")
+            raise UserError(
+                f"'{folder}' holds no trained model: a run of training/pretrain.py that has ended holds it in model/"
+            )
         for run in found:
             name = re.fullmatch(r"(.+)_s(\d+)", run.name)
             kind = (name[1], int(name[2])) if name else (run.name, run_config(run).loop.seed)
             twin = next((other for other, of in runs.items() if of == kind and other != run), None)
             if twin is not None:
-                raise UserError(f"'{twin}' and '{run}' are both {kind[0]}, seed {kind[1]}: give one of them, or rename it")
+                raise UserError(
+                    f"'{twin}' and '{run}' are both {kind[0]}, seed {kind[1]}: give one of them, or rename it"
+                )
             runs[run] = kind
     known = {method: place for place, method in enumerate(METHODS)}
     return dict(sorted(runs.items(), key=lambda item: (known.get(item[1][0], len(known)), item[1])))
@@ -140,8 +165,12 @@ def perceptual_distance(device: torch.device) -> tuple[ImageDistance | None, str
         return None, str(error)
 
 
-def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None, device: torch.device) -> dict[str, Figures]:
-    """World -> figures of ``probe_horizons`` of the run's model, from <run>/probes.json where they were measured alike before."""
+def run_figures(
+    run: Path, config: ProbeConfig, lpips: ImageDistance | None, device: torch.device
+) -> dict[str, Figures]:
+    """World -> figures of ``probe_horizons`` of the run's model, from <run>/probes.json where they
+    were measured alike before.
+    """
     trained = run_config(run)
     key = {
         "model": checkpoint_hash(run / "model"),
@@ -167,11 +196,20 @@ def run_figures(run: Path, config: ProbeConfig, lpips: ImageDistance | None, dev
         for world, clips in worlds.items():
             task = progress.add_task(f"{run.name}, {world}", total=2 * len(clips.groups))
             figures[world] = {
-                **probe_horizons(model, clips.frames, clips.groups, lpips, progress=partial(progress.advance, task)),
+                **probe_horizons(
+                    model,
+                    clips.frames,
+                    clips.groups,
+                    lpips,
+                    progress=partial(progress.advance, task),
+                ),
                 "clips": len(clips.groups),
             }
     write_json(path, {"key": key, "worlds": figures})
-    print(f"{run}: probed on {', '.join(f'{len(clips.groups)} clips of {world}' for world, clips in worlds.items())}", flush=True)
+    print(
+        f"{run}: probed on {', '.join(f'{len(clips.groups)} clips of {world}' for world, clips in worlds.items())}",
+        flush=True,
+    )
     return figures
 
 
@@ -181,10 +219,16 @@ def table(world: str, methods: dict[str, dict[int, Figures]]) -> Table:
     out.add_column("", no_wrap=True)
     for name, parts in methods.items():
         out.add_column(f"{name} ({len(parts)})", justify="right")
-    merged = {name: over_seeds({seed: with_ends(f) for seed, f in parts.items()}) for name, parts in methods.items()}
+    merged = {
+        name: over_seeds({seed: with_ends(f) for seed, f in parts.items()})
+        for name, parts in methods.items()
+    }
 
     def row(label: str, name: str, t: str = "") -> None:
-        values = [figures[name][t] if t and figures[name] else figures[name] for figures in merged.values()]
+        values = [
+            figures[name][t] if t and figures[name] else figures[name]
+            for figures in merged.values()
+        ]
         out.add_row(label, *("-" if value is None else f"{value:.4g}" for value in values))
 
     row("PSNR k", "psnr_k")
@@ -195,34 +239,67 @@ def table(world: str, methods: dict[str, dict[int, Figures]]) -> Table:
     row("SSIM 5k, cumulative", "ssim_cum", "5")
     row("LPIPS k", "lpips", "1")
     row("LPIPS 5k, cumulative", "lpips_cum", "5")
-    for label, name, t in (("additivity 5k", "add", "5"), ("reversal k", "rev", "1"), ("reversal 5k", "rev", "5")):
+    for label, name, t in (
+        ("additivity 5k", "add", "5"),
+        ("reversal k", "rev", "1"),
+        ("reversal 5k", "rev", "5"),
+    ):
         row(f"{label}, relative", f"{name}_rel", t)
         row(f"{label}, centred z", f"{name}_centred", t)
         row(f"{label}, raw", name, t)
-    for name in ("latent_norm", "constant_share", "effective_dims", "codebook_perplexity", "dead_codes"):
+    for name in (
+        "latent_norm",
+        "constant_share",
+        "effective_dims",
+        "codebook_perplexity",
+        "dead_codes",
+    ):
         row(name.replace("_", " "), name)
     copied = next(iter(next(iter(methods.values())).values()))["psnr_copy"]
     lines = [f"copying the source: PSNR {copied['1']:.2f} at k, {copied['5']:.2f} at 5k"]
     if {"lam", "alam"} <= merged.keys():
         for label, centred in (("lam / alam", False), ("mean-subtracted lam / alam", True)):
             of = ratios(merged["lam"], merged["alam"], centred)
-            lines.append(f"{label}: " + ", ".join(f"{name} {'-' if value is None else f'{value:.3g}'}" for name, value in of.items()))
+            lines.append(
+                f"{label}: "
+                + ", ".join(
+                    f"{name} {'-' if value is None else f'{value:.3g}'}"
+                    for name, value in of.items()
+                )
+            )
     out.caption = "\n".join(lines)
     return out
 
 
-def record(worlds: dict[str, dict[str, dict[int, Figures]]], config: ProbeConfig, why: str) -> list[Path]:
+def record(
+    worlds: dict[str, dict[str, dict[int, Figures]]], config: ProbeConfig, why: str
+) -> list[Path]:
     """Write the result files; methods of Table 4 that are no others go into the ablation only."""
-    seeds = sorted({seed for methods in worlds.values() for parts in methods.values() for seed in parts})
+    seeds = sorted(
+        {seed for methods in worlds.values() for parts in methods.values() for seed in parts}
+    )
     trained = max(trained_frames(run_config(run)) for run in find_runs(config.models)) / config.gap
-    notes = {"definitions": DEFINITIONS, "gap": config.gap, "trained_horizon": trained, **({"why": f"no LPIPS: {why}"} if why else {})}
+    notes = {
+        "definitions": DEFINITIONS,
+        "gap": config.gap,
+        "trained_horizon": trained,
+        **({"why": f"no LPIPS: {why}"} if why else {}),
+    }
     values = {}
     for world, methods in worlds.items():
-        chosen = {name: parts for name, parts in methods.items() if name not in ABLATION or name == "lam"}
+        chosen = {
+            name: parts for name, parts in methods.items() if name not in ABLATION or name == "lam"
+        }
         if chosen:
             values[world] = world_values(chosen, next(iter(next(iter(chosen.values())).values())))
-    paths = [write_result("transition_probes", {**values, **notes}, seeds, config.results)] if values else []
+    paths = (
+        [write_result("transition_probes", {**values, **notes}, seeds, config.results)]
+        if values
+        else []
+    )
     ablation = ablation_values(worlds)
     if any(row in ablation for row in set(ABLATION) - {"lam", "full"}):
-        paths.append(write_result("transition_ablation", {**ablation, **notes}, seeds, config.results))
+        paths.append(
+            write_result("transition_ablation", {**ablation, **notes}, seeds, config.results)
+        )
     return paths

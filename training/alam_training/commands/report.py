@@ -1,4 +1,5 @@
-"""Write docs/results.md from the files in results/: what was measured, on what, and how to measure it again.
+"""Write docs/results.md from the files in results/: what was measured, on what, and how to measure
+it again.
 
 python training/report.py
 """
@@ -48,10 +49,20 @@ class ReportConfig:
 def rows(values: Any, name: str = "") -> list[tuple[str, str]]:
     """Nested values as (dotted name, text) rows; a pair of episodes and successes also as a rate."""
     if isinstance(values, dict):
-        found = [row for key, value in values.items() for row in rows(value, f"{name}.{key}" if name else key)]
+        found = [
+            row
+            for key, value in values.items()
+            for row in rows(value, f"{name}.{key}" if name else key)
+        ]
         if {"episodes", "successes"} <= values.keys() and values["episodes"]:
             rate = f"{100 * values['successes'] / values['episodes']:.0f} %"
-            found.insert(0, (f"**{name or 'success rate'}**", f"**{rate}** ({values['successes']} of {values['episodes']})"))
+            found.insert(
+                0,
+                (
+                    f"**{name or 'success rate'}**",
+                    f"**{rate}** ({values['successes']} of {values['episodes']})",
+                ),
+            )
         return found
     if isinstance(values, list):
         return [(name, ", ".join(map(_text, values)) or "none")]
@@ -60,7 +71,13 @@ def rows(values: Any, name: str = "") -> list[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     """A value to read; numbers with four digits that mean something, the file has them all."""
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 1e4
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def section(result: dict[str, Any], figures: Path) -> str:
@@ -93,7 +110,9 @@ def main() -> None:
     found = {file.stem: file for file in sorted(Path(config.results).glob("*.json"))}
     files = [found[name] for name in dict.fromkeys([*TITLES, *found]) if name in found]
     if not files:
-        raise UserError(f"no result in '{config.results}': measure something first, for example with 'make demo'")
+        raise UserError(
+            f"no result in '{config.results}': measure something first, for example with 'make demo'"
+        )
     titles, results = [], []
     for file in files:
         try:

@@ -1,10 +1,13 @@
-"""CALVIN: a folder of ``episode_XXXXXXX.npz``, one file a frame, with the bounds of its recordings and its annotations beside them.
+"""CALVIN: a folder of ``episode_XXXXXXX.npz``, one file a frame, with the bounds of its recordings
+and its annotations beside them.
 
-``language`` (the default where there are annotations): each annotated window is an episode with its instruction.
-``play``: the recordings between the bounds of ``ep_start_end_ids.npy``, cut into pieces, without instructions; for pretraining.
+``language`` (the default where there are annotations): each annotated window is an episode with its
+instruction. ``play``: the recordings between the bounds of ``ep_start_end_ids.npy``, cut into
+pieces, without instructions; for pretraining.
 
-The annotations come as a pickled array of objects. No pickle is trusted here: the opcodes are read, but every name they call for is
-replaced by one of three inert classes below, and any other name is refused, so the file can name no code to run.
+The annotations come as a pickled array of objects. No pickle is trusted here: the opcodes are read,
+but every name they call for is replaced by one of three inert classes below, and any other name is
+refused, so the file can name no code to run.
 """
 
 import pickle
@@ -40,19 +43,28 @@ HINT = "give the folder that holds episode_*.npz, such as task_D_D/training"
 
 
 def open_calvin(request: Request) -> Source:
-    """The annotated windows or the play of one split. Raises UserError where ``request.folder`` is no split of CALVIN."""
+    """The annotated windows or the play of one split. Raises UserError where ``request.folder`` is
+    no split of CALVIN.
+    """
     folder = request.folder
     if next(folder.glob("episode_*.npz"), None) is None:
         raise UserError(f"'{folder}' holds no episode_*.npz; {HINT}")
-    annotations = sorted(folder.glob("lang*/auto_lang_ann.npy"), key=lambda path: (path.parent.name != "lang_annotations", path))
+    annotations = sorted(
+        folder.glob("lang*/auto_lang_ann.npy"),
+        key=lambda path: (path.parent.name != "lang_annotations", path),
+    )
     part = request.part or ("language" if annotations else "play")
     if part not in ("language", "play"):
         raise UserError(f"part '{part}' of CALVIN; choose language or play")
     if part == "language" and not annotations:
-        raise UserError(f"'{folder}' has no lang_annotations/auto_lang_ann.npy; --part play reads the recordings without instructions")
+        raise UserError(
+            f"'{folder}' has no lang_annotations/auto_lang_ann.npy; --part play reads the recordings without instructions"
+        )
     spans = _annotated(annotations[0]) if part == "language" else _play(folder / BOUNDS)
     recordings = [
-        Recording(f"{part}_{i:06d}_{first}-{last}", partial(_read, folder, first, last, task, request))
+        Recording(
+            f"{part}_{i:06d}_{first}-{last}", partial(_read, folder, first, last, task, request)
+        )
         for i, (first, last, task) in enumerate(spans)
     ]
     return Source("calvin_panda", request.fps or FPS, len(recordings), recordings)
@@ -60,12 +72,19 @@ def open_calvin(request: Request) -> Source:
 
 def _read(folder: Path, first: int, last: int, task: str, request: Request) -> Episode:
     """Frames ``first`` to ``last``, both included."""
-    views, state, action = request.views or VIEWS, chosen(request.state, STATE), chosen(request.action, ACTION)
+    views, state, action = (
+        request.views or VIEWS,
+        chosen(request.state, STATE),
+        chosen(request.action, ACTION),
+    )
     keys = [*views.values(), *state, *action]
     if last < first:
         raise BrokenEpisode(f"it ends at frame {last}, before its start")
     frames = [_frame(folder, number, keys) for number in range(first, last + 1)]
-    images = {view: stack_images((frame[key] for frame in frames), request.image_size, key) for view, key in views.items()}
+    images = {
+        view: stack_images((frame[key] for frame in frames), request.image_size, key)
+        for view, key in views.items()
+    }
     states, state_names = join_columns({key: _stack(frames, key) for key in state}, len(frames))
     actions, action_names = join_columns({key: _stack(frames, key) for key in action}, len(frames))
     return Episode(images, states, actions, state_names, action_names, task)
@@ -82,7 +101,9 @@ def _frame(folder: Path, number: int, keys: list[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise BrokenEpisode(f"'{path.name}' is missing") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BrokenEpisode(f"'{path.name}' cannot be read ({' '.join(str(error).split())})") from None
+        raise BrokenEpisode(
+            f"'{path.name}' cannot be read ({' '.join(str(error).split())})"
+        ) from None
 
 
 def _stack(frames: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
@@ -97,9 +118,13 @@ def _play(path: Path) -> Iterator[tuple[int, int, str]]:
     try:
         bounds = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"'{path}' cannot be read ({' '.join(str(error).split())}); {HINT}") from None
+        raise UserError(
+            f"'{path}' cannot be read ({' '.join(str(error).split())}); {HINT}"
+        ) from None
     if bounds.ndim != 2 or bounds.shape[1] != 2 or bounds.dtype.kind not in "iu":
-        raise UserError(f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; is it CALVIN's?")
+        raise UserError(
+            f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; is it CALVIN's?"
+        )
     for start, end in bounds.tolist():
         for first in range(start, max(end, start) + 1, PIECE):
             yield first, min(first + PIECE - 1, end), ""
@@ -114,8 +139,20 @@ def _annotated(path: Path) -> list[tuple[int, int, str]]:
             np.lib.format.read_array_header_1_0(file)
             root = _Inert(file).load().items[0]
         texts, spans = root["language"]["ann"], root["info"]["indx"]
-        rows = [(int(first), int(last), str(text).strip()) for (first, last), text in zip(spans, texts, strict=True)]
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError, pickle.UnpicklingError) as error:
+        rows = [
+            (int(first), int(last), str(text).strip())
+            for (first, last), text in zip(spans, texts, strict=True)
+        ]
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
         raise UserError(
             f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); --part play does without them"
         ) from None
@@ -133,7 +170,11 @@ class _Dtype:
 
     def numbers(self, data: Any) -> list[Any]:
         """The plain numbers or texts in ``data``; none for other types."""
-        if not isinstance(data, bytes) or self.code[:1] not in "biufU" or not self.code[1:].isdigit():
+        if (
+            not isinstance(data, bytes)
+            or self.code[:1] not in "biufU"
+            or not self.code[1:].isdigit()
+        ):
             return []
         return np.frombuffer(data, np.dtype(self.order + self.code)).tolist()
 

@@ -1,7 +1,9 @@
-"""LIBERO's demonstrations (and robomimic's): HDF5 files with ``data/demo_N/{actions, obs/...}``, many demonstrations a file.
+"""LIBERO's demonstrations (and robomimic's): HDF5 files with ``data/demo_N/{actions, obs/...}``,
+many demonstrations a file.
 
-LIBERO stores its ``*_rgb`` pictures upside down, as OpenGL renders them; they are turned over here (rows only: left stays left).
-Robomimic's ``*_image`` pictures stand upright already. The instruction is ``problem_info``'s, which LIBERO keeps with each file.
+LIBERO stores its ``*_rgb`` pictures upside down, as OpenGL renders them; they are turned over here
+(rows only: left stays left). Robomimic's ``*_image`` pictures stand upright already. The
+instruction is ``problem_info``'s, which LIBERO keeps with each file.
 """
 
 import json
@@ -29,18 +31,32 @@ from alam_training.converters.episodes import (
 )
 
 FPS = 20.0  # LIBERO's and robomimic's control rate, where the file does not say
-VIEWS = {"third_person": ("agentview_rgb", "agentview_image"), "wrist": ("eye_in_hand_rgb", "robot0_eye_in_hand_image")}
-STATES = (["ee_states", "gripper_states"], ["robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"])
+VIEWS = {
+    "third_person": ("agentview_rgb", "agentview_image"),
+    "wrist": ("eye_in_hand_rgb", "robot0_eye_in_hand_image"),
+}
+STATES = (
+    ["ee_states", "gripper_states"],
+    ["robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos"],
+)
 ACTION = ["actions"]
 
 
 def open_libero(request: Request) -> Source:
-    """Every demonstration of the ``*.hdf5`` file or files at ``request.folder``. Raises UserError where there are none."""
+    """Every demonstration of the ``*.hdf5`` file or files at ``request.folder``. Raises UserError
+    where there are none.
+    """
     h5py = need("h5py", "h5py", "HDF5 files")
     folder = request.folder
-    files = [folder] if folder.is_file() else sorted(path for path in folder.rglob("*") if path.suffix in (".hdf5", ".h5"))
+    files = (
+        [folder]
+        if folder.is_file()
+        else sorted(path for path in folder.rglob("*") if path.suffix in (".hdf5", ".h5"))
+    )
     if not files:
-        raise UserError(f"'{folder}' holds no .hdf5 files; give a folder of LIBERO's or robomimic's demonstrations, or one such file")
+        raise UserError(
+            f"'{folder}' holds no .hdf5 files; give a folder of LIBERO's or robomimic's demonstrations, or one such file"
+        )
     recordings: list[Recording] = []
     rates: list[float] = []
     for path in files:
@@ -52,8 +68,12 @@ def open_libero(request: Request) -> Source:
         except (OSError, KeyError, RuntimeError) as error:
             recordings.append(broken(name, f"cannot be opened ({_line(error)})"))
             continue
-        recordings += [Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos]
-    return Source("libero_panda", request.fps or (rates[0] if rates else FPS), len(recordings), recordings)
+        recordings += [
+            Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
+        ]
+    return Source(
+        "libero_panda", request.fps or (rates[0] if rates else FPS), len(recordings), recordings
+    )
 
 
 def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
@@ -66,9 +86,15 @@ def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
             for view, name in views.items():
                 images[view] = stack_images(_frames(group, name), request.image_size, name)
             steps = min(len(frames) for frames in images.values())
-            states, state_names = join_columns({name: _values(group, name) for name in state}, steps)
-            actions, action_names = join_columns({name: _values(group, name) for name in chosen(request.action, ACTION)}, steps)
-            return Episode(images, states, actions, state_names, action_names, _instruction(file["data"].attrs))
+            states, state_names = join_columns(
+                {name: _values(group, name) for name in state}, steps
+            )
+            actions, action_names = join_columns(
+                {name: _values(group, name) for name in chosen(request.action, ACTION)}, steps
+            )
+            return Episode(
+                images, states, actions, state_names, action_names, _instruction(file["data"].attrs)
+            )
     except (OSError, KeyError, RuntimeError) as error:
         raise BrokenEpisode(_line(error)) from None
 
@@ -97,7 +123,9 @@ def _default_views(group: Any) -> dict[str, str]:
     found = {view: first_present(names, group.get("obs", ())) for view, names in VIEWS.items()}
     views = {view: name for view, name in found.items() if name}
     if not views:
-        raise BrokenEpisode(f"has no pictures under a known name; it has: {listing(group.get('obs', ()))}; name them with --views.NAME KEY")
+        raise BrokenEpisode(
+            f"has no pictures under a known name; it has: {listing(group.get('obs', ()))}; name them with --views.NAME KEY"
+        )
     return views
 
 
@@ -111,7 +139,9 @@ def _default_state(group: Any) -> list[str]:
 
 
 def _instruction(attributes: Any) -> str:
-    """What problem_info says, with the quotes that some files put around it taken off; '' where there is none."""
+    """What problem_info says, with the quotes that some files put around it taken off; '' where
+    there is none.
+    """
     text = _json(attributes, "problem_info").get("language_instruction", "")
     return ("".join(text) if isinstance(text, list) else str(text)).strip().strip('"').strip()
 

@@ -1,7 +1,9 @@
-"""RLDS / Open X-Embodiment: folders of tfrecord shards as TensorFlow Datasets writes them, read without TensorFlow.
+"""RLDS / Open X-Embodiment: folders of tfrecord shards as TensorFlow Datasets writes them, read
+without TensorFlow.
 
-One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps one after the other, numbers flattened,
-pictures encoded one by one. ``features.json`` beside the shards tells shapes and encodings; without it they are inferred from lengths.
+One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps one
+after the other, numbers flattened, pictures encoded one by one. ``features.json`` beside the shards
+tells shapes and encodings; without it they are inferred from lengths.
 """
 
 import json
@@ -36,8 +38,25 @@ from alam_training.converters.episodes import (
 
 SHARD = re.compile(r"(?P<name>.+)-(?P<split>[^-]+)\.tfrecord(-(?P<index>\d+)-of-(?P<total>\d+))?")
 VIEWS = {
-    "third_person": ("image", "image_primary", "agentview_rgb", "front_rgb", "rgb_static", "rgb", "exterior_image_1_left", "image_0"),
-    "wrist": ("wrist_image", "hand_image", "image_wrist", "eye_in_hand_rgb", "rgb_gripper", "wrist_image_left", "wrist45_image"),
+    "third_person": (
+        "image",
+        "image_primary",
+        "agentview_rgb",
+        "front_rgb",
+        "rgb_static",
+        "rgb",
+        "exterior_image_1_left",
+        "image_0",
+    ),
+    "wrist": (
+        "wrist_image",
+        "hand_image",
+        "image_wrist",
+        "eye_in_hand_rgb",
+        "rgb_gripper",
+        "wrist_image_left",
+        "wrist45_image",
+    ),
 }
 STATES = (
     ["state"],
@@ -71,20 +90,34 @@ class Leaf:
 
 
 def open_rlds(request: Request) -> Source:
-    """The shards below ``request.folder``. Raises UserError where there are none, those of several sets, or no rate is given."""
+    """The shards below ``request.folder``. Raises UserError where there are none, those of several
+    sets, or no rate is given.
+    """
     proto = need("tfrecord.example_pb2", "tfrecord", "tfrecord files").Example
     crc32c = need("crc32c", "crc32c", "tfrecord files").crc32c
-    found = [(path, match) for path in sorted(request.folder.rglob("*.tfrecord*")) if (match := SHARD.fullmatch(path.name))]
+    found = [
+        (path, match)
+        for path in sorted(request.folder.rglob("*.tfrecord*"))
+        if (match := SHARD.fullmatch(path.name))
+    ]
     shards = [(path, match) for path, match in found if request.part in ("", match["split"])]
     if not found:
-        raise UserError(f"'{request.folder}' holds no .tfrecord shards; give the folder of a data set's version, such as bridge/0.1.0")
+        raise UserError(
+            f"'{request.folder}' holds no .tfrecord shards; give the folder of a data set's version, such as bridge/0.1.0"
+        )
     if not shards:
-        raise UserError(f"'{request.folder}' has no split '{request.part}'; it has: {listing({match['split'] for _, match in found})}")
+        raise UserError(
+            f"'{request.folder}' has no split '{request.part}'; it has: {listing({match['split'] for _, match in found})}"
+        )
     folders = sorted({path.parent for path, _ in shards})
     if len(folders) > 1:
-        raise UserError(f"'{request.folder}' holds {len(folders)} data sets ('{folders[0]}', '{folders[1]}', ...); give one of them")
+        raise UserError(
+            f"'{request.folder}' holds {len(folders)} data sets ('{folders[0]}', '{folders[1]}', ...); give one of them"
+        )
     if not request.fps:
-        raise UserError("RLDS data sets do not tell their rate; give it with --fps (5 for BridgeData, 3 for RT-1, 15 for DROID)")
+        raise UserError(
+            "RLDS data sets do not tell their rate; give it with --fps (5 for BridgeData, 3 for RT-1, 15 for DROID)"
+        )
     told = _told_lengths(folders[0] / "dataset_info.json")
     lengths = {path: told.get((match["split"], int(match["index"] or 0))) for path, match in shards}
     known = [length for length in lengths.values() if length is not None]
@@ -95,19 +128,36 @@ def open_rlds(request: Request) -> Source:
             n = 0
             for n, (data, error) in enumerate(read_records(path, crc32c), start=1):
                 name = f"{path.name}#{n - 1}"
-                yield broken(name, error) if error else Recording(name, partial(_read, proto, data, leaves, request))
+                yield (
+                    broken(name, error)
+                    if error
+                    else Recording(name, partial(_read, proto, data, leaves, request))
+                )
             for lost in range(n, length or 0):  # each counts
                 yield broken(f"{path.name}#{lost}", f"the file ends after {n} of {length} episodes")
 
-    missing = sum({match["split"]: int(match["total"] or 1) for _, match in shards}.values()) - len(shards)
-    note = f"{missing} of {missing + len(shards)} shards are not there and left out" if missing > 0 else ""
-    return Source(shards[0][1]["name"], request.fps, sum(known) if len(known) == len(lengths) else None, recordings(), note)
+    missing = sum({match["split"]: int(match["total"] or 1) for _, match in shards}.values()) - len(
+        shards
+    )
+    note = (
+        f"{missing} of {missing + len(shards)} shards are not there and left out"
+        if missing > 0
+        else ""
+    )
+    return Source(
+        shards[0][1]["name"],
+        request.fps,
+        sum(known) if len(known) == len(lengths) else None,
+        recordings(),
+        note,
+    )
 
 
 def read_records(path: Path, crc32c: Any) -> Iterator[tuple[bytes, str]]:
     """The records of a tfrecord file: (data, '') or, where one is broken, (b'', why).
 
-    A record is its length (8 bytes), a checksum of that, the data, a checksum of those. A broken length loses the rest of the file.
+    A record is its length (8 bytes), a checksum of that, the data, a checksum of those. A broken
+    length loses the rest of the file.
     """
     with path.open("rb") as file:
         while head := file.read(12):
@@ -135,16 +185,37 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
         features = proto.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError, which only protobuf names
         raise BrokenEpisode(f"is no tf.train.Example ({error})") from None
-    values = {key: getattr(feature, kind).value for key, feature in features.items() if (kind := feature.WhichOneof("kind"))}
+    values = {
+        key: getattr(feature, kind).value
+        for key, feature in features.items()
+        if (kind := feature.WhichOneof("kind"))
+    }
     views = request.views or _default_views(values, leaves)
     paths = {view: _path(values, name, _pictures(values, leaves)) for view, name in views.items()}
     numeric = [key for key in values if not _is_bytes(values[key]) or key in leaves]
     steps = _steps(values, leaves, next(iter(paths.values())))
-    images = {view: stack_images(_frames(values, leaves, steps, path), request.image_size, path) for view, path in paths.items()}
+    images = {
+        view: stack_images(_frames(values, leaves, steps, path), request.image_size, path)
+        for view, path in paths.items()
+    }
     columns = []
-    for what, asked, usual in (("state", request.state, STATES), ("action", request.action, ACTIONS)):
-        keys = {name: _path(values, name, numeric) for name in chosen(asked, [] if asked else _usual(what, usual, values, numeric))}
-        columns.append(join_columns({name: _numbers(values[key], leaves.get(key), steps, key) for name, key in keys.items()}, steps))
+    for what, asked, usual in (
+        ("state", request.state, STATES),
+        ("action", request.action, ACTIONS),
+    ):
+        keys = {
+            name: _path(values, name, numeric)
+            for name in chosen(asked, [] if asked else _usual(what, usual, values, numeric))
+        }
+        columns.append(
+            join_columns(
+                {
+                    name: _numbers(values[key], leaves.get(key), steps, key)
+                    for name, key in keys.items()
+                },
+                steps,
+            )
+        )
     (state, state_names), (action, action_names) = columns
     return Episode(images, state, action, state_names, action_names, _instruction(values))
 
@@ -155,16 +226,22 @@ def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:
         return len(values[key])
     leaf = leaves.get(key)
     if leaf is None or leaf.dtype != "uint8" or len(leaf.shape) != 3 or math.prod(leaf.shape) <= 0:
-        raise BrokenEpisode(f"{key} holds plain numbers, which features.json does not tell to be pictures, nor their height and width")
+        raise BrokenEpisode(
+            f"{key} holds plain numbers, which features.json does not tell to be pictures, nor their height and width"
+        )
     return len(values[key]) // math.prod(leaf.shape)
 
 
-def _usual(what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]) -> list[str]:
+def _usual(
+    what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]
+) -> list[str]:
     """The first of the usual sets of names that is there as a whole."""
     for names in usual:
         if all(any(place.format(name) in values for place in PLACES) for name in names):
             return names
-    raise BrokenEpisode(f"has no {what} under a known name; it has: {listing(numeric)}; name it with --{what} '[KEY, ...]', or [none]")
+    raise BrokenEpisode(
+        f"has no {what} under a known name; it has: {listing(numeric)}; name it with --{what} '[KEY, ...]', or [none]"
+    )
 
 
 def _path(values: dict[str, Any], name: str, choices: list[str]) -> str:
@@ -181,8 +258,14 @@ def _is_bytes(values: Any) -> bool:
 
 def _pictures(values: dict[str, Any], leaves: dict[str, Leaf]) -> list[str]:
     """Keys of what could be pictures."""
-    encoded = [key for key, value in values.items() if _is_bytes(value) and value[0].startswith(ENCODED)]
-    return encoded + [key for key, leaf in leaves.items() if leaf.dtype == "uint8" and len(leaf.shape) == 3 and key not in encoded]
+    encoded = [
+        key for key, value in values.items() if _is_bytes(value) and value[0].startswith(ENCODED)
+    ]
+    return encoded + [
+        key
+        for key, leaf in leaves.items()
+        if leaf.dtype == "uint8" and len(leaf.shape) == 3 and key not in encoded
+    ]
 
 
 def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str, str]:
@@ -190,16 +273,24 @@ def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str,
     names = [key.rsplit("/", 1)[-1] for key in pictures if key.startswith("steps/")]
     views = {view: name for view, known in VIEWS.items() if (name := first_present(known, names))}
     if not views:
-        raise BrokenEpisode(f"has no pictures under a known name; it has: {listing(pictures)}; name them with --views.NAME KEY")
+        raise BrokenEpisode(
+            f"has no pictures under a known name; it has: {listing(pictures)}; name them with --views.NAME KEY"
+        )
     return views
 
 
-def _frames(record: dict[str, Any], leaves: dict[str, Leaf], steps: int, key: str) -> Iterator[np.ndarray]:
+def _frames(
+    record: dict[str, Any], leaves: dict[str, Leaf], steps: int, key: str
+) -> Iterator[np.ndarray]:
     """Pictures (H, W, 3) of every step."""
     values, leaf = record[key], leaves.get(key)
     if len(values) and not _is_bytes(values):
-        if _steps(record, leaves, key) != steps or math.prod(leaves[key].shape) * steps != len(values):
-            raise BrokenEpisode(f"{key} holds {len(values)} numbers, not {steps} pictures of {leaves[key].shape}")
+        if _steps(record, leaves, key) != steps or math.prod(leaves[key].shape) * steps != len(
+            values
+        ):
+            raise BrokenEpisode(
+                f"{key} holds {len(values)} numbers, not {steps} pictures of {leaves[key].shape}"
+            )
         yield from np.array(values, np.uint8).reshape(steps, *leaves[key].shape)
         return
     if len(values) != steps:
@@ -222,25 +313,37 @@ def _numbers(values: Any, leaf: Leaf | None, steps: int, key: str) -> np.ndarray
     width = math.prod(leaf.shape) if leaf else -1
     fits = len(rows) == steps * width if width > 0 else len(rows) and len(rows) % steps == 0
     if not fits:
-        raise BrokenEpisode(f"{key} holds {len(rows)} numbers for {steps} steps" + (f" of {width}" if width > 0 else ""))
+        raise BrokenEpisode(
+            f"{key} holds {len(rows)} numbers for {steps} steps"
+            + (f" of {width}" if width > 0 else "")
+        )
     return rows.reshape(steps, -1)
 
 
 def _unpack(data: bytes, leaf: Leaf, key: str) -> np.ndarray:
     """One step's tensor that is kept as bytes."""
     try:
-        values = np.frombuffer(zlib.decompress(data) if leaf.encoding == "zlib" else data, np.dtype(leaf.dtype))
+        values = np.frombuffer(
+            zlib.decompress(data) if leaf.encoding == "zlib" else data, np.dtype(leaf.dtype)
+        )
     except (zlib.error, ValueError, TypeError) as error:
         raise BrokenEpisode(f"{key} cannot be decoded ({error})") from None
     if math.prod(leaf.shape) not in (len(values), -len(values)):
-        raise BrokenEpisode(f"{key} holds {len(values)} numbers a step where features.json says {leaf.shape}")
+        raise BrokenEpisode(
+            f"{key} holds {len(values)} numbers a step where features.json says {leaf.shape}"
+        )
     return values
 
 
 def _instruction(values: dict[str, Any]) -> str:
     """The first text that is not empty among ``...instruction``; '' where there is none."""
-    keys = [key for key, value in values.items() if key.endswith("instruction") and _is_bytes(value)]
-    texts = (values[key][0].decode(errors="replace").strip() for key in sorted(keys, key=lambda key: (len(key), key)))
+    keys = [
+        key for key, value in values.items() if key.endswith("instruction") and _is_bytes(value)
+    ]
+    texts = (
+        values[key][0].decode(errors="replace").strip()
+        for key in sorted(keys, key=lambda key: (len(key), key))
+    )
     return next((text for text in texts if text), "")
 
 
@@ -248,16 +351,26 @@ def _told_lengths(path: Path) -> dict[tuple[str, int], int]:
     """(split, shard) -> number of episodes, as dataset_info.json tells."""
     try:
         splits = _json(path).get("splits", [])
-        return {(split["name"], i): int(n) for split in splits for i, n in enumerate(split.get("shardLengths", []))}
+        return {
+            (split["name"], i): int(n)
+            for split in splits
+            for i, n in enumerate(split.get("shardLengths", []))
+        }
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"'{path}' is not as TensorFlow Datasets writes it; restore or remove the file") from None
+        raise UserError(
+            f"'{path}' is not as TensorFlow Datasets writes it; restore or remove the file"
+        ) from None
 
 
 def _leaves(node: dict[str, Any], key: str) -> dict[str, Leaf]:
     """Numbers and pictures among the features, by their key in a record."""
     if "featuresDict" in node:
         children = node["featuresDict"].get("features", {}).items()
-        return {path: leaf for name, child in children for path, leaf in _leaves(child, f"{key}/{name}".lstrip("/")).items()}
+        return {
+            path: leaf
+            for name, child in children
+            for path, leaf in _leaves(child, f"{key}/{name}".lstrip("/")).items()
+        }
     if "sequence" in node:
         return _leaves(node["sequence"].get("feature", {}), key)
     kind = next((kind for kind in ("tensor", "image") if kind in node), None)

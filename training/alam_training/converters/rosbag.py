@@ -1,8 +1,10 @@
-"""Recordings of ROS 2: each rosbag2 folder (sqlite3 or MCAP), or single .mcap or .db3 file, is one episode. No ROS is needed.
+"""Recordings of ROS 2: each rosbag2 folder (sqlite3 or MCAP), or single .mcap or .db3 file, is one
+episode. No ROS is needed.
 
-Rows are laid at a fixed rate over the time that all topics share; each takes the message with the nearest stamp (the header's, else the
-time of recording). The action is the joint state one row later, or the message of a command topic nearest to the row. The instruction
-may have been recorded with the bag: ``ros2 bag record --custom-data task="put the cup on the tray" ...``.
+Rows are laid at a fixed rate over the time that all topics share; each takes the message with the
+nearest stamp (the header's, else the time of recording). The action is the joint state one row
+later, or the message of a command topic nearest to the row. The instruction may have been recorded
+with the bag: ``ros2 bag record --custom-data task="put the cup on the tray" ...``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,11 +33,23 @@ from alam_training.converters.episodes import (
 FPS = 10.0
 TOPIC = "/{}/color/image_raw"  # of each view
 STATE = ["/joint_states"]
-MAX_GAP = 0.5  # s between a row and the nearest message of a topic; a longer silence breaks the episode
+MAX_GAP = (
+    0.5  # s between a row and the nearest message of a topic; a longer silence breaks the episode
+)
 SECOND = 1_000_000_000  # ns
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
-NUMBERS = ("sensor_msgs/msg/JointState", "std_msgs/msg/Float64MultiArray", "std_msgs/msg/Float32MultiArray")
-CHANNELS = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": [2, 1, 0], "mono8": [0, 0, 0]}
+NUMBERS = (
+    "sensor_msgs/msg/JointState",
+    "std_msgs/msg/Float64MultiArray",
+    "std_msgs/msg/Float32MultiArray",
+)
+CHANNELS = {
+    "rgb8": [0, 1, 2],
+    "bgr8": [2, 1, 0],
+    "rgba8": [0, 1, 2],
+    "bgra8": [2, 1, 0],
+    "mono8": [0, 0, 0],
+}
 WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}  # bytes a pixel
 
 
@@ -47,9 +61,14 @@ def open_rosbag(request: Request) -> Source:
     folder = request.folder
     bags = _bags(folder)
     if not bags:
-        raise UserError(f"'{folder}' holds no rosbag2 folder (with metadata.yaml) and no .mcap or .db3 file; 'ros2 bag reindex' may help")
+        raise UserError(
+            f"'{folder}' holds no rosbag2 folder (with metadata.yaml) and no .mcap or .db3 file; 'ros2 bag reindex' may help"
+        )
     recordings = [
-        Recording(path.relative_to(folder).as_posix() if path != folder else path.name, partial(_read, rosbags, store, path, request))
+        Recording(
+            path.relative_to(folder).as_posix() if path != folder else path.name,
+            partial(_read, rosbags, store, path, request),
+        )
         for path in bags
     ]
     return Source("ros2", request.fps or FPS, len(recordings), recordings)
@@ -59,7 +78,11 @@ def _bags(folder: Path) -> list[Path]:
     if folder.is_file() or (folder / "metadata.yaml").is_file():
         return [folder]
     whole = sorted(path.parent for path in folder.rglob("metadata.yaml"))
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".mcap", ".db3") and path.parent not in whole)
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in (".mcap", ".db3") and path.parent not in whole
+    )
     return sorted(whole + files)
 
 
@@ -70,7 +93,9 @@ def _read(rosbags: Any, store: Any, path: Path, request: Request) -> Episode:
     except BrokenEpisode:
         raise
     except Exception as error:  # a damaged file makes the reader fail in any way: struct, sqlite, yaml, zstd, its own errors
-        raise BrokenEpisode(f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})") from None
+        raise BrokenEpisode(
+            f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
 
 
 class _Bag:
@@ -82,7 +107,9 @@ class _Bag:
         self.types = {name: info.msgtype for name, info in bag.topics.items()}
 
     def episode(self, request: Request) -> Episode:
-        views = request.views or {view: TOPIC.format(view) for view in VIEWS if TOPIC.format(view) in self.types}
+        views = request.views or {
+            view: TOPIC.format(view) for view in VIEWS if TOPIC.format(view) in self.types
+        }
         if not views:
             hint = f"its image topics are {self._of(IMAGES)}; name them with --views.NAME TOPIC"
             raise BrokenEpisode(f"has no {TOPIC.format('<view>')}; {hint}")
@@ -94,15 +121,23 @@ class _Bag:
         rows = _rows(stamps, request.fps or FPS)
         picks = {topic: _nearest(times, rows, topic) for topic, times in stamps.items()}
         numbers = {topic: [messages[topic][i] for i in picks[topic]] for topic in messages}
-        state, state_names = _vectors({topic: numbers[topic] for topic in state_topics}, len(rows))  # (T, S)
+        state, state_names = _vectors(
+            {topic: numbers[topic] for topic in state_topics}, len(rows)
+        )  # (T, S)
         if request.action:
-            action, action_names = _vectors({topic: numbers[topic] for topic in action_topics}, len(rows))
+            action, action_names = _vectors(
+                {topic: numbers[topic] for topic in action_topics}, len(rows)
+            )
         else:  # the joint state one row later; the last row has none and goes
             state, action, action_names = state[:-1], state[1:], state_names
-        frames = self._frames({topic: picks[topic][: len(state)] for topic in views.values()}, request.image_size)
+        frames = self._frames(
+            {topic: picks[topic][: len(state)] for topic in views.values()}, request.image_size
+        )
         images = {view: stack_images(frames[topic], 0, topic) for view, topic in views.items()}
         custom = getattr(self.bag.storage.metadata, "custom", None) or {}
-        return Episode(images, state, action, state_names, action_names, str(custom.get("task", "")).strip())
+        return Episode(
+            images, state, action, state_names, action_names, str(custom.get("task", "")).strip()
+        )
 
     def _of(self, types: tuple[str, ...]) -> str:
         return listing(name for name, kind in self.types.items() if kind in types)
@@ -110,17 +145,25 @@ class _Bag:
     def _check(self, topics: list[str], types: tuple[str, ...]) -> None:
         for topic in topics:
             if topic not in self.types:
-                raise BrokenEpisode(f"has no topic {topic}; those that would do are {self._of(types)}")
+                raise BrokenEpisode(
+                    f"has no topic {topic}; those that would do are {self._of(types)}"
+                )
             if self.types[topic] not in types:
-                raise BrokenEpisode(f"{topic} is of type {self.types[topic]}; those that would do are {self._of(types)}")
+                raise BrokenEpisode(
+                    f"{topic} is of type {self.types[topic]}; those that would do are {self._of(types)}"
+                )
 
     def _messages(self, topics: Iterable[str]) -> Iterator[tuple[str, int, Any]]:
         """Topic, time of recording and content of every message of these topics."""
-        connections = [connection for connection in self.bag.connections if connection.topic in topics]
+        connections = [
+            connection for connection in self.bag.connections if connection.topic in topics
+        ]
         for connection, recorded, data in self.bag.messages(connections):
             yield connection.topic, recorded, self.store.deserialize_cdr(data, connection.msgtype)
 
-    def _read(self, topics: set[str], kept: set[str]) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
+    def _read(
+        self, topics: set[str], kept: set[str]
+    ) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
         """The stamps of every topic, and the messages themselves of those to be kept."""
         stamps: dict[str, list[int]] = {topic: [] for topic in topics}
         messages: dict[str, list[Any]] = {topic: [] for topic in kept}
@@ -135,7 +178,9 @@ class _Bag:
         return {topic: np.array(times) for topic, times in stamps.items()}, messages
 
     def _frames(self, picks: dict[str, np.ndarray], size: int) -> dict[str, list[np.ndarray]]:
-        """The picked messages of image topics as uint8 RGB (H, W, 3), of ``size`` pixels if it is not 0."""
+        """The picked messages of image topics as uint8 RGB (H, W, 3), of ``size`` pixels if it is
+        not 0.
+        """
         wanted = {topic: set(numbers.tolist()) for topic, numbers in picks.items()}
         found: dict[str, dict[int, np.ndarray]] = {topic: {} for topic in picks}
         seen = dict.fromkeys(picks, 0)
@@ -144,11 +189,16 @@ class _Bag:
                 picture = _picture(message, topic)
                 found[topic][seen[topic]] = resize_images(picture, size) if size else picture
             seen[topic] += 1
-        return {topic: [found[topic][number] for number in numbers.tolist()] for topic, numbers in picks.items()}
+        return {
+            topic: [found[topic][number] for number in numbers.tolist()]
+            for topic, numbers in picks.items()
+        }
 
 
 def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list[str]]:
-    """Messages of number topics side by side, float32 (T, n), and a name for each column: the joint's, or the topic's and a number."""
+    """Messages of number topics side by side, float32 (T, n), and a name for each column: the
+    joint's, or the topic's and a number.
+    """
     parts, names = [np.zeros((steps, 0), np.float32)], []
     for topic, messages in topics.items():
         prefix = topic.strip("/").replace("/", "_") + "_"
@@ -157,7 +207,10 @@ def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list
             rows = [_joints(message, joints, topic) for message in messages]
             names += [prefix + joint if len(topics) > 1 else joint for joint in joints]
         else:
-            rows = [(message.position if hasattr(message, "position") else message.data).tolist() for message in messages]
+            rows = [
+                (message.position if hasattr(message, "position") else message.data).tolist()
+                for message in messages
+            ]
             names += [f"{prefix}{i}" for i in range(len(rows[0]))]
         if {len(row) for row in rows} != {len(rows[0])} or not rows[0]:
             raise BrokenEpisode(f"{topic} is empty or changes its width")
@@ -172,12 +225,16 @@ def _rows(stamps: dict[str, np.ndarray], fps: float) -> np.ndarray:
     count = (end - begin) * fps // SECOND + 1 if end >= begin else 0
     if count < 2:
         late = max(stamps, key=lambda topic: stamps[topic].min())
-        raise BrokenEpisode(f"its topics share less than two rows of time ({late} begins last); do some lack header stamps?")
+        raise BrokenEpisode(
+            f"its topics share less than two rows of time ({late} begins last); do some lack header stamps?"
+        )
     return begin + np.round(np.arange(count) * SECOND / fps).astype(np.int64)
 
 
 def _nearest(times: np.ndarray, rows: np.ndarray, topic: str) -> np.ndarray:
-    """Number of the message nearest to each row, (T,). Raises BrokenEpisode where a topic is silent for too long."""
+    """Number of the message nearest to each row, (T,). Raises BrokenEpisode where a topic is silent
+    for too long.
+    """
     order = np.argsort(times, kind="stable")
     ordered = times[order]
     after = np.searchsorted(ordered, rows).clip(1, max(1, len(times) - 1))
@@ -195,7 +252,9 @@ def _joints(message: Any, joints: list[str], topic: str) -> list[float]:
     """Positions in the order of ``joints``."""
     found = dict(zip(message.name, message.position.tolist(), strict=False))
     if set(found) != set(joints) or len(message.position) != len(joints):
-        raise BrokenEpisode(f"{topic} changes its joints: {listing(found)} where {listing(joints)} came first")
+        raise BrokenEpisode(
+            f"{topic} changes its joints: {listing(found)} where {listing(joints)} came first"
+        )
     return [found[joint] for joint in joints]
 
 
@@ -204,11 +263,20 @@ def _picture(message: Any, topic: str) -> np.ndarray:
     if not hasattr(message, "encoding"):
         return decode_image(message.data.tobytes(), topic)
     if message.encoding not in CHANNELS:
-        raise BrokenEpisode(f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read (a depth topic by mistake?)")
+        raise BrokenEpisode(
+            f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read (a depth topic by mistake?)"
+        )
     width, row = WIDTHS[message.encoding], message.width * WIDTHS[message.encoding]
-    if not row or not message.height or message.step < row or message.data.size != message.height * message.step:
+    if (
+        not row
+        or not message.height
+        or message.step < row
+        or message.data.size != message.height * message.step
+    ):
         raise BrokenEpisode(
             f"{topic} carries a broken image: {message.width}x{message.height}, step {message.step}, {message.data.size} bytes"
         )
-    pixels = message.data.reshape(message.height, message.step)[:, :row].reshape(message.height, message.width, width)
+    pixels = message.data.reshape(message.height, message.step)[:, :row].reshape(
+        message.height, message.width, width
+    )
     return np.ascontiguousarray(pixels[:, :, CHANNELS[message.encoding]])

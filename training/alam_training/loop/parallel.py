@@ -1,7 +1,9 @@
-"""A model on several processes: copied to each (DDP) or cut up among them (FSDP). One process needs neither.
+"""A model on several processes: copied to each (DDP) or cut up among them (FSDP). One process needs
+neither.
 
-Both average the gradients of the ranks. DDP: each rank holds everything. FSDP: each rank holds its part of the weights, the gradients
-and the optimiser's moments, and a block's weights are gathered while it computes.
+Both average the gradients of the ranks. DDP: each rank holds everything. FSDP: each rank holds its
+part of the weights, the gradients and the optimiser's moments, and a block's weights are gathered
+while it computes.
 """
 
 import contextlib
@@ -19,12 +21,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def parallelise(model: nn.Module, state: PartialState, sharded: bool) -> nn.Module:
-    """What to call in place of ``model``, which is on this rank's device already. Sharding changes the model itself, in place."""
+    """What to call in place of ``model``, which is on this rank's device already. Sharding changes
+    the model itself, in place.
+    """
     if state.num_processes == 1:
         return model
     device = next(model.parameters()).device
     if not sharded:
-        return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        return DistributedDataParallel(
+            model, device_ids=[device] if device.type == "cuda" else None
+        )
     mesh = init_device_mesh(device.type, (state.num_processes,))
     for block in _blocks(model):
         fully_shard(block, mesh=mesh)
@@ -33,10 +39,12 @@ def parallelise(model: nn.Module, state: PartialState, sharded: bool) -> nn.Modu
 
 
 def take_leave(state: PartialState, code: int) -> int:
-    """The last call of a script: wait for the other ranks, part from them, end with exit code ``code``.
+    """The last call of a script: wait for the other ranks, part from them, end with exit code
+    ``code``.
 
-    With several processes it ends the process itself, as nothing is left to write: FSDP keeps the group's threads alive after the group
-    is destroyed, and one that lets go of a tensor while the interpreter shuts down aborts the process.
+    With several processes it ends the process itself, as nothing is left to write: FSDP keeps the
+    group's threads alive after the group is destroyed, and one that lets go of a tensor while the
+    interpreter shuts down aborts the process.
     """
     if state.num_processes > 1:
         state.wait_for_everyone()
@@ -48,18 +56,30 @@ def take_leave(state: PartialState, code: int) -> int:
 
 
 def _blocks(model: nn.Module) -> list[nn.Module]:
-    """The Transformer blocks: members of the outermost lists of modules of one class that have modules themselves."""
+    """The Transformer blocks: members of the outermost lists of modules of one class that have
+    modules themselves.
+    """
     found: list[nn.Module] = []
     for child in model.children():
         members = list(child.children())
-        alike = len({type(member) for member in members}) == 1 and all(any(member.children()) for member in members)
-        found += members if alike and isinstance(child, nn.ModuleList | nn.Sequential) else _blocks(child)
+        alike = len({type(member) for member in members}) == 1 and all(
+            any(member.children()) for member in members
+        )
+        found += (
+            members
+            if alike and isinstance(child, nn.ModuleList | nn.Sequential)
+            else _blocks(child)
+        )
     return found
 
 
 def local_sum(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Context of a backward pass whose gradients are only added up, to be averaged over the ranks with a later one's."""
-    return model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+    """Context of a backward pass whose gradients are only added up, to be averaged over the ranks
+    with a later one's.
+    """
+    return (
+        model.no_sync() if isinstance(model, DistributedDataParallel) else contextlib.nullcontext()
+    )
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -74,9 +94,16 @@ def part(tensor: Tensor) -> Tensor:
 
 @torch.no_grad()
 def fill(tensor: Tensor, values: Tensor) -> None:
-    """Copy full ``values`` into ``tensor``, or this rank's part of them; all ranks must call this together. Raises ValueError for
-    another shape."""
+    """Copy full ``values`` into ``tensor``, or this rank's part of them; all ranks must call this
+    together. Raises ValueError for another shape.
+    """
     if tensor.shape != values.shape:
-        raise ValueError(f"its shape is {tuple(values.shape)} in the file and {tuple(tensor.shape)} in the model")
+        raise ValueError(
+            f"its shape is {tuple(values.shape)} in the file and {tuple(tensor.shape)} in the model"
+        )
     values = values.to(tensor.device, tensor.dtype)
-    tensor.copy_(distribute_tensor(values, tensor.device_mesh, tensor.placements) if isinstance(tensor, DTensor) else values)
+    tensor.copy_(
+        distribute_tensor(values, tensor.device_mesh, tensor.placements)
+        if isinstance(tensor, DTensor)
+        else values
+    )

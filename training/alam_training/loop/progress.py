@@ -3,7 +3,14 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 
 class TrainingBar:
@@ -11,10 +18,24 @@ class TrainingBar:
 
     def __init__(self, steps: int, first: int, shown: bool) -> None:
         self._console = Console(quiet=not shown)
-        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("loss {task.fields[loss]:.4f}"))
-        columns += (TextColumn("{task.fields[rate]:.2f} steps/s"), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # type: ignore[assignment]
-        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._progress.add_task("train", total=steps, completed=first, loss=float("nan"), rate=0.0)
+        columns = (
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}"),
+        )
+        columns += (
+            TextColumn("{task.fields[rate]:.2f} steps/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )  # type: ignore[assignment]
+        self._progress = Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal
+        )
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=first, loss=float("nan"), rate=0.0
+        )
         self._first, self._steps, self._step, self._started = first, steps, first, time.monotonic()
         self._said = self._started
 
@@ -35,7 +56,9 @@ class TrainingBar:
         self._progress.update(self._task, loss=loss, rate=rate)
         if not self._console.is_terminal and (now - self._said > 10 or self._step == self._steps):
             left = (self._steps - self._step) / rate
-            self.note(f"step {self._step}/{self._steps}  loss {loss:.4f}  {rate:.2f} steps/s  {left:.0f} s left")
+            self.note(
+                f"step {self._step}/{self._steps}  loss {loss:.4f}  {rate:.2f} steps/s  {left:.0f} s left"
+            )
             self._said = now
 
     def note(self, line: str) -> None:

@@ -1,7 +1,9 @@
-"""What a training is at a moment, and its file: weights, their average, the optimiser's moments, the step, the losses not yet logged.
+"""What a training is at a moment, and its file: weights, their average, the optimiser's moments,
+the step, the losses not yet logged.
 
-The file is replaced at once and lies on the disk before the old one goes, so that a process killed or a machine cut off at any moment
-leaves a whole state behind. It is the same for one process, DDP and FSDP: tensors are put together before they are written.
+The file is replaced at once and lies on the disk before the old one goes, so that a process killed
+or a machine cut off at any moment leaves a whole state behind. It is the same for one process, DDP
+and FSDP: tensors are put together before they are written.
 """
 
 import json
@@ -20,7 +22,8 @@ from alam_training.loop.parallel import fill, part, whole
 
 STATE_FILE = "state.safetensors"
 
-# What may change between a run and its continuation without changing what is computed, but for rounding.
+# What may change between a run and its continuation without changing what is computed, but for
+# rounding.
 FREE_FIELDS = ("resume", "max_minutes", "save_every", "eval_every", "log_every", "cpu", "sharded")
 
 
@@ -29,7 +32,9 @@ class Average:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.count = decay, 0
-        self.tensors = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.tensors = {
+            name: parameter.detach().clone() for name, parameter in model.named_parameters()
+        }
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
@@ -46,10 +51,11 @@ class Average:
 
 @dataclass
 class TrainState:
-    """The state of a run. ``model`` is the bare one, without DDP around it; its parameters may be sharded.
+    """The state of a run. ``model`` is the bare one, without DDP around it; its parameters may be
+    sharded.
 
-    sums: sums of the terms over the ``counted`` steps since the last entry of the log, of this rank's share; ``average_sums`` makes them
-    those of all.
+    sums: sums of the terms over the ``counted`` steps since the last entry of the log, of this
+    rank's share; ``average_sums`` makes them those of all.
     """
 
     model: nn.Module
@@ -60,11 +66,18 @@ class TrainState:
     sums: dict[str, Tensor] = field(default_factory=dict)
 
     def evaluated(self) -> dict[str, Tensor]:
-        """The state dict, on every rank, that is evaluated and exported: with averaged parameters where there is an average."""
+        """The state dict, on every rank, that is evaluated and exported: with averaged parameters
+        where there is an average.
+        """
         averages = self.average.tensors if self.average else {}
         parameters = dict(self.model.named_parameters())
-        instead = {id(parameters[name]): tensor for name, tensor in averages.items()}  # by identity: a tied weight has several names
-        return {name: whole(instead.get(id(tensor), tensor.detach())) for name, tensor in self.model.state_dict(keep_vars=True).items()}
+        instead = {
+            id(parameters[name]): tensor for name, tensor in averages.items()
+        }  # by identity: a tied weight has several names
+        return {
+            name: whole(instead.get(id(tensor), tensor.detach()))
+            for name, tensor in self.model.state_dict(keep_vars=True).items()
+        }
 
     def average_sums(self) -> dict[str, float]:
         """Mean of each term over steps and ranks; all ranks must call this together."""
@@ -75,28 +88,43 @@ class TrainState:
         return {name: float(value) / self.counted for name, value in self.sums.items()}
 
     def save(self, path: Path, identity: dict[str, Any], main: bool) -> None:
-        """Write the state durably; all ranks must call this together, ``main`` writes. Raises UserError where it cannot be written."""
+        """Write the state durably; all ranks must call this together, ``main`` writes. Raises
+        UserError where it cannot be written.
+        """
         tensors = {}
         for name, tensor in self._tensors().items():
             full = whole(tensor.detach())
             if main:
                 tensors[name] = full.to("cpu", copy=True).contiguous()
         if main:
-            run = {"step": self.step, "counted": self.counted, "averaged": self.average.count if self.average else 0, "identity": identity}
+            run = {
+                "step": self.step,
+                "counted": self.counted,
+                "averaged": self.average.count if self.average else 0,
+                "identity": identity,
+            }
             try:
                 _write_durably(path, tensors, {"run": json.dumps(run)})
             except (OSError, SafetensorError) as error:
-                raise UserError(f"cannot write '{path}' ({error}): make room; what was saved there before is still whole") from None
+                raise UserError(
+                    f"cannot write '{path}' ({error}): make room; what was saved there before is still whole"
+                ) from None
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:
-        """Go to the state in ``path``; all ranks must call this together. Raises UserError for a broken file or one of another run."""
+        """Go to the state in ``path``; all ranks must call this together. Raises UserError for a
+        broken file or one of another run.
+        """
         try:
             with safe_open(path, "pt") as file:
                 run = json.loads(file.metadata()["run"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-                before, self.step, self.counted, averaged = (run[key] for key in ("identity", "step", "counted", "averaged"))
+                before, self.step, self.counted, averaged = (
+                    run[key] for key in ("identity", "step", "counted", "averaged")
+                )
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"'{path}' cannot be read ({error}): delete it or give --loop.resume false to start anew") from None
+            raise UserError(
+                f"'{path}' cannot be read ({error}): delete it or give --loop.resume false to start anew"
+            ) from None
         _same_run(path, before, json.loads(json.dumps(identity)))
         self._make_room(tensors)
         if self.average:
@@ -104,12 +132,16 @@ class TrainState:
         own = self._tensors()
         differing = sorted(own.keys() ^ tensors.keys())
         if differing:
-            raise UserError(f"'{path}' does not fit the model (only in one: {differing[0]}): --loop.resume false starts anew")
+            raise UserError(
+                f"'{path}' does not fit the model (only in one: {differing[0]}): --loop.resume false starts anew"
+            )
         for name, tensor in own.items():
             try:
                 fill(tensor, tensors[name])
             except ValueError as error:
-                raise UserError(f"'{path}' does not fit the model ({name}: {error}): --loop.resume false starts anew") from None
+                raise UserError(
+                    f"'{path}' does not fit the model ({name}: {error}): --loop.resume false starts anew"
+                ) from None
 
     def _make_room(self, tensors: dict[str, Tensor]) -> None:
         """Zeros for the moments and sums of ``tensors``, which a new run has not yet."""
@@ -119,16 +151,26 @@ class TrainState:
             kind, rest = name.split(".", 1)
             if kind == "sums":
                 self.sums[rest] = torch.zeros_like(tensor, device=device)
-            elif kind == "optimizer" and (parameter := parameters.get(rest.rsplit(".", 1)[0])) is not None:
-                count = tensor.ndim == 0 and parameter.ndim > 0  # of steps; the others have the parameter's shape
-                self.optimizer.state[parameter][rest.rsplit(".", 1)[1]] = torch.zeros(()) if count else torch.zeros_like(parameter.detach())
+            elif (
+                kind == "optimizer"
+                and (parameter := parameters.get(rest.rsplit(".", 1)[0])) is not None
+            ):
+                count = (
+                    tensor.ndim == 0 and parameter.ndim > 0
+                )  # of steps; the others have the parameter's shape
+                self.optimizer.state[parameter][rest.rsplit(".", 1)[1]] = (
+                    torch.zeros(()) if count else torch.zeros_like(parameter.detach())
+                )
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}
         for name, parameter in self.model.named_parameters():
-            tensors |= {f"optimizer.{name}.{moment}": tensor for moment, tensor in self.optimizer.state.get(parameter, {}).items()}
+            tensors |= {
+                f"optimizer.{name}.{moment}": tensor
+                for moment, tensor in self.optimizer.state.get(parameter, {}).items()
+            }
         return tensors | {f"sums.{name}": value for name, value in self.sums.items()}
 
 
@@ -152,14 +194,24 @@ def _to_disk(path: Path) -> None:
 def _same_run(path: Path, before: Any, now: Any) -> None:
     before, now = _flat(before), _flat(now)
     differing = [
-        name for name in sorted(before.keys() | now.keys()) if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE_FIELDS
+        name
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE_FIELDS
     ]
     if differing:
-        what = ", ".join(f"{name} was {before.get(name)} and is now {now.get(name)}" for name in differing)
-        raise UserError(f"'{path.parent}' holds a different run ({what}): choose another run folder, or --loop.resume false to start anew")
+        what = ", ".join(
+            f"{name} was {before.get(name)} and is now {now.get(name)}" for name in differing
+        )
+        raise UserError(
+            f"'{path.parent}' holds a different run ({what}): choose another run folder, or --loop.resume false to start anew"
+        )
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(values, dict):
         return {prefix: values}
-    return {name: value for key, part in values.items() for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()}
+    return {
+        name: value
+        for key, part in values.items()
+        for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()
+    }

@@ -1,7 +1,9 @@
-"""The training loop that pretrain.py and finetune.py share: one process, or several under ``accelerate launch`` (DDP or FSDP).
+"""The training loop that pretrain.py and finetune.py share: one process, or several under
+``accelerate launch`` (DDP or FSDP).
 
-The number of optimiser steps done is the only clock. The batch, every random draw and the learning rate are functions of
-(seed, step), so a state file with weights, EMA, optimiser moments and the step is all that an exact resume needs.
+The number of optimiser steps done is the only clock. The batch, every random draw and the learning
+rate are functions of (seed, step), so a state file with weights, EMA, optimiser moments and the
+step is all that an exact resume needs.
 """
 
 import contextlib
@@ -46,7 +48,8 @@ class OptimConfig:
         warmup_steps: steps over which the rate rises from 0 to lr.
         final_lr_ratio: the rate at the last step as a share of lr.
         clip_norm: largest gradient norm; 0 does not clip.
-        ema_decay: decay of the averaged weights that are evaluated and exported; 0 keeps no average.
+        ema_decay: decay of the averaged weights that are evaluated and exported; 0 keeps no
+            average.
     """
 
     lr: float = 1e-4
@@ -67,13 +70,17 @@ class LoopConfig:
         steps: optimiser steps of the whole run.
         seed: of every random draw.
         optim: the optimiser.
-        mixed_precision: "no", or "bf16": matrix products in bfloat16; weights, their average and the optimiser's moments stay float32.
-        accumulate: parts that each process computes its share of a batch in, one after the other, where memory is short. Statistics of
-            the batch are then those of a part, and buffers (the codebook) move with the last part only.
-        sharded: with several processes, cut weights, gradients and moments up among them (FSDP) in place of a copy for each (DDP).
+        mixed_precision: "no", or "bf16": matrix products in bfloat16; weights, their average and
+            the optimiser's moments stay float32.
+        accumulate: parts that each process computes its share of a batch in, one after the other,
+            where memory is short. Statistics of the batch are then those of a part, and buffers
+            (the codebook) move with the last part only.
+        sharded: with several processes, cut weights, gradients and moments up among them (FSDP) in
+            place of a copy for each (DDP).
         cpu: stay on the CPU even where a GPU is.
         resume: go on from the run folder's state where there is one; false starts anew.
-        max_minutes: stop and save after this wall time, to be resumed later; 0 has no limit. The schedule follows the steps, not the time.
+        max_minutes: stop and save after this wall time, to be resumed later; 0 has no limit. The
+            schedule follows the steps, not the time.
         save_every: steps between saves of the state.
         eval_every: steps between evaluations.
         log_every: steps between TensorBoard entries.
@@ -102,9 +109,10 @@ class LoopConfig:
 
 @dataclass
 class TrainResult:
-    """model: the trained weights (their average where ema_decay > 0), in eval mode, whole, on the training device.
-    step: optimiser steps done. stopped: "" when all steps are done, else "interrupted" or "time".
-    main: whether this process is the one that writes files (rank 0)."""
+    """model: the trained weights (their average where ema_decay > 0), in eval mode, whole, on the
+    training device. step: optimiser steps done. stopped: "" when all steps are done, else
+    "interrupted" or "time". main: whether this process is the one that writes files (rank 0).
+    """
 
     model: nn.Module
     step: int
@@ -114,16 +122,22 @@ class TrainResult:
 
 def command_line() -> str:
     """What a person types in the project's root to start this process again."""
-    return shlex.join(["python", *(os.path.relpath(part) if os.path.isabs(part) else part for part in sys.argv)])
+    return shlex.join(
+        ["python", *(os.path.relpath(part) if os.path.isabs(part) else part for part in sys.argv)]
+    )
 
 
 def step_rng(seed: int, step: int, *stream: int) -> np.random.Generator:
-    """Numpy generator that depends on (seed, step, stream) only; give different streams (rank, purpose) different numbers."""
+    """Numpy generator that depends on (seed, step, stream) only; give different streams (rank,
+    purpose) different numbers.
+    """
     return np.random.default_rng([seed, step, *stream])
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
-    """Rate of optimiser step ``step`` (0-based) out of ``steps``: linear warm-up to lr, cosine to final_lr_ratio * lr."""
+    """Rate of optimiser step ``step`` (0-based) out of ``steps``: linear warm-up to lr, cosine to
+    final_lr_ratio * lr.
+    """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, steps - 1 - config.warmup_steps)
@@ -147,25 +161,31 @@ def train(
     batch_size: int | None = None,
     split: Callable[[Batch, int, int], Batch] = every_nth,
 ) -> TrainResult:
-    """Train ``model`` to ``config.steps`` optimiser steps, or until interrupted or out of time; the state is saved in each case.
+    """Train ``model`` to ``config.steps`` optimiser steps, or until interrupted or out of time; the
+    state is saved in each case.
 
-    batch_at(step, rank, ranks): this rank's share of the batch of that step, as tensors in any nest of dict, list and tuple.
-        A pure function of its arguments; it runs in a thread ahead of time, so it must not use torch's global generator.
-    losses(model, batch): scalars, means over the batch; ``"total"`` is minimised and all are logged. It must call ``model(...)`` itself,
-        once, so that DDP or FSDP take part; torch's global generator is seeded from (seed, step, rank) just before.
-    evaluate(model, step): figures to log every eval_every steps and at the end; model is the averaged one, in eval mode.
-    identity: what else defines the run (the script's whole config as a dict); a state of a different run is refused.
-    batch_size: samples a step, over all ranks; refused where they cannot be shared evenly.
-    split(batch, part, parts): one of the parts that ``config.accumulate`` computes a batch in.
+    batch_at(step, rank, ranks): this rank's share of the batch of that step, as tensors in any nest
+        of dict, list and tuple. A pure function of its arguments; it runs in a thread ahead of
+        time, so it must not use torch's global generator. losses(model, batch): scalars, means over
+        the batch; ``"total"`` is minimised and all are logged. It must call ``model(...)`` itself,
+        once, so that DDP or FSDP take part; torch's global generator is seeded from (seed, step,
+        rank) just before. evaluate(model, step): figures to log every eval_every steps and at the
+        end; model is the averaged one, in eval mode. identity: what else defines the run (the
+        script's whole config as a dict); a state of a different run is refused. batch_size: samples
+        a step, over all ranks; refused where they cannot be shared evenly. split(batch, part,
+        parts): one of the parts that ``config.accumulate`` computes a batch in.
 
-    Raises UserError when the state in ``folder`` belongs to a different run or is broken, when the loss is not finite, when
-    ``batch_size`` does not fit the number of processes, and where the folder cannot be made.
+    Raises UserError when the state in ``folder`` belongs to a different run or is broken, when the
+    loss is not finite, when ``batch_size`` does not fit the number of processes, and where the
+    folder cannot be made.
     """
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run") from None
+        raise UserError(
+            f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run"
+        ) from None
     process = PartialState(cpu=config.cpu)
     rank, ranks, main = process.process_index, process.num_processes, process.is_main_process
     device = torch.device("cpu") if config.cpu else process.device
@@ -192,7 +212,9 @@ def train(
         """Of the terms since the last entry of the log."""
         figures = state.average_sums()
         if not all(math.isfinite(value) for value in figures.values()):
-            raise UserError(f"the loss is not finite at step {state.step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}")
+            raise UserError(
+                f"the loss is not finite at step {state.step}: try a smaller --loop.optim.lr; '{folder}' keeps step {saved}"
+            )
         return figures
 
     def save() -> None:
@@ -214,7 +236,10 @@ def train(
                 figures = evaluate(current, state.step)
             for name, value in figures.items():
                 writer.add_scalar(f"eval/{name}", value, state.step)  # type: ignore[union-attr]
-            bar.note(f"step {state.step}: " + ", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+            bar.note(
+                f"step {state.step}: "
+                + ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+            )
         finished.cpu()
 
     started = time.monotonic()
@@ -227,7 +252,9 @@ def train(
         _Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
     ):
         if main:
-            state_path.with_suffix(".tmp").unlink(missing_ok=True)  # of a process that was killed while it saved
+            state_path.with_suffix(".tmp").unlink(
+                missing_ok=True
+            )  # of a process that was killed while it saved
             writer = SummaryWriter(str(folder), purge_step=state.step + 1)
         if state.step:
             bar.note(f"going on from step {state.step} of '{folder}'")
@@ -239,13 +266,17 @@ def train(
             for group in state.optimizer.param_groups:
                 group["lr"] = learning_rate(config.optim, state.step, config.steps)
             try:
-                terms = _backward(wrapped, model, losses, batch, split, config, (state.step, rank, ranks))
+                terms = _backward(
+                    wrapped, model, losses, batch, split, config, (state.step, rank, ranks)
+                )
             except torch.OutOfMemoryError:
                 raise UserError(
                     f"the memory does not hold this batch; '{folder}' keeps step {saved}: raise --loop.accumulate or lower --batch"
                 ) from None
             if config.optim.clip_norm > 0:
-                terms["grad_norm"] = whole(nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm))
+                terms["grad_norm"] = whole(
+                    nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
+                )
             state.optimizer.step()
             state.optimizer.zero_grad()
             if average is not None:
@@ -292,16 +323,24 @@ def _backward(
     terms: dict[str, Tensor] = {}
     for part in range(parts):
         torch.manual_seed(int(step_rng(config.seed, step, rank + part * ranks, 1).integers(2**62)))
-        share = _mapped(lambda tensor: tensor.to(device, non_blocking=True), split(batch, part, parts) if parts > 1 else batch)
+        share = _mapped(
+            lambda tensor: tensor.to(device, non_blocking=True),
+            split(batch, part, parts) if parts > 1 else batch,
+        )
         last = part == parts - 1
         with contextlib.nullcontext() if last else local_sum(wrapped):
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+            with torch.autocast(
+                device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"
+            ):
                 values = losses(wrapped, share)
             (values["total"] / parts).backward()
         if not last:
             for buffer, before in zip(model.buffers(), buffers, strict=True):
                 buffer.copy_(before)
-        terms = {name: terms.get(name, 0.0) + value.detach().float() / parts for name, value in values.items()}
+        terms = {
+            name: terms.get(name, 0.0) + value.detach().float() / parts
+            for name, value in values.items()
+        }
     return terms
 
 
@@ -309,8 +348,14 @@ def adamw(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """The optimiser of ``model``'s trainable parameters."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
-        {"params": [parameter for parameter in parameters if parameter.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [parameter for parameter in parameters if parameter.ndim < 2], "weight_decay": 0.0},
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim >= 2],
+            "weight_decay": config.weight_decay,
+        },
+        {
+            "params": [parameter for parameter in parameters if parameter.ndim < 2],
+            "weight_decay": 0.0,
+        },
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(config.beta1, config.beta2))
 
@@ -353,12 +398,21 @@ def _same_on_all(process: PartialState, device: torch.device, there: bool, folde
 class _Prefetch:
     """Batches of the steps from ``first`` on, made in order by one thread, two ahead."""
 
-    def __init__(self, batch_at: Callable[[int, int, int], Batch], first: int, steps: int, rank: int, ranks: int) -> None:
+    def __init__(
+        self,
+        batch_at: Callable[[int, int, int], Batch],
+        first: int,
+        steps: int,
+        rank: int,
+        ranks: int,
+    ) -> None:
         self._make, self._steps = (lambda step: batch_at(step, rank, ranks)), range(first, steps)
         self._pool = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Iterator[Batch]:
-        waiting: list[Future[Batch]] = [self._pool.submit(self._make, step) for step in self._steps[:2]]
+        waiting: list[Future[Batch]] = [
+            self._pool.submit(self._make, step) for step in self._steps[:2]
+        ]
         for ahead in [*self._steps[2:], *([None] * len(waiting))]:
             batch = waiting.pop(0).result()
             if ahead is not None:

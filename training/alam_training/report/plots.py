@@ -30,39 +30,82 @@ TIMES = np.arange(1, HORIZONS + 1)
 
 
 def draw_plots(file: Path, out: Path) -> list[Path]:
-    """Two pictures a world in ``out``: algebraic errors and reconstruction. Raises UserError where ``file`` is no result of the probes."""
+    """Two pictures a world in ``out``: algebraic errors and reconstruction. Raises UserError where
+    ``file`` is no result of the probes.
+    """
     try:
         values = json.loads(file.read_text())["values"]
-        worlds = {name: world for name, world in values.items() if isinstance(world, dict) and "copy_psnr_k" in world}
+        worlds = {
+            name: world
+            for name, world in values.items()
+            if isinstance(world, dict) and "copy_psnr_k" in world
+        }
         trained = float(values["trained_horizon"])
         written = []
         for name, world in worlds.items():
-            methods = {key: part for key, part in world.items() if isinstance(part, dict) and "add_rel" in part}
-            written.append(save(_algebra(name, methods, world, trained), out / f"transition_algebra_{name}.png"))
-            written.append(save(_reconstruction(name, methods, trained), out / f"transition_reconstruction_{name}.png"))
+            methods = {
+                key: part
+                for key, part in world.items()
+                if isinstance(part, dict) and "add_rel" in part
+            }
+            written.append(
+                save(
+                    _algebra(name, methods, world, trained), out / f"transition_algebra_{name}.png"
+                )
+            )
+            written.append(
+                save(
+                    _reconstruction(name, methods, trained),
+                    out / f"transition_reconstruction_{name}.png",
+                )
+            )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"'{file}' is no result of training/probe.py ({error!r}): measure again with --record true") from None
+        raise UserError(
+            f"'{file}' is no result of training/probe.py ({error!r}): measure again with --record true"
+        ) from None
     if not worlds:
-        raise UserError(f"'{file}' holds no world: measure again with training/probe.py --record true")
+        raise UserError(
+            f"'{file}' holds no world: measure again with training/probe.py --record true"
+        )
     return written
 
 
 def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], trained: float) -> Figure:
     """Figure 4 (A), on relative errors; thin and dashed: mean-subtracted latents."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained")
-    for axis, kind, title in ((axes[0], "add", "A.1  additivity"), (axes[1], "rev", "A.2  reversal")):
+    for axis, kind, title in (
+        (axes[0], "add", "A.1  additivity"),
+        (axes[1], "rev", "A.2  reversal"),
+    ):
         first = 1 if kind == "add" else 0  # Add(1) is 0 by construction
         for index, (name, figures) in enumerate(methods.items()):
             label, colour, marker = _style(name, index)
             mean, spread = _row(figures, f"{kind}_rel"), _row(figures, f"{kind}_rel_std")
             if mean[first:].max() < EXACT:
-                axis.plot([], [], color=colour, marker=marker, label=f"{label}: exact ({mean[first:].max():.1g})")
+                axis.plot(
+                    [],
+                    [],
+                    color=colour,
+                    marker=marker,
+                    label=f"{label}: exact ({mean[first:].max():.1g})",
+                )
                 continue
             _line(axis, first, mean, spread, colour, marker, label, positive=True)
             centred = _row(figures, f"{kind}_centred")
-            axis.plot(TIMES[first:], centred[first:], color=colour, linewidth=1, linestyle=(0, (4, 2)), alpha=0.8)
-        axis.plot([], [], color="0.4", linewidth=1, linestyle=(0, (4, 2)), label="mean-subtracted z")
-        axis.legend(fontsize=8, frameon=False, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.1))
+            axis.plot(
+                TIMES[first:],
+                centred[first:],
+                color=colour,
+                linewidth=1,
+                linestyle=(0, (4, 2)),
+                alpha=0.8,
+            )
+        axis.plot(
+            [], [], color="0.4", linewidth=1, linestyle=(0, (4, 2)), label="mean-subtracted z"
+        )
+        axis.legend(
+            fontsize=8, frameon=False, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.1)
+        )
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
@@ -79,14 +122,28 @@ def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], traine
 
 def _reconstruction(world: str, methods: dict[str, Any], trained: float) -> Figure:
     """Figure 4 (B): change from each model's own k-step score, direct above, cumulative below."""
-    shown = [score for score in ("psnr", "ssim", "lpips") if all(part[score] is not None for part in methods.values())]
-    figure, axes = plt.subplots(2, len(shown), figsize=(3.3 * len(shown), 5.8), layout="constrained", sharex=True, squeeze=False)
+    shown = [
+        score
+        for score in ("psnr", "ssim", "lpips")
+        if all(part[score] is not None for part in methods.values())
+    ]
+    figure, axes = plt.subplots(
+        2,
+        len(shown),
+        figsize=(3.3 * len(shown), 5.8),
+        layout="constrained",
+        sharex=True,
+        squeeze=False,
+    )
     for column, score in enumerate(shown):
         for row, way in enumerate(("", "_cum")):
             axis = axes[row, column]
             for index, (name, figures) in enumerate(methods.items()):
                 label, colour, marker = _style(name, index)
-                mean, spread = _row(figures, f"{score}{way}_change"), _row(figures, f"{score}{way}_change_std")
+                mean, spread = (
+                    _row(figures, f"{score}{way}_change"),
+                    _row(figures, f"{score}{way}_change_std"),
+                )
                 _line(axis, 0, mean, spread, colour, marker, f"{label}: {figures[score]['1']:.3g}")
             axis.axhline(0, color="0.6", linewidth=0.8)
             better = "lower is better" if score == "lpips" else "higher is better"
@@ -94,26 +151,53 @@ def _reconstruction(world: str, methods: dict[str, Any], trained: float) -> Figu
                 axis.set_title(f"{score.upper()} ({better})", fontsize=9.5)
             else:
                 axis.legend(
-                    title="at k", fontsize=7.5, title_fontsize=7.5, frameon=False, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.12)
+                    title="at k",
+                    fontsize=7.5,
+                    title_fontsize=7.5,
+                    frameon=False,
+                    ncol=2,
+                    loc="upper center",
+                    bbox_to_anchor=(0.5, -0.12),
                 )
             if column == 0:
                 axis.set_ylabel("change from k, " + ("cumulative" if way else "direct"))
             _horizons(axis, trained)
-        low, high = (f(axes[row, column].get_ylim()[i] for row in (0, 1)) for f, i in ((min, 0), (max, 1)))
+        low, high = (
+            f(axes[row, column].get_ylim()[i] for row in (0, 1)) for f, i in ((min, 0), (max, 1))
+        )
         for row in (0, 1):
             axes[row, column].set_ylim(low, high)
-    figure.suptitle(f"{world}, held-out episodes: change of reconstruction from the horizon k", fontsize=11)
+    figure.suptitle(
+        f"{world}, held-out episodes: change of reconstruction from the horizon k", fontsize=11
+    )
     return figure
 
 
 def _line(
-    axis: Axes, first: int, mean: np.ndarray, spread: np.ndarray, colour: str, marker: str, label: str, positive: bool = False
+    axis: Axes,
+    first: int,
+    mean: np.ndarray,
+    spread: np.ndarray,
+    colour: str,
+    marker: str,
+    label: str,
+    positive: bool = False,
 ) -> None:
-    axis.plot(TIMES[first:], mean[first:], color=colour, marker=marker, markersize=4, linewidth=1.6, label=label)
+    axis.plot(
+        TIMES[first:],
+        mean[first:],
+        color=colour,
+        marker=marker,
+        markersize=4,
+        linewidth=1.6,
+        label=label,
+    )
     low = mean - spread
     if positive:  # a log scale has no place for less
         low = np.maximum(low, mean / 10)
-    axis.fill_between(TIMES[first:], low[first:], (mean + spread)[first:], color=colour, alpha=0.2, linewidth=0)
+    axis.fill_between(
+        TIMES[first:], low[first:], (mean + spread)[first:], color=colour, alpha=0.2, linewidth=0
+    )
 
 
 def _horizons(axis: Axes, trained: float) -> None:
@@ -133,7 +217,11 @@ def _style(name: str, index: int) -> tuple[str, str, str]:
 def _row(figures: dict[str, Any], name: str) -> np.ndarray:
     """A table as (5,); a deviation that is not there as zeros."""
     table = figures[name]
-    return np.zeros(HORIZONS) if table is None else np.array([table[str(t)] or 0.0 for t in TIMES], float)
+    return (
+        np.zeros(HORIZONS)
+        if table is None
+        else np.array([table[str(t)] or 0.0 for t in TIMES], float)
+    )
 
 
 def save(figure: Figure, path: Path) -> Path:

@@ -1,6 +1,8 @@
-"""Sheets of decoded frames: reconstruction over the horizons, and transitions carried from one domain to another (Figures 6 and 7).
+"""Sheets of decoded frames: reconstruction over the horizons, and transitions carried from one
+domain to another (Figures 6 and 7).
 
-Letters: N clips, S image side. Frames are uint8 RGB (S, S, 3) on sheets and float (N, 3, S, S) in [0, 1] in the model.
+Letters: N clips, S image side. Frames are uint8 RGB (S, S, 3) on sheets and float (N, 3, S, S) in
+[0, 1] in the model.
 """
 
 import io
@@ -46,16 +48,24 @@ class Cell:
     caption: str = ""
 
 
-def draw_sheets(runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int, out: Path) -> list[Path]:
-    """A reconstruction sheet for each view of the first run's worlds, of all methods, and a transfer sheet for each method in ``transfer``
-    (all when empty). Raises UserError for models of different image sizes."""
+def draw_sheets(
+    runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int, out: Path
+) -> list[Path]:
+    """A reconstruction sheet for each view of the first run's worlds, of all methods, and a
+    transfer sheet for each method in ``transfer`` (all when empty). Raises UserError for models of
+    different image sizes.
+    """
     firsts: dict[str, Path] = {}  # each method's first seed
     for run, (method, _) in runs.items():
         firsts.setdefault(method, run)
-    models = {method: TransitionModel.from_pretrained(run / "model") for method, run in firsts.items()}
+    models = {
+        method: TransitionModel.from_pretrained(run / "model") for method, run in firsts.items()
+    }
     sizes = {model.config.image_size for model in models.values()}
     if len(sizes) > 1:
-        raise UserError(f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size")
+        raise UserError(
+            f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size"
+        )
     size = sizes.pop()
     worlds = held_out_clips(next(iter(runs)), run_config(next(iter(runs))), size, gap, CLIPS)
     written = []
@@ -63,19 +73,38 @@ def draw_sheets(runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int
         for number, view in enumerate(clips.views):
             domain = Domain(f"{world}, {view}", clips.frames[:, clips.groups == number])
             if domain.frames.shape[1] > 1:
-                title, path = f"{domain.name}: decoded from the source, PSNR against the frame", out / f"reconstruction_{world}_{view}.webp"
-                written.append(save_sheet({"": reconstruction_sheet(models, domain)}, HORIZON_NAMES, title, path))
-    pairs = transfer_pairs([_views(world, clips) for world, clips in worlds.items()], Domain("unseen shapes", moving_shapes(8, size)))
+                title, path = (
+                    f"{domain.name}: decoded from the source, PSNR against the frame",
+                    out / f"reconstruction_{world}_{view}.webp",
+                )
+                written.append(
+                    save_sheet(
+                        {"": reconstruction_sheet(models, domain)}, HORIZON_NAMES, title, path
+                    )
+                )
+    pairs = transfer_pairs(
+        [_views(world, clips) for world, clips in worlds.items()],
+        Domain("unseen shapes", moving_shapes(8, size)),
+    )
     for method, model in models.items():
         if method in transfer or not transfer:
-            blocks = {f"{source.name} to {target.name}": transfer_block(model, source, target) for source, target in pairs}
-            title = f"{method}: transitions inferred in the source, decoded on an anchor of the target"
-            written.append(save_sheet(blocks, TRANSFER_NAMES, title, out / f"transfer_{method}.webp"))
+            blocks = {
+                f"{source.name} to {target.name}": transfer_block(model, source, target)
+                for source, target in pairs
+            }
+            title = (
+                f"{method}: transitions inferred in the source, decoded on an anchor of the target"
+            )
+            written.append(
+                save_sheet(blocks, TRANSFER_NAMES, title, out / f"transfer_{method}.webp")
+            )
     return written
 
 
 def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Domain, Domain]]:
-    """Sources and targets, at most six: world to world by their first views, first view to second, and what no model saw to each world."""
+    """Sources and targets, at most six: world to world by their first views, first view to second,
+    and what no model saw to each world.
+    """
     firsts = [views[0] for views in worlds]
     between = [(source, target) for source in firsts for target in firsts if source is not target]
     views = [(views[0], views[1]) for views in worlds if len(views) > 1]
@@ -83,16 +112,25 @@ def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Dom
 
 
 @torch.no_grad()
-def reconstruction_sheet(models: dict[str, TransitionModel], domain: Domain) -> dict[str, list[Cell]]:
-    """Rows of a sheet, by name: the frames, and for each model what it decodes directly, cumulatively, and with another clip's z."""
+def reconstruction_sheet(
+    models: dict[str, TransitionModel], domain: Domain
+) -> dict[str, list[Cell]]:
+    """Rows of a sheet, by name: the frames, and for each model what it decodes directly,
+    cumulatively, and with another clip's z.
+    """
     frames = [to_images(frame) for frame in domain.frames]
     shown = liveliest(domain.frames)
-    pick, other = slice(shown, shown + 1), slice((shown + len(frames[0]) // 2) % len(frames[0]), None)
+    pick, other = (
+        slice(shown, shown + 1),
+        slice((shown + len(frames[0]) // 2) % len(frames[0]), None),
+    )
     rows = {"frames": [Cell(_uint8(frame[pick])) for frame in frames]}
     for name, model in models.items():
         source = frames[0][pick]
         steps = [model.encode(frames[t][pick], frames[t + 1][pick]) for t in range(HORIZONS)]
-        donors = [model.encode(frames[0][other][:1], frames[t + 1][other][:1]) for t in range(HORIZONS)]
+        donors = [
+            model.encode(frames[0][other][:1], frames[t + 1][other][:1]) for t in range(HORIZONS)
+        ]
         ways = {
             "direct": [model.encode(source, frames[t + 1][pick]) for t in range(HORIZONS)],
             "cumulative": [torch.stack(steps[: t + 1]).sum(dim=0) for t in range(HORIZONS)],
@@ -107,21 +145,33 @@ def reconstruction_sheet(models: dict[str, TransitionModel], domain: Domain) -> 
 
 @torch.no_grad()
 def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> dict[str, list[Cell]]:
-    """Rows of a block, columns o_a, o_ab, o_ac and o_ab + o_bc (the sum of the latents, decoded at once).
+    """Rows of a block, columns o_a, o_ab, o_ac and o_ab + o_bc (the sum of the latents, decoded at
+    once).
 
-    "target" decodes the source's transitions on an anchor of the target domain (Figure 7); "target, own z" the target's own
-    transitions, whose true frames are known (Figure 6). Numbers: PSNR against the true frame, and of o_ab + o_bc against o_ac.
+    "target" decodes the source's transitions on an anchor of the target domain (Figure 7); "target,
+    own z" the target's own transitions, whose true frames are known (Figure 6). Numbers: PSNR
+    against the true frame, and of o_ab + o_bc against o_ac.
     """
     at, to = liveliest(source.frames), liveliest(target.frames)
     (a, b, c), (ta, tb, tc) = (
-        [to_images(frames[t, clip : clip + 1]) for t in (0, MIDDLE, END)] for frames, clip in ((source.frames, at), (target.frames, to))
+        [to_images(frames[t, clip : clip + 1]) for t in (0, MIDDLE, END)]
+        for frames, clip in ((source.frames, at), (target.frames, to))
     )
 
-    def decoded(anchor: Tensor, z_ab: Tensor, z_bc: Tensor, z_ac: Tensor, true: list[Tensor] | None) -> list[Cell]:
+    def decoded(
+        anchor: Tensor, z_ab: Tensor, z_bc: Tensor, z_ac: Tensor, true: list[Tensor] | None
+    ) -> list[Cell]:
         images = [model.decode(anchor, z) for z in (z_ab, z_ac, z_ab + z_bc)]
-        scores = [f"{psnr(image, frame):.1f} dB" for image, frame in zip(images, true, strict=False)] if true else ["", ""]
+        scores = (
+            [f"{psnr(image, frame):.1f} dB" for image, frame in zip(images, true, strict=False)]
+            if true
+            else ["", ""]
+        )
         scores.append(f"{psnr(images[2], images[1]):.1f} dB to ac")
-        return [Cell(_uint8(anchor), "a"), *(Cell(_uint8(image), score) for image, score in zip(images, scores, strict=True))]
+        return [
+            Cell(_uint8(anchor), "a"),
+            *(Cell(_uint8(image), score) for image, score in zip(images, scores, strict=True)),
+        ]
 
     z = (model.encode(a, b), model.encode(b, c), model.encode(a, c))
     own = (model.encode(ta, tb), model.encode(tb, tc), model.encode(ta, tc))
@@ -130,18 +180,27 @@ def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> di
         "source": decoded(a, *z, [b, c]),
         "target": decoded(ta, *z, None),
         "target, own z": decoded(ta, *own, [tb, tc]),
-        "target, true": [Cell(_uint8(ta), "a"), Cell(_uint8(tb), "b"), Cell(_uint8(tc), "c"), Cell()],
+        "target, true": [
+            Cell(_uint8(ta), "a"),
+            Cell(_uint8(tb), "b"),
+            Cell(_uint8(tc), "c"),
+            Cell(),
+        ],
     }
 
 
 def liveliest(frames: np.ndarray) -> int:
-    """Number of the clip that moves more than three quarters of ``frames`` (6, N, S, S, 3) do from its start to c."""
+    """Number of the clip that moves more than three quarters of ``frames`` (6, N, S, S, 3) do from
+    its start to c.
+    """
     moved = np.abs(frames[END].astype(np.int16) - frames[0]).mean(axis=(1, 2, 3))
     return int(np.argsort(moved)[int(0.75 * (len(moved) - 1))])
 
 
 def moving_shapes(clips: int, size: int, seed: int = 0) -> np.ndarray:
-    """Synthetic video for an encoder that never saw it, uint8 (6, clips, size, size, 3): discs and squares drift over coloured ground."""
+    """Synthetic video for an encoder that never saw it, uint8 (6, clips, size, size, 3): discs and
+    squares drift over coloured ground.
+    """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
     out = np.empty((HORIZONS + 1, clips, size, size, 3), np.uint8)
@@ -152,15 +211,28 @@ def moving_shapes(clips: int, size: int, seed: int = 0) -> np.ndarray:
         for t in range(HORIZONS + 1):
             image = ground + x[..., None] * slope[0] + y[..., None] * slope[1]
             for number in range(3):
-                dx, dy = x - places[number, 0] - t * speeds[number, 0], y - places[number, 1] - t * speeds[number, 1]
+                dx, dy = (
+                    x - places[number, 0] - t * speeds[number, 0],
+                    y - places[number, 1] - t * speeds[number, 1],
+                )
                 square = np.maximum(abs(dx), abs(dy)) < 0.85 * radii[number]
-                image[dx**2 + dy**2 < radii[number] ** 2 if number == 1 else square] = colours[number]
+                image[dx**2 + dy**2 < radii[number] ** 2 if number == 1 else square] = colours[
+                    number
+                ]
             out[t, clip] = image.clip(0, 255)
     return out
 
 
-def save_sheet(blocks: dict[str, dict[str, list[Cell]]], columns: list[str], title: str, path: Path, across: int = 3) -> Path:
-    """Blocks of rows of cells, by name, side by side under the columns' names, as a WebP of at most 200 kB."""
+def save_sheet(
+    blocks: dict[str, dict[str, list[Cell]]],
+    columns: list[str],
+    title: str,
+    path: Path,
+    across: int = 3,
+) -> Path:
+    """Blocks of rows of cells, by name, side by side under the columns' names, as a WebP of at most
+    200 kB.
+    """
     across = min(across, len(blocks))
     down = -(-len(blocks) // across)
     rows = max(map(len, blocks.values()))
@@ -169,13 +241,20 @@ def save_sheet(blocks: dict[str, dict[str, list[Cell]]], columns: list[str], tit
     width, height = across * block_width, top + down * block_height
     figure = plt.figure(figsize=(width, height))
 
-    def text(x: float, y: float, words: str, size: float, align: str = "center", weight: str = "normal") -> None:
+    def text(
+        x: float, y: float, words: str, size: float, align: str = "center", weight: str = "normal"
+    ) -> None:
         """x from the left and y from the top, in inches."""
-        figure.text(x / width, 1 - y / height, words, fontsize=size, ha=align, va="center", weight=weight)
+        figure.text(
+            x / width, 1 - y / height, words, fontsize=size, ha=align, va="center", weight=weight
+        )
 
     text(width / 2, 0.2, title, 11)
     for number, (name, block) in enumerate(blocks.items()):
-        left, upper = (number % across) * block_width + label, top + (number // across) * block_height
+        left, upper = (
+            (number % across) * block_width + label,
+            top + (number // across) * block_height,
+        )
         text(left, upper + 0.15, name, 9, "left", weight="bold")
         for c, column in enumerate(columns):
             text(left + (c + 0.48) * cell, upper + 0.42, column, 8)
@@ -185,7 +264,14 @@ def save_sheet(blocks: dict[str, dict[str, list[Cell]]], columns: list[str], tit
             for c, one in enumerate(cells):
                 if one.image is not None:
                     side = 0.96 * cell
-                    axis = figure.add_axes(((left + c * cell) / width, 1 - (y + side) / height, side / width, side / height))
+                    axis = figure.add_axes(
+                        (
+                            (left + c * cell) / width,
+                            1 - (y + side) / height,
+                            side / width,
+                            side / height,
+                        )
+                    )
                     axis.imshow(one.image, interpolation="nearest")
                     axis.set_axis_off()
                     text(left + (c + 0.48) * cell, y + cell + 0.05, one.caption, 6.5)
@@ -201,7 +287,10 @@ def save_sheet(blocks: dict[str, dict[str, list[Cell]]], columns: list[str], tit
 
 
 def _views(world: str, clips: Clips) -> list[Domain]:
-    found = [Domain(f"{world}, {view}", clips.frames[:, clips.groups == number]) for number, view in enumerate(clips.views)]
+    found = [
+        Domain(f"{world}, {view}", clips.frames[:, clips.groups == number])
+        for number, view in enumerate(clips.views)
+    ]
     return [domain for domain in found if domain.frames.shape[1]]
 
 

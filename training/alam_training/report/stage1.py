@@ -1,4 +1,6 @@
-"""The tables of stage 1 in docs/results.md, beside the paper's figures (its Section 4.1 and Table 4)."""
+"""The tables of stage 1 in docs/results.md, beside the paper's figures (its Section 4.1 and Table
+4).
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +43,11 @@ PROBES = (
     ("codebook perplexity", "codebook_perplexity", "", "", ""),
     ("dead codes", "dead_codes", "", "", ""),
 )
-RATIOS = (("additivity at 5k", "add_5k", 46), ("reversal at 5k", "rev_5k", 25), ("reversal at k", "rev_k", 85))
+RATIOS = (
+    ("additivity at 5k", "add_5k", 46),
+    ("reversal at 5k", "rev_5k", 25),
+    ("reversal at k", "rev_k", 85),
+)
 EXACT = 1e5  # a ratio above says that the lower error is rounding
 PAPER_SUCCESS = {"lam": 55.4, "no_rev_add": 58.3, "no_rev": 63.6, "no_add": 67.2, "full": 78.0}
 NOTES = {
@@ -53,8 +59,14 @@ NOTES = {
 
 
 def transition_probes(values: Values, figures: Path) -> str:
-    """One table a world, what LAM's errors are over each method's, whether the targets are met, and the pictures that are there."""
-    worlds = {name: world for name, world in values.items() if isinstance(world, dict) and "copy_psnr_k" in world}
+    """One table a world, what LAM's errors are over each method's, whether the targets are met, and
+    the pictures that are there.
+    """
+    worlds = {
+        name: world
+        for name, world in values.items()
+        if isinstance(world, dict) and "copy_psnr_k" in world
+    }
     parts = [
         "Relative errors are over the mean norm of z at that horizon; mean-subtracted: every kind of latent lost its mean over the clips. "
         f"k = {values.get('gap', 5)} frames; training triplets span up to {values.get('trained_horizon', '?')} k. "
@@ -62,14 +74,39 @@ def transition_probes(values: Values, figures: Path) -> str:
     ]
     for name, world in worlds.items():
         order = dict.fromkeys((*METHODS, *world))
-        methods = {method: world[method] for method in order if isinstance(world.get(method), dict) and "add_rel" in world[method]}
-        heads = [f"copying the source: {world['copy_psnr_k']:.2f} dB at k", *_heads(methods), "paper: LAM", "paper: ALAM"]
-        rows = [[label, *(_cell(part, figure, t) for part in methods.values()), lam, alam] for label, figure, t, lam, alam in PROBES]
-        parts += [f"### {name}", table(heads, rows), *_ratios(world), *_targets(world), *_pictures(name, figures)]
-    sheets = {path.stem.removeprefix("transfer_"): path.name for path in sorted(figures.glob("transfer_*.webp"))}
+        methods = {
+            method: world[method]
+            for method in order
+            if isinstance(world.get(method), dict) and "add_rel" in world[method]
+        }
+        heads = [
+            f"copying the source: {world['copy_psnr_k']:.2f} dB at k",
+            *_heads(methods),
+            "paper: LAM",
+            "paper: ALAM",
+        ]
+        rows = [
+            [label, *(_cell(part, figure, t) for part in methods.values()), lam, alam]
+            for label, figure, t, lam, alam in PROBES
+        ]
+        parts += [
+            f"### {name}",
+            table(heads, rows),
+            *_ratios(world),
+            *_targets(world),
+            *_pictures(name, figures),
+        ]
+    sheets = {
+        path.stem.removeprefix("transfer_"): path.name
+        for path in sorted(figures.glob("transfer_*.webp"))
+    }
     if sheets:
-        links = ", ".join(f"[{NAMES.get(method, method)}](figures/{file})" for method, file in sheets.items())
-        parts.append(f"Transitions inferred in one domain and decoded in another (as the paper's Figures 6 and 7): {links}")
+        links = ", ".join(
+            f"[{NAMES.get(method, method)}](figures/{file})" for method, file in sheets.items()
+        )
+        parts.append(
+            f"Transitions inferred in one domain and decoded in another (as the paper's Figures 6 and 7): {links}"
+        )
     return "\n\n".join(parts)
 
 
@@ -77,8 +114,16 @@ def transition_ablation(values: Values, figures: Path) -> str:
     """The rows of Table 4 that are there, means over the worlds."""
     rows = {row: values[row] for row in PAPER_SUCCESS if isinstance(values.get(row), dict)}
     worlds = ", ".join(values.get("worlds", {}))
-    body = [[label, *(_cell(part, figure, t) for part in rows.values())] for label, figure, t, _, _ in PROBES]
-    body.append(["paper: MetaWorld success with these latents (%)", *(f"{PAPER_SUCCESS[row]:.1f}" for row in rows)])
+    body = [
+        [label, *(_cell(part, figure, t) for part in rows.values())]
+        for label, figure, t, _, _ in PROBES
+    ]
+    body.append(
+        [
+            "paper: MetaWorld success with these latents (%)",
+            *(f"{PAPER_SUCCESS[row]:.1f}" for row in rows),
+        ]
+    )
     return f"Means over {worlds or 'the worlds'}, then over seeds.\n\n{table(['', *_heads(rows)], body)}"
 
 
@@ -88,7 +133,11 @@ def _ratios(world: Values) -> list[str]:
     rows = []
     for label, key, paper in RATIOS:
         for kind, words in (("ratio", "LAM"), ("ratio_centred", "mean-subtracted LAM")):
-            cells = [_ratio(ratios.get(kind, {}).get(key)) for ratios in found.values() if "ratio" in ratios]
+            cells = [
+                _ratio(ratios.get(kind, {}).get(key))
+                for ratios in found.values()
+                if "ratio" in ratios
+            ]
             rows.append([f"{label}, {words} over", *cells, str(paper) if kind == "ratio" else ""])
     heads = [NAMES.get(method, method) for method, ratios in found.items() if "ratio" in ratios]
     return [table(["relative errors", *heads, "paper: ALAM"], rows)] if heads else []
@@ -99,7 +148,9 @@ def _targets(world: Values) -> list[str]:
     lam, alam, ratio = (world.get(name) for name in ("lam", "alam", "ratio"))
     if not lam or not alam or not ratio:
         return []
-    checks: list[tuple[str, float | None, float]] = [(f"LAM / ALAM, {label}", ratio[key], least) for label, key, least in RATIOS]
+    checks: list[tuple[str, float | None, float]] = [
+        (f"LAM / ALAM, {label}", ratio[key], least) for label, key, least in RATIOS
+    ]
     checks += [
         ("PSNR at k over LAM's (dB)", alam["psnr_k"] - lam["psnr_k"], 0),
         ("cumulative PSNR at 5k over LAM's (dB)", alam["psnr_cum_5k"] - lam["psnr_cum_5k"], 1),
@@ -107,7 +158,12 @@ def _targets(world: Values) -> list[str]:
         ("cost of a shuffled z at k (dB)", alam["psnr_k"] - alam["psnr_k_shuffled"], 1.5),
     ]
     rows = [
-        [label, _number(value), f"{least:g}", "" if value is None else "yes" if value >= least else "**no**"]
+        [
+            label,
+            _number(value),
+            f"{least:g}",
+            "" if value is None else "yes" if value >= least else "**no**",
+        ]
         for label, value, least in checks
     ]
     return [table(["ALAM", "measured", "at least", "met"], rows)]
@@ -115,22 +171,39 @@ def _targets(world: Values) -> list[str]:
 
 def _pictures(world: str, figures: Path) -> list[str]:
     plots = {kind: f"transition_{kind}_{world}.png" for kind in ("algebra", "reconstruction")}
-    shown = [f"![{kind} in {world}](figures/{file})" for kind, file in plots.items() if (figures / file).is_file()]
+    shown = [
+        f"![{kind} in {world}](figures/{file})"
+        for kind, file in plots.items()
+        if (figures / file).is_file()
+    ]
     sheets = sorted(figures.glob(f"reconstruction_{world}_*.webp"))
-    links = ", ".join(f"[{path.stem.removeprefix(f'reconstruction_{world}_')}](figures/{path.name})" for path in sheets)
+    links = ", ".join(
+        f"[{path.stem.removeprefix(f'reconstruction_{world}_')}](figures/{path.name})"
+        for path in sheets
+    )
     return [*shown, *([f"Decoded frames: {links}"] if links else [])]
 
 
 def _cell(part: Values, figure: str, t: str) -> str:
     value, deviation = part.get(figure), part.get(f"{figure}_std")
     if t:
-        value, deviation = (by_horizon.get(t) if isinstance(by_horizon, dict) else None for by_horizon in (value, deviation))
-    return "not measured" if value is None else _number(value) + ("" if deviation is None else f" ± {deviation:.2g}")
+        value, deviation = (
+            by_horizon.get(t) if isinstance(by_horizon, dict) else None
+            for by_horizon in (value, deviation)
+        )
+    return (
+        "not measured"
+        if value is None
+        else _number(value) + ("" if deviation is None else f" ± {deviation:.2g}")
+    )
 
 
 def _heads(methods: Values) -> list[str]:
     counts = {method: len(part.get("seeds", [])) for method, part in methods.items()}
-    return [f"{NAMES.get(method, method)} ({count} seed{'s' * (count != 1)})" for method, count in counts.items()]
+    return [
+        f"{NAMES.get(method, method)} ({count} seed{'s' * (count != 1)})"
+        for method, count in counts.items()
+    ]
 
 
 def _ratio(value: float | None) -> str:

@@ -34,36 +34,57 @@ def generation_ablation(values: Values, figures: Path) -> str:
         _success(rows_of_methods(values), values),
     ]
     for title, played in interventions(values):
-        parts += [f"{title} (Appendix F; the paper's are of ALAM, joint):", _success(INTERVENTIONS, played)]
+        parts += [
+            f"{title} (Appendix F; the paper's are of ALAM, joint):",
+            _success(INTERVENTIONS, played),
+        ]
     if (figures / "generation_success.png").is_file():
         parts.append("![Success of each method and training](figures/generation_success.png)")
     return "\n\n".join(parts)
 
 
 def interventions(values: Values) -> list[tuple[str, Values]]:
-    """Title and rows of each group of interventions; whatever the method did untouched is its row "default"."""
+    """Title and rows of each group of interventions; whatever the method did untouched is its row
+    "default".
+    """
     found = []
     for group in sorted(key for key in values if key.startswith("interventions")):
         played = dict(values[group])
         folders = set(next(iter(played.values())).get("per_policy", {}))
-        same = {key: value for key, value in values.items() if isinstance(value, dict) and set(value.get("per_policy", {})) == folders}
+        same = {
+            key: value
+            for key, value in values.items()
+            if isinstance(value, dict) and set(value.get("per_policy", {})) == folders
+        }
         method = next(iter(same), "") if folders else ""
         if method:
             played.setdefault("default", same[method])
         words = {key: words for key, words, _ in METHODS} | WORDS
-        found.append((f"Interventions when acting, on {words.get(method, method) or 'one method'}", played))
+        found.append(
+            (f"Interventions when acting, on {words.get(method, method) or 'one method'}", played)
+        )
     return found
 
 
 def rows_of_methods(values: Values) -> list[Row]:
-    """Key, words and the paper's figure of the methods of Table 3, then of whatever else was played."""
+    """Key, words and the paper's figure of the methods of Table 3, then of whatever else was
+    played.
+    """
     known = {key for key, _, _ in METHODS}
-    others = [key for key, value in values.items() if key not in known and isinstance(value, dict) and "success" in value]
+    others = [
+        key
+        for key, value in values.items()
+        if key not in known and isinstance(value, dict) and "success" in value
+    ]
     return [*METHODS, *((key, WORDS.get(key, key.replace("_", " ")), None) for key in others)]
 
 
 def _success(rows: Sequence[Row], values: Values) -> str:
-    there = [(words, paper, values[key]) for key, words, paper in rows if isinstance(values.get(key), dict)]
+    there = [
+        (words, paper, values[key])
+        for key, words, paper in rows
+        if isinstance(values.get(key), dict)
+    ]
     tasks = sorted({task for _, _, value in there for task in value.get("per_task", {})})
     body = []
     for words, paper, value in there:
@@ -77,7 +98,10 @@ def _success(rows: Sequence[Row], values: Values) -> str:
                 f"**{value['success']:.1%}** ({low:.1%} to {high:.1%})",
                 str(value["episodes"]),
                 ", ".join(f"{won / count:.0%}" for won in each.values()) or "one",
-                *(f"{counts['successes'] / counts['episodes']:.0%}" if counts else "" for counts in per_task),
+                *(
+                    f"{counts['successes'] / counts['episodes']:.0%}" if counts else ""
+                    for counts in per_task
+                ),
                 "" if paper is None else f"{paper:.1f}",
             ]
         )

@@ -10,7 +10,8 @@ from alam_training.loop.train import LoopConfig
 
 @dataclass
 class RolloutConfig:
-    """Episodes played in a world during training, on validation seeds. They cost time: none by default.
+    """Episodes played in a world during training, on validation seeds. They cost time: none by
+    default.
 
     Args:
         episodes: how many at each evaluation; 0 plays none.
@@ -34,18 +35,24 @@ class FinetuneConfig:
     Args:
         data: folder of a LeRobot data set.
         run: folder for logs, the training state and, at the end, the policy in <run>/policy.
-        encoder: folder, or name on the model hub, of a frozen transition model whose latents are generated beside the actions; none if
-            empty.
-        weights: published pi0 weights to begin from: a safetensors file, the folder that holds it, with tokenizer.json if it has not been
-            downloaded apart, or a name on the model hub such as lerobot/pi0_base; none if empty.
+        encoder: folder, or name on the model hub, of a frozen transition model whose latents are
+            generated beside the actions; none if empty.
+        weights: published pi0 weights to begin from: a safetensors file, the folder that holds it,
+            with tokenizer.json if it has not been downloaded apart, or a name on the model hub such
+            as lerobot/pi0_base; none if empty.
         views: cameras the policy sees; none given means all that the data set has.
-        latent_views: views whose latents are generated; none given means all views. Ignored without an encoder.
-        latent_width: numbers a latent is projected to; 0 takes the action's width, as the paper does.
-        latent_targets: what is generated for a step: the transition from the chunk's first frame to it, as a sum of transitions between
-            neighbours ("cumulative"), or the last of these alone, as in the paper ("adjacent").
+        latent_views: views whose latents are generated; none given means all views. Ignored without
+            an encoder.
+        latent_width: numbers a latent is projected to; 0 takes the action's width, as the paper
+            does.
+        latent_targets: what is generated for a step: the transition from the chunk's first frame to
+            it, as a sum of transitions between neighbours ("cumulative"), or the last of these
+            alone, as in the paper ("adjacent").
         latent_weight: lambda of each view's latents in the loss; the action's is 1.
-        relative_joints: action dimensions predicted as differences to the state at the chunk's start.
-        normalise: states and targets to unit variance ("std"), or their 1 % and 99 % quantiles to -1 and 1 ("quantiles").
+        relative_joints: action dimensions predicted as differences to the state at the chunk's
+            start.
+        normalise: states and targets to unit variance ("std"), or their 1 % and 99 % quantiles to
+            -1 and 1 ("quantiles").
         std_floor: least standard deviation of states and targets in their own units.
         held_out: share of the episodes kept for evaluation.
         batch: samples a step, over all processes together.
@@ -80,12 +87,20 @@ class FinetuneConfig:
         if self.batch < 1 or self.draws < 1:
             raise UserError("batch and draws must be at least 1")
         if self.std_floor <= 0 or self.latent_weight < 0 or self.latent_width < 0:
-            raise UserError("std_floor must be above 0; latent_weight and latent_width must not be negative")
+            raise UserError(
+                "std_floor must be above 0; latent_weight and latent_width must not be negative"
+            )
         if self.normalise not in ("std", "quantiles"):
             raise UserError(f"normalise is '{self.normalise}': choose std or quantiles")
         if self.latent_targets not in ("cumulative", "adjacent"):
-            raise UserError(f"latent_targets is '{self.latent_targets}': choose cumulative or adjacent")
+            raise UserError(
+                f"latent_targets is '{self.latent_targets}': choose cumulative or adjacent"
+            )
         if self.weights and self.model.backbone != "pi0":
-            raise UserError(f"weights '{self.weights}' are for pi0: give --model.backbone pi0 with them")
+            raise UserError(
+                f"weights '{self.weights}' are for pi0: give --model.backbone pi0 with them"
+            )
         if not 0 <= self.held_out < 1:
-            raise UserError(f"held_out is {self.held_out}: give the share of the episodes to keep for evaluation, from 0 to below 1")
+            raise UserError(
+                f"held_out is {self.held_out}: give the share of the episodes to keep for evaluation, from 0 to below 1"
+            )

@@ -1,4 +1,6 @@
-"""From a data set and a frozen encoder to the samples of stage 2. What can be wrong is looked for before any picture is decoded."""
+"""From a data set and a frozen encoder to the samples of stage 2. What can be wrong is looked for
+before any picture is decoded.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -26,13 +28,16 @@ LEARNED_FROM = 64  # principal components that a learned projection starts from
 
 
 def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
-    """Open the data set, decode its frames and encode its transitions unless cached, fit the normalisation.
+    """Open the data set, decode its frames and encode its transitions unless cached, fit the
+    normalisation.
 
     Raises UserError for data, an encoder or settings that do not fit together.
     """
     dataset = LeRobotDataset(config.data)
     if not dataset.action_names or not dataset.state_names:
-        raise UserError(f"'{config.data}' has no actions or no state: a policy is trained on demonstrations that have both")
+        raise UserError(
+            f"'{config.data}' has no actions or no state: a policy is trained on demonstrations that have both"
+        )
     views = config.views or list(dataset.views)
     if not views:
         raise UserError(f"'{config.data}' has no camera view: a policy needs at least one")
@@ -47,13 +52,24 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
         1.0 / dataset.fps,
     )
     episodes = [dataset.episode(e) for e in range(dataset.num_episodes)]
-    states, actions, tasks = [e.state for e in episodes], [e.action for e in episodes], [e.task for e in episodes]
+    states, actions, tasks = (
+        [e.state for e in episodes],
+        [e.action for e in episodes],
+        [e.task for e in episodes],
+    )
     _check_finite(config.data, "observation.state", dataset.state_names, states)
     _check_finite(config.data, "action", dataset.action_names, actions)
     tokenizer = make_tokenizer(config.model, _tokenizer_folder(config.weights))
     words = tokenizer(_checked_tasks(config, tokenizer, tasks))
     relative = policy_config.relative()
-    stats = fit_policy_stats(states, actions, config.model.horizon, relative, config.std_floor, config.normalise == "quantiles")
+    stats = fit_policy_stats(
+        states,
+        actions,
+        config.model.horizon,
+        relative,
+        config.std_floor,
+        config.normalise == "quantiles",
+    )
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
     if encoder is not None:
         transition = TransitionModel.from_pretrained(encoder).config
@@ -67,8 +83,16 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
         for view in policy_config.latent_views:
             native = frame_store(dataset, view, transition.image_size)
             z = adjacent_latents(encoder, view, native, dataset.root / ".cache")
-            latents[view] = _projected(config, policy_config, stats, view, z, [len(action) for action in actions])
-    return policy_config, PolicyData(frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative), tokenizer
+            latents[view] = _projected(
+                config, policy_config, stats, view, z, [len(action) for action in actions]
+            )
+    return (
+        policy_config,
+        PolicyData(
+            frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative
+        ),
+        tokenizer,
+    )
 
 
 def data_digest(data: PolicyData) -> str:
@@ -80,9 +104,16 @@ def data_digest(data: PolicyData) -> str:
 
 
 def _projected(
-    config: FinetuneConfig, policy: PolicyConfig, stats: PolicyStats, view: str, z: np.ndarray, lengths: Sequence[int]
+    config: FinetuneConfig,
+    policy: PolicyConfig,
+    stats: PolicyStats,
+    view: str,
+    z: np.ndarray,
+    lengths: Sequence[int],
 ) -> np.ndarray:
-    """Fit the projection of a view's transitions z (F, D) into ``stats``; returns them projected, (F, P)."""
+    """Fit the projection of a view's transitions z (F, D) into ``stats``; returns them projected,
+    (F, P).
+    """
     picked = np.random.default_rng(0).permutation(len(z))[:PROJECTION_SAMPLES]
     learned = config.model.projection != "pca"
     width = min(LEARNED_FROM, z.shape[1]) if learned else policy.latent_width
@@ -90,23 +121,31 @@ def _projected(
     p = projection.project(np.asarray(z))
     if config.latent_targets == "cumulative":
         last = np.repeat(np.cumsum(lengths) - 1, lengths)  # (F,) last frame of each frame's episode
-        chunks = p[np.minimum(picked[:, None] + np.arange(config.model.horizon), last[picked][:, None])]
+        chunks = p[
+            np.minimum(picked[:, None] + np.arange(config.model.horizon), last[picked][:, None])
+        ]
         projection = projection.cumulative(chunks, one_scale=learned)
     stats.latents[view] = projection
     return p
 
 
 def _tokenizer_folder(weights: str) -> Path:
-    """Where a tokenizer may lie beside pi0's weights. Raises UserError where there are no such weights."""
+    """Where a tokenizer may lie beside pi0's weights. Raises UserError where there are no such
+    weights.
+    """
     if not weights:
         return Path()
     folder = checkpoint_folder(weights, (TOKENIZER,))
     if not folder.exists():
-        raise UserError(f"no weights at '{weights}': give a safetensors file, the folder that holds it, or a name on the model hub")
+        raise UserError(
+            f"no weights at '{weights}': give a safetensors file, the folder that holds it, or a name on the model hub"
+        )
     return folder.parent if folder.suffix == ".safetensors" else folder
 
 
-def _check_finite(data: str, feature: str, names: Sequence[str], episodes: Sequence[np.ndarray]) -> None:
+def _check_finite(
+    data: str, feature: str, names: Sequence[str], episodes: Sequence[np.ndarray]
+) -> None:
     for number, values in enumerate(episodes):
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
@@ -129,7 +168,9 @@ def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
 def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str]) -> list[str]:
     """The instructions, if a policy can be asked by them."""
     if not all(task.strip() for task in tasks):
-        raise UserError(f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do")
+        raise UserError(
+            f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do"
+        )
     if isinstance(tokenizer, WordTokenizer) and (same := tokenizer.collisions(tasks)):
         raise UserError(
             f"the words {' and '.join(same[0])} of '{config.data}' share a number among {config.model.small.vocabulary}: give another "

@@ -1,6 +1,8 @@
-"""The graphs: which nodes run together, with which parameters, for which arguments. Plain data, with no ROS imported.
+"""The graphs: which nodes run together, with which parameters, for which arguments. Plain data,
+with no ROS imported.
 
-Two front ends start them: ``launch/*.launch.py`` (where the ROS package ``launch`` is installed) and ``alam up`` (everywhere).
+Two front ends start them: ``launch/*.launch.py`` (where the ROS package ``launch`` is installed)
+and ``alam up`` (everywhere).
 """
 
 import os
@@ -18,7 +20,9 @@ CAN_BASE_PORT = 43113  # its UDP port in ROS domain 0; domain n uses this + n, s
 
 @dataclass(frozen=True)
 class Argument:
-    """Something a person may set as name:=value. Its type is that of the default; ``choices`` or ``bounds`` (inclusive) limit it."""
+    """Something a person may set as name:=value. Its type is that of the default; ``choices`` or
+    ``bounds`` (inclusive) limit it.
+    """
 
     name: str
     default: bool | int | float | str
@@ -40,14 +44,24 @@ class Argument:
             elif isinstance(self.default, (int, float)):
                 value = type(self.default)(text)
         except (KeyError, ValueError):
-            kind = "true or false" if isinstance(self.default, bool) else {int: "a whole number", float: "a number"}[type(self.default)]
-            raise UserError(f"{self.name}:={text} is not {kind} (default: {self.default_text})") from None
+            kind = (
+                "true or false"
+                if isinstance(self.default, bool)
+                else {int: "a whole number", float: "a number"}[type(self.default)]
+            )
+            raise UserError(
+                f"{self.name}:={text} is not {kind} (default: {self.default_text})"
+            ) from None
         if self.choices and text not in self.choices:
             raise UserError(f"{self.name}:={text} is not one of: {', '.join(self.choices)}")
         if self.bounds and not self.bounds[0] <= float(value) <= self.bounds[1]:
-            raise UserError(f"{self.name}:={text} is not between {self.bounds[0]:g} and {self.bounds[1]:g}")
+            raise UserError(
+                f"{self.name}:={text} is not between {self.bounds[0]:g} and {self.bounds[1]:g}"
+            )
         if self.name.endswith("_topic") and not text.startswith("/"):
-            raise UserError(f"{self.name}:={text} is not an absolute topic name: it must begin with '/'")
+            raise UserError(
+                f"{self.name}:={text} is not an absolute topic name: it must begin with '/'"
+            )
         return value
 
 
@@ -55,8 +69,9 @@ class Argument:
 class NodeSpec:
     """One process.
 
-    If a required node fails (exit code over 0: a wrong checkpoint, a port in use), the whole graph is stopped. If it is killed or asked
-    to end, the others go on: the arm holds, and says why in /diagnostics.
+    If a required node fails (exit code over 0: a wrong checkpoint, a port in use), the whole graph
+    is stopped. If it is killed or asked to end, the others go on: the arm holds, and says why in
+    /diagnostics.
     """
 
     package: str
@@ -68,7 +83,9 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """A set of nodes that depends on arguments. ``build`` may raise UserError (a checkpoint that is not there)."""
+    """A set of nodes that depends on arguments. ``build`` may raise UserError (a checkpoint that is
+    not there).
+    """
 
     name: str
     description: str
@@ -82,20 +99,29 @@ class Graph:
         """What the graph is, and a line for each argument with its default."""
         names = [f"  {argument.name}:={argument.default_text}" for argument in self.arguments]
         width = max(map(len, names)) + 2
-        lines = [f"{name:<{width}}{argument.description}" for name, argument in zip(names, self.arguments, strict=True)]
+        lines = [
+            f"{name:<{width}}{argument.description}"
+            for name, argument in zip(names, self.arguments, strict=True)
+        ]
         return "\n".join([f"{self.name}: {self.description}", *lines])
 
     def values(self, texts: Mapping[str, str]) -> Values:
-        """The value of every argument, given texts for some. Raises UserError for an unknown name or a wrong value."""
+        """The value of every argument, given texts for some. Raises UserError for an unknown name
+        or a wrong value.
+        """
         known = {argument.name: argument for argument in self.arguments}
         for name in texts:
             if name not in known:
-                raise UserError(f"'{self.name}' has no argument '{name}'; there are: {', '.join(known)}")
+                raise UserError(
+                    f"'{self.name}' has no argument '{name}'; there are: {', '.join(known)}"
+                )
         return self.defaults() | {name: known[name].parse(text) for name, text in texts.items()}
 
 
 def split_assignments(words: Iterable[str]) -> dict[str, str]:
-    """``["sim:=false", ...]`` as a dictionary. Raises UserError for a word of another form or a name given twice."""
+    """``["sim:=false", ...]`` as a dictionary. Raises UserError for a word of another form or a
+    name given twice.
+    """
     texts: dict[str, str] = {}
     for word in words:
         name, separator, text = word.partition(":=")
@@ -108,22 +134,29 @@ def split_assignments(words: Iterable[str]) -> dict[str, str]:
 
 
 def root() -> Path:
-    """The root of the tree, for paths like checkpoints/...: what setup.bash says, else where this file's source lies."""
+    """The root of the tree, for paths like checkpoints/...: what setup.bash says, else where this
+    file's source lies.
+    """
     return Path(os.environ.get("ALAM_ROOT") or Path(__file__).resolve().parents[4])
 
 
 def folder(name: str, text: str) -> str:
     """An existing folder as an absolute path. Raises UserError if there is none."""
     given = Path(text).expanduser()
-    candidates = [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
+    candidates = (
+        [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
+    )
     for candidate in candidates:
         if candidate.is_dir():
             return str(candidate)
-    raise UserError(f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); give one with {name}:=FOLDER")
+    raise UserError(
+        f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); give one with {name}:=FOLDER"
+    )
 
 
 def environment(values: Values, config: Path) -> dict[str, str]:
-    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS profiles.
+    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS
+    profiles.
 
     DDS is kept on this host by the local profile itself, see there why the range is SYSTEM_DEFAULT.
     """
@@ -149,8 +182,13 @@ def domain() -> int:
 def _build_piper(values: Values) -> list[NodeSpec]:
     sim = values["sim"]
     if values["realtime"] and not sim:
-        raise UserError("realtime:=true only means something with sim:=true: a real arm always runs on the wall clock")
-    checkpoint, encoder = folder("checkpoint", values["checkpoint"]), folder("encoder", values["encoder"])
+        raise UserError(
+            "realtime:=true only means something with sim:=true: a real arm always runs on the wall clock"
+        )
+    checkpoint, encoder = (
+        folder("checkpoint", values["checkpoint"]),
+        folder("encoder", values["encoder"]),
+    )
     views = ["third_person", "wrist"]
     topics = [values[f"{view}_topic"] for view in views]
     clock = {"use_sim_time": sim and not values["realtime"]}
@@ -159,8 +197,11 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
-    # A simulated arm executes set-points as they were demonstrated; a real one needs the controller's gentler defaults.
-    motion = {"max_velocity": 2.0, "max_acceleration": 50.0, "max_gripper_velocity": 1.0} if sim else {}
+    # A simulated arm executes set-points as they were demonstrated; a real one needs the
+    # controller's gentler defaults.
+    motion = (
+        {"max_velocity": 2.0, "max_acceleration": 50.0, "max_gripper_velocity": 1.0} if sim else {}
+    )
     nodes = []
     if sim:
         nodes.append(
@@ -168,14 +209,21 @@ def _build_piper(values: Values) -> list[NodeSpec]:
                 "alam_sim",
                 "sim_node",
                 "sim",
-                {name: values[name] for name in ("world", "seed", "camera_size", "realtime", "speed")}
+                {
+                    name: values[name]
+                    for name in ("world", "seed", "camera_size", "realtime", "speed")
+                }
                 | {"can_channel": CAN_GROUP, "can_port": port},
             )
         )
     elif values["realsense"]:
         for view in views:
             camera = {"serial_no": values[f"{view}_serial"], "enable_depth": False}
-            nodes.append(NodeSpec("realsense2_camera", "realsense2_camera_node", view, camera, required=False))
+            nodes.append(
+                NodeSpec(
+                    "realsense2_camera", "realsense2_camera_node", view, camera, required=False
+                )
+            )
     nodes += [
         NodeSpec(
             "alam_perception",
@@ -183,8 +231,15 @@ def _build_piper(values: Values) -> list[NodeSpec]:
             "camera_sync",
             {"views": views, "image_topics": topics, "image_size": values["image_size"]} | clock,
         ),
-        NodeSpec("alam_perception", "latent_encoder", "latent_encoder", {"checkpoint": encoder} | clock),
-        NodeSpec("alam_policy", "policy", "policy", {"checkpoint": checkpoint, "seed": values["seed"]} | clock),
+        NodeSpec(
+            "alam_perception", "latent_encoder", "latent_encoder", {"checkpoint": encoder} | clock
+        ),
+        NodeSpec(
+            "alam_policy",
+            "policy",
+            "policy",
+            {"checkpoint": checkpoint, "seed": values["seed"]} | clock,
+        ),
         NodeSpec("alam_piper", "arm_controller", "arm_controller", can | clock | motion),
     ]
     return nodes
@@ -195,24 +250,66 @@ PIPER = Graph(
     "An AgileX Piper arm with two cameras, in MuJoCo (sim:=true, the default) or real (sim:=false)",
     (
         Argument("sim", True, "simulate the arm and its cameras; false drives the real arm"),
-        Argument("realtime", False, "simulation on the wall clock instead of waiting for slow nodes"),
-        Argument("speed", 1.0, "how much faster than the wall clock simulated time may run; 0: as fast as it goes", bounds=(0, 100)),
-        Argument("seed", 0, "seed of the first simulated episode and of the policy's noise", bounds=(0, 2**31 - 1)),
+        Argument(
+            "realtime", False, "simulation on the wall clock instead of waiting for slow nodes"
+        ),
+        Argument(
+            "speed",
+            1.0,
+            "how much faster than the wall clock simulated time may run; 0: as fast as it goes",
+            bounds=(0, 100),
+        ),
+        Argument(
+            "seed",
+            0,
+            "seed of the first simulated episode and of the policy's noise",
+            bounds=(0, 2**31 - 1),
+        ),
         Argument("world", "piper_place", "which simulated world"),
         Argument(
-            "camera_size", 0, "width and height in pixels of the simulated cameras' images; 0: as the world has them", bounds=(0, 2048)
+            "camera_size",
+            0,
+            "width and height in pixels of the simulated cameras' images; 0: as the world has them",
+            bounds=(0, 2048),
         ),
-        Argument("checkpoint", "checkpoints/piper_place/policy", "folder of the policy", folder=True),
-        Argument("encoder", "checkpoints/piper_place/transition", "folder of the transition encoder", folder=True),
-        Argument("image_size", 96, "width and height in pixels of the images in observations", bounds=(16, 1024)),
-        Argument("third_person_topic", "/third_person/color/image_raw", "image topic of the camera on the tripod"),
+        Argument(
+            "checkpoint", "checkpoints/piper_place/policy", "folder of the policy", folder=True
+        ),
+        Argument(
+            "encoder",
+            "checkpoints/piper_place/transition",
+            "folder of the transition encoder",
+            folder=True,
+        ),
+        Argument(
+            "image_size",
+            96,
+            "width and height in pixels of the images in observations",
+            bounds=(16, 1024),
+        ),
+        Argument(
+            "third_person_topic",
+            "/third_person/color/image_raw",
+            "image topic of the camera on the tripod",
+        ),
         Argument("wrist_topic", "/wrist/color/image_raw", "image topic of the camera on the wrist"),
         Argument("can_port", "can0", "CAN interface of the real arm"),
-        Argument("can_udp_port", 0, f"UDP port of the emulated CAN bus; 0: {CAN_BASE_PORT} + ROS_DOMAIN_ID", bounds=(0, 65535)),
-        Argument("realsense", True, "with the real arm: start realsense2_camera nodes, where that package is installed"),
+        Argument(
+            "can_udp_port",
+            0,
+            f"UDP port of the emulated CAN bus; 0: {CAN_BASE_PORT} + ROS_DOMAIN_ID",
+            bounds=(0, 65535),
+        ),
+        Argument(
+            "realsense",
+            True,
+            "with the real arm: start realsense2_camera nodes, where that package is installed",
+        ),
         Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
         Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
-        Argument("network", False, "let other machines take part; otherwise DDS stays on this host"),
+        Argument(
+            "network", False, "let other machines take part; otherwise DDS stays on this host"
+        ),
     ),
     _build_piper,
 )

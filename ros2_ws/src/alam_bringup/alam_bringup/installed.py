@@ -1,4 +1,6 @@
-"""What is installed: packages, their executables and share folders, by the ament index, with messages for people."""
+"""What is installed: packages, their executables and share folders, by the ament index, with
+messages for people.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,15 +28,21 @@ def config_folder() -> Path:
 def executable(package: str, name: str) -> str:
     """The path of a node. Raises UserError if its package is not built."""
     if not has_package(package):
-        raise UserError(f"package '{package}' is not built or not sourced: run 'make setup', then 'source setup.bash'")
+        raise UserError(
+            f"package '{package}' is not built or not sourced: run 'make setup', then 'source setup.bash'"
+        )
     path = Path(get_package_prefix(package)) / "lib" / package / name
     if not path.is_file():
-        raise UserError(f"package '{package}' has no executable '{name}': run 'make setup' again if it is new")
+        raise UserError(
+            f"package '{package}' has no executable '{name}': run 'make setup' again if it is new"
+        )
     return str(path)
 
 
 def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
-    """The nodes that can be started, and one line for each package of optional nodes that is not installed."""
+    """The nodes that can be started, and one line for each package of optional nodes that is not
+    installed.
+    """
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
         f"note: package '{package}' is not installed: start its cameras by hand and give their topics (third_person_topic:=..., ...)"

@@ -1,6 +1,7 @@
-"""A graph as a launch description: the front end for ``ros2 launch``. The only module that needs the ROS package ``launch``."""
+"""A graph as a launch description: the front end for ``ros2 launch``. The only module that needs
+the ROS package ``launch``.
+"""
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
@@ -9,15 +10,21 @@ from launch_ros.actions import Node
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 from alam_core.errors import UserError
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
-# As with alam up, no node is left behind if launch itself is killed (util-linux, part of every Debian and Ubuntu).
+# As with alam up, no node is left behind if launch itself is killed (util-linux, part of every
+# Debian and Ubuntu).
 DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
 
 
 def stop_if_failed(event: ProcessExited, context: LaunchContext) -> None:
-    """Stops the graph, with an exit code of 1, if a node failed; if it was killed, the others go on, as under alam up."""
+    """Stops the graph, with an exit code of 1, if a node failed; if it was killed, the others go
+    on, as under alam up.
+    """
     if event.returncode > 0 and not context.is_shutdown:
-        raise UserError(f"{event.process_name} failed with exit code {event.returncode}, see above: stopping the others")
+        raise UserError(
+            f"{event.process_name} failed with exit code {event.returncode}, see above: stopping the others"
+        )
 
 
 def describe(name: str) -> LaunchDescription:
@@ -25,12 +32,17 @@ def describe(name: str) -> LaunchDescription:
     graph = find_graph(name)
 
     def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-        texts = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in graph.arguments}
+        texts = {
+            argument.name: LaunchConfiguration(argument.name).perform(context)
+            for argument in graph.arguments
+        }
         values = graph.values(texts)
         nodes, notes = available(graph.build(values))
         config = config_folder()
         actions: list[LaunchDescriptionEntity] = [LogInfo(msg=note) for note in notes]
-        actions += [SetEnvironmentVariable(key, value) for key, value in environment(values, config).items()]
+        actions += [
+            SetEnvironmentVariable(key, value) for key, value in environment(values, config).items()
+        ]
         for node in nodes:
             actions.append(
                 Node(
@@ -47,7 +59,9 @@ def describe(name: str) -> LaunchDescription:
         return actions
 
     arguments = [
-        DeclareLaunchArgument(argument.name, default_value=argument.default_text, description=argument.description)
+        DeclareLaunchArgument(
+            argument.name, default_value=argument.default_text, description=argument.description
+        )
         for argument in graph.arguments
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start)])

@@ -1,4 +1,6 @@
-"""ros2 launch alam_bringup piper.launch.py [name:=value ...]: the graph 'piper' of alam_bringup/graph.py."""
+"""ros2 launch alam_bringup piper.launch.py [name:=value ...]: the graph 'piper' of
+alam_bringup/graph.py.
+"""
 
 from alam_bringup.launch_graph import describe
 

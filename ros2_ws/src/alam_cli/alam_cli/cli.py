@@ -5,7 +5,6 @@ import sys
 from collections.abc import Sequence
 
 from alam_bringup.graph import GRAPHS, find_graph, split_assignments
-
 from alam_core.errors import UserError, run_main
 
 
@@ -23,15 +22,28 @@ def make_parser() -> argparse.ArgumentParser:
         "up",
         help="start a graph of nodes",
         description="Starts every node of a graph and stops them all on Ctrl-C. Arguments are given as name:=value.",
-        epilog="graphs and their arguments:\n\n" + "\n\n".join(graph.help() for graph in GRAPHS.values()),
+        epilog="graphs and their arguments:\n\n"
+        + "\n\n".join(graph.help() for graph in GRAPHS.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     up.add_argument("graph", metavar="GRAPH", help=f"one of: {', '.join(GRAPHS)}")
-    up.add_argument("assignments", nargs="*", metavar="name:=value", help="arguments of the graph, see below")
-    echo = commands.add_parser("echo", help="print the messages of a topic", description="Prints the messages of a topic as YAML.")
+    up.add_argument(
+        "assignments", nargs="*", metavar="name:=value", help="arguments of the graph, see below"
+    )
+    echo = commands.add_parser(
+        "echo",
+        help="print the messages of a topic",
+        description="Prints the messages of a topic as YAML.",
+    )
     echo.add_argument("topic", metavar="TOPIC")
     echo.add_argument("--once", action="store_true", help="stop after one message")
-    echo.add_argument("--timeout", type=float, default=0.0, metavar="S", help="give up if nothing comes for so long; 0: wait for ever")
+    echo.add_argument(
+        "--timeout",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="give up if nothing comes for so long; 0: wait for ever",
+    )
     echo.add_argument("--full", action="store_true", help="print long arrays in full")
     commands.add_parser("doctor", help="say what is here, what is missing and how to get it")
     commands.add_parser("demo", help="run the demo and measure it", add_help=False)

@@ -1,4 +1,6 @@
-"""``alam doctor``: what is here, what is missing, and how to get it. Imports nothing at the top that may be missing."""
+"""``alam doctor``: what is here, what is missing, and how to get it. Imports nothing at the top
+that may be missing.
+"""
 
 import importlib.metadata
 import importlib.util
@@ -15,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
-
 from alam_core.errors import UserError
 
 RENDER = """
@@ -54,30 +55,54 @@ class Check:
 
 
 def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
-    """Run code in a process of its own, as broken GL or DDS libraries may take theirs down; (went well, last line said)."""
+    """Run code in a process of its own, as broken GL or DDS libraries may take theirs down; (went
+    well, last line said).
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+            [sys.executable, "-c", textwrap.dedent(code)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
         return False, f"no end after {timeout:.0f} s"
-    lines = [line for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines() if line.strip()]
+    lines = [
+        line
+        for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines()
+        if line.strip()
+    ]
     return done.returncode == 0, lines[-1] if lines else f"exit code {done.returncode}"
 
 
 def check_python() -> Iterator[Check]:
     fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    yield Check("Python", fits, sys.version.split()[0], "install Python 3.11 or 3.12, remove .venv, run 'make setup'")
+    yield Check(
+        "Python",
+        fits,
+        sys.version.split()[0],
+        "install Python 3.11 or 3.12, remove .venv, run 'make setup'",
+    )
     for tool, package in (("g++", "build-essential"), ("cmake", "cmake")):
         path = shutil.which(tool)
         yield Check(tool, path is not None, path or "not found", f"sudo apt-get install {package}")
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    yield Check("Python headers", header.is_file(), str(header.parent), f"sudo apt-get install {version}-dev")
+    yield Check(
+        "Python headers",
+        header.is_file(),
+        str(header.parent),
+        f"sudo apt-get install {version}-dev",
+    )
 
 
 def check_packages() -> Iterator[Check]:
-    pins = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[.*?\])?==([^\s#]+)", (root() / "requirements" / "base.txt").read_text(), re.MULTILINE)
+    pins = re.findall(
+        r"^([A-Za-z0-9_.-]+)(?:\[.*?\])?==([^\s#]+)",
+        (root() / "requirements" / "base.txt").read_text(),
+        re.MULTILINE,
+    )
     wrong = []
     for name, version in pins:
         try:
@@ -85,12 +110,19 @@ def check_packages() -> Iterator[Check]:
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{name} is missing")
             continue
-        if found != version and name != "numpy":  # apt ROS needs another numpy, see scripts/setup.sh
+        if (
+            found != version and name != "numpy"
+        ):  # apt ROS needs another numpy, see scripts/setup.sh
             wrong.append(f"{name} is {found} instead of {version}")
     here = importlib.util.find_spec("alam_core") is not None
     if not here:
         wrong.append("alam_core is not installed")
-    yield Check("Python packages", not wrong, "; ".join(wrong) or f"{len(pins)} as pinned in requirements/base.txt", "make setup")
+    yield Check(
+        "Python packages",
+        not wrong,
+        "; ".join(wrong) or f"{len(pins)} as pinned in requirements/base.txt",
+        "make setup",
+    )
 
 
 def check_rendering() -> Iterator[Check]:
@@ -104,9 +136,20 @@ def check_ros() -> Iterator[Check]:
     spec = importlib.util.find_spec("rclpy")
     origin = "not found" if spec is None else f"{Path(spec.origin or '').parent}"
     kind = "" if spec is None else " (PyPI wheels)" if origin.startswith(sys.prefix) else " (apt)"
-    yield Check("ROS 2 Jazzy", spec is not None, origin + kind, "make setup (wheels), or source /opt/ros/jazzy/setup.bash and make setup")
+    yield Check(
+        "ROS 2 Jazzy",
+        spec is not None,
+        origin + kind,
+        "make setup (wheels), or source /opt/ros/jazzy/setup.bash and make setup",
+    )
     commands = shutil.which("ros2")
-    yield Check("ros2 command", commands is not None, commands or "not found", "not needed: 'alam up' and 'alam echo' do", needed=False)
+    yield Check(
+        "ros2 command",
+        commands is not None,
+        commands or "not found",
+        "not needed: 'alam up' and 'alam echo' do",
+        needed=False,
+    )
 
 
 def check_workspace() -> Iterator[Check]:
@@ -132,12 +175,26 @@ def check_dds() -> Iterator[Check]:
     good = Path(profile).is_file()
     yield Check("Fast DDS profile", good, profile or "not set", "source setup.bash")
     ok, said = _script(DDS)
-    detail = {"loopback": "sockets are on 127.0.0.1 only", "open": "sockets are open to the network"}.get(said, said)
+    detail = {
+        "loopback": "sockets are on 127.0.0.1 only",
+        "open": "sockets are open to the network",
+    }.get(said, said)
     yield Check("DDS", ok, detail, "source setup.bash")
     if ok and said != "loopback":
-        yield Check("DDS on this host only", False, detail, "source setup.bash, unless you asked for the network", needed=False)
+        yield Check(
+            "DDS on this host only",
+            False,
+            detail,
+            "source setup.bash, unless you asked for the network",
+            needed=False,
+        )
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
-    yield Check("shared memory", free > 300, f"{free:.0f} MiB free in /dev/shm", "in a container: --shm-size=1g")
+    yield Check(
+        "shared memory",
+        free > 300,
+        f"{free:.0f} MiB free in /dev/shm",
+        "in a container: --shm-size=1g",
+    )
 
 
 def check_can() -> Iterator[Check]:
@@ -151,13 +208,20 @@ def check_can() -> Iterator[Check]:
         with can.Bus(**options) as one, can.Bus(**options) as other:
             one.send(can.Message(arbitration_id=0x123, data=[1, 2, 3], is_extended_id=False))
             message = other.recv(2.0)
-        ok, said = message is not None and bytes(message.data) == b"\x01\x02\x03", "no frame came through"
+        ok, said = (
+            message is not None and bytes(message.data) == b"\x01\x02\x03",
+            "no frame came through",
+        )
     except Exception as error:  # whatever keeps the emulated bus from working is the finding
         ok, said = False, str(error)
     fix = "multicast needs a route: sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
     yield Check("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
     names = Path("/sys/class/net")
-    real = sorted(item.name for item in names.iterdir() if (item / "type").is_file() and (item / "type").read_text().strip() == "280")
+    real = sorted(
+        item.name
+        for item in names.iterdir()
+        if (item / "type").is_file() and (item / "type").read_text().strip() == "280"
+    )
     fix = "only for a real arm: plug the adapter in, sudo ip link set can0 up type can bitrate 1000000"
     yield Check("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
 
@@ -167,8 +231,15 @@ def check_checkpoints() -> Iterator[Check]:
         if argument.folder:
             try:
                 path = folder(argument.name, str(argument.default))
-                whole = all((Path(path) / name).is_file() for name in ("config.json", "model.safetensors"))
-                yield Check(f"model {argument.name}", whole, path if whole else f"{path} is not whole", "git checkout checkpoints/")
+                whole = all(
+                    (Path(path) / name).is_file() for name in ("config.json", "model.safetensors")
+                )
+                yield Check(
+                    f"model {argument.name}",
+                    whole,
+                    path if whole else f"{path} is not whole",
+                    "git checkout checkpoints/",
+                )
             except UserError:
                 fix = "git checkout checkpoints/, or train one: training/pretrain.py, training/finetune.py"
                 yield Check(f"model {argument.name}", False, f"no folder {argument.default}", fix)
@@ -193,7 +264,13 @@ def doctor() -> int:
         for finding in check():
             word = "OK" if finding.ok else "MISSING" if finding.needed else "-"
             line = f"{word:<8}{finding.what}: {finding.detail}"
-            print(line if finding.ok else f"{line}\n        how to get it: {finding.fix}", flush=True)
+            print(
+                line if finding.ok else f"{line}\n        how to get it: {finding.fix}", flush=True
+            )
             missing += finding.needed and not finding.ok
-    print("\nthe demo can run: make demo" if not missing else f"\n{missing} missing: the demo cannot run yet")
+    print(
+        "\nthe demo can run: make demo"
+        if not missing
+        else f"\n{missing} missing: the demo cannot run yet"
+    )
     return 1 if missing else 0

@@ -19,18 +19,27 @@ LONG = 16  # elements of an array that are printed unless asked for all
 
 
 def message_class(type_name: str) -> type:
-    """The class of a type like ``std_msgs/msg/String``. Raises UserError if its package is not installed."""
+    """The class of a type like ``std_msgs/msg/String``. Raises UserError if its package is not
+    installed.
+    """
     package, *middle, name = type_name.split("/")
     try:
         return getattr(importlib.import_module(".".join([package, *middle])), name)
     except (ImportError, AttributeError):
-        raise UserError(f"message type {type_name} is not installed here: source the workspace that has package '{package}'") from None
+        raise UserError(
+            f"message type {type_name} is not installed here: source the workspace that has package '{package}'"
+        ) from None
 
 
 def to_plain(value: Any, full: bool = False) -> Any:
-    """A message as dictionaries, lists and scalars; arrays of more than ``LONG`` elements are cut unless ``full``."""
+    """A message as dictionaries, lists and scalars; arrays of more than ``LONG`` elements are cut
+    unless ``full``.
+    """
     if hasattr(value, "get_fields_and_field_types"):
-        return {name: to_plain(getattr(value, name), full) for name in value.get_fields_and_field_types()}
+        return {
+            name: to_plain(getattr(value, name), full)
+            for name in value.get_fields_and_field_types()
+        }
     if isinstance(value, (bytes, bytearray)):
         value = list(value)
     if hasattr(value, "__len__") and not isinstance(value, str):
@@ -45,7 +54,11 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_list(dumper: _Dumper, items: list) -> yaml.Node:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=not any(isinstance(item, (dict, list)) for item in items))
+    return dumper.represent_sequence(
+        "tag:yaml.org,2002:seq",
+        items,
+        flow_style=not any(isinstance(item, (dict, list)) for item in items),
+    )
 
 
 _Dumper.add_representer(list, _represent_list)
@@ -57,7 +70,9 @@ def to_yaml(plain: Any) -> str:
 
 
 def find_type(node: Node, topic: str, deadline: float) -> str:
-    """The type name of a topic, once somebody offers it. Raises UserError if nobody does, or if people do not agree."""
+    """The type name of a topic, once somebody offers it. Raises UserError if nobody does, or if
+    people do not agree.
+    """
     said = time.monotonic()
     while True:
         types = dict(node.get_topic_names_and_types()).get(topic, [])
@@ -66,18 +81,29 @@ def find_type(node: Node, topic: str, deadline: float) -> str:
         if types:
             return types[0]
         if time.monotonic() > deadline:
-            raise UserError(f"nobody publishes {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}: is the graph up?")
+            raise UserError(
+                f"nobody publishes {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}: is the graph up?"
+            )
         if said is not None and time.monotonic() - said > 2:
-            print(f"# waiting for somebody to publish {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}", flush=True)
+            print(
+                f"# waiting for somebody to publish {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}",
+                flush=True,
+            )
             said = float("inf")
         rclpy.spin_once(node, timeout_sec=0.1)
 
 
 def offered_qos(node: Node, topic: str) -> QoSProfile:
-    """A subscription that fits everybody who publishes the topic: as reliable and as durable as the least of them."""
+    """A subscription that fits everybody who publishes the topic: as reliable and as durable as the
+    least of them.
+    """
     offers = [info.qos_profile for info in node.get_publishers_info_by_topic(topic)]
-    reliable = bool(offers) and all(offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers)
-    durable = bool(offers) and all(offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers)
+    reliable = bool(offers) and all(
+        offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers
+    )
+    durable = bool(offers) and all(
+        offer.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in offers
+    )
     return QoSProfile(
         depth=10,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
@@ -86,7 +112,9 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
 
 
 def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = False) -> int:
-    """Print the messages of a topic until Ctrl-C, only the first if ``once``. Raises UserError after ``timeout`` s (> 0) without one."""
+    """Print the messages of a topic until Ctrl-C, only the first if ``once``. Raises UserError
+    after ``timeout`` s (> 0) without one.
+    """
     if not topic.startswith("/"):
         topic = f"/{topic}"
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)

@@ -1,4 +1,6 @@
-"""``alam up GRAPH [name:=value ...]``: starts a graph's nodes without the ROS package ``launch``, and stops them all."""
+"""``alam up GRAPH [name:=value ...]``: starts a graph's nodes without the ROS package ``launch``,
+and stops them all.
+"""
 
 import json
 import os
@@ -34,10 +36,19 @@ class Printer:
 
 
 def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
-    """The command that runs a node; its parameters go through a file in ``scratch``, as YAML keeps their types."""
+    """The command that runs a node; its parameters go through a file in ``scratch``, as YAML keeps
+    their types.
+    """
     file = scratch / f"{node.name}.yaml"
-    file.write_text(json.dumps({f"/{node.name}": {"ros__parameters": node.parameters}}, indent=1))  # JSON is YAML
-    command = [executable(node.package, node.executable), "--ros-args", "-r", f"__node:={node.name}"]
+    file.write_text(
+        json.dumps({f"/{node.name}": {"ros__parameters": node.parameters}}, indent=1)
+    )  # JSON is YAML
+    command = [
+        executable(node.package, node.executable),
+        "--ros-args",
+        "-r",
+        f"__node:={node.name}",
+    ]
     for path in [*parameter_files(node, config), str(file)]:
         command += ["--params-file", path]
     return command
@@ -54,8 +65,9 @@ def describe_end(process: Process) -> str:
 def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
-    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises UserError before anything is
-    started if an argument, a checkpoint or a package is wrong. Call it in the main thread.
+    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises
+    UserError before anything is started if an argument, a checkpoint or a package is wrong. Call it
+    in the main thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -63,7 +75,10 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     say = Printer(["alam", *(node.name for node in nodes)])
     for note in notes:
         say("alam", note)
-    old = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    old = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     running: dict[str, tuple[NodeSpec, Process]] = {}
     failed = ended = False
     env = os.environ | environment(values, config)

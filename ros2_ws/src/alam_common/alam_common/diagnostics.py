@@ -1,4 +1,6 @@
-"""/diagnostics of a node: one status at a fixed rate on the steady clock, so that it goes on when ROS time stands still."""
+"""/diagnostics of a node: one status at a fixed rate on the steady clock, so that it goes on when
+ROS time stands still.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,18 +11,33 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+OK, WARN, ERROR, STALE = (
+    DiagnosticStatus.OK,
+    DiagnosticStatus.WARN,
+    DiagnosticStatus.ERROR,
+    DiagnosticStatus.STALE,
+)
 
-Report = tuple[bytes, str, Mapping[str, object]]  # level, one line that says the state or the reason, values
+Report = tuple[
+    bytes, str, Mapping[str, object]
+]  # level, one line that says the state or the reason, values
 
 
 class Diagnostics:
-    """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes it under the node's name.
+    """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes
+    it under the node's name.
 
-    ``stamp`` tells the time of the header, by default the node's. A change of level, or of what is wrong, is also logged, once.
+    ``stamp`` tells the time of the header, by default the node's. A change of level, or of what is
+    wrong, is also logged, once.
     """
 
-    def __init__(self, node: Node, check: Callable[[], Report], rate: float = 2.0, stamp: Callable[[], Time] | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        check: Callable[[], Report],
+        rate: float = 2.0,
+        stamp: Callable[[], Time] | None = None,
+    ) -> None:
         self._node = node
         self._check = check
         self._stamp = stamp or (lambda: node.get_clock().now().to_msg())
@@ -28,7 +45,10 @@ class Diagnostics:
         self._logged = ""  # what is wrong, without its numbers
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(
-            1.0 / rate, self.publish, callback_group=MutuallyExclusiveCallbackGroup(), clock=Clock(clock_type=ClockType.STEADY_TIME)
+            1.0 / rate,
+            self.publish,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
         )
 
     def publish(self) -> None:
@@ -37,9 +57,12 @@ class Diagnostics:
 
     def send(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
         """Publish a given state at once; float values are shown with four significant digits."""
-        status = DiagnosticStatus(level=level, name=self._node.get_name(), message=message, hardware_id="alam")
+        status = DiagnosticStatus(
+            level=level, name=self._node.get_name(), message=message, hardware_id="alam"
+        )
         status.values = [
-            KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value)) for key, value in values.items()
+            KeyValue(key=key, value=f"{value:.4g}" if isinstance(value, float) else str(value))
+            for key, value in values.items()
         ]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self._stamp()

@@ -1,4 +1,6 @@
-"""The main function of a node: Ctrl-C and SIGTERM end it quietly, a UserError is one line and exit code 2."""
+"""The main function of a node: Ctrl-C and SIGTERM end it quietly, a UserError is one line and exit
+code 2.
+"""
 
 import sys
 from collections.abc import Callable
@@ -11,12 +13,16 @@ from rclpy.node import Node
 from alam_core.errors import UserError
 
 
-def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], None] | None = None, args: list[str] | None = None) -> None:
+def run_node(
+    make_node: Callable[[], Node],
+    spin: Callable[[Node, Executor], None] | None = None,
+    args: list[str] | None = None,
+) -> None:
     """Initialise ROS, build the node, spin it until it is told to stop, clean up and exit.
 
-    A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)`` replaces ``executor.spin()``.
-    A UserError or a parameter of the wrong type raised while building the node or in one of its callbacks ends the process with one line
-    on stderr and code 2.
+    A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)``
+    replaces ``executor.spin()``. A UserError or a parameter of the wrong type raised while building
+    the node or in one of its callbacks ends the process with one line on stderr and code 2.
     """
     node: Node | None = None
     code = 0
@@ -34,7 +40,9 @@ def run_node(make_node: Callable[[], Node], spin: Callable[[Node, Executor], Non
     except (UserError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
-    except Exception:  # what a callback does after ROS was shut down under it fails, and that is all right
+    except (
+        Exception
+    ):  # what a callback does after ROS was shut down under it fails, and that is all right
         if rclpy.ok():
             raise
     finally:

@@ -1,4 +1,6 @@
-"""Between ROS messages and numpy: images, stamps, joint states. No cv_bridge: one path that runs everywhere."""
+"""Between ROS messages and numpy: images, stamps, joint states. No cv_bridge: one path that runs
+everywhere.
+"""
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -8,7 +10,13 @@ from alam_core.errors import UserError
 from alam_core.types import JOINT_NAMES
 
 NANOSECONDS = 1_000_000_000
-_CHANNELS = {"rgb8": [0, 1, 2], "bgr8": [2, 1, 0], "rgba8": [0, 1, 2], "bgra8": [2, 1, 0], "mono8": [0, 0, 0]}
+_CHANNELS = {
+    "rgb8": [0, 1, 2],
+    "bgr8": [2, 1, 0],
+    "rgba8": [0, 1, 2],
+    "bgra8": [2, 1, 0],
+    "mono8": [0, 0, 0],
+}
 _WIDTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 
@@ -29,11 +37,18 @@ def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
     width = _WIDTH[message.encoding]
     row = message.width * width
     data = np.frombuffer(message.data, dtype=np.uint8)
-    if message.height == 0 or row == 0 or message.step < row or data.size != message.height * message.step:
+    if (
+        message.height == 0
+        or row == 0
+        or message.step < row
+        or data.size != message.height * message.step
+    ):
         raise UserError(
             f"{topic} carries a broken image: {message.width}x{message.height} {message.encoding}, step {message.step}, {data.size} bytes"
         )
-    pixels = data.reshape(message.height, message.step)[:, :row].reshape(message.height, message.width, width)
+    pixels = data.reshape(message.height, message.step)[:, :row].reshape(
+        message.height, message.width, width
+    )
     if message.encoding == "rgb8":
         return np.ascontiguousarray(pixels)
     return np.ascontiguousarray(pixels[:, :, _CHANNELS[message.encoding]])
@@ -78,7 +93,9 @@ def joint_positions(message: JointState, names: tuple[str, ...] = JOINT_NAMES) -
     Raises ValueError with one line if a joint is missing, named twice or not a finite number.
     """
     if len(message.name) != len(message.position):
-        raise ValueError(f"joint state has {len(message.name)} names but {len(message.position)} positions")
+        raise ValueError(
+            f"joint state has {len(message.name)} names but {len(message.position)} positions"
+        )
     found = dict(zip(message.name, message.position, strict=True))
     if len(found) != len(message.name):
         raise ValueError("joint state names a joint twice")

@@ -8,7 +8,9 @@ import numpy as np
 
 
 class RateMeter:
-    """Events per second of the steady clock over a sliding window, and the silence since the last one."""
+    """Events per second of the steady clock over a sliding window, and the silence since the last
+    one.
+    """
 
     def __init__(self, window: float = 2.0) -> None:
         self._window = window  # s

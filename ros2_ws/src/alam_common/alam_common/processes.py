@@ -1,8 +1,11 @@
-"""Child processes that cannot be left behind: each in a process group of its own, output by the line, stopped in steps.
+"""Child processes that cannot be left behind: each in a process group of its own, output by the
+line, stopped in steps.
 
-Stopping sends SIGTERM, then SIGINT, then SIGKILL, to the whole group. (A node ends alike on the first two once it runs; while it still
-imports torch, SIGTERM ends it without a page of traceback; a hung one says where it hangs on SIGINT.) Should the parent itself be killed,
-the kernel kills the child (PR_SET_PDEATHSIG). Start children from the main thread: to the kernel the parent is the thread that forked.
+Stopping sends SIGTERM, then SIGINT, then SIGKILL, to the whole group. (A node ends alike on the
+first two once it runs; while it still imports torch, SIGTERM ends it without a page of traceback; a
+hung one says where it hangs on SIGINT.) Should the parent itself be killed, the kernel kills the
+child (PR_SET_PDEATHSIG). Start children from the main thread: to the kernel the parent is the
+thread that forked.
 """
 
 import contextlib
@@ -17,13 +20,19 @@ from threading import Thread
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-STEPS = ((signal.SIGTERM, 6.0), (signal.SIGINT, 2.0), (signal.SIGKILL, 5.0))  # (signal, s to wait after it)
+STEPS = (
+    (signal.SIGTERM, 6.0),
+    (signal.SIGINT, 2.0),
+    (signal.SIGKILL, 5.0),
+)  # (signal, s to wait after it)
 
 
 def _die_with(parent: int) -> Callable[[], None]:
     def in_child() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs ignore it, and would pass that on
+        signal.signal(
+            signal.SIGINT, signal.SIG_DFL
+        )  # a shell's background jobs ignore it, and would pass that on
         if os.getppid() != parent:  # it died before the call above
             os._exit(1)
 
@@ -31,7 +40,9 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 class Process:
-    """A running command. ``on_line`` gets each line of its stdout and stderr together, from a thread of its own."""
+    """A running command. ``on_line`` gets each line of its stdout and stderr together, from a
+    thread of its own.
+    """
 
     def __init__(
         self,
@@ -83,7 +94,9 @@ class Process:
             os.killpg(self.pid, number)
 
     def last_line(self) -> str:
-        """The last line that is not empty, once the output has been read to its end if the process is over."""
+        """The last line that is not empty, once the output has been read to its end if the process
+        is over.
+        """
         if self.poll() is not None:
             self._reader.join(1.0)
         return next((line for line in reversed(self.lines) if line.strip()), "")

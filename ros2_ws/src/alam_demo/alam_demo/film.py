@@ -1,7 +1,8 @@
 """The film of a demo: both camera views, and beside them each view's path through latent space.
 
-A transition z says how a picture changed, and ALAM's transitions add up; so their running sum is a path. It is drawn in the two
-directions in which an episode's path varies most: what the encoder saw as a line, what the policy imagines next as dots.
+A transition z says how a picture changed, and ALAM's transitions add up; so their running sum is a
+path. It is drawn in the two directions in which an episode's path varies most: what the encoder saw
+as a line, what the policy imagines next as dots.
 
 T: frames of an episode, D: numbers in a latent transition, H: steps of a chunk.
 """
@@ -17,16 +18,23 @@ from alam_core.data.video.files import VideoWriter
 TILE = 256  # pixels, a camera view
 HEADER = 44
 PANEL = 256  # pixels, width of the plots
-INK, FAINT, SEEN, IMAGINED, GOOD = (30, 32, 38), (205, 208, 214), (38, 98, 217), (240, 128, 32), (22, 140, 66)
+INK, FAINT, SEEN, IMAGINED, GOOD = (
+    (30, 32, 38),
+    (205, 208, 214),
+    (38, 98, 217),
+    (240, 128, 32),
+    (22, 140, 66),
+)
 PAPER = (250, 250, 252)
 
 
 @dataclass
 class Look:
-    """One moment of an episode: its images, the transition that led to it, and what the policy imagined last.
+    """One moment of an episode: its images, the transition that led to it, and what the policy
+    imagined last.
 
-    images: view -> uint8 (H_img, W, 3). seen: view -> (D,), absent where the encoder sent none. imagined: view -> (H, D), empty before
-    the first chunk.
+    images: view -> uint8 (H_img, W, 3). seen: view -> (D,), absent where the encoder sent none.
+    imagined: view -> (H, D), empty before the first chunk.
     """
 
     time: float  # s since the episode began
@@ -36,14 +44,18 @@ class Look:
 
 
 def write_film(path: Path, episodes: list[tuple[str, bool, list[Look]]], fps: float) -> None:
-    """Write an mp4 of several episodes (title, success, looks), each followed by a short pause on its last frame."""
+    """Write an mp4 of several episodes (title, success, looks), each followed by a short pause on
+    its last frame.
+    """
     episodes = [episode for episode in episodes if episode[2]]
     if not episodes:
         return
     views = list(episodes[0][2][0].images)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}")
-    writer = VideoWriter(temporary, fps, HEADER + TILE, TILE * len(views) + PANEL, quality=23, pixel_format="yuv420p")  # plays everywhere
+    writer = VideoWriter(
+        temporary, fps, HEADER + TILE, TILE * len(views) + PANEL, quality=23, pixel_format="yuv420p"
+    )  # plays everywhere
     for title, success, looks in episodes:
         paths = {view: _Path(view, looks) for view in views}
         for i, look in enumerate(looks):
@@ -71,25 +83,40 @@ class _Path:
         self.middle = (low + high) / 2
         self.extent = np.maximum(high - low, 1e-6)
 
-    def to_pixels(self, points: np.ndarray, box: tuple[int, int, int, int]) -> list[tuple[float, float]]:
+    def to_pixels(
+        self, points: np.ndarray, box: tuple[int, int, int, int]
+    ) -> list[tuple[float, float]]:
         left, top, right, bottom = box
         scale = min((right - left - 40) / self.extent[0], (bottom - top - 50) / self.extent[1])
         x, y = (left + right) / 2, (top + 18 + bottom) / 2
         return [(x + dx, y - dy) for dx, dy in (points - self.middle) * scale]
 
 
-def _frame(title: str, success: bool | None, look: Look, index: int, paths: dict[str, _Path]) -> np.ndarray:
+def _frame(
+    title: str, success: bool | None, look: Look, index: int, paths: dict[str, _Path]
+) -> np.ndarray:
     canvas = Image.new("RGB", (TILE * len(look.images) + PANEL, HEADER + TILE), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.text((12, 12), title, INK, font=ImageFont.load_default(18))
     label, colour = f"{look.time:4.1f} s", INK
     if success is not None:
-        label, colour = (f"{label}   {'done' if success else 'failed'}", GOOD if success else IMAGINED)
+        label, colour = (
+            f"{label}   {'done' if success else 'failed'}",
+            GOOD if success else IMAGINED,
+        )
     font = ImageFont.load_default(18)
     draw.text((canvas.width - 12 - draw.textlength(label, font), 12), label, colour, font=font)
     for column, (view, image) in enumerate(look.images.items()):
-        canvas.paste(Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC), (column * TILE, HEADER))
-        draw.text((column * TILE + 8, HEADER + 6), view.replace("_", " "), (255, 255, 255), font=ImageFont.load_default(13))
+        canvas.paste(
+            Image.fromarray(image).resize((TILE, TILE), Image.Resampling.BICUBIC),
+            (column * TILE, HEADER),
+        )
+        draw.text(
+            (column * TILE + 8, HEADER + 6),
+            view.replace("_", " "),
+            (255, 255, 255),
+            font=ImageFont.load_default(13),
+        )
     left = TILE * len(look.images)
     height = TILE // len(paths)
     for row, (view, path) in enumerate(paths.items()):
@@ -98,11 +125,22 @@ def _frame(title: str, success: bool | None, look: Look, index: int, paths: dict
     return np.asarray(canvas)
 
 
-def _plot(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int], path: _Path, index: int, imagined: np.ndarray | None) -> None:
+def _plot(
+    draw: ImageDraw.ImageDraw,
+    box: tuple[int, int, int, int],
+    path: _Path,
+    index: int,
+    imagined: np.ndarray | None,
+) -> None:
     draw.rectangle((box[0] + 1, box[1] + 1, box[2] - 2, box[3] - 2), outline=FAINT)
     font = ImageFont.load_default(12)
     cursor = box[0] + 8.0
-    for text, colour in ((f"{path.view.replace('_', ' ')}:", INK), ("seen", SEEN), ("imagined", IMAGINED), ("to come", (150, 153, 160))):
+    for text, colour in (
+        (f"{path.view.replace('_', ' ')}:", INK),
+        ("seen", SEEN),
+        ("imagined", IMAGINED),
+        ("to come", (150, 153, 160)),
+    ):
         draw.text((cursor, box[1] + 4), text, colour, font=font)
         cursor += draw.textlength(text, font) + 8
     whole = path.to_pixels(path.flat, box)

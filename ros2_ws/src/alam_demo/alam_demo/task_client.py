@@ -1,4 +1,5 @@
-"""Runs tasks on a live graph as a person would: reset the world, enable the arm, send the goal, wait for the result, watch on the way.
+"""Runs tasks on a live graph as a person would: reset the world, enable the arm, send the goal,
+wait for the result, watch on the way.
 
 Everything is waited for with a limit on the wall clock, and what did not answer is named.
 """
@@ -13,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
-from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_msgs.action import ExecuteTask
 from alam_msgs.msg import LatentTransition, PredictedLatents
 from alam_msgs.srv import ResetWorld
@@ -26,6 +26,7 @@ from rclpy.task import Future
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
+from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
 from alam_demo.film import Look
@@ -49,13 +50,17 @@ class Episode:
 
 
 class TaskClient(Node):
-    """A node that carries out episodes one after the other. Use as a context manager; spins in a thread of its own."""
+    """A node that carries out episodes one after the other. Use as a context manager; spins in a
+    thread of its own.
+    """
 
     def __init__(self, film: bool = False, views: tuple[str, ...] = VIEWS) -> None:
         super().__init__("task_client")
         self._film = film
         self._views = views
-        self.latent_times: dict[str, list[float]] = defaultdict(list)  # view -> wall times of arrival, s
+        self.latent_times: dict[str, list[float]] = defaultdict(
+            list
+        )  # view -> wall times of arrival, s
         self.diagnostics: dict[str, dict[str, str]] = {}  # node -> key -> value, the newest
         self._lock = threading.Lock()
         self._clear()
@@ -65,10 +70,15 @@ class TaskClient(Node):
         self.create_subscription(LatentTransition, "/alam/latents", self._on_latent, 20)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         if film:
-            self.create_subscription(PredictedLatents, "/alam/predicted_latents", self._on_predicted, 10)
+            self.create_subscription(
+                PredictedLatents, "/alam/predicted_latents", self._on_predicted, 10
+            )
             for view in views:
                 self.create_subscription(
-                    Image, f"/{view}/color/image_raw", lambda message, view=view: self._on_image(view, message), qos_profile_sensor_data
+                    Image,
+                    f"/{view}/color/image_raw",
+                    lambda message, view=view: self._on_image(view, message),
+                    qos_profile_sensor_data,
                 )
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
@@ -90,7 +100,9 @@ class TaskClient(Node):
     # -- what a caller does ------------------------------------------------------------------------------------------------------
 
     def wait_for_graph(self, timeout: float, alive: Callable[[], None] = lambda: None) -> None:
-        """Wait until simulator, controller, policy and encoder answer. ``alive`` may raise when a node has died meanwhile."""
+        """Wait until simulator, controller, policy and encoder answer. ``alive`` may raise when a
+        node has died meanwhile.
+        """
         doors = {
             "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
             "the arm controller (/alam/arm/enable)": self._enable.service_is_ready,
@@ -101,18 +113,26 @@ class TaskClient(Node):
         while waiting := [name for name, ready in doors.items() if not ready()]:
             alive()
             if time.monotonic() > deadline:
-                raise UserError(f"no answer within {timeout:.0f} s from {' and '.join(waiting)}; look at the node's log above")
+                raise UserError(
+                    f"no answer within {timeout:.0f} s from {' and '.join(waiting)}; look at the node's log above"
+                )
             time.sleep(0.05)
 
     def run_episode(
-        self, seed: int, time_limit: float, on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None
+        self,
+        seed: int,
+        time_limit: float,
+        on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
     ) -> Episode:
-        """Reset the world to ``seed`` and carry out what it asks for within ``time_limit`` s of ROS time."""
+        """Reset the world to ``seed`` and carry out what it asks for within ``time_limit`` s of ROS
+        time.
+        """
         self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
         reset = self._call(self._reset, ResetWorld.Request(seed=seed), "/alam/sim/reset")
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
-        # The controller takes its set-point from fresh feedback; right after a reset there may be none yet.
+        # The controller takes its set-point from fresh feedback; right after a reset there may be
+        # none yet.
         for attempt in range(20):
             enabled = self._call(self._enable, SetBool.Request(data=True), "/alam/arm/enable")
             if enabled.success:
@@ -129,20 +149,33 @@ class TaskClient(Node):
             on_feedback(message.feedback)
 
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
-        handle = self._wait(self._task.send_goal_async(goal, feedback_callback=feedback), ANSWER, "/alam/execute_task")
+        handle = self._wait(
+            self._task.send_goal_async(goal, feedback_callback=feedback),
+            ANSWER,
+            "/alam/execute_task",
+        )
         if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
         future = handle.get_result_async()
         while not future.done():
             if time.monotonic() - last_sign[0] > SILENCE:
                 handle.cancel_goal_async()
-                raise UserError(f"no progress for {SILENCE:.0f} s of wall time in episode {seed}; look at /diagnostics")
+                raise UserError(
+                    f"no progress for {SILENCE:.0f} s of wall time in episode {seed}; look at /diagnostics"
+                )
             time.sleep(0.02)
         outcome = future.result()
         result = outcome.result
         success = result.success and outcome.status == GoalStatus.STATUS_SUCCEEDED
         return Episode(
-            seed, reset.instruction, success, result.reason, result.duration, time.monotonic() - started, result.chunks, self._looks()
+            seed,
+            reset.instruction,
+            success,
+            result.reason,
+            result.duration,
+            time.monotonic() - started,
+            result.chunks,
+            self._looks(),
         )
 
     def disable(self) -> None:
@@ -176,14 +209,18 @@ class TaskClient(Node):
         with self._lock:
             self.latent_times[message.view].append(time.monotonic())
             if self._film:
-                self._seen[stamp_to_seconds(message.to_stamp)][message.view] = np.asarray(message.data)
+                self._seen[stamp_to_seconds(message.to_stamp)][message.view] = np.asarray(
+                    message.data
+                )
 
     def _on_predicted(self, message: PredictedLatents) -> None:
         steps: dict[str, list[np.ndarray]] = defaultdict(list)
         for transition in message.transitions:
             steps[transition.view].append(np.asarray(transition.data))
         with self._lock:
-            self._imagined[stamp_to_seconds(message.header.stamp)] = {view: np.stack(rows) for view, rows in steps.items()}
+            self._imagined[stamp_to_seconds(message.header.stamp)] = {
+                view: np.stack(rows) for view, rows in steps.items()
+            }
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:
@@ -193,11 +230,15 @@ class TaskClient(Node):
 
     def _looks(self) -> list[Look]:
         with self._lock:
-            stamps = sorted(stamp for stamp, images in self._images.items() if len(images) == len(self._views))
+            stamps = sorted(
+                stamp for stamp, images in self._images.items() if len(images) == len(self._views)
+            )
             looks = []
             for stamp in stamps:
                 chunk = max((start for start in self._imagined if start <= stamp), default=None)
                 imagined = self._imagined[chunk] if chunk is not None else {}
                 images = {view: self._images[stamp][view] for view in self._views}
-                looks.append(Look(stamp - stamps[0], images, dict(self._seen.get(stamp, {})), imagined))
+                looks.append(
+                    Look(stamp - stamps[0], images, dict(self._seen.get(stamp, {})), imagined)
+                )
             return looks

@@ -1,16 +1,18 @@
-"""Node ``latent_encoder``: observations in, the latent transition of each view between consecutive observations out."""
+"""Node ``latent_encoder``: observations in, the latent transition of each view between consecutive
+observations out.
+"""
 
 import time
 
 import numpy as np
 import torch
+from alam_msgs.msg import LatentTransition, Observation, Processed
+from rclpy.node import Node
+
 from alam_common.diagnostics import ERROR, OK, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, image_to_numpy, stamp_to_ns
 from alam_common.meters import RateMeter, Recent
-from alam_msgs.msg import LatentTransition, Observation, Processed
-from rclpy.node import Node
-
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionModel, encode_images
 
@@ -27,7 +29,9 @@ class LatentEncoder(Node):
         self.max_gap = round(self.declare_parameter("max_gap", 0.5).value * NANOSECONDS)
         threads = self.declare_parameter("threads", 1).value
         if not checkpoint:
-            raise UserError("latent_encoder: no checkpoint given; set the parameter 'checkpoint' to the folder of a transition model")
+            raise UserError(
+                "latent_encoder: no checkpoint given; set the parameter 'checkpoint' to the folder of a transition model"
+            )
         if self.stride < 1 or threads < 1:
             raise UserError("latent_encoder: stride and threads must be at least 1")
         torch.set_num_threads(threads)
@@ -44,8 +48,16 @@ class LatentEncoder(Node):
 
     def _on_observation(self, message: Observation) -> None:
         self._meter.tick()
-        gap = 0 if self._from is None else stamp_to_ns(message.header.stamp) - stamp_to_ns(self._from.header.stamp)
-        if self._from is None or not 0 < gap <= self.max_gap * self.stride or list(message.views) != list(self._from.views):
+        gap = (
+            0
+            if self._from is None
+            else stamp_to_ns(message.header.stamp) - stamp_to_ns(self._from.header.stamp)
+        )
+        if (
+            self._from is None
+            or not 0 < gap <= self.max_gap * self.stride
+            or list(message.views) != list(self._from.views)
+        ):
             self._from, self._skipped = message, 0
         else:
             self._skipped += 1
@@ -58,7 +70,9 @@ class LatentEncoder(Node):
 
     def _encode(self, earlier: Observation, later: Observation) -> None:
         start = time.monotonic()
-        source = np.stack([image_to_numpy(image, "/alam/observation") for image in earlier.images])  # (views, H, W, 3)
+        source = np.stack(
+            [image_to_numpy(image, "/alam/observation") for image in earlier.images]
+        )  # (views, H, W, 3)
         target = np.stack([image_to_numpy(image, "/alam/observation") for image in later.images])
         z = encode_images(self.model, source, target)  # (views, tokens * dim)
         for i, view in enumerate(later.views):

@@ -1,4 +1,6 @@
-"""Which images and which joint state belong together: the newest image of each view and the joint state nearest to them in time."""
+"""Which images and which joint state belong together: the newest image of each view and the joint
+state nearest to them in time.
+"""
 
 from collections import deque
 from dataclasses import dataclass
@@ -52,15 +54,23 @@ class Synchroniser:
 
     def caught_up(self) -> bool:
         """Whether the newest joint state is not older than the newest image."""
-        return bool(self._joints) and bool(self._images) and self._joints[-1][0] >= max(self._stamps())
+        return (
+            bool(self._joints) and bool(self._images) and self._joints[-1][0] >= max(self._stamps())
+        )
 
     def behind(self) -> list[str]:
         """The views whose newest image is older than that of another view, or that never had one."""
         newest = max(self._stamps(), default=0)
-        return [view for view in self.views if view not in self._images or self._images[view][0] < newest]
+        return [
+            view
+            for view in self.views
+            if view not in self._images or self._images[view][0] < newest
+        ]
 
     def look(self, now: int) -> Look | str | None:
-        """The look of this moment; a line that says why there is none; None if no image came since the last one was served."""
+        """The look of this moment; a line that says why there is none; None if no image came since
+        the last one was served.
+        """
         stale = self.stale(now)
         if stale:
             return stale
@@ -72,12 +82,21 @@ class Synchroniser:
         everything = [*stamps, joint_stamp]
         skew = max(everything) - min(everything)
         images = {view: self._images[view][1] for view in self.views}
-        return Look(images, dict(zip(self.views, stamps, strict=True)), joints, joint_stamp, skew, skew > self.max_skew)
+        return Look(
+            images,
+            dict(zip(self.views, stamps, strict=True)),
+            joints,
+            joint_stamp,
+            skew,
+            skew > self.max_skew,
+        )
 
     def stale(self, now: int) -> str:
-        """The parts that are missing or older than ``max_age``, as one line; empty if all are fresh.
+        """The parts that are missing or older than ``max_age``, as one line; empty if all are
+        fresh.
 
-        One from the future is stale as well: its clock is another one, or time jumped back and it is frozen.
+        One from the future is stale as well: its clock is another one, or time jumped back and it
+        is frozen.
         """
         problems = []
         for view in self.views:

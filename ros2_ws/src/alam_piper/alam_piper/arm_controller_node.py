@@ -1,6 +1,8 @@
-"""Node ``arm_controller``: the 200 Hz loop between action chunks and the arm's CAN bus, on ROS time.
+"""Node ``arm_controller``: the 200 Hz loop between action chunks and the arm's CAN bus, on ROS
+time.
 
-Everything runs in one thread: the CAN bus has one writer, and the state machine needs no locks. See the README for the interface.
+Everything runs in one thread: the CAN bus has one writer, and the state machine needs no locks. See
+the README for the interface.
 """
 
 import math
@@ -9,10 +11,6 @@ import signal
 import time
 from collections.abc import Callable
 
-from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
-from alam_common.main import run_node
-from alam_common.messages import seconds_to_stamp, stamp_to_seconds
-from alam_common.meters import RateMeter, Recent
 from alam_msgs.msg import ActionChunk
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -23,6 +21,10 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
+from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import seconds_to_stamp, stamp_to_seconds
+from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
 from alam_core.types import JOINT_NAMES
 from alam_piper.bus import INTERFACES, BusConfig
@@ -36,21 +38,48 @@ PERIOD = 0.005  # s
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which the clock counts as stopped
 FEEDBACK_PATIENCE = 0.03  # s of wall time a tick of simulated time waits for its feedback
 ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, done or not
-PARAMETERS: dict[str, tuple[object, str, float | None, float | None]] = {  # name: default, description, least, most
-    "can_interface": ("udp_multicast", f"how the CAN bus is reached: {', '.join(INTERFACES)}", None, None),
+PARAMETERS: dict[
+    str, tuple[object, str, float | None, float | None]
+] = {  # name: default, description, least, most
+    "can_interface": (
+        "udp_multicast",
+        f"how the CAN bus is reached: {', '.join(INTERFACES)}",
+        None,
+        None,
+    ),
     "can_channel": ("239.74.163.2", "can0, a multicast address, or socket://host:port", None, None),
     "can_port": (43113, "UDP port, for udp_multicast only", 0, 65535),
     "max_velocity": (1.0, "rad/s a joint", 0.05, VELOCITY_CAP),
     "max_acceleration": (5.0, "rad/s^2 a joint; a real arm's firmware allows 5", 0.5, 50.0),
-    "gripper_stroke": (0.10, "m, full opening: 0.07 for the first gripper, 0.10 for the newer one", 0.01, 0.10),
+    "gripper_stroke": (
+        0.10,
+        "m, full opening: 0.07 for the first gripper, 0.10 for the newer one",
+        0.01,
+        0.10,
+    ),
     "max_gripper_velocity": (0.3, "m/s of opening", 0.01, 1.0),
     "gripper_effort": (1.0, "N*m", 0.0, 5.0),
-    "firmware_speed_percent": (100, "speed limit of the firmware itself, percent of 3 rad/s", 1, 100),
-    "command_timeout": (0.2, "s the clock may pass a chunk's last row before the arm counts as left alone", 0.02, 5.0),
+    "firmware_speed_percent": (
+        100,
+        "speed limit of the firmware itself, percent of 3 rad/s",
+        1,
+        100,
+    ),
+    "command_timeout": (
+        0.2,
+        "s the clock may pass a chunk's last row before the arm counts as left alone",
+        0.02,
+        5.0,
+    ),
     "feedback_timeout": (0.1, "s without new feedback that latch a fault", 0.02, 2.0),
     "max_chunk_age": (1.0, "s an observation may be old when its chunk arrives", 0.05, 10.0),
     "splice_fade": (0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0),
-    "realtime_priority": (20, "of the loop and the CAN reader (SCHED_FIFO), on the wall clock and where permitted; 0: none", 0, 90),
+    "realtime_priority": (
+        20,
+        "of the loop and the CAN reader (SCHED_FIFO), on the wall clock and where permitted; 0: none",
+        0,
+        90,
+    ),
     "joint_state_divider": (4, "/joint_states is published on every n-th tick", 1, 200),
 }
 
@@ -98,32 +127,47 @@ class ArmControllerNode(Node):
         self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
         self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
         # Enabling waits for the arm: in a group of its own, or the loop would wait for it as well.
-        self.create_service(SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup())
+        self.create_service(
+            SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup()
+        )
         self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
         self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
-        # On the wall clock by the steady one: a timer on the system's clock stops for as long as that was set back.
+        # On the wall clock by the steady one: a timer on the system's clock stops for as long as
+        # that was set back.
         steady = None if self._simulated_time else Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
         self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
 
-    def _declare(self, name: str, default: object, description: str, least: float | None, most: float | None):
+    def _declare(
+        self, name: str, default: object, description: str, least: float | None, most: float | None
+    ):
         descriptor = ParameterDescriptor(description=description, read_only=True)
         if isinstance(default, float):
             descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
         elif isinstance(default, int):
-            descriptor.integer_range = [IntegerRange(from_value=int(least or 0), to_value=int(most or 0), step=1)]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(least or 0), to_value=int(most or 0), step=1)
+            ]
         try:
             return self.declare_parameter(name, default, descriptor).value
         except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            bounds = f"{type(default).__name__}, {least} to {most}" if least is not None else type(default).__name__
-            raise UserError(f"parameter {name} of arm_controller must be {bounds}: {error}") from error
+            bounds = (
+                f"{type(default).__name__}, {least} to {most}"
+                if least is not None
+                else type(default).__name__
+            )
+            raise UserError(
+                f"parameter {name} of arm_controller must be {bounds}: {error}"
+            ) from error
 
     def _raise_priority(self, priority: int) -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
         except OSError as error:
-            self.get_logger().info(f"no real-time priority ({error.strerror}): other work on this machine may delay the loop")
+            self.get_logger().info(
+                f"no real-time priority ({error.strerror}): other work on this machine may delay the loop"
+            )
 
     def _now(self) -> float:
         return self.get_clock().now().nanoseconds * 1e-9
@@ -144,9 +188,16 @@ class ArmControllerNode(Node):
         self._ticks += 1
 
         state = self._controller.state
-        # On the wall clock nothing is waited for; in simulated time until the feedback sent before this tick is in.
-        patience = FEEDBACK_PATIENCE if self._simulated_time and self._controller.feedback_is_fresh else 0.0
-        output = self._controller.tick(now, read_newer(self._backend, self._controller.feedback, patience))
+        # On the wall clock nothing is waited for; in simulated time until the feedback sent before
+        # this tick is in.
+        patience = (
+            FEEDBACK_PATIENCE
+            if self._simulated_time and self._controller.feedback_is_fresh
+            else 0.0
+        )
+        output = self._controller.tick(
+            now, read_newer(self._backend, self._controller.feedback, patience)
+        )
         if output.set_point is not None:
             self._backend.write(output.set_point)
             if output.first_of_chunk is not None:
@@ -155,9 +206,12 @@ class ArmControllerNode(Node):
         elif output.enable:
             self._backend.enable()
         if self._controller.state is not state:
-            self.get_logger().info(f"{state} -> {self._controller.state}: {self._controller.reason}")
+            self.get_logger().info(
+                f"{state} -> {self._controller.state}: {self._controller.reason}"
+            )
             self._diagnostics.publish()
-        # In simulated time on whole multiples of the period, so that there is a joint state of the very moment of each image.
+        # In simulated time on whole multiples of the period, so that there is a joint state of the
+        # very moment of each image.
         if (round(now / PERIOD) if self._simulated_time else self._ticks) % self._divider == 0:
             self._publish_joint_states()
         if self._waiting:
@@ -181,24 +235,41 @@ class ArmControllerNode(Node):
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
             stamp = stamp_to_seconds(message.header.stamp)
-            chunk = parse_chunk(stamp, message.sequence, message.joint_names, message.dt, message.steps, message.positions)
+            chunk = parse_chunk(
+                stamp,
+                message.sequence,
+                message.joint_names,
+                message.dt,
+                message.steps,
+                message.positions,
+            )
             self._controller.offer(chunk)
         except ChunkRejected as reason:
             self._controller.refuse(str(reason))
-            self.get_logger().warning(f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0)
+            self.get_logger().warning(
+                f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0
+            )
 
-    async def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+    async def _on_enable(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
         controller = self._controller
         if request.data:
             refused = controller.enable()
             if refused is None:
                 await self._until(lambda: controller.state is not State.ENABLING)
-            response.success = refused is None and controller.state in (State.HOLDING, State.EXECUTING)
+            response.success = refused is None and controller.state in (
+                State.HOLDING,
+                State.EXECUTING,
+            )
             response.message = refused or controller.reason
         else:
             controller.disable()
             await self._until(lambda: controller.state in (State.DISABLED, State.FAULT))
-            response.success = controller.state in (State.DISABLED, State.FAULT)  # in FAULT nothing is sent either
+            response.success = controller.state in (
+                State.DISABLED,
+                State.FAULT,
+            )  # in FAULT nothing is sent either
             response.message = controller.reason
         return response
 
@@ -208,7 +279,9 @@ class ArmControllerNode(Node):
         response.message = self._controller.reason
         return response
 
-    def _on_reset_fault(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+    def _on_reset_fault(
+        self, request: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
         refused = self._controller.reset_fault()
         response.success = refused is None
         response.message = refused or self._controller.reason
@@ -236,7 +309,9 @@ class ArmControllerNode(Node):
         silence = time.monotonic() - self._last_tick
         clock_stopped = silence > CLOCK_PATIENCE
         if clock_stopped:
-            controller.pause(f"clock: no ROS time for {silence:.0f} s of wall time, is the simulator running?")
+            controller.pause(
+                f"clock: no ROS time for {silence:.0f} s of wall time, is the simulator running?"
+            )
         self._answer()
         feedback_missing = not controller.feedback_is_fresh
         message = f"{controller.state}: {controller.reason}"
@@ -244,7 +319,13 @@ class ArmControllerNode(Node):
             message += f"; ROS time stands still for {silence:.0f} s"
         elif feedback_missing and controller.state is not State.FAULT:
             message += "; no feedback from the arm"
-        level = ERROR if controller.state is State.FAULT else WARN if clock_stopped or feedback_missing or controller.stopped_short else OK
+        level = (
+            ERROR
+            if controller.state is State.FAULT
+            else WARN
+            if clock_stopped or feedback_missing or controller.stopped_short
+            else OK
+        )
         last_chunk = controller.last_chunk_time
         return (
             level,
@@ -278,7 +359,9 @@ class ArmControllerNode(Node):
         return " ".join(f"{x:.3f}" for x in tcp_position(self._controller.feedback.positions[:6]))
 
     def close(self) -> None:
-        """Brake to rest, on the wall clock as ROS may be gone, and let go of the bus. Motor power stays."""
+        """Brake to rest, on the wall clock as ROS may be gone, and let go of the bus. Motor power
+        stays.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # the braking below is short and must not be cut
         controller = self._controller

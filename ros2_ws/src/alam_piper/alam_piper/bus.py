@@ -15,7 +15,8 @@ BITRATE = 1_000_000
 
 @dataclass(frozen=True)
 class BusConfig:
-    """interface: one of INTERFACES. channel: ``can0``, a multicast address, a serial device or ``socket://host:port``, or any name.
+    """interface: one of INTERFACES. channel: ``can0``, a multicast address, a serial device or
+    ``socket://host:port``, or any name.
 
     port: the port of ``udp_multicast``; two arms, or two graphs, on one host need two ports.
     """
@@ -26,10 +27,14 @@ class BusConfig:
 
     def __post_init__(self) -> None:
         if self.interface not in INTERFACES:
-            raise UserError(f"CAN interface '{self.interface}' is unknown; there are: {', '.join(INTERFACES)}")
+            raise UserError(
+                f"CAN interface '{self.interface}' is unknown; there are: {', '.join(INTERFACES)}"
+            )
 
     def __str__(self) -> str:
-        return f"{self.interface} {self.channel}" + (f":{self.port}" if self.interface == "udp_multicast" else "")
+        return f"{self.interface} {self.channel}" + (
+            f":{self.port}" if self.interface == "udp_multicast" else ""
+        )
 
     def options(self) -> dict[str, Any]:
         """Extra python-can options. A hop limit of 0 keeps emulated frames on this host."""
@@ -52,13 +57,17 @@ def _advice(config: BusConfig) -> str:
     if config.interface == "socketcan":
         return f"is the adapter plugged in and up (ip link set {config.channel} up type can bitrate {BITRATE})?"
     if config.interface == "udp_multicast":
-        return "is the UDP port taken by another program, or does no network interface take multicast?"
+        return (
+            "is the UDP port taken by another program, or does no network interface take multicast?"
+        )
     return "is the channel right?"
 
 
 @contextmanager
 def options_for_libraries(config: BusConfig) -> Iterator[None]:
-    """Within it, every bus that a library opens by itself through python-can gets this configuration's options."""
+    """Within it, every bus that a library opens by itself through python-can gets this
+    configuration's options.
+    """
     before = dict(can.rc)
     can.rc.update(config.options())
     try:

@@ -1,4 +1,5 @@
-"""What must hold while the arm is powered: a table of checks, each with a name and the reason it gives when broken.
+"""What must hold while the arm is powered: a table of checks, each with a name and the reason it
+gives when broken.
 
 A broken check latches FAULT in the controller. A further guarantee is one more row here.
 """
@@ -34,7 +35,9 @@ MAX_OUTSIDE = 0.05  # rad a joint may be measured beyond its range: an arm at re
 
 @dataclass(frozen=True)
 class Situation:
-    """feedback: the newest, None if there never was any. age: s since new feedback was first seen. max_age: s allowed."""
+    """feedback: the newest, None if there never was any. age: s since new feedback was first seen.
+    max_age: s allowed.
+    """
 
     feedback: Feedback | None
     age: float
@@ -50,7 +53,11 @@ class Check:
 def _feedback(s: Situation) -> str | None:
     if s.feedback is None:
         return "no feedback from the arm yet"
-    return f"no new feedback for {s.age:.3f} s, at most {s.max_age} s allowed" if s.age > s.max_age else None
+    return (
+        f"no new feedback for {s.age:.3f} s, at most {s.max_age} s allowed"
+        if s.age > s.max_age
+        else None
+    )
 
 
 def _arm_status(s: Situation) -> str | None:
@@ -63,7 +70,11 @@ def _drivers(s: Situation) -> str | None:
 
 
 def _power(s: Situation) -> str | None:
-    off = [f"joint{i + 1}" for i, on in enumerate(s.feedback.drivers_enabled) if not on] if s.feedback else []
+    off = (
+        [f"joint{i + 1}" for i, on in enumerate(s.feedback.drivers_enabled) if not on]
+        if s.feedback
+        else []
+    )
     return f"motor power off: {', '.join(off)}" if off else None
 
 
@@ -81,7 +92,11 @@ def _pose(s: Situation) -> str | None:
     return f"{', '.join(wrong)} is out of its range: is its zero right?" if wrong else None
 
 
-HEALTH = (Check("feedback", _feedback), Check("arm_status", _arm_status), Check("drivers", _drivers))
+HEALTH = (
+    Check("feedback", _feedback),
+    Check("arm_status", _arm_status),
+    Check("drivers", _drivers),
+)
 START = (*HEALTH, Check("pose", _pose))  # needed to be enabled
 POWERED = (Check("power", _power), Check("control_mode", _control_mode))  # reached by being enabled
 

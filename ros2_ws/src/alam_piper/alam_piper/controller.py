@@ -1,12 +1,15 @@
-"""The controller's state machine, without ROS: feedback, requests and chunks in, one set-point a tick out.
+"""The controller's state machine, without ROS: feedback, requests and chunks in, one set-point a
+tick out.
 
-``now`` is always seconds on the node's clock (ROS time). Set-points are (7,): six joints in rad, gripper opening in m.
+``now`` is always seconds on the node's clock (ROS time). Set-points are (7,): six joints in rad,
+gripper opening in m.
 
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
     DISABLED <--disable, once at rest-- HOLDING        FAULT <--a check broken-- any powered state; reset_fault --> HOLDING
                                                           (without power: DISABLED)
 
-Every stop is a brake at the acceleration limit followed by holding. Motor power is never taken away.
+Every stop is a brake at the acceleration limit followed by holding. Motor power is never taken
+away.
 """
 
 from dataclasses import dataclass, field
@@ -32,9 +35,10 @@ class State(StrEnum):
 class ControllerConfig:
     """Times in s. period: of the loop; a late tick moves the set-point for at most four periods.
 
-    command_timeout: how far the clock may pass a chunk's last row. feedback_timeout: age at which feedback is a fault.
-    enable_timeout: for the arm to report power. enable_interval: between two requests for it. settle: least time between the
-    first request and the pose that seeds the set-point. fade: of a splice.
+    command_timeout: how far the clock may pass a chunk's last row. feedback_timeout: age at which
+    feedback is a fault. enable_timeout: for the arm to report power. enable_interval: between two
+    requests for it. settle: least time between the first request and the pose that seeds the
+    set-point. fade: of a splice.
     """
 
     limits: MotionLimits = field(default_factory=make_limits)
@@ -58,7 +62,9 @@ class Output:
 
 
 class ArmController:
-    """Call ``tick`` once a period; the other methods are requests and may come at any time between ticks."""
+    """Call ``tick`` once a period; the other methods are requests and may come at any time between
+    ticks.
+    """
 
     def __init__(self, config: ControllerConfig):
         self.config = config
@@ -96,7 +102,9 @@ class ArmController:
     # Requests
 
     def enable(self) -> str | None:
-        """Ask for power, or end a hold that was asked for. Returns why it is refused, None if it is granted or under way."""
+        """Ask for power, or end a hold that was asked for. Returns why it is refused, None if it is
+        granted or under way.
+        """
         if self.state is State.FAULT:
             return f"in FAULT ({self.reason}); call /alam/arm/reset_fault first"
         if self.state in (State.HOLDING, State.EXECUTING):
@@ -112,7 +120,9 @@ class ArmController:
         return None
 
     def disable(self) -> None:
-        """Brake, hold, then send nothing more. Motor power stays: the arm does not drop. In FAULT as ``hold``."""
+        """Brake, hold, then send nothing more. Motor power stays: the arm does not drop. In FAULT
+        as ``hold``.
+        """
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, "disabled by request")
         elif self.state in (State.HOLDING, State.EXECUTING):
@@ -122,7 +132,9 @@ class ArmController:
             self._held_by_request = True
 
     def hold(self, reason: str = "hold by request") -> None:
-        """Brake and hold; chunks are refused until ``enable`` is called, beyond a FAULT as well. Ends an enabling under way."""
+        """Brake and hold; chunks are refused until ``enable`` is called, beyond a FAULT as well.
+        Ends an enabling under way.
+        """
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, f"not enabled: {reason}")
         elif self.state is State.FAULT:
@@ -138,7 +150,8 @@ class ArmController:
             self.stopped_short = True
 
     def reset_fault(self) -> str | None:
-        """Leave FAULT: for HOLDING at the measured pose, or without power or CAN mode for DISABLED, as only ``enable`` asks for those.
+        """Leave FAULT: for HOLDING at the measured pose, or without power or CAN mode for DISABLED,
+        as only ``enable`` asks for those.
 
         Returns why not, if the cause persists or the arm still brakes.
         """
@@ -154,7 +167,10 @@ class ArmController:
             return None
         assert self.feedback is not None
         self.set_point.seed(self.feedback.positions)
-        self._enter(State.HOLDING, "fault reset" + ("; call /alam/arm/enable to go on" if self._held_by_request else ""))
+        self._enter(
+            State.HOLDING,
+            "fault reset" + ("; call /alam/arm/enable to go on" if self._held_by_request else ""),
+        )
         self.stopped_short = self._held_by_request
         return None
 
@@ -194,7 +210,10 @@ class ArmController:
         if self.state is not State.FAULT:
             if broken := first_broken(HEALTH + POWERED, self._situation()):
                 self._fault(broken)
-            elif self.state is State.EXECUTING and (late := now - self._chunk_end()) > self.config.command_timeout:
+            elif (
+                self.state is State.EXECUTING
+                and (late := now - self._chunk_end()) > self.config.command_timeout
+            ):
                 self.pause(f"command: the last chunk ended {late:.3f} s ago")
         if dt <= 0.0:
             return Output()
@@ -216,7 +235,10 @@ class ArmController:
             self._enter(State.HOLDING, "enabled, no chunk yet")
             return Output(set_point=self.set_point.position)
         if now >= self._enable_deadline:
-            self._enter(State.DISABLED, f"not enabled within {self.config.enable_timeout} s: {waiting or 'no new feedback'}")
+            self._enter(
+                State.DISABLED,
+                f"not enabled within {self.config.enable_timeout} s: {waiting or 'no new feedback'}",
+            )
             return Output()
         asked = self._settled < np.inf
         if (asked and waiting is None) or now < self._enable_next:
@@ -227,10 +249,11 @@ class ArmController:
         return Output(enable=True)
 
     def _tick_stopped(self, dt: float) -> Output:
-        """HOLDING or FAULT: brake; at rest HOLDING goes on sending, while disabling and FAULT fall silent.
+        """HOLDING or FAULT: brake; at rest HOLDING goes on sending, while disabling and FAULT fall
+        silent.
 
-        The firmware holds the last set-point. Silence in FAULT means that an arm which someone moves or repowers meanwhile
-        does not jump back.
+        The firmware holds the last set-point. Silence in FAULT means that an arm which someone
+        moves or repowers meanwhile does not jump back.
         """
         silent = self.state is State.FAULT or self._disable_when_at_rest
         if self.set_point.at_rest and silent:
@@ -241,7 +264,9 @@ class ArmController:
         return Output(set_point=self.set_point.brake(dt))
 
     def _advance(self, now: float) -> float:
-        """Time to move for: none on the first tick or when the clock jumped back, and never much more than a period."""
+        """Time to move for: none on the first tick or when the clock jumped back, and never much
+        more than a period.
+        """
         before, self._now = self._now, now
         if before is None:
             return 0.0
@@ -254,10 +279,14 @@ class ArmController:
         return min(now - before, 4.0 * self.config.period)
 
     def _take(self, feedback: Feedback | None, now: float) -> None:
-        if feedback is None or (self.feedback is not None and feedback.stamp == self.feedback.stamp):
+        if feedback is None or (
+            self.feedback is not None and feedback.stamp == self.feedback.stamp
+        ):
             return
         if self.feedback is not None and now > self.feedback_time:
-            self.gripper_velocity = float(feedback.positions[6] - self.feedback.positions[6]) / (now - self.feedback_time)
+            self.gripper_velocity = float(feedback.positions[6] - self.feedback.positions[6]) / (
+                now - self.feedback_time
+            )
         self.feedback = feedback
         self.feedback_time = now
 

@@ -1,8 +1,10 @@
-"""A Piper that exists only on a CAN bus: answers command frames as the arm's firmware does and moves a simulated plant.
+"""A Piper that exists only on a CAN bus: answers command frames as the arm's firmware does and
+moves a simulated plant.
 
-The owner steps it every 5 ms of simulated time. Frame layouts are big-endian with 8 bytes; units on the wire are 0.001 degree,
-0.001 mm, 0.001 rad/s. What is emulated: power and control mode (motion is ignored without both), joint targets with the
-firmware's speed limit and joint ranges, the gripper, emergency stop, status and driver feedback, limit and firmware queries.
+The owner steps it every 5 ms of simulated time. Frame layouts are big-endian with 8 bytes; units on
+the wire are 0.001 degree, 0.001 mm, 0.001 rad/s. What is emulated: power and control mode (motion
+is ignored without both), joint targets with the firmware's speed limit and joint ranges, the
+gripper, emergency stop, status and driver feedback, limit and firmware queries.
 """
 
 import struct
@@ -23,7 +25,11 @@ FIRMWARE_QUERY = b"\x01" + bytes(7)
 MAX_SPEED = 3.0  # rad/s, at 100 %
 MAX_ACCELERATION = 5.0  # rad/s^2, only reported
 GRIPPER_RANGE = 0.101  # m, with a little slack
-STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 10  # steps between frames of 0x2A1, 0x251-256, 0x261-266
+STATUS_EVERY, FAST_EVERY, SLOW_EVERY = (
+    2,
+    4,
+    10,
+)  # steps between frames of 0x2A1, 0x251-256, 0x261-266
 STATUS_OVER_LIMIT = 4
 ENABLED, COLLISION, ERROR = 0x40, 0x10, 0x20  # bits of a driver's state
 FEEDBACK_IDS = frozenset((0x2A1, 0x2A5, 0x2A6, 0x2A7, 0x2A8))
@@ -60,14 +66,18 @@ class KinematicPlant:
 
 
 def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
-    """Open the bus as an arm. Raises UserError if that is impossible or if an arm already speaks on it."""
+    """Open the bus as an arm. Raises UserError if that is impossible or if an arm already speaks on
+    it.
+    """
     bus = open_bus(config)
     until = time.monotonic() + listen
     while (left := until - time.monotonic()) > 0.0:
         message = bus.recv(left)
         if message is not None and message.arbitration_id in FEEDBACK_IDS:
             bus.shutdown()
-            raise UserError(f"an arm is already answering on CAN bus {config}; stop it or choose another channel or UDP port")
+            raise UserError(
+                f"an arm is already answering on CAN bus {config}; stop it or choose another channel or UDP port"
+            )
     return bus
 
 
@@ -106,14 +116,18 @@ class ArmEmulator:
         self.teleport()
 
     def teleport(self) -> None:
-        """Forget the target: the arm is wanted where the plant is now. Call it after the plant was placed by hand."""
+        """Forget the target: the arm is wanted where the plant is now. Call it after the plant was
+        placed by hand.
+        """
         joints, _, self._gripper_target = self.plant.state()
         self._target = np.array(joints, dtype=float)
         self._pull = self._target.copy()
         self.plant.set_target(self._pull, self._gripper_target)
 
     def step(self, dt: float) -> None:
-        """Take in what was received, move the plant's target on by ``dt`` seconds, and send feedback. Does not block."""
+        """Take in what was received, move the plant's target on by ``dt`` seconds, and send
+        feedback. Does not block.
+        """
         self._drain()
         self._seen = self.joint_commands
         reach = MAX_SPEED * self.speed_percent / 100.0 * dt
@@ -124,14 +138,19 @@ class ArmEmulator:
         self._steps += 1
 
     def wait_for_command(self, timeout: float) -> bool:
-        """Block until a joint command has arrived since the last step, for at most ``timeout`` s of wall time.
+        """Block until a joint command has arrived since the last step, for at most ``timeout`` s of
+        wall time.
 
-        Once it waited in vain it no longer waits, until commands come again: a silent controller does not slow the owner.
-        Returns whether a command has arrived.
+        Once it waited in vain it no longer waits, until commands come again: a silent controller
+        does not slow the owner. Returns whether a command has arrived.
         """
         self._drain()
         until = time.monotonic() + timeout
-        while self._awaited and self.joint_commands == self._seen and (left := until - time.monotonic()) > 0.0:
+        while (
+            self._awaited
+            and self.joint_commands == self._seen
+            and (left := until - time.monotonic()) > 0.0
+        ):
             message = self._bus.recv(left)
             if message is not None:
                 self._take(message)
@@ -165,9 +184,16 @@ class ArmEmulator:
             return
         self.joint_commands += 1
         joints = np.array(self._partial) / UNITS_PER_RAD
-        if not self.enabled.all() or self.ctrl_mode != CTRL_MODE_CAN or self.move_mode != MOVE_J or self.arm_status not in (0, 4):
+        if (
+            not self.enabled.all()
+            or self.ctrl_mode != CTRL_MODE_CAN
+            or self.move_mode != MOVE_J
+            or self.arm_status not in (0, 4)
+        ):
             self.ignored_commands += 1
-        elif (joints < JOINT_LIMITS[:, 0] - 1e-4).any() or (joints > JOINT_LIMITS[:, 1] + 1e-4).any():
+        elif (joints < JOINT_LIMITS[:, 0] - 1e-4).any() or (
+            joints > JOINT_LIMITS[:, 1] + 1e-4
+        ).any():
             self.ignored_commands += 1
             self.arm_status = STATUS_OVER_LIMIT
         else:
@@ -181,7 +207,13 @@ class ArmEmulator:
             self._gripper_target = min(max(opening / UNITS_PER_M, 0.0), GRIPPER_RANGE)
 
     def _on_power(self, data: bytes) -> None:
-        motors = range(6) if data[0] in (7, 0xFF) else range(data[0] - 1, data[0]) if 1 <= data[0] <= 6 else range(0)
+        motors = (
+            range(6)
+            if data[0] in (7, 0xFF)
+            else range(data[0] - 1, data[0])
+            if 1 <= data[0] <= 6
+            else range(0)
+        )
         if data[1] == 2:
             if not self.enabled.any():
                 self.teleport()
@@ -198,7 +230,12 @@ class ArmEmulator:
             return
         if data[1] == 1:
             low, high = np.degrees(JOINT_LIMITS[data[0] - 1])
-            self._send(0x473, struct.pack(">BhhHx", data[0], round(high * 10), round(low * 10), round(MAX_SPEED * 1000)))
+            self._send(
+                0x473,
+                struct.pack(
+                    ">BhhHx", data[0], round(high * 10), round(low * 10), round(MAX_SPEED * 1000)
+                ),
+            )
         elif data[1] == 2:
             self._send(0x47C, struct.pack(">BH5x", data[0], round(MAX_ACCELERATION * 100)))
 
@@ -214,7 +251,12 @@ class ArmEmulator:
         joints, velocities, gripper = self.plant.state()
         if self._steps % STATUS_EVERY == 0:
             moving = bool(np.abs(self._target - joints).max() > 0.005)
-            self._send(0x2A1, struct.pack(">BBBBBBH", self.ctrl_mode, self.arm_status, self.move_mode, 0, moving, 0, 0))
+            self._send(
+                0x2A1,
+                struct.pack(
+                    ">BBBBBBH", self.ctrl_mode, self.arm_status, self.move_mode, 0, moving, 0, 0
+                ),
+            )
         units = np.rint(joints * UNITS_PER_RAD).astype(int)
         for i, frame in enumerate((0x2A5, 0x2A6, 0x2A7)):
             self._send(frame, struct.pack(">ii", units[2 * i], units[2 * i + 1]))

@@ -1,7 +1,8 @@
-"""The arm as the controller sees it: a snapshot to read and a set-point to write, over the vendor's SDK.
+"""The arm as the controller sees it: a snapshot to read and a set-point to write, over the vendor's
+SDK.
 
-The SDK counts in integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK is not thread-safe:
-all methods of a backend must be called from one thread.
+The SDK counts in integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK
+is not thread-safe: all methods of a backend must be called from one thread.
 """
 
 import contextlib
@@ -65,7 +66,9 @@ class Backend(Protocol):
         ...
 
     def enable(self) -> None:
-        """Ask once for motor power and CAN control. Moves nothing; repeat until the feedback shows it."""
+        """Ask once for motor power and CAN control. Moves nothing; repeat until the feedback shows
+        it.
+        """
         ...
 
     def write(self, set_point: np.ndarray) -> None:
@@ -83,18 +86,23 @@ class Backend(Protocol):
 
 def to_units(set_point: np.ndarray) -> list[int]:
     """A set-point (7,) in rad and m as the SDK's integers, rounded to the nearest."""
-    return [round(float(q) * UNITS_PER_RAD) for q in set_point[:6]] + [round(float(set_point[6]) * UNITS_PER_M)]
+    return [round(float(q) * UNITS_PER_RAD) for q in set_point[:6]] + [
+        round(float(set_point[6]) * UNITS_PER_M)
+    ]
 
 
 def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
-    """Read feedback newer than a given one, waiting for it at most ``patience`` s of wall time; else what there is.
+    """Read feedback newer than a given one, waiting for it at most ``patience`` s of wall time;
+    else what there is.
 
-    In simulated time the feedback of a moment is sent before the clock shows it, but the SDK's reading thread may not have
-    had its turn on a busy machine.
+    In simulated time the feedback of a moment is sent before the clock shows it, but the SDK's
+    reading thread may not have had its turn on a busy machine.
     """
     until = time.monotonic() + patience
     feedback = backend.read()
-    while (feedback is None or (than is not None and feedback.stamp == than.stamp)) and time.monotonic() < until:
+    while (
+        feedback is None or (than is not None and feedback.stamp == than.stamp)
+    ) and time.monotonic() < until:
         time.sleep(0.0002)
         feedback = backend.read()
     return feedback
@@ -114,10 +122,14 @@ class SdkBackend:
 
     def connect(self) -> None:
         open_bus(self._config).shutdown()  # the SDK hides why a bus cannot be opened
-        arm = C_PiperInterface_V2(self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR)
+        arm = C_PiperInterface_V2(
+            self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR
+        )
         try:
             with options_for_libraries(self._config):
-                arm.CreateCanBus(self._config.channel, bustype=self._config.interface, judge_flag=False)
+                arm.CreateCanBus(
+                    self._config.channel, bustype=self._config.interface, judge_flag=False
+                )
                 if arm.GetCanBus().recv_bus is None:
                     raise ConnectionError("no socket")
                 arm.ConnectPort()
@@ -127,18 +139,48 @@ class SdkBackend:
 
     def read(self) -> Feedback | None:
         joints, gripper = self._arm.GetArmJointMsgs(), self._arm.GetArmGripperMsgs()
-        status, fast, slow = self._arm.GetArmStatus(), self._arm.GetArmHighSpdInfoMsgs(), self._arm.GetArmLowSpdInfoMsgs()
-        if not all(part.time_stamp for part in (joints, gripper, status, fast, slow)):  # 0: never received
+        status, fast, slow = (
+            self._arm.GetArmStatus(),
+            self._arm.GetArmHighSpdInfoMsgs(),
+            self._arm.GetArmLowSpdInfoMsgs(),
+        )
+        if not all(
+            part.time_stamp for part in (joints, gripper, status, fast, slow)
+        ):  # 0: never received
             return None
         stamp = joints.time_stamp
         state = joints.joint_state
-        units = (state.joint_1, state.joint_2, state.joint_3, state.joint_4, state.joint_5, state.joint_6)
+        units = (
+            state.joint_1,
+            state.joint_2,
+            state.joint_3,
+            state.joint_4,
+            state.joint_5,
+            state.joint_6,
+        )
         positions = np.empty(7)
         positions[:6] = units
         positions[:6] /= UNITS_PER_RAD
         positions[6] = gripper.gripper_state.grippers_angle / UNITS_PER_M
-        motors = (fast.motor_1, fast.motor_2, fast.motor_3, fast.motor_4, fast.motor_5, fast.motor_6)
-        drivers = [d.foc_status for d in (slow.motor_1, slow.motor_2, slow.motor_3, slow.motor_4, slow.motor_5, slow.motor_6)]
+        motors = (
+            fast.motor_1,
+            fast.motor_2,
+            fast.motor_3,
+            fast.motor_4,
+            fast.motor_5,
+            fast.motor_6,
+        )
+        drivers = [
+            d.foc_status
+            for d in (
+                slow.motor_1,
+                slow.motor_2,
+                slow.motor_3,
+                slow.motor_4,
+                slow.motor_5,
+                slow.motor_6,
+            )
+        ]
         return Feedback(
             stamp=stamp,
             positions=positions,
@@ -148,7 +190,10 @@ class SdkBackend:
             teach_status=int(status.arm_status.teach_status),
             drivers_enabled=tuple(bool(d.driver_enable_status) for d in drivers),
             driver_faults=tuple(
-                f"joint{i + 1} {fault}" for i, driver in enumerate(drivers) for fault in DRIVER_FAULTS if getattr(driver, fault)
+                f"joint{i + 1} {fault}"
+                for i, driver in enumerate(drivers)
+                for fault in DRIVER_FAULTS
+                if getattr(driver, fault)
             ),
         )
 
@@ -161,7 +206,8 @@ class SdkBackend:
 
     def write(self, set_point: np.ndarray) -> None:
         *joints, gripper = to_units(set_point)
-        # The gripper's frame goes first, so that the joints' last frame ends a set-point; unchanged, ten times a second.
+        # The gripper's frame goes first, so that the joints' last frame ends a set-point;
+        # unchanged, ten times a second.
         self._since_gripper += 1
         if gripper != self._gripper_sent or self._since_gripper >= 20:
             self._arm.GripperCtrl(gripper, self._effort, 0x01, 0)
@@ -175,7 +221,9 @@ class SdkBackend:
     def close(self) -> None:
         if self._arm is None:
             return
-        logging.getLogger("can").setLevel(logging.CRITICAL)  # the SDK's reading thread may meet the closed socket
+        logging.getLogger("can").setLevel(
+            logging.CRITICAL
+        )  # the SDK's reading thread may meet the closed socket
         with contextlib.suppress(Exception):
             self._arm.DisconnectPort()
         time.sleep(0.01)

@@ -32,8 +32,9 @@ def make_limits(
 ) -> MotionLimits:
     """Limits of a Piper.
 
-    velocity: rad/s a joint, more than 3.0 counts as 3.0. acceleration: rad/s^2 a joint. margin: rad kept free at both ends
-    of each joint's range. gripper_stroke: m, full opening. gripper_velocity, gripper_acceleration: m/s and m/s^2.
+    velocity: rad/s a joint, more than 3.0 counts as 3.0. acceleration: rad/s^2 a joint. margin: rad
+    kept free at both ends of each joint's range. gripper_stroke: m, full opening. gripper_velocity,
+    gripper_acceleration: m/s and m/s^2.
     """
     return MotionLimits(
         lower=np.append(JOINT_LIMITS[:, 0] + margin, 0.0),
@@ -44,12 +45,15 @@ def make_limits(
 
 
 class SetPoint:
-    """The point that is sent to the arm: follows a reference as closely as position, speed and acceleration limits allow.
+    """The point that is sent to the arm: follows a reference as closely as position, speed and
+    acceleration limits allow.
 
-    The position bounds are kept by always leaving room to brake: with distance d to a bound, the speed towards it after a
-    tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt a tick keeps that true, whatever the length of the ticks.
-    A seed outside the bounds (an arm at rest lies on the limit of joints 2 and 3) may only move inwards. What is measured beyond
-    a joint's own range, or as a gripper more than closed, counts as the end of the range: the firmware refuses what lies beyond.
+    The position bounds are kept by always leaving room to brake: with distance d to a bound, the
+    speed towards it after a tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt a tick
+    keeps that true, whatever the length of the ticks. A seed outside the bounds (an arm at rest
+    lies on the limit of joints 2 and 3) may only move inwards. What is measured beyond a joint's
+    own range, or as a gripper more than closed, counts as the end of the range: the firmware
+    refuses what lies beyond.
     """
 
     def __init__(self, limits: MotionLimits):
@@ -62,7 +66,9 @@ class SetPoint:
 
     def seed(self, position: np.ndarray) -> None:
         """Start at rest from a measured pose (7,)."""
-        self.position = np.append(np.clip(position[:6], JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1]), max(position[6], 0.0))
+        self.position = np.append(
+            np.clip(position[:6], JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1]), max(position[6], 0.0)
+        )
         self.velocity = np.zeros(7)
         self._reference = self.position
 
@@ -71,7 +77,9 @@ class SetPoint:
         return not self.velocity.any()
 
     def follow(self, reference: np.ndarray, dt: float) -> np.ndarray:
-        """Move for ``dt`` seconds towards where the reference (7,) is at the end of them; returns the new set-point (7,)."""
+        """Move for ``dt`` seconds towards where the reference (7,) is at the end of them; returns
+        the new set-point (7,).
+        """
         limits = self.limits
         wanted = np.clip(reference, limits.lower, limits.upper)
         if (wanted != reference).any():
@@ -82,7 +90,11 @@ class SetPoint:
         if (np.abs(velocity) > limits.velocity * (1.0 + 1e-6)).any():
             self.velocity_clamps += 1
         velocity = np.clip(velocity, -limits.velocity, limits.velocity)
-        velocity = np.clip(velocity, self.velocity - limits.acceleration * dt, self.velocity + limits.acceleration * dt)
+        velocity = np.clip(
+            velocity,
+            self.velocity - limits.acceleration * dt,
+            self.velocity + limits.acceleration * dt,
+        )
         down = self._stoppable(np.maximum(self.position - limits.lower, 0.0), dt)
         up = self._stoppable(np.maximum(limits.upper - self.position, 0.0), dt)
         self._move(np.clip(velocity, -down, up), dt)
@@ -101,6 +113,8 @@ class SetPoint:
         self.position = self.position + velocity * dt
 
     def _stoppable(self, distance: np.ndarray, dt: float) -> np.ndarray:
-        """The greatest speed from which one tick at that speed and braking after it stay within ``distance``."""
+        """The greatest speed from which one tick at that speed and braking after it stay within
+        ``distance``.
+        """
         a = self.limits.acceleration
         return a * (np.sqrt(dt * dt + 2.0 * distance / a) - dt)

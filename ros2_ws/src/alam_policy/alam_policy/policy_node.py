@@ -1,7 +1,9 @@
-"""Node ``policy``: an action server that carries out an instruction, observation after observation, by sending action chunks.
+"""Node ``policy``: an action server that carries out an instruction, observation after observation,
+by sending action chunks.
 
-ROS is served by one thread, inference runs in another, so that a cancel is answered while the network works. A goal is handed to
-rclpy's ``execute`` only when it ends (until then it is "accepted"): no thread has to block for it.
+ROS is served by one thread, inference runs in another, so that a cancel is answered while the
+network works. A goal is handed to rclpy's ``execute`` only when it ends (until then it is
+"accepted"): no thread has to block for it.
 """
 
 import math
@@ -12,10 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
-from alam_common.main import run_node
-from alam_common.messages import NANOSECONDS, image_to_numpy, joint_positions, ns_to_stamp, stamp_to_ns, stamp_to_seconds
-from alam_common.meters import RateMeter, Recent
 from alam_msgs.action import ExecuteTask
 from alam_msgs.msg import ActionChunk, LatentTransition, PredictedLatents, Processed, TaskStatus
 from alam_msgs.msg import Observation as ObservationMessage
@@ -26,6 +24,17 @@ from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
 import alam_core.types as core
+from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import (
+    NANOSECONDS,
+    image_to_numpy,
+    joint_positions,
+    ns_to_stamp,
+    stamp_to_ns,
+    stamp_to_seconds,
+)
+from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
 from alam_core.runtime import PolicyRunner, Replanner
 
@@ -64,22 +73,33 @@ class PolicyNode(Node):
         bfloat16 = self.declare_parameter("bfloat16", False).value
         compiled = self.declare_parameter("compiled", False).value
         if not checkpoint:
-            raise UserError("policy: no checkpoint given; set the parameter 'checkpoint' to the folder of a policy")
+            raise UserError(
+                "policy: no checkpoint given; set the parameter 'checkpoint' to the folder of a policy"
+            )
         if min(self.time_limit, self.observation_timeout, self.silence_timeout) <= 0 or threads < 1:
-            raise UserError("policy: time_limit, observation_timeout and silence_timeout must be over 0 s, threads at least 1")
+            raise UserError(
+                "policy: time_limit, observation_timeout and silence_timeout must be over 0 s, threads at least 1"
+            )
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self._runner = PolicyRunner.from_pretrained(checkpoint, device, bfloat16=bfloat16, compiled=compiled)
+        self._runner = PolicyRunner.from_pretrained(
+            checkpoint, device, bfloat16=bfloat16, compiled=compiled
+        )
         self._replanner = Replanner(self._runner, replan_every)
         self._warm_up()
 
         self._task: Task | None = None
         self._lock = threading.Lock()  # over _task and the sending of chunks
-        self._sequence = time.time_ns() // 1_000_000  # a policy that was started anew goes on with higher numbers
+        self._sequence = (
+            time.time_ns() // 1_000_000
+        )  # a policy that was started anew goes on with higher numbers
         self._inbox: queue.SimpleQueue[ObservationMessage | None] = queue.SimpleQueue()
         self._busy = False
-        self._seen = (0, 0.0)  # ROS time (ns) and steady time (s) when an observation came or was done with last
+        self._seen = (
+            0,
+            0.0,
+        )  # ROS time (ns) and steady time (s) when an observation came or was done with last
         self._failure: Exception | None = None
         self._acting: Task | None = None  # the goal that the replanner's state belongs to
         self._goals = 0
@@ -91,7 +111,9 @@ class PolicyNode(Node):
         self._processed = self.create_publisher(Processed, "/alam/processed", 10)
         self.create_subscription(ObservationMessage, "/alam/observation", self._on_observation, 1)
         self.create_subscription(TaskStatus, "/alam/task_status", self._on_status, 10)
-        self._server: ActionServer | None = None  # opened with the first ROS time: without one a goal has no beginning
+        self._server: ActionServer | None = (
+            None  # opened with the first ROS time: without one a goal has no beginning
+        )
         self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._diagnostics = Diagnostics(self, self._check)
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -128,7 +150,13 @@ class PolicyNode(Node):
 
     def _on_accepted(self, goal: ServerGoalHandle) -> None:
         now, steady = self.get_clock().now().nanoseconds, time.monotonic()
-        task = Task(goal, goal.request.instruction, now, goal.request.time_limit or self.time_limit, self._goals)
+        task = Task(
+            goal,
+            goal.request.instruction,
+            now,
+            goal.request.time_limit or self.time_limit,
+            self._goals,
+        )
         self._goals += 1
         self._seen = (now, steady)
         with self._lock:
@@ -157,10 +185,16 @@ class PolicyNode(Node):
             self._end(task, "aborted", problem)
         elif steady - task.told >= FEEDBACK:
             task.told = steady
-            task.goal.publish_feedback(ExecuteTask.Feedback(elapsed=elapsed, chunks=task.chunks, inference_ms=self._inference.last()))
+            task.goal.publish_feedback(
+                ExecuteTask.Feedback(
+                    elapsed=elapsed, chunks=task.chunks, inference_ms=self._inference.last()
+                )
+            )
 
     def _missing(self, now: int, steady: float) -> str:
-        """Why the goal cannot go on: no observation for too long. Time spent on inference does not count."""
+        """Why the goal cannot go on: no observation for too long. Time spent on inference does not
+        count.
+        """
         if self._busy:
             return ""
         silence = (now - self._seen[0]) * 1e-9
@@ -173,15 +207,24 @@ class PolicyNode(Node):
 
     def _on_status(self, status: TaskStatus) -> None:
         task = self._task
-        if task is not None and status.success and status.instruction == task.instruction and stamp_to_ns(status.header.stamp) > task.start:
+        if (
+            task is not None
+            and status.success
+            and status.instruction == task.instruction
+            and stamp_to_ns(status.header.stamp) > task.start
+        ):
             self._end(task, "succeeded", "the task is fulfilled")
 
     def _end(self, task: Task, outcome: str, reason: str) -> None:
-        """End the running goal as ``outcome``: succeeded, aborted or canceled. No chunk is sent after this."""
+        """End the running goal as ``outcome``: succeeded, aborted or canceled. No chunk is sent
+        after this.
+        """
         with self._lock:
             self._task = None
         duration = (self.get_clock().now().nanoseconds - task.start) * 1e-9
-        result = ExecuteTask.Result(success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks)
+        result = ExecuteTask.Result(
+            success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks
+        )
         self._outcome = f"{outcome} after {duration:.1f} s: {reason}"
         self.get_logger().info(f"goal {self._outcome}")
 
@@ -215,10 +258,17 @@ class PolicyNode(Node):
 
     def _process(self, message: ObservationMessage) -> None:
         task = self._task
-        if task is not None and not task.problem and stamp_to_ns(message.header.stamp) >= task.start:
+        if (
+            task is not None
+            and not task.problem
+            and stamp_to_ns(message.header.stamp) >= task.start
+        ):
             try:
                 self._act(task, message)
-            except (UserError, ValueError) as error:  # an observation or an instruction that this policy cannot take
+            except (
+                UserError,
+                ValueError,
+            ) as error:  # an observation or an instruction that this policy cannot take
                 task.problem = str(error)
         done = Processed(node=self.get_name())
         done.header.stamp = message.header.stamp
@@ -226,9 +276,14 @@ class PolicyNode(Node):
 
     def _act(self, task: Task, message: ObservationMessage) -> None:
         """Show the observation to the replanner; if it made a new chunk, send it."""
-        images = {view: image_to_numpy(image, "/alam/observation") for view, image in zip(message.views, message.images, strict=True)}
+        images = {
+            view: image_to_numpy(image, "/alam/observation")
+            for view, image in zip(message.views, message.images, strict=True)
+        }
         state = joint_positions(message.joint_state)
-        observation = core.Observation(images, state, task.instruction, stamp_to_seconds(message.header.stamp))
+        observation = core.Observation(
+            images, state, task.instruction, stamp_to_seconds(message.header.stamp)
+        )
         if self._acting is not task:
             self._acting = task
             self._replanner.reset(self.seed + task.number)
@@ -249,7 +304,12 @@ class PolicyNode(Node):
 
     def _send(self, chunk: core.ActionChunk, stamp: Time) -> None:
         actions = np.asarray(chunk.actions, dtype=np.float64)  # (H, A)
-        message = ActionChunk(sequence=self._sequence, joint_names=self._runner.joint_names, dt=float(chunk.dt), steps=len(actions))
+        message = ActionChunk(
+            sequence=self._sequence,
+            joint_names=self._runner.joint_names,
+            dt=float(chunk.dt),
+            steps=len(actions),
+        )
         message.header.stamp = stamp
         message.header.frame_id = "base_link"
         message.positions.frombytes(actions.tobytes())
@@ -262,7 +322,9 @@ class PolicyNode(Node):
         origin, step = stamp_to_ns(stamp), round(chunk.dt * NANOSECONDS)
         for i in range(len(actions)):
             for view, z in chunk.latents.items():
-                transition = LatentTransition(view=view, tokens=tokens, dim=dim, from_stamp=ns_to_stamp(origin + i * step))
+                transition = LatentTransition(
+                    view=view, tokens=tokens, dim=dim, from_stamp=ns_to_stamp(origin + i * step)
+                )
                 transition.header.stamp = transition.to_stamp = ns_to_stamp(origin + (i + 1) * step)
                 transition.data.frombytes(np.ascontiguousarray(z[i], dtype=np.float32).tobytes())
                 latents.transitions.append(transition)
@@ -273,7 +335,9 @@ class PolicyNode(Node):
         size = self._runner.image_size
         images = {view: np.zeros((size, size, 3), np.uint8) for view in self._runner.views}
         for _ in range(2):
-            self._runner.infer(core.Observation(images, np.zeros(self._runner.state_dim, np.float32), "warm up"))
+            self._runner.infer(
+                core.Observation(images, np.zeros(self._runner.state_dim, np.float32), "warm up")
+            )
 
     # -- diagnostics -------------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Node ``sim_node``: a simulated world in place of cameras, arm and wall clock.
 
-One loop does everything in the main thread (a GL context belongs to its thread): between two ticks of 5 ms it serves ROS and waits for
-the nodes that are behind. See the package's README for topics and parameters.
+One loop does everything in the main thread (a GL context belongs to its thread): between two ticks
+of 5 ms it serves ROS and waits for the nodes that are behind. See the package's README for topics
+and parameters.
 """
 
 import time
@@ -9,23 +10,23 @@ from typing import Any
 
 import numpy as np
 import rclpy
-from alam_common.diagnostics import OK, WARN, Diagnostics, Report
-from alam_common.main import run_node
-from alam_common.messages import NANOSECONDS, ns_to_stamp, numpy_to_image, stamp_to_ns
-from alam_common.meters import Recent
 from alam_msgs.msg import Processed, TaskStatus
 from alam_msgs.srv import ResetWorld
-from alam_piper.bus import BusConfig
-from alam_piper.emulator import ArmEmulator, open_emulator_bus
 from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
 
+from alam_common.diagnostics import OK, WARN, Diagnostics, Report
+from alam_common.main import run_node
+from alam_common.messages import NANOSECONDS, ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_common.meters import Recent
 from alam_core.errors import UserError
 from alam_core.sim.world import make_world
 from alam_core.types import VIEWS
+from alam_piper.bus import BusConfig
+from alam_piper.emulator import ArmEmulator, open_emulator_bus
 from alam_sim.pacing import NodeWait, Throttle
 
 TICK = 5_000_000  # ns of physics between two looks at the arm
@@ -36,7 +37,8 @@ PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
 class WorldPlant:
     """The world as the arm that the CAN emulator moves.
 
-    ``tick`` lets the emulator take in commands, advances the physics to the new moment and sends the feedback of that moment.
+    ``tick`` lets the emulator take in commands, advances the physics to the new moment and sends
+    the feedback of that moment.
     """
 
     def __init__(self, world: Any) -> None:
@@ -71,16 +73,26 @@ class SimNode(Node):
         speed = get("speed", 1.0).value
         max_lag = get("max_lag", 0.1).value
         self.patience = get("patience", 2.0).value
-        bus = BusConfig(get("can_interface", "udp_multicast").value, get("can_channel", "239.74.163.2").value, get("can_port", 43113).value)
-        get("muted_views", "")  # fault injection: cameras that are silent, with commas between; may be set while it runs
+        bus = BusConfig(
+            get("can_interface", "udp_multicast").value,
+            get("can_channel", "239.74.163.2").value,
+            get("can_port", 43113).value,
+        )
+        get(
+            "muted_views", ""
+        )  # fault injection: cameras that are silent, with commas between; may be set while it runs
         if not (speed >= 0 and max_lag >= 0.1 and self.patience > 0):  # so that NaN is refused too
-            raise UserError("sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s")
+            raise UserError(
+                "sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s"
+            )
         if seed < 0 or camera_size < 0:
             raise UserError("sim_node: seed and camera_size must be at least 0")
 
         self.world: Any = make_world(world)
         if not hasattr(self.world, "physics_step"):
-            raise UserError(f"sim_node: the world '{world}' has no Piper arm to drive; give piper_place")
+            raise UserError(
+                f"sim_node: the world '{world}' has no Piper arm to drive; give piper_place"
+            )
         self.world.reset(seed)
         self.camera_size = camera_size or self.world.camera_size
         self._plant = WorldPlant(self.world)
@@ -94,13 +106,20 @@ class SimNode(Node):
         self._speed = (time.monotonic(), 0)  # steady time and ticks at the last diagnosis
 
         if not self.realtime:
-            self._time = self.create_publisher(Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-        self._images = {view: self.create_publisher(Image, f"/{view}/color/image_raw", qos_profile_sensor_data) for view in VIEWS}
+            self._time = self.create_publisher(
+                Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+            )
+        self._images = {
+            view: self.create_publisher(Image, f"/{view}/color/image_raw", qos_profile_sensor_data)
+            for view in VIEWS
+        }
         self._status = self.create_publisher(TaskStatus, "/alam/task_status", 10)
         self.create_subscription(Processed, "/alam/processed", self._on_processed, 20)
         self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
-        self.get_logger().info(f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}")
+        self.get_logger().info(
+            f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}"
+        )
 
     @property
     def now(self) -> int:
@@ -116,7 +135,9 @@ class SimNode(Node):
 
     def _may_tick(self, executor: Executor) -> bool:
         """Wait a little for the clock or for the nodes; True if the next tick is due."""
-        self._holding = [] if self.realtime else self._wait.holding(self.now + TICK, time.monotonic())
+        self._holding = (
+            [] if self.realtime else self._wait.holding(self.now + TICK, time.monotonic())
+        )
         if self._holding:
             executor.spin_once(timeout_sec=0.02)
             return False
@@ -146,12 +167,20 @@ class SimNode(Node):
         muted = self.get_parameter("muted_views").value.split(",")
         for view, publisher in self._images.items():
             if view not in muted:
-                publisher.publish(numpy_to_image(self.world.render(view, self.camera_size), stamp, f"{view}_color_optical_frame"))
+                publisher.publish(
+                    numpy_to_image(
+                        self.world.render(view, self.camera_size),
+                        stamp,
+                        f"{view}_color_optical_frame",
+                    )
+                )
         self._publish_status(now)
         self._frame_ms.add((time.monotonic() - start) * 1e3)
 
     def _publish_status(self, now: int) -> None:
-        status = TaskStatus(instruction=self.world.instruction, seed=self.world.seed, success=self.world.success())
+        status = TaskStatus(
+            instruction=self.world.instruction, seed=self.world.seed, success=self.world.success()
+        )
         status.header.stamp = ns_to_stamp(now)
         self._status.publish(status)
 
@@ -159,7 +188,9 @@ class SimNode(Node):
         if self._wait.heard(message.node, stamp_to_ns(message.header.stamp)) and not self.realtime:
             self.get_logger().info(f"waiting for {message.node} from now on")
 
-    def _on_reset(self, request: ResetWorld.Request, response: ResetWorld.Response) -> ResetWorld.Response:
+    def _on_reset(
+        self, request: ResetWorld.Request, response: ResetWorld.Response
+    ) -> ResetWorld.Response:
         response.instruction = self.world.instruction
         if request.seed < 0:
             response.message = f"seed {request.seed} is below 0"
@@ -188,7 +219,11 @@ class SimNode(Node):
         }
         dropped = self._wait.dropped()
         if dropped and not self.realtime:
-            return WARN, f"no longer waiting for {', '.join(dropped)}: silent for {self.patience:.1f} s", values
+            return (
+                WARN,
+                f"no longer waiting for {', '.join(dropped)}: silent for {self.patience:.1f} s",
+                values,
+            )
         if self._holding:
             return OK, f"waiting for {', '.join(self._holding)}", values
         return OK, f"running at {speed:.2f} of real time", values
