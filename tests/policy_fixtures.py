@@ -7,7 +7,8 @@ from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.policy.small import SmallConfig
-from alam_core.types import JOINT_NAMES, VIEWS, Observation
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import VIEWS, Observation
 
 HORIZON = 4
 LATENT = 6  # numbers of the encoder's transition, as 2 tokens of 3

@@ -65,7 +65,7 @@ def load_released(path: str | Path) -> TransitionModel:
                 name: opened.get_tensor(name).float()
                 for name in opened.keys()
                 if not name.startswith(IGNORED)
-            }  # noqa: SIM118
+            }
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{file}' cannot be read ({error}): download it again") from None
     model = TransitionModel(_config(theirs, file))

@@ -20,7 +20,7 @@ from alam_common.messages import (
 )
 from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
-from alam_core.types import JOINT_NAMES
+from alam_core.robots.piper import JOINT_NAMES
 from alam_perception.sync import Look, Synchroniser
 
 MS = 1_000_000

@@ -15,7 +15,8 @@ from tiny_checkpoints import DIM, SIZE, TOKENS, save_tiny_transition
 from alam_common.messages import image_to_numpy, ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_core.data.images import resize_images
 from alam_core.latent_action import encode_images
-from alam_core.types import JOINT_NAMES, VIEWS
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import VIEWS
 
 MS = 1_000_000
 

@@ -13,7 +13,7 @@ from piper_arm import HOME, EmulatedArm
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from alam_core.types import JOINT_NAMES
+from alam_core.robots.piper import JOINT_NAMES
 
 PATIENCE = 120  # s, for a machine that is busy with other work
 

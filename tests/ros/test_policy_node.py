@@ -18,8 +18,9 @@ from tiny_checkpoints import DIM, HORIZON, SIZE, TOKENS, save_tiny_policy
 
 from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_core import types
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner, Replanner
-from alam_core.types import JOINT_NAMES, VIEWS
+from alam_core.types import VIEWS
 
 MS = 1_000_000
 STEP = 100 * MS

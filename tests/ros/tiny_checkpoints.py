@@ -10,7 +10,8 @@ from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.policy.small import SmallConfig
-from alam_core.types import JOINT_NAMES, VIEWS
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import VIEWS
 
 SIZE = 32  # px
 HORIZON = 16

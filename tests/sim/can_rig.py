@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 
+from alam_core.types import ActionChunk
 from alam_piper.bus import BusConfig
-from alam_piper.chunks import Chunk
 from alam_piper.controller import ArmController, ControllerConfig
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 from alam_piper.hardware import SdkBackend, read_newer
@@ -15,6 +15,10 @@ from alam_piper.hardware import SdkBackend, read_newer
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
 PERIOD = 0.005
 _names = itertools.count()  # the SDK keeps one interface for ever per channel name
+
+
+def make_chunk(stamp: float, sequence: int, dt: float, rows: np.ndarray) -> ActionChunk:
+    return ActionChunk(rows, dt, stamp, sequence=sequence)
 
 
 class CanRig:
@@ -64,10 +68,10 @@ class CanRig:
         gripper: float = 0.05,
         steps: int = 8,
         dt: float = 0.1,
-    ) -> Chunk:
+    ) -> ActionChunk:
         """A chunk from the set-point to a pose in a straight line, stamped now."""
         start, end = self.controller.set_point.position, np.append(joints, gripper)
-        return Chunk(
+        return make_chunk(
             self.now, sequence, dt, start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
         )
 

@@ -4,9 +4,11 @@ which rows count.
 
 import numpy as np
 import pytest
+from can_rig import make_chunk
 
-from alam_core.types import JOINT_NAMES
-from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference, parse_chunk
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.runtime.timeline import Timeline
+from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, parse_chunk
 
 GOOD = {
     "stamp": 10.0,
@@ -45,11 +47,11 @@ def test_bad_contents_are_refused(change, reason):
 def test_columns_are_put_into_order():
     names = JOINT_NAMES[::-1]
     chunk = parse_chunk(10.0, 1, names, 0.1, 2, [6, 5, 4, 3, 2, 1, 0, 16, 15, 14, 13, 12, 11, 10])
-    assert chunk.rows.tolist() == [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]
+    assert chunk.actions.tolist() == [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]
 
 
 def chunk(stamp=10.0, sequence=1, steps=16, dt=0.1):
-    return Chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
+    return make_chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
 
 
 def test_row_i_is_due_at_stamp_plus_i_plus_1_steps():
@@ -89,15 +91,15 @@ def test_a_restarted_publisher_is_admitted_only_once_nothing_is_executed_and_wit
 @pytest.mark.parametrize("seed", range(10))
 def test_splices_are_continuous_and_end_on_the_new_chunk(seed):
     rng = np.random.default_rng(seed)
-    reference = Reference(fade=0.15)
+    reference = Timeline(fade=0.15)
     now, wanted = 10.0, rng.normal(size=7)
     for sequence in range(6):
-        new = Chunk(now - rng.uniform(0, 0.1), sequence, 0.1, rng.normal(size=(16, 7)))
+        new = make_chunk(now - rng.uniform(0, 0.1), sequence, 0.1, rng.normal(size=(16, 7)))
         reference.splice(new, now, wanted)
         assert reference.at(now) == pytest.approx(wanted)
         step = np.abs(reference.at(now + 1e-5) - wanted).max()
         assert (
-            step < 1e-5 * 2 * np.abs(new.rows).max() / 0.1 + 1e-5 * 100
+            step < 1e-5 * 2 * np.abs(new.actions).max() / 0.1 + 1e-5 * 100
         )  # no jump behind the splice either
         assert reference.at(now + 0.15) == pytest.approx(new.at(now + 0.15))
         assert reference.at(now + 0.7) == pytest.approx(new.at(now + 0.7))

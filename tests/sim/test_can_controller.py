@@ -4,12 +4,13 @@ and at the end.
 
 import numpy as np
 import pytest
-from can_rig import HOME, PERIOD, CanRig
+from can_rig import HOME, PERIOD, CanRig, make_chunk
 
-from alam_piper.chunks import Chunk, ChunkRejected
+from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.runtime.motion import make_limits
 from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.gate import ChunkRejected
 from alam_piper.hardware import Feedback
-from alam_piper.limits import make_limits
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_expired_rows_are_dropped_by_the_clock(rig):
     rig.enable()
     rows = np.tile(np.append(HOME, 0.05), (10, 1))
     rows[:3, 0] = 2.0
-    rig.controller.offer(Chunk(rig.now - 0.405, 1, 0.1, rows))
+    rig.controller.offer(make_chunk(rig.now - 0.405, 1, 0.1, rows))
     rig.run(0.5)
     assert np.abs([point[0] for _, point in rig.sent]).max() < 1e-3
 
@@ -98,7 +99,9 @@ def test_a_new_chunk_takes_over_without_a_jump(rig):
     rig.enable()
     rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
     rig.run(0.3)
-    rig.controller.offer(Chunk(rig.now - 0.05, 2, 0.1, np.tile(np.append(HOME, 0.05), (16, 1))))
+    rig.controller.offer(
+        make_chunk(rig.now - 0.05, 2, 0.1, np.tile(np.append(HOME, 0.05), (16, 1)))
+    )
     rig.run(1.0)
     points = np.array([point for _, point in rig.sent])
     speeds = np.diff(points, axis=0) / PERIOD
@@ -327,7 +330,9 @@ def feedback(now: float, position: np.ndarray) -> Feedback:
 @pytest.mark.parametrize("seed", range(15))
 def test_random_chunks_and_requests_never_break_a_limit(seed):
     rng = np.random.default_rng(seed)
-    limits = make_limits(velocity=rng.uniform(0.3, 3.0), acceleration=rng.uniform(2.0, 10.0))
+    limits = make_limits(
+        JOINT_LIMITS, velocity=rng.uniform(0.3, 3.0), acceleration=rng.uniform(2.0, 10.0)
+    )
     controller = ArmController(ControllerConfig(limits=limits))
     now, position = 50.0, np.append(HOME, 0.05)
     controller.tick(now, feedback(now, position))
@@ -346,7 +351,7 @@ def test_random_chunks_and_requests_never_break_a_limit(seed):
             sequence += int(rng.integers(-1, 3))
             scale = rng.choice([0.3, 3.0, 100.0])
             rows = rng.normal(0, scale, (int(rng.integers(1, 20)), 7))
-            chunk = Chunk(
+            chunk = make_chunk(
                 now - rng.uniform(-0.2, 1.2), sequence, float(rng.choice([0.01, 0.1])), rows
             )
             try:

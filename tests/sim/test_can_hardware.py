@@ -11,10 +11,10 @@ from can_rig import HOME, CanRig
 from piper_sdk import C_PiperForwardKinematics
 
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_LIMITS, link_poses, tcp_position
 from alam_piper.bus import BusConfig, open_bus
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 from alam_piper.hardware import SdkBackend
-from alam_piper.kinematics import JOINT_LIMITS, link_poses, tcp_position
 
 
 def wait_until(condition):

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from alam_core.errors import UserError
-from alam_core.sim.piper.kinematics import inverse_kinematics
-from alam_core.sim.piper.model import HOME, JOINT_HIGH, JOINT_LOW
+from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
 from alam_core.sim.world import make_expert, make_world
 
 try:
@@ -38,7 +37,7 @@ def test_forward_kinematics_agrees_with_the_sdk(world: PiperPlace) -> None:
     rng = np.random.default_rng(0)
     errors = []
     for _ in range(300):
-        joints = rng.uniform(JOINT_LOW, JOINT_HIGH)
+        joints = rng.uniform(JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1])
         put_arm(world, joints)
         link6 = np.array(sdk.CalFK(list(joints))[5][:3]) / 1000  # mm
         errors.append(np.linalg.norm(world.data.body("link6").xpos - link6))

@@ -27,8 +27,9 @@ from alam_core.latent_action import TransitionConfig, TransitionModel, encode_im
 from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner, Replanner
-from alam_core.types import JOINT_NAMES, Observation
+from alam_core.types import Observation
 from alam_training.commands.evaluate import (
     Episode,
     EvaluateConfig,

@@ -8,8 +8,7 @@ state.
 
 import numpy as np
 
-from alam_core.sim.piper.kinematics import inverse_kinematics
-from alam_core.sim.piper.model import HOME, JOINT_HIGH, JOINT_LOW
+from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
 from alam_core.sim.piper.place import CUBE, PLATE_HEIGHT, PLATE_RADIUS, PiperPlace
 
 TILT = 0.3  # rad the gripper leans outwards: keeps joint5 clear of its limit
@@ -102,7 +101,7 @@ class PlaceExpert:
         change = target - joints
         change *= min(1.0, MAX_JOINT_STEP / np.abs(change).max())
         return np.append(
-            np.clip(joints + change, np.array(JOINT_LOW) + 0.03, np.array(JOINT_HIGH) - 0.03),
+            np.clip(joints + change, JOINT_LIMITS[:, 0] + 0.03, JOINT_LIMITS[:, 1] - 0.03),
             opening,
         )
 

@@ -5,46 +5,9 @@ revolute joint turns about its own z. The grasp point (TCP) lies 0.1358 m along 
 two fingers slide along link 6's y axis, each by half of the opening.
 """
 
-from dataclasses import dataclass
+from alam_core.robots.piper import GRIPPER_STROKE, LINKS, TCP_OFFSET
 
-TCP_OFFSET = 0.1358  # m along link 6's z
-GRIPPER_STROKE = 0.10  # m, total opening of the arm's newer gripper
-HOME = (
-    0.0,
-    1.2053,
-    -0.8554,
-    0.0,
-    1.0081,
-    0.0,
-    0.09,
-)  # rad and m: open gripper 0.14 m above the table, leaning out by 0.3 rad
-
-
-@dataclass(frozen=True)
-class Joint:
-    """One revolute joint: origin in its parent's frame, limits in rad, servo gains, mass in kg of
-    the link it carries.
-    """
-
-    xyz: tuple[float, float, float]
-    rpy: tuple[float, float, float]
-    limits: tuple[float, float]
-    kp: float
-    kv: float
-    mass: float
-
-
-HALF_PI = 1.5707963
-JOINTS = (
-    Joint((0, 0, 0.123), (0, 0, 0), (-2.618, 2.618), 400, 25, 0.71),
-    Joint((0, 0, 0), (HALF_PI, -0.1359, -3.1415927), (0.0, 3.14), 400, 25, 1.17),
-    Joint((0.28503, 0, 0), (0, 0, -1.7939), (-2.967, 0.0), 400, 25, 0.5),
-    Joint((-0.021984, -0.25075, 0), (HALF_PI, 0, 0), (-1.745, 1.745), 150, 10, 0.38),
-    Joint((0, 0, 0), (-HALF_PI, 0, 0), (-1.22, 1.22), 100, 6, 0.383),
-    Joint((0, -0.091, 0), (HALF_PI, 0, 0), (-2.0944, 2.0944), 60, 3, 0.1),
-)
-JOINT_LOW = tuple(joint.limits[0] for joint in JOINTS)
-JOINT_HIGH = tuple(joint.limits[1] for joint in JOINTS)
+GAINS = ((400, 25), (400, 25), (400, 25), (150, 10), (100, 6), (60, 3))  # of the servos: kp, kv
 
 WHITE = "0.92 0.92 0.94 1"
 DARK = "0.16 0.16 0.18 1"
@@ -87,13 +50,13 @@ def arm_xml(wrist_camera: str) -> str:
     <site name="tcp" pos="0 0 {TCP_OFFSET}" size="0.003" rgba="0 0 0 0"/>
     {_finger("finger_left", 1)}
     {_finger("finger_right", -1)}"""
-    for index in reversed(range(len(JOINTS))):
-        joint = JOINTS[index]
+    for index in reversed(range(len(LINKS))):
+        link = LINKS[index]
         geoms = LINK_GEOMS[index].replace("<geom ", '<geom class="arm" ')
         inner = f"""
-    <body name="link{index + 1}" pos="{_numbers(joint.xyz)}" euler="{_numbers(joint.rpy)}" gravcomp="1">
-      <inertial pos="0 0 0" mass="{joint.mass}" diaginertia="0.002 0.002 0.002"/>
-      <joint name="joint{index + 1}" axis="0 0 1" range="{_numbers(joint.limits)}" armature="0.05" damping="1"/>
+    <body name="link{index + 1}" pos="{_numbers(link.xyz)}" euler="{_numbers(link.rpy)}" gravcomp="1">
+      <inertial pos="0 0 0" mass="{link.mass}" diaginertia="0.002 0.002 0.002"/>
+      <joint name="joint{index + 1}" axis="0 0 1" range="{_numbers(link.limits)}" armature="0.05" damping="1"/>
       {geoms}{inner}
     </body>"""
     base = BASE_GEOMS.replace("<geom ", '<geom class="arm" ')
@@ -106,8 +69,8 @@ def actuators_xml() -> str:
     opening.
     """
     lines = [
-        f'<position name="joint{i + 1}" joint="joint{i + 1}" kp="{joint.kp}" kv="{joint.kv}" forcerange="-60 60"/>'
-        for i, joint in enumerate(JOINTS)
+        f'<position name="joint{i + 1}" joint="joint{i + 1}" kp="{kp}" kv="{kv}" forcerange="-60 60"/>'
+        for i, (kp, kv) in enumerate(GAINS)
     ]
     lines.append(
         '<position name="gripper" joint="finger_left" kp="800" kv="40" forcerange="-12 12"/>'

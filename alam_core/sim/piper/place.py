@@ -16,14 +16,8 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
-from alam_core.sim.piper.model import (
-    GRIPPER_STROKE,
-    HOME,
-    JOINT_HIGH,
-    JOINT_LOW,
-    actuators_xml,
-    arm_xml,
-)
+from alam_core.robots.piper import GRIPPER_STROKE, HOME, JOINT_LIMITS
+from alam_core.sim.piper.model import actuators_xml, arm_xml
 from alam_core.types import VIEWS, Observation
 
 os.environ.setdefault("MUJOCO_GL", "egl")
@@ -183,7 +177,7 @@ class PiperPlace:
         arm's limits.
         """
         self._set_point = np.asarray(set_point, dtype=np.float64).copy()
-        self.data.ctrl[:6] = np.clip(self._set_point[:6], JOINT_LOW, JOINT_HIGH)
+        self.data.ctrl[:6] = np.clip(self._set_point[:6], JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1])
         self.data.ctrl[6] = np.clip(self._set_point[6], 0.0, GRIPPER_STROKE) / 2
         mujoco.mj_step(self.model, self.data, nstep=self._substeps)
 

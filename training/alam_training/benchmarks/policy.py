@@ -24,8 +24,9 @@ from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.results import write_result
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner
-from alam_core.types import JOINT_NAMES, VIEWS, Observation
+from alam_core.types import VIEWS, Observation
 from alam_training.benchmarks import pi0
 from alam_training.loop.state import Average
 from alam_training.loop.train import OptimConfig, adamw

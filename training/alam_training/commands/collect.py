@@ -27,8 +27,8 @@ from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.files import write_json
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.sim.world import Expert, World, make_expert, make_world
-from alam_core.types import JOINT_NAMES
 from alam_training.episodes.interrupts import uninterrupted
 from alam_training.episodes.workers import workers
 

@@ -7,7 +7,7 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
 
 from alam_core.errors import UserError
-from alam_core.types import JOINT_NAMES
+from alam_core.robots.piper import JOINT_NAMES
 
 NANOSECONDS = 1_000_000_000
 _CHANNELS = {

@@ -26,13 +26,12 @@ from alam_common.main import run_node
 from alam_common.messages import seconds_to_stamp, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
-from alam_core.types import JOINT_NAMES
+from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES, MAX_VELOCITY, tcp_position
+from alam_core.runtime.motion import make_limits
 from alam_piper.bus import INTERFACES, BusConfig
-from alam_piper.chunks import ChunkRejected, ChunkRules, parse_chunk
 from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.gate import ChunkRejected, ChunkRules, parse_chunk
 from alam_piper.hardware import Feedback, SdkBackend, read_newer
-from alam_piper.kinematics import tcp_position
-from alam_piper.limits import VELOCITY_CAP, make_limits
 
 PERIOD = 0.005  # s
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which the clock counts as stopped
@@ -49,7 +48,7 @@ PARAMETERS: dict[
     ),
     "can_channel": ("239.74.163.2", "can0, a multicast address, or socket://host:port", None, None),
     "can_port": (43113, "UDP port, for udp_multicast only", 0, 65535),
-    "max_velocity": (1.0, "rad/s a joint", 0.05, VELOCITY_CAP),
+    "max_velocity": (1.0, "rad/s a joint", 0.05, MAX_VELOCITY),
     "max_acceleration": (5.0, "rad/s^2 a joint; a real arm's firmware allows 5", 0.5, 50.0),
     "gripper_stroke": (
         0.10,
@@ -91,6 +90,7 @@ class ArmControllerNode(Node):
         super().__init__("arm_controller")
         p = {name: self._declare(name, *entry) for name, entry in PARAMETERS.items()}
         limits = make_limits(
+            JOINT_LIMITS,
             velocity=p["max_velocity"],
             acceleration=p["max_acceleration"],
             gripper_stroke=p["gripper_stroke"],

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alam_core.robots.piper import JOINT_LIMITS
 from alam_piper.hardware import CTRL_MODE_CAN, Feedback
-from alam_piper.kinematics import JOINT_LIMITS
 
 ARM_STATUS = {
     1: "emergency stop",

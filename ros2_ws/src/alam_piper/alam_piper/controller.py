@@ -17,10 +17,13 @@ from enum import StrEnum
 
 import numpy as np
 
+from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
+from alam_core.runtime.timeline import Timeline
+from alam_core.types import ActionChunk
 from alam_piper.checks import HEALTH, POWERED, START, Situation, first_broken
-from alam_piper.chunks import Chunk, ChunkGate, ChunkRejected, ChunkRules, Reference
+from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules
 from alam_piper.hardware import Feedback
-from alam_piper.limits import MotionLimits, SetPoint, make_limits
 
 
 class State(StrEnum):
@@ -41,7 +44,7 @@ class ControllerConfig:
     set-point. fade: of a splice.
     """
 
-    limits: MotionLimits = field(default_factory=make_limits)
+    limits: MotionLimits = field(default_factory=lambda: make_limits(JOINT_LIMITS))
     rules: ChunkRules = ChunkRules()
     period: float = 0.005
     command_timeout: float = 0.2
@@ -80,7 +83,7 @@ class ArmController:
         self.rejected = 0
         self.last_rejection = ""
         self.last_chunk_time: float | None = None  # s, when the last chunk was accepted
-        self._reference = Reference(config.fade)
+        self._timeline = Timeline(config.fade)
         self._gate = ChunkGate(config.rules)
         self._now: float | None = None
         self._held_by_request = False
@@ -174,14 +177,14 @@ class ArmController:
         self.stopped_short = self._held_by_request
         return None
 
-    def offer(self, chunk: Chunk) -> None:
+    def offer(self, chunk: ActionChunk) -> None:
         """Execute a chunk from now on. Raises ChunkRejected with the reason."""
         if self.state not in (State.HOLDING, State.EXECUTING) or self._now is None:
             raise ChunkRejected(f"arm is {self.state} ({self.reason})")
         if self._held_by_request or self._disable_when_at_rest:
             raise ChunkRejected(f"arm is held ({self.reason})")
         self._gate.admit(chunk, self._now, self.state is State.EXECUTING)
-        self._reference.splice(chunk, self._now, self.set_point.position)
+        self._timeline.splice(chunk, self._now, self.set_point.position)
         self._enter(State.EXECUTING, "executing a chunk")
         self._unsent_chunk = chunk.stamp
         self.accepted += 1
@@ -218,7 +221,7 @@ class ArmController:
         if dt <= 0.0:
             return Output()
         if self.state is State.EXECUTING:
-            self.set_point.follow(self._reference.at(now), dt)
+            self.set_point.follow(self._timeline.at(now), dt)
             stamp, self._unsent_chunk = self._unsent_chunk, None
             return Output(set_point=self.set_point.position, first_of_chunk=stamp)
         return self._tick_stopped(dt)
@@ -294,8 +297,8 @@ class ArmController:
         return Situation(self.feedback, self.feedback_age, self.config.feedback_timeout)
 
     def _chunk_end(self) -> float:
-        assert self._reference.chunk is not None
-        return self._reference.chunk.end
+        assert self._timeline.chunk is not None
+        return self._timeline.chunk.end
 
     def _fault(self, reason: str) -> None:
         self._enter(State.FAULT, reason)
@@ -306,7 +309,7 @@ class ArmController:
         self.reason = reason
         self.stopped_short = False
         if state is not State.EXECUTING:
-            self._reference.clear()
+            self._timeline.clear()
             self._unsent_chunk = None
         if state is State.FAULT:  # what was asked for outlasts it
             self._held_by_request |= self._disable_when_at_rest

@@ -16,9 +16,9 @@ import can
 import numpy as np
 
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_LIMITS
 from alam_piper.bus import BusConfig, open_bus
 from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RAD
-from alam_piper.kinematics import JOINT_LIMITS
 
 FIRMWARE = b"S-V1.8-2"
 FIRMWARE_QUERY = b"\x01" + bytes(7)

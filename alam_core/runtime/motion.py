@@ -1,28 +1,30 @@
-"""Motion limits of the seven set-points and the per-tick generator that never breaks them.
+"""Motion limits of an arm's set-point, and the set-point itself, which never breaks them.
 
-Vectors are (7,): six joints in rad, then the gripper's total opening in m.
+Vectors are (A,): the arm's joints in rad, then the gripper's total opening in m.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from alam_piper.kinematics import JOINT_LIMITS
-
-VELOCITY_CAP = 3.0  # rad/s, the firmware's own ceiling
-
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Bounds on position, speed and acceleration of each set-point, all (7,)."""
+    """Bounds on position, speed and acceleration of each set-point, all (A,).
+
+    range_lower, range_upper: what the joints can reach at all; ``lower`` and ``upper`` lie within.
+    """
 
     lower: np.ndarray
     upper: np.ndarray
     velocity: np.ndarray
     acceleration: np.ndarray
+    range_lower: np.ndarray
+    range_upper: np.ndarray
 
 
 def make_limits(
+    joint_limits: np.ndarray,
     velocity: float = 1.0,
     acceleration: float = 5.0,
     margin: float = 0.02,
@@ -30,17 +32,20 @@ def make_limits(
     gripper_velocity: float = 0.3,
     gripper_acceleration: float = 3.0,
 ) -> MotionLimits:
-    """Limits of a Piper.
+    """Limits of an arm whose last set-point is a gripper's opening.
 
-    velocity: rad/s a joint, more than 3.0 counts as 3.0. acceleration: rad/s^2 a joint. margin: rad
+    joint_limits: (J, 2) rad. velocity: rad/s a joint. acceleration: rad/s^2 a joint. margin: rad
     kept free at both ends of each joint's range. gripper_stroke: m, full opening. gripper_velocity,
     gripper_acceleration: m/s and m/s^2.
     """
+    joints = len(joint_limits)
     return MotionLimits(
-        lower=np.append(JOINT_LIMITS[:, 0] + margin, 0.0),
-        upper=np.append(JOINT_LIMITS[:, 1] - margin, gripper_stroke),
-        velocity=np.append(np.full(6, min(velocity, VELOCITY_CAP)), gripper_velocity),
-        acceleration=np.append(np.full(6, acceleration), gripper_acceleration),
+        lower=np.append(joint_limits[:, 0] + margin, 0.0),
+        upper=np.append(joint_limits[:, 1] - margin, gripper_stroke),
+        velocity=np.append(np.full(joints, velocity), gripper_velocity),
+        acceleration=np.append(np.full(joints, acceleration), gripper_acceleration),
+        range_lower=np.append(joint_limits[:, 0], 0.0),
+        range_upper=np.append(joint_limits[:, 1], np.inf),
     )
 
 
@@ -58,18 +63,16 @@ class SetPoint:
 
     def __init__(self, limits: MotionLimits):
         self.limits = limits
-        self.position = np.zeros(7)
-        self.velocity = np.zeros(7)
+        self.position = np.zeros(len(limits.lower))
+        self.velocity = np.zeros(len(limits.lower))
         self.position_clamps = 0  # ticks in which the reference lay outside the position bounds
         self.velocity_clamps = 0  # ticks in which the reference asked for more speed than allowed
-        self._reference = np.zeros(7)
+        self._reference = np.zeros(len(limits.lower))
 
     def seed(self, position: np.ndarray) -> None:
-        """Start at rest from a measured pose (7,)."""
-        self.position = np.append(
-            np.clip(position[:6], JOINT_LIMITS[:, 0], JOINT_LIMITS[:, 1]), max(position[6], 0.0)
-        )
-        self.velocity = np.zeros(7)
+        """Start at rest from a measured pose (A,)."""
+        self.position = np.clip(position, self.limits.range_lower, self.limits.range_upper)
+        self.velocity = np.zeros_like(self.position)
         self._reference = self.position
 
     @property
@@ -77,8 +80,8 @@ class SetPoint:
         return not self.velocity.any()
 
     def follow(self, reference: np.ndarray, dt: float) -> np.ndarray:
-        """Move for ``dt`` seconds towards where the reference (7,) is at the end of them; returns
-        the new set-point (7,).
+        """Move for ``dt`` seconds towards where the reference (A,) is at the end of them; returns
+        the new set-point (A,).
         """
         limits = self.limits
         wanted = np.clip(reference, limits.lower, limits.upper)
@@ -102,7 +105,7 @@ class SetPoint:
         return self.position
 
     def brake(self, dt: float) -> np.ndarray:
-        """Slow down to rest at the acceleration limit; returns the new set-point (7,)."""
+        """Slow down to rest at the acceleration limit; returns the new set-point (A,)."""
         speed = np.maximum(np.abs(self.velocity) - self.limits.acceleration * dt, 0.0)
         self._move(np.copysign(speed, self.velocity) * (speed > 0), dt)
         self._reference = self.position

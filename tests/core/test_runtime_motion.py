@@ -5,7 +5,8 @@ exactly.
 import numpy as np
 import pytest
 
-from alam_piper.limits import SetPoint, make_limits
+from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.runtime.motion import SetPoint, make_limits
 
 DT = 0.005
 
@@ -23,7 +24,9 @@ def random_references(rng: np.random.Generator, ticks: int) -> np.ndarray:
 @pytest.mark.parametrize("seed", range(30))
 def test_limits_are_never_broken(seed):
     rng = np.random.default_rng(seed)
-    limits = make_limits(velocity=rng.uniform(0.2, 3.0), acceleration=rng.uniform(1.0, 30.0))
+    limits = make_limits(
+        JOINT_LIMITS, velocity=rng.uniform(0.2, 3.0), acceleration=rng.uniform(1.0, 30.0)
+    )
     point = SetPoint(limits)
     slack = rng.uniform(-0.05, 0.05, 7)  # some seeds lie outside
     point.seed(np.where(rng.random(7) < 0.5, limits.lower, limits.upper) + slack)
@@ -42,7 +45,9 @@ def test_limits_are_never_broken(seed):
 
 
 def test_a_seed_outside_the_bounds_is_not_moved_further_out_but_can_come_in():
-    limits = make_limits()
+    limits = make_limits(
+        JOINT_LIMITS,
+    )
     point = SetPoint(limits)
     rest = np.zeros(7)  # joints 2 and 3 of an arm at rest lie on their limits, beyond the margin
     point.seed(rest)
@@ -56,7 +61,11 @@ def test_a_seed_outside_the_bounds_is_not_moved_further_out_but_can_come_in():
 
 
 def test_a_feasible_reference_is_followed_without_lag():
-    point = SetPoint(make_limits())
+    point = SetPoint(
+        make_limits(
+            JOINT_LIMITS,
+        )
+    )
     home = np.array([0.0, 1.5, -1.3, 0.0, 0.0, 0.0, 0.05])
     point.seed(home)
     times = np.arange(1, 600) * DT
@@ -67,7 +76,11 @@ def test_a_feasible_reference_is_followed_without_lag():
 
 
 def test_a_still_goal_is_reached_without_overshoot():
-    point = SetPoint(make_limits())
+    point = SetPoint(
+        make_limits(
+            JOINT_LIMITS,
+        )
+    )
     home = np.array([0.0, 1.5, -1.3, 0.0, 0.0, 0.0, 0.05])
     goal = home + np.array([0.5, -0.3, 0.2, 0.1, -0.1, 0.7, 0.03])
     point.seed(home)
@@ -79,7 +92,7 @@ def test_a_still_goal_is_reached_without_overshoot():
 
 
 def test_braking_ends_at_rest():
-    limits = make_limits(acceleration=5.0)
+    limits = make_limits(JOINT_LIMITS, acceleration=5.0)
     point = SetPoint(limits)
     point.seed(np.array([0.0, 1.5, -1.3, 0.0, 0.0, 0.0, 0.05]))
     for _ in range(100):

@@ -1,5 +1,4 @@
-"""Action chunks on the controller's side: which are refused and why, and where an accepted one
-wants the arm at a time.
+"""Which action chunks the controller refuses, and why.
 
 Letters: H rows of a chunk. Times are seconds on the node's clock. Rows are (7,): six joints in rad,
 gripper opening in m.
@@ -10,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alam_core.types import JOINT_NAMES
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import ActionChunk
 
 MAX_ROWS = 1000
 MAX_DT = 1.0  # s
@@ -20,35 +20,6 @@ class ChunkRejected(Exception):
     """A chunk that must not move the arm; the text is the reason."""
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Row i of ``rows`` (H, 7) is due at ``stamp + (i + 1) * dt``."""
-
-    stamp: float
-    sequence: int
-    dt: float
-    rows: np.ndarray
-
-    @property
-    def end(self) -> float:
-        """When the last row is due."""
-        return self.stamp + len(self.rows) * self.dt
-
-    def at(self, time: float) -> np.ndarray:
-        """The row (7,) wanted at a time: linear between rows, the first before it is due, the last
-        after the end.
-        """
-        place = (time - self.stamp) / self.dt - 1.0
-        last = len(self.rows) - 1
-        if place <= 0.0:
-            return self.rows[0]
-        if place >= last:
-            return self.rows[last]
-        i = int(place)
-        part = place - i
-        return (1.0 - part) * self.rows[i] + part * self.rows[i + 1]
-
-
 def parse_chunk(
     stamp: float,
     sequence: int,
@@ -56,7 +27,8 @@ def parse_chunk(
     dt: float,
     steps: int,
     positions: Sequence[float],
-) -> Chunk:
+    first_step: int = 0,
+) -> ActionChunk:
     """Check the contents of a chunk message and put its columns into the order of JOINT_NAMES.
 
     Raises ChunkRejected for wrong, missing or repeated names, wrong lengths, a bad dt, or a number
@@ -82,7 +54,8 @@ def parse_chunk(
     rows = np.asarray(positions, dtype=float).reshape(steps, len(names))
     if not np.isfinite(rows).all():
         raise ChunkRejected("a position is not a finite number")
-    return Chunk(stamp, sequence, dt, rows[:, [names.index(n) for n in JOINT_NAMES]])
+    order = [names.index(n) for n in JOINT_NAMES]
+    return ActionChunk(rows[:, order], dt, stamp, sequence=sequence, first_step=first_step)
 
 
 @dataclass(frozen=True)
@@ -105,7 +78,7 @@ class ChunkGate:
         self._sequence: int | None = None
         self._stamp = 0.0
 
-    def admit(self, chunk: Chunk, now: float, executing: bool) -> None:
+    def admit(self, chunk: ActionChunk, now: float, executing: bool) -> None:
         """Raise ChunkRejected or remember the chunk as the newest.
 
         Sequence numbers must grow. A smaller one is taken for a restarted publisher, and admitted,
@@ -120,7 +93,7 @@ class ChunkGate:
             )
         if now >= chunk.end:
             raise ChunkRejected(
-                f"all {len(chunk.rows)} rows expired, the last {now - chunk.end:.3f} s ago"
+                f"all {len(chunk.actions)} rows expired, the last {now - chunk.end:.3f} s ago"
             )
         if self._sequence is not None and chunk.sequence <= self._sequence:
             restarted = (
@@ -132,37 +105,3 @@ class ChunkGate:
                 )
         self._sequence = chunk.sequence
         self._stamp = chunk.stamp
-
-
-class Reference:
-    """Where the arm is wanted over time: the newest chunk, plus the gap to what was wanted before
-    it, faded out.
-    """
-
-    def __init__(self, fade: float = 0.15):
-        self.fade = fade  # s
-        self.chunk: Chunk | None = None
-        self._gap = np.zeros(7)
-        self._spliced = 0.0
-
-    def splice(self, chunk: Chunk, now: float, present: np.ndarray) -> None:
-        """Go on with ``chunk`` from ``now``, continuously.
-
-        The gap is measured to the earlier chunk's reference where there is one, else to ``present``
-        (7,), the set-point: a set-point that lags behind under its limits is not re-anchored with
-        every chunk.
-        """
-        before = self.at(now) if self.chunk is not None else present
-        self._gap = before - chunk.at(now)
-        self._spliced = now
-        self.chunk = chunk
-
-    def at(self, time: float) -> np.ndarray:
-        """The wanted set-point (7,). Needs a chunk."""
-        assert self.chunk is not None
-        left = min(1.0, 1.0 - (time - self._spliced) / self.fade)
-        wanted = self.chunk.at(time)
-        return wanted + self._gap * (left * left * (3.0 - 2.0 * left)) if left > 0.0 else wanted
-
-    def clear(self) -> None:
-        self.chunk = None
