@@ -1,0 +1,62 @@
+"""Things that are found by name: worlds, encoders, backbones, methods.
+
+Each registers itself in its own module. A package of somebody else's adds one without a change
+here, by an entry point in the registry's group::
+
+    [project.entry-points."alam.worlds"]
+    my_world = "my_package.world:make_world"
+"""
+
+import importlib
+from collections.abc import Callable, Iterable
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from alam_core.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Names and what they stand for.
+
+    kind: what is registered, for error messages. group: entry points of installed packages.
+    modules: imported at the first look-up, so that the library's own entries register themselves.
+    """
+
+    def __init__(self, kind: str, group: str, modules: Iterable[str] = ()) -> None:
+        self.kind = kind
+        self.group = group
+        self._modules = tuple(modules)
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that registers what it decorates. Raises ValueError for a name that is taken."""
+
+        def add(entry: T) -> T:
+            if self._entries.setdefault(name, entry) is not entry:
+                raise ValueError(f"the {self.kind} '{name}' is registered twice")
+            return entry
+
+        return add
+
+    def names(self) -> list[str]:
+        """All names, those of installed packages included, in alphabetical order."""
+        self._import_modules()
+        return sorted({*self._entries, *(entry.name for entry in entry_points(group=self.group))})
+
+    def get(self, name: str) -> T:
+        """What a name stands for. Raises UserError, with the names there are, for an unknown one."""
+        self._import_modules()
+        if name not in self._entries:
+            for entry in entry_points(group=self.group):
+                if entry.name == name:
+                    self._entries[name] = entry.load()
+        if name not in self._entries:
+            known = ", ".join(self.names())
+            raise UserError(f"there is no {self.kind} '{name}'; there are: {known}")
+        return self._entries[name]
+
+    def _import_modules(self) -> None:
+        for module in self._modules:
+            importlib.import_module(module)

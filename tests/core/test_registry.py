@@ -1,0 +1,53 @@
+"""What is registered by name is found, and a name that is not known is told with those that are."""
+
+import importlib.metadata
+import sys
+from types import ModuleType
+
+import pytest
+
+from alam_core import registry as registry_module
+from alam_core.errors import UserError
+from alam_core.registry import Registry
+
+
+def test_an_entry_is_found_by_its_name():
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    things.register("whole")(int)
+    things.register("real")(float)
+    assert things.get("whole") is int
+    assert things.names() == ["real", "whole"]
+
+
+def test_an_unknown_name_is_told_with_the_known_ones():
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    things.register("whole")(int)
+    with pytest.raises(UserError, match="no thing 'hole'; there are: whole"):
+        things.get("hole")
+
+
+def test_a_name_is_registered_once():
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    things.register("whole")(int)
+    with pytest.raises(ValueError, match="registered twice"):
+        things.register("whole")(float)
+
+
+def test_modules_register_themselves_at_the_first_look_up(monkeypatch):
+    things: Registry[type] = Registry("thing", "alam.test_things", ["things_of_a_test"])
+    module = ModuleType("things_of_a_test")
+    monkeypatch.setitem(sys.modules, "things_of_a_test", module)
+    monkeypatch.setattr(
+        registry_module.importlib, "import_module", lambda name: things.register(name)(int)
+    )
+    assert things.get("things_of_a_test") is int
+
+
+def test_an_installed_package_adds_an_entry(monkeypatch):
+    entry = importlib.metadata.EntryPoint("decimal", "decimal:Decimal", "alam.test_things")
+    monkeypatch.setattr(
+        registry_module, "entry_points", lambda group: [entry] if group == entry.group else []
+    )
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    assert things.names() == ["decimal"]
+    assert things.get("decimal").__name__ == "Decimal"
