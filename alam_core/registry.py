@@ -31,7 +31,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers what it decorates. Raises ValueError for a name that is taken."""
+        """Decorator that registers an object. Raises ValueError for a name that is taken."""
 
         def add(entry: T) -> T:
             if self._entries.setdefault(name, entry) is not entry:
@@ -46,7 +46,7 @@ class Registry(Generic[T]):
         return sorted({*self._entries, *(entry.name for entry in entry_points(group=self.group))})
 
     def get(self, name: str) -> T:
-        """What a name stands for. Raises UserError, with the names there are, for an unknown one."""
+        """What a name stands for. Raises UserError, listing the known names, for an unknown one."""
         self._import_modules()
         if name not in self._entries:
             for entry in entry_points(group=self.group):

@@ -28,6 +28,11 @@ MEASUREMENTS = {
         "ScaleConfig",
         "two processes beside one, a killed and resumed run beside an unbroken one",
     ),
+    "busy_tests": (
+        "busy_tests",
+        "BusyTestsConfig",
+        "whether the tests pass beside other work on every core",
+    ),
 }
 
 INTRODUCTION = "\n".join(

@@ -1,0 +1,95 @@
+"""Do the tests pass on a busy machine? Run them again and again beside processes that load every
+core, and count failures.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from alam_core.errors import UserError
+from alam_core.results import write_result
+
+ROOT = Path(__file__).resolve().parents[3]
+BURN = "while True: pass"
+
+
+@dataclass
+class BusyTestsConfig:
+    """What to run beside the load.
+
+    Args:
+        ros_runs: runs of tests/ros.
+        suite_runs: runs of all tests.
+        load: processes that compute without pause; 0 starts one for each core.
+        results: folder of the result file, written after every run.
+    """
+
+    ros_runs: int = 10
+    suite_runs: int = 3
+    load: int = 0
+    results: str = "results"
+
+    def __post_init__(self) -> None:
+        if min(self.ros_runs, self.suite_runs, self.load) < 0:
+            raise UserError("ros_runs, suite_runs and load must not be negative")
+
+
+@contextmanager
+def loaded(processes: int) -> Iterator[None]:
+    """Keep ``processes`` cores busy during the block."""
+    burners = [subprocess.Popen([sys.executable, "-c", BURN]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+
+
+def failed_tests(report: Path) -> list[str]:
+    """Names of the tests that failed or broke, from a JUnit report. Raises UserError where pytest
+    wrote none, or ran no test.
+    """
+    try:
+        cases = list(ElementTree.parse(report).iter("testcase"))
+    except (OSError, ElementTree.ParseError) as error:
+        raise UserError(f"pytest wrote no report ({error}): run it by hand to see why") from None
+    if not cases:
+        raise UserError("pytest found no test: run it by hand to see why")
+    return [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in cases
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+
+
+def run_tests(paths: list[str]) -> list[str]:
+    """One run of pytest on ``paths``; returns the names of the failed tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths]
+        subprocess.run(command, cwd=ROOT, check=False)
+        return failed_tests(report)
+
+
+def main(config: BusyTestsConfig) -> int:
+    load = config.load or len(os.sched_getaffinity(0))
+    done: Counter[str] = Counter(ros_runs=0, suite_runs=0)
+    failures: Counter[str] = Counter()
+    jobs = ["ros_runs"] * config.ros_runs + ["suite_runs"] * config.suite_runs
+    with loaded(load):
+        for number, kind in enumerate(jobs, 1):
+            print(f"run {number} of {len(jobs)}, {sum(failures.values())} failures", flush=True)
+            failures.update(run_tests(["tests/ros"] if kind == "ros_runs" else ["tests"]))
+            done[kind] += 1
+            values = {**done, "failures": sum(failures.values()), "failed_tests": dict(failures)}
+            write_result("busy_tests", {**values, "load": load}, [], config.results)
+    print(f"{sum(failures.values())} failures in {len(jobs)} runs")
+    return 1 if failures else 0
