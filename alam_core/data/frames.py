@@ -7,9 +7,7 @@ frames asked for, S: image side.
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from rich.progress import Progress
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
-from alam_core.files import write_json
+from alam_core.files import replacing_file, write_json
 
 SHOW_PROGRESS_FROM = 3000  # frames
 PIECE = 256  # frames decoded at a time
@@ -167,11 +165,9 @@ def _decode(
         np.prod(shape) > shutil.disk_usage(path.parent).free
     ):  # writing to a full disk through a map would kill the process
         raise OSError(28, "No space left on device")
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
-    os.close(descriptor)
     found: dict[int, str] = {}
-    try:
-        array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
+    with replacing_file(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         row = 0
         with Progress(transient=True, disable=shape[0] < SHOW_PROGRESS_FROM) as progress:
             task = progress.add_task(f"decoding {view} of {dataset.root.name}", total=shape[0])
@@ -194,10 +190,6 @@ def _decode(
         del array
         if found or broken:
             write_json(_faults(path), {**(broken or {}), **found})
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:

@@ -172,7 +172,7 @@ def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(
     writer = open_writer(root, append=True)
     writer.add_episode(**episode(3))
     with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("alam_core.data.lerobot.writer.os.replace", killed)
+        patch.setattr("alam_core.files.os.replace", killed)
         writer.close()
     os.close(writer._lock)  # as the end of the process does
     assert LeRobotDataset(root).num_episodes == 2

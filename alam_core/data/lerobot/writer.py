@@ -29,7 +29,7 @@ from alam_core.data.lerobot.statistics import (
 )
 from alam_core.data.video.files import VideoWriter, video_info
 from alam_core.errors import UserError
-from alam_core.files import hold
+from alam_core.files import lock_folder, move_into_place
 
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 MB = 1024**2
@@ -152,7 +152,7 @@ class LeRobotWriter:
                 f"'{self.root}' appeared while it was being written; the new data stay in '{self._folder}'"
             )
         else:
-            os.replace(self._folder, self.root)
+            move_into_place(self._folder, self.root)
         os.close(self._lock)
 
     def abort(self) -> None:
@@ -342,7 +342,7 @@ class LeRobotWriter:
         ]
         for file in [*order, *(Path(name) for name in (layout.TASKS, layout.STATS, layout.INFO))]:
             (self.root / file).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(self._folder / file, self.root / file)
+            move_into_place(self._folder / file, self.root / file)
         shutil.rmtree(self._folder)
 
 
@@ -407,7 +407,7 @@ def _lock_empty(folder: Path) -> int:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = hold(folder, "writing this data set in")
+        descriptor = lock_folder(folder, "writing this data set in")
     except OSError as error:
         raise UserError(f"cannot write in '{folder.parent}': {error.strerror}") from None
     for child in folder.iterdir():  # left by an interrupted run

@@ -3,8 +3,6 @@ beside them.
 """
 
 import json
-import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -16,6 +14,7 @@ from rich.progress import Progress
 
 from alam_core.data.video.files import open_video, video_rate
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 
 SHOW_PROGRESS_FROM = 2000  # files
 THREADS = 8  # files opened at once: most of that is waiting for the disk
@@ -142,10 +141,7 @@ def _remembered(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
 def _remember(path: Path, content: dict[str, tuple[str, dict[str, Any]]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".videos.")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with replacing_file(path) as temporary:
+            temporary.write_text(json.dumps(content))
     except OSError:
         pass  # a folder that cannot be written is looked into again the next time
