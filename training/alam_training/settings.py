@@ -14,14 +14,14 @@ def check_same_settings(
     remedy: str,
     free: Collection[str] = (),
 ) -> None:
-    """Raise UserError "<what> NAME = BEFORE, not NOW; <remedy>" for the first setting, in
-    alphabetical order, that differs.
+    """Raise UserError "<what> NAME = BEFORE, not NOW; <remedy>" for the first setting
+    that differs.
 
     before, now: settings as JSON values, nested or not; a missing setting counts as None. what:
     such as "'data/mine' was collected with". free: names that may change, at any depth.
     """
     old, new = _flat(before), _flat(json.loads(json.dumps(now)))
-    for name in sorted(old.keys() | new.keys()):
+    for name in dict.fromkeys([*new, *old]):
         if old.get(name) != new.get(name) and not set(name.split(".")) & set(free):
             raise UserError(f"{what} {name} = {old.get(name)!r}, not {new.get(name)!r}; {remedy}")
 
