@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_training.commands.convert import ConvertConfig, Summary, convert
+from alam_training.commands.convert import ConvertConfig, ConvertSummary, convert
 
 LENGTHS = (7, 3, 5)
 
@@ -37,7 +37,9 @@ def numbers(episode: int, steps: int, width: int) -> np.ndarray:
     )
 
 
-def run(source: str, folder: Path, output: Path, **options: Any) -> tuple[LeRobotDataset, Summary]:
+def run(
+    source: str, folder: Path, output: Path, **options: Any
+) -> tuple[LeRobotDataset, ConvertSummary]:
     """Convert and open what came out."""
     summary = convert(
         ConvertConfig(source=source, input=str(folder), output=str(output), **options)

@@ -50,7 +50,7 @@ class SourceConfig:
 
 
 @dataclass
-class Source:
+class VideoSource:
     """A source that is open: the frames of each view, all with the same episodes."""
 
     name: str
@@ -81,7 +81,7 @@ def open_dataset(path: str | Path) -> VideoSet:
     return LeRobotDataset(path) if _is_lerobot(path) else VideoFolder(path)
 
 
-def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[Source]:
+def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[VideoSource]:
     """Open each source, its frames at ``size`` x ``size`` pixels.
 
     cache: true decodes all frames once into ``<path>/.cache``, false reads the videos on demand, a
@@ -132,7 +132,7 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
             )
             broken = faults | broken
         sources.append(
-            Source(
+            VideoSource(
                 name,
                 frames,
                 config.weight,
@@ -202,7 +202,7 @@ class DataReport:
 
     def __init__(
         self,
-        sources: list[Source],
+        sources: list[VideoSource],
         short: list[list[int]],
         held: list[list[int]],
         max_broken: float,

@@ -15,7 +15,7 @@ from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.mixture import DataReport, Source, SourceConfig, find_faults, open_sources
+from alam_core.data.mixture import DataReport, SourceConfig, VideoSource, find_faults, open_sources
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError
 
@@ -192,7 +192,7 @@ def report(broken: int, short: int, share: float, episodes: int = 20) -> DataRep
     frames = FrameStore(
         np.zeros((0, 2, 2, 3), np.uint8), np.zeros(episodes, int), np.full(episodes, 30)
     )
-    source = Source("toy", [frames], broken={e: f"episode {e} is torn" for e in range(broken)})
+    source = VideoSource("toy", [frames], broken={e: f"episode {e} is torn" for e in range(broken)})
     return DataReport([source], [[19 - e for e in range(short)]], [[]], share)
 
 

@@ -24,7 +24,13 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_training.commands import convert as convert_module
 from alam_training.commands.convert import RECORD, ConvertConfig, convert
-from alam_training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
+from alam_training.converters.source import (
+    BrokenEpisode,
+    ForeignDataset,
+    Recording,
+    Request,
+    SourceEpisode,
+)
 
 STEPS = 4
 
@@ -44,8 +50,8 @@ class Toy:
         self.count, self.broken, self.stops, self.told = count, broken, stops, told
         self.read_so_far: list[int] = []
 
-    def __call__(self, request: Request) -> Source:
-        return Source(
+    def __call__(self, request: Request) -> ForeignDataset:
+        return ForeignDataset(
             "toy", request.fps or 7.0, self.count if self.told else None, self.recordings()
         )
 
@@ -53,14 +59,14 @@ class Toy:
         for i in range(self.count):
             yield Recording(f"r{i}", lambda i=i: self.episode(i))  # type: ignore[misc]
 
-    def episode(self, i: int) -> Episode:
+    def episode(self, i: int) -> SourceEpisode:
         self.read_so_far.append(i)
         if i in self.stops:
             raise KeyboardInterrupt
         if i in self.broken:
             raise BrokenEpisode("it is cut short")
         names = ["a", "b"]
-        return Episode(
+        return SourceEpisode(
             {"wrist": pictures(i, STEPS)},
             numbers(i, STEPS, 2),
             numbers(-i, STEPS, 2),
@@ -99,7 +105,7 @@ def test_a_source_without_a_single_good_episode_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Endless(Toy):
-        def episode(self, i: int) -> Episode:
+        def episode(self, i: int) -> SourceEpisode:
             episode = super().episode(i)
             episode.state[0] = np.inf
             return episode
@@ -185,7 +191,7 @@ def test_episodes_unlike_the_first_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Mixed(Toy):
-        def episode(self, i: int) -> Episode:
+        def episode(self, i: int) -> SourceEpisode:
             episode = super().episode(i)
             if i == 1:
                 episode.images = {"wrist": pictures(i, STEPS, 32, 32)}
@@ -214,7 +220,10 @@ def test_instructions_come_from_the_file_the_source_and_the_command_line(
         "from the line",
         "task 3",
     ]
-    assert convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "bare"))).untold == 2
+    assert (
+        convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "bare"))).without_instruction
+        == 2
+    )
     for text in ("[1]", '{"r1": 2}', "{"):
         (tmp_path / "texts.json").write_text(text)
         with pytest.raises(UserError, match="texts.json"):

@@ -81,7 +81,13 @@ def test_play_is_cut_into_pieces_that_hold_every_frame_once(
         part="play",
         action=["actions"],
     )
-    assert [dataset.episode_length(e) for e in range(5)] == [4, 4, 1, 4, 4] and summary.untold == 5
+    assert [dataset.episode_length(e) for e in range(5)] == [
+        4,
+        4,
+        1,
+        4,
+        4,
+    ] and summary.without_instruction == 5
     action = np.concatenate([dataset.episode(e).action for e in range(5)])
     np.testing.assert_array_equal(
         action, np.concatenate([numbers(n, 1, 7) for n in (*range(9), *range(10, 18))])

@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     chosen,
     join_columns,
     listing,
@@ -42,7 +42,7 @@ BOUNDS = "ep_start_end_ids.npy"
 HINT = "give the folder that holds episode_*.npz, such as task_D_D/training"
 
 
-def open_calvin(request: Request) -> Source:
+def open_calvin(request: Request) -> ForeignDataset:
     """The annotated windows or the play of one split. Raises UserError where ``request.folder`` is
     no split of CALVIN.
     """
@@ -67,10 +67,10 @@ def open_calvin(request: Request) -> Source:
         )
         for i, (first, last, task) in enumerate(spans)
     ]
-    return Source("calvin_panda", request.fps or FPS, len(recordings), recordings)
+    return ForeignDataset("calvin_panda", request.fps or FPS, len(recordings), recordings)
 
 
-def _read(folder: Path, first: int, last: int, task: str, request: Request) -> Episode:
+def _read(folder: Path, first: int, last: int, task: str, request: Request) -> SourceEpisode:
     """Frames ``first`` to ``last``, both included."""
     views, state, action = (
         request.views or VIEWS,
@@ -87,7 +87,7 @@ def _read(folder: Path, first: int, last: int, task: str, request: Request) -> E
     }
     states, state_names = join_columns({key: _stack(frames, key) for key in state}, len(frames))
     actions, action_names = join_columns({key: _stack(frames, key) for key in action}, len(frames))
-    return Episode(images, states, actions, state_names, action_names, task)
+    return SourceEpisode(images, states, actions, state_names, action_names, task)
 
 
 def _frame(folder: Path, number: int, keys: list[str]) -> dict[str, np.ndarray]:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     broken,
     chosen,
     first_present,
@@ -42,7 +42,7 @@ STATES = (
 ACTION = ["actions"]
 
 
-def open_libero(request: Request) -> Source:
+def open_libero(request: Request) -> ForeignDataset:
     """Every demonstration of the ``*.hdf5`` file or files at ``request.folder``. Raises UserError
     where there are none.
     """
@@ -71,12 +71,12 @@ def open_libero(request: Request) -> Source:
         recordings += [
             Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
         ]
-    return Source(
+    return ForeignDataset(
         "libero_panda", request.fps or (rates[0] if rates else FPS), len(recordings), recordings
     )
 
 
-def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
+def _read(h5py: Any, path: Path, demo: str, request: Request) -> SourceEpisode:
     try:
         with h5py.File(path, "r") as file:
             group = file["data"][demo]
@@ -92,7 +92,7 @@ def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
             actions, action_names = join_columns(
                 {name: _values(group, name) for name in chosen(request.action, ACTION)}, steps
             )
-            return Episode(
+            return SourceEpisode(
                 images, states, actions, state_names, action_names, _instruction(file["data"].attrs)
             )
     except (OSError, KeyError, RuntimeError) as error:

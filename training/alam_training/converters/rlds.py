@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     broken,
     chosen,
     decode_image,
@@ -89,7 +89,7 @@ class Leaf:
     encoding: str  # none, bytes or zlib
 
 
-def open_rlds(request: Request) -> Source:
+def open_rlds(request: Request) -> ForeignDataset:
     """The shards below ``request.folder``. Raises UserError where there are none, those of several
     sets, or no rate is given.
     """
@@ -144,7 +144,7 @@ def open_rlds(request: Request) -> Source:
         if missing > 0
         else ""
     )
-    return Source(
+    return ForeignDataset(
         shards[0][1]["name"],
         request.fps,
         sum(known) if len(known) == len(lengths) else None,
@@ -180,7 +180,7 @@ def _masked(crc: int) -> int:
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> Episode:
+def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> SourceEpisode:
     try:
         features = proto.FromString(data).features.feature
     except Exception as error:  # protobuf's DecodeError, which only protobuf names
@@ -217,7 +217,7 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
             )
         )
     (state, state_names), (action, action_names) = columns
-    return Episode(images, state, action, state_names, action_names, _instruction(values))
+    return SourceEpisode(images, state, action, state_names, action_names, _instruction(values))
 
 
 def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:

@@ -17,12 +17,12 @@ import numpy as np
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     chosen,
     decode_image,
     listing,
@@ -53,7 +53,7 @@ CHANNELS = {
 WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}  # bytes a pixel
 
 
-def open_rosbag(request: Request) -> Source:
+def open_rosbag(request: Request) -> ForeignDataset:
     """Every bag at or below ``request.folder``. Raises UserError where there are none."""
     rosbags = need("rosbags.rosbag2", "rosbags", "ROS bags")
     typesys = need("rosbags.typesys", "rosbags", "ROS bags")
@@ -71,7 +71,7 @@ def open_rosbag(request: Request) -> Source:
         )
         for path in bags
     ]
-    return Source("ros2", request.fps or FPS, len(recordings), recordings)
+    return ForeignDataset("ros2", request.fps or FPS, len(recordings), recordings)
 
 
 def _bags(folder: Path) -> list[Path]:
@@ -86,7 +86,7 @@ def _bags(folder: Path) -> list[Path]:
     return sorted(whole + files)
 
 
-def _read(rosbags: Any, store: Any, path: Path, request: Request) -> Episode:
+def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpisode:
     try:
         with rosbags.Reader(path) as bag:
             return _Bag(bag, store).episode(request)
@@ -106,7 +106,7 @@ class _Bag:
         self.store = store
         self.types = {name: info.msgtype for name, info in bag.topics.items()}
 
-    def episode(self, request: Request) -> Episode:
+    def episode(self, request: Request) -> SourceEpisode:
         views = request.views or {
             view: TOPIC.format(view) for view in VIEWS if TOPIC.format(view) in self.types
         }
@@ -135,7 +135,7 @@ class _Bag:
         )
         images = {view: stack_images(frames[topic], 0, topic) for view, topic in views.items()}
         custom = getattr(self.bag.storage.metadata, "custom", None) or {}
-        return Episode(
+        return SourceEpisode(
             images, state, action, state_names, action_names, str(custom.get("task", "")).strip()
         )
 

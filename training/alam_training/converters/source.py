@@ -44,7 +44,7 @@ class Request:
 
 
 @dataclass
-class Episode:
+class SourceEpisode:
     """One episode as it goes to the writer."""
 
     images: dict[str, np.ndarray]  # view -> uint8 (T, H, W, 3)
@@ -62,11 +62,11 @@ class Recording:
     """
 
     name: str
-    read: Callable[[], Episode]
+    read: Callable[[], SourceEpisode]
 
 
 @dataclass
-class Source:
+class ForeignDataset:
     """A data set in a foreign format. count: its recordings, None where only reading tells; note: a
     line that the user should see.
     """
@@ -91,7 +91,7 @@ def need(module: str, package: str, formats: str) -> Any:
 def broken(name: str, reason: str) -> Recording:
     """A recording that is known to be unreadable before it is read."""
 
-    def read() -> Episode:
+    def read() -> SourceEpisode:
         raise BrokenEpisode(reason)
 
     return Recording(name, read)
