@@ -17,7 +17,7 @@ from alam_core.data.images import resize_images
 from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 
 SIZE = 32

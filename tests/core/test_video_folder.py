@@ -10,7 +10,7 @@ import pytest
 from video_fixtures import CODECS, numbers, write_video
 
 from alam_core.data.mixture import find_faults
-from alam_core.data.video.files import VideoReader
+from alam_core.data.video import VideoReader
 from alam_core.data.video.folder import VideoFolder
 from alam_core.data.video.index import MEMORY, inspect_video, inspect_videos
 from alam_core.errors import UserError
@@ -100,7 +100,7 @@ def test_broken_files_keep_their_number_and_are_named(suffix: str, tmp_path: Pat
 
 def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) -> None:
     """Its index, at the file's head, still promises every frame."""
-    from alam_core.data.video.files import VideoWriter
+    from alam_core.data.video import VideoWriter
 
     writer = VideoWriter(tmp_path / "x.mp4", 10, 32, 32)
     writer.add(np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8))

@@ -13,7 +13,7 @@ import pytest
 
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
 from alam_training.commands.collect import (

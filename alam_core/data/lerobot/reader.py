@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alam_core.data.lerobot import layout
-from alam_core.data.video.files import OpenVideos
+from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
 

@@ -27,7 +27,7 @@ from alam_core.data.lerobot.statistics import (
     to_json,
     vector_stats,
 )
-from alam_core.data.video.files import VideoWriter, video_info
+from alam_core.data.video.writer import VideoWriter, video_info
 from alam_core.errors import UserError
 from alam_core.files import lock_folder, move_into_place
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.data.video.files import OpenVideos
 from alam_core.data.video.index import inspect_videos
+from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
 VIEW = "video"

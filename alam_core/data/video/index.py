@@ -12,7 +12,7 @@ from typing import Any
 import av
 from rich.progress import Progress
 
-from alam_core.data.video.files import open_video, video_rate
+from alam_core.data.video.reader import open_video, video_rate
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
 

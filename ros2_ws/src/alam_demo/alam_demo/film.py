@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.video import VideoWriter
 from alam_core.files import replacing_file
 
 TILE = 256  # pixels, a camera view
