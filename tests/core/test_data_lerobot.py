@@ -443,3 +443,11 @@ def test_frame_store_is_made_once_and_anew_after_a_change(copy: Path) -> None:
         LENGTHS[:2]
     )
     assert len(list((copy / ".cache").iterdir())) == 1 and not cached.exists()
+
+
+def test_an_append_without_episodes_leaves_the_data_set_as_it_was(tmp_path: Path) -> None:
+    write(tmp_path / "set", range(2))
+    before = {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.json")}
+    open_writer(tmp_path / "set", append=True).close()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "set").rglob("*.json")}
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]

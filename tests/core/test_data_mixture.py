@@ -15,7 +15,8 @@ from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.mixture import DataReport, SourceConfig, VideoSource, find_faults, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, find_faults, open_sources
+from alam_core.data.report import DataReport
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError
 

@@ -12,7 +12,7 @@ from video_fixtures import CODECS, numbers, write_video
 from alam_core.data.mixture import find_faults
 from alam_core.data.video import VideoReader
 from alam_core.data.video.folder import VideoFolder
-from alam_core.data.video.index import MEMORY, inspect_video, inspect_videos
+from alam_core.data.video.index import CACHE, inspect_video, inspect_videos
 from alam_core.errors import UserError
 
 
@@ -139,5 +139,5 @@ def test_files_are_looked_into_once_and_anew_after_a_change(
     assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0] and sorted(
         opened
     ) == ["b.mp4", "gone.mp4"]
-    (tmp_path / MEMORY).write_text("{broken")
+    (tmp_path / CACHE).write_text("{broken")
     assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0]

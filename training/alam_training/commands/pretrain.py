@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from alam_core.config import parse_args, to_dict
 from alam_core.data.frames import OnDemandFrames
-from alam_core.data.mixture import DataReport, SourceConfig, VideoSource, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
+from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.latent_action.config import TransitionConfig

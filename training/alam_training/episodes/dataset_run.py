@@ -137,10 +137,8 @@ class DatasetRun:
                 self._writer.abort()
             return False
         with uninterrupted():  # without its record a data set cannot be resumed
-            if self._writer is not None and added:
+            if self._writer is not None:
                 self._writer.close()
-            elif self._writer is not None:
-                self._writer.abort()
             if self.num_episodes:
                 write_json(self.root / self.record_file, self.record)
         return self.interrupted
