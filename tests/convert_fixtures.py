@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.lerobot import LeRobotDataset
 from alam_training.commands.convert import ConvertConfig, ConvertSummary, convert
 
 LENGTHS = (7, 3, 5)
@@ -40,7 +40,7 @@ def numbers(episode: int, steps: int, width: int) -> np.ndarray:
 def run(
     source: str, folder: Path, output: Path, **options: Any
 ) -> tuple[LeRobotDataset, ConvertSummary]:
-    """Convert and open what came out."""
+    """Convert, and open the resulting data set."""
     summary = convert(
         ConvertConfig(source=source, input=str(folder), output=str(output), **options)
     )  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def run(
 
 
 def check_frames(dataset: LeRobotDataset, e: int, view: str, expected: np.ndarray) -> None:
-    """Frames of an episode are ``expected`` but for what video coding loses."""
+    """Check that the frames of an episode are ``expected``, up to the loss of video coding."""
     assert dataset.episode_length(e) == len(expected)
     read = dataset.frames(e, view, range(len(expected)))
     assert read.shape == expected.shape

@@ -1,4 +1,4 @@
-"""Data sets: what is written comes back, the layout is LeRobot's, and broken folders are named."""
+"""LeRobot data sets: the reader returns what was written, in LeRobot's layout, and names faults."""
 
 import json
 import os
@@ -14,9 +14,7 @@ import pytest
 
 from alam_core.data.frames import frame_store
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot import layout
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter, layout
 from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 
@@ -99,14 +97,14 @@ def check_content(dataset: LeRobotDataset) -> None:
             assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB
 
 
-def test_what_is_written_comes_back(whole: Path) -> None:
+def test_a_data_set_reads_back_as_it_was_written(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     check_content(dataset)
     assert dataset.extras["seed"] == [100, 101, 102, 103]
     assert dataset.state_names == dataset.action_names == NAMES
 
 
-def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path) -> None:
+def test_frames_come_in_the_order_of_the_indices_independent_of_earlier_reads(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     rng = np.random.default_rng(0)
     every = [dataset.frames(k, "wrist", range(LENGTHS[k])) for k in range(4)]
@@ -116,7 +114,7 @@ def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path
         assert np.array_equal(dataset.frames(k, "wrist", indices), every[k][indices])
 
 
-def test_any_frame_takes_at_most_two_frames_of_decoding(whole: Path) -> None:
+def test_reading_any_frame_decodes_at_most_two_frames(whole: Path) -> None:
     """A key frame every other frame, shown in the order they are stored in, with the entropy coder
     that is fast to decode.
     """
@@ -157,7 +155,7 @@ def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path:
             )
 
 
-def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(
+def test_an_append_killed_while_it_moved_files_into_place_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "set"
@@ -180,7 +178,9 @@ def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(
     check_content(LeRobotDataset(root))
 
 
-def test_files_roll_at_their_size_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_shard_begins_at_the_size_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(layout, "DATA_FILE_MB", 0.002)
     monkeypatch.setattr(layout, "VIDEO_FILE_MB", 0.002)
     monkeypatch.setattr(layout, "FILES_PER_CHUNK", 2)
@@ -252,7 +252,8 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
         "chunks_size": 1000,
         "total_episodes": 4,
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
         "features": {
             "observation.images.third_person": {"dtype": "video", "shape": [SIZE, SIZE, 3]},
             "observation.images.wrist": {"dtype": "video", "shape": [SIZE, SIZE, 3]},
@@ -308,7 +309,7 @@ def test_cameras_under_other_keys_get_names_without_dots(copy: Path, key: str, v
     assert dataset.frames(1, view, [2]).shape == (1, SIZE, SIZE, 3)
 
 
-def test_sets_without_states_and_actions_serve_as_video(copy: Path) -> None:
+def test_data_sets_without_states_and_actions_can_be_read_as_video(copy: Path) -> None:
     info = json.loads((copy / layout.INFO).read_text())
     for name in (layout.STATE, layout.ACTION):
         del info["features"][name]
@@ -317,14 +318,14 @@ def test_sets_without_states_and_actions_serve_as_video(copy: Path) -> None:
     assert arrays.state.shape == arrays.action.shape == (LENGTHS[1], 0)
 
 
-def test_a_dataset_travels_to_other_processes(whole: Path) -> None:
+def test_a_data_set_can_be_pickled_to_another_process(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     first = dataset.frames(0, "wrist", [3])
     again = pickle.loads(pickle.dumps(dataset))
     assert np.array_equal(again.frames(0, "wrist", [3]), first)
 
 
-def test_an_interrupted_writer_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
+def test_an_interrupted_writer_leaves_no_data_set(tmp_path: Path) -> None:
     root = tmp_path / "set"
     with pytest.raises(RuntimeError), open_writer(root) as writer:
         writer.add_episode(**episode(0))
@@ -363,7 +364,7 @@ def test_only_one_writer_at_a_time(tmp_path: Path) -> None:
     first.abort()
 
 
-def test_writer_refuses_what_does_not_fit(whole: Path, tmp_path: Path) -> None:
+def test_the_writer_refuses_arrays_that_do_not_fit(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists already"):
         open_writer(whole)
     with pytest.raises(UserError, match="other features or another rate"):
@@ -382,7 +383,7 @@ def test_writer_refuses_what_does_not_fit(whole: Path, tmp_path: Path) -> None:
     assert LeRobotDataset(tmp_path / "set").num_episodes == 1
 
 
-def test_folders_that_are_no_data_set_are_named(tmp_path: Path, copy: Path) -> None:
+def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path, copy: Path) -> None:
     with pytest.raises(UserError, match="not a LeRobot data set"):
         LeRobotDataset(tmp_path)
     info = json.loads((copy / layout.INFO).read_text())
@@ -432,7 +433,7 @@ def test_frame_store_holds_every_resized_frame(copy: Path) -> None:
         store.array[0] = 0
 
 
-def test_frame_store_is_made_once_and_anew_after_a_change(copy: Path) -> None:
+def test_the_frame_store_is_decoded_once_and_again_after_a_change(copy: Path) -> None:
     frame_store(LeRobotDataset(copy), "wrist", 8)
     (cached,) = (copy / ".cache").iterdir()
     stamp = cached.stat().st_mtime_ns

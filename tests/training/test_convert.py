@@ -18,9 +18,8 @@ import pytest
 from convert_fixtures import check_frames, numbers, pictures, run
 from rich.console import Console
 
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
 from alam_core.data.lerobot.layout import partial_name
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_training.commands import convert as convert_module
 from alam_training.commands.convert import RECORD, ConvertConfig, convert
@@ -85,7 +84,7 @@ def config(folder: Path, **options: object) -> ConvertConfig:
     return ConvertConfig(source="rosbag", input=str(folder), output=str(folder / "out"), **options)  # type: ignore[arg-type]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+def test_an_interrupt_while_the_data_set_is_closed_leaves_it_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = LeRobotWriter.close
@@ -116,7 +115,7 @@ def test_a_source_without_a_single_good_episode_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(
+def test_interrupted_runs_keep_whole_episodes_and_resume_to_the_same_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, Toy(stops=(3,)))
@@ -169,13 +168,14 @@ def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
     assert json.loads((tmp_path / "out" / RECORD).read_text())["skipped"] == summary.broken
     with pytest.raises(
         UserError,
-        match=r"2 of 10 recordings .* than --max_broken 0.19; the first: r2: it is cut short; nothing is written",
+        match=r"2 of 10 recordings .* than --max_broken 0.19; "
+        "the first: r2: it is cut short; nothing is written",
     ):
         convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "other"), max_broken=0.19))
     assert not (tmp_path / "other").exists() and not (tmp_path / partial_name("other")).exists()
 
 
-def test_a_source_that_is_broken_throughout_stops_early(
+def test_a_source_without_a_readable_recording_stops_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = install(monkeypatch, Toy(1000, broken=tuple(range(1000))))
@@ -237,9 +237,7 @@ def test_instructions_come_from_the_file_the_source_and_the_command_line(
             )
 
 
-def test_the_first_episodes_are_enough_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_max_episodes_limits_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy = install(monkeypatch, Toy(100, told=False))
     screen = io.StringIO()
     assert convert(config(tmp_path, max_episodes=2), Console(file=screen)).episodes == 2
@@ -265,7 +263,7 @@ def test_settings_that_make_no_sense_are_refused(
 
 @contextlib.contextmanager
 def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """training/convert.py as a process that heeds Ctrl-C even where the test itself runs in the
+    """training/convert.py as a process that reacts to Ctrl-C even where the test itself runs in the
     background.
     """
     process = subprocess.Popen(
@@ -324,7 +322,7 @@ def test_the_command_prints_one_line_for_a_mistake_and_takes_views_as_flags(tmp_
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_leaves_a_whole_data_set_and_kill_leaves_none(
+def test_ctrl_c_leaves_a_complete_data_set_and_kill_leaves_none(
     tmp_path: Path, kind: signal.Signals
 ) -> None:
     folder = write_calvin(tmp_path / "in", 6, 2)
