@@ -1,5 +1,5 @@
-"""Pictures and numbers of which every test of a converter knows what must come out, and the check
-that it did.
+"""Images and numbers with a known result of conversion, for the tests of the converters, and the
+check of that result.
 """
 
 from pathlib import Path
@@ -14,8 +14,8 @@ LENGTHS = (7, 3, 5)
 
 
 def picture(episode: int, step: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 (height, width, 3), unlike its mirror images, its turned self and the pictures of other
-    steps and episodes.
+    """uint8 (height, width, 3), different from its mirror images, its rotations, and the images of
+    other steps and episodes.
     """
     rows, columns = np.mgrid[:height, :width]
     image = np.stack(

@@ -203,6 +203,6 @@ def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
             parts.append(f"{file.relative_to(dataset.root)} missing")
         else:
             raise UserError(
-                f"video '{file}' is missing; copy the data set again or collect it anew"
+                f"video '{file}' is missing; copy the data set again or collect it again"
             )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -151,10 +151,9 @@ def test_a_truncated_file_of_many_episodes_loses_only_those_after_the_cut(root: 
         OnDemandFrames(dataset, "top", 12).array[np.array([3, 20])],
     )
     assert not source.frames[0].array[25:].any()  # black
+    # A caller that cannot leave episodes out gets an error, even if the store exists already.
     with pytest.raises(UserError, match="file-000"):
-        frame_store(
-            dataset, "top", 12
-        )  # those who cannot leave episodes out are told, also of a store that is there
+        frame_store(dataset, "top", 12)
 
 
 def test_a_video_that_is_missing_or_shorter_than_promised_is_found(root: Path) -> None:

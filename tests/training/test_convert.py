@@ -44,14 +44,14 @@ class Toy:
         count: int = 6,
         broken: tuple[int, ...] = (),
         stops: tuple[int, ...] = (),
-        told: bool = True,
+        count_known: bool = True,
     ) -> None:
-        self.count, self.broken, self.stops, self.told = count, broken, stops, told
+        self.count, self.broken, self.stops, self.count_known = count, broken, stops, count_known
         self.read_so_far: list[int] = []
 
     def __call__(self, request: Request) -> ForeignDataset:
         return ForeignDataset(
-            "toy", request.fps or 7.0, self.count if self.told else None, self.recordings()
+            "toy", request.fps or 7.0, self.count if self.count_known else None, self.recordings()
         )
 
     def recordings(self) -> Iterator[Recording]:
@@ -155,11 +155,11 @@ def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(
     assert LeRobotDataset(tmp_path / "out").num_episodes == 3
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("count_known", [True, False])
 def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count_known: bool
 ) -> None:
-    install(monkeypatch, Toy(10, broken=(2, 7), told=told))
+    install(monkeypatch, Toy(10, broken=(2, 7), count_known=count_known))
     summary = convert(config(tmp_path, max_broken=0.2))
     assert summary.episodes == 8 and summary.broken == {
         "r2": "it is cut short",
@@ -238,7 +238,7 @@ def test_instructions_come_from_the_file_the_source_and_the_command_line(
 
 
 def test_max_episodes_limits_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    toy = install(monkeypatch, Toy(100, told=False))
+    toy = install(monkeypatch, Toy(100, count_known=False))
     screen = io.StringIO()
     assert convert(config(tmp_path, max_episodes=2), Console(file=screen)).episodes == 2
     assert toy.read_so_far == [0, 1] and "2/2" in screen.getvalue()
@@ -263,7 +263,7 @@ def test_settings_that_make_no_sense_are_refused(
 
 @contextlib.contextmanager
 def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """training/convert.py as a process that reacts to Ctrl-C even where the test itself runs in the
+    """training/convert.py as a process that reacts to Ctrl-C even if the test itself runs in the
     background.
     """
     process = subprocess.Popen(

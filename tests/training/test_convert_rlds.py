@@ -94,9 +94,9 @@ def write(
     folder: Path,
     shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENGTHS[2:]),
     split: str = "train",
-    told: bool = True,
+    with_json: bool = True,
 ) -> Path:
-    """A data set of one split, a shard for each tuple of episode lengths; ``told``: with the JSON
+    """A data set of one split, one shard per tuple of episode lengths; ``with_json``: with the JSON
     files beside.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write(
             writer.write(record(e, steps))
             e += 1
         writer.close()
-    if told:
+    if with_json:
         info = {
             "name": "toy",
             "splits": [{"name": split, "shardLengths": [str(len(lengths)) for lengths in shards]}],
@@ -117,9 +117,9 @@ def write(
     return folder
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["with json files", "by inference"])
-def test_numbers_images_and_instructions_are_kept(tmp_path: Path, told: bool) -> None:
-    write(tmp_path / "toy/1.0.0", told=told)
+@pytest.mark.parametrize("with_json", [True, False], ids=["with json files", "by inference"])
+def test_numbers_images_and_instructions_are_kept(tmp_path: Path, with_json: bool) -> None:
+    write(tmp_path / "toy/1.0.0", with_json=with_json)
     dataset, summary = run("rlds", tmp_path / "toy", tmp_path / "out", fps=5.0)
     assert (summary.episodes, summary.broken, dataset.fps, dataset.info["robot_type"]) == (
         3,
@@ -202,7 +202,7 @@ def test_the_default_names_of_open_x_are_known_and_a_missing_state_is_reported(
 
 def test_one_split_can_be_selected(tmp_path: Path) -> None:
     write(tmp_path / "in")
-    write(tmp_path / "in", ((4,),), split="val", told=False)
+    write(tmp_path / "in", ((4,),), split="val", with_json=False)
     assert (
         run("rlds", tmp_path / "in", tmp_path / "a", fps=5.0, part="val")[0].episode_length(0) == 4
     )
@@ -259,7 +259,7 @@ def test_a_damaged_shard_loses_only_the_records_after_the_damage(tmp_path: Path,
 
 
 def test_records_of_a_wrong_form_are_skipped_with_a_reason(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", (LENGTHS,), told=False)
+    folder = write(tmp_path / "in", (LENGTHS,), with_json=False)
     writer = TFRecordWriter(str(folder / "toy-train.tfrecord-00001-of-00002"))
     cases: dict[str, dict[str, tuple[Any, str]]] = {
         "no images": {key: value for key, value in record(0, 4).items() if key == "steps/action"},

@@ -90,7 +90,7 @@ def write_bag(
 
 
 def our_bag(path: Path, seconds: float = 1.0, late: float = 0.03, **options: Any) -> Path:
-    """Two cameras at 20 and 30 frames a second, joints at 100; everything is recorded ``late`` by
+    """Two cameras at 20 and 30 frames per second, joints at 100; everything is recorded ``late`` by
     as much. Frames show their number.
     """
     third = [

@@ -283,7 +283,7 @@ def _read_parquet(
     columns. Raises UserError if the file is missing or broken.
     """
     if not path.is_file():
-        raise UserError(f"'{path}' is missing; copy the data set again or collect it anew")
+        raise UserError(f"'{path}' is missing; copy the data set again or collect it again")
     try:
         if not statistics:
             columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]

@@ -150,7 +150,7 @@ def open_video(path: Path) -> tuple[Any, Any]:
     the file is missing or no video.
     """
     if not path.is_file():
-        raise UserError(f"video '{path}' is missing; copy the data set again or collect it anew")
+        raise UserError(f"video '{path}' is missing; copy the data set again or collect it again")
     try:
         container = av.open(str(path), options={"fflags": "discardcorrupt"})
         return container, container.streams.video[0]

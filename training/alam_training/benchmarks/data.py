@@ -302,7 +302,7 @@ def compared(
 
 def show(values: dict[str, Any]) -> None:
     """Print the rates as a table."""
-    table = Table("reader", "a second", "lowest", "highest")
+    table = Table("reader", "per second", "lowest", "highest")
     for name, (low, high) in values["range"].items():
         table.add_row(name, f"{values['median'][name]:.0f}", f"{low:.0f}", f"{high:.0f}")
     Console().print(table)
