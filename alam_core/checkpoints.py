@@ -7,10 +7,7 @@ unexpected or misshapen key is named. Nothing is unpickled.
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
+from alam_core.files import replacing_folder
 
 FILES = (
     "config.json",
@@ -63,10 +61,8 @@ def save_checkpoint(
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()
     }
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with replacing_folder(folder) as temporary:
         safetensors.torch.save_file(tensors, temporary / "model.safetensors")
-        (temporary / "model.safetensors").chmod(0o644)  # written for its owner alone otherwise
         (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
             (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
@@ -74,17 +70,6 @@ def save_checkpoint(
             (temporary / name).write_bytes(
                 content.encode() if isinstance(content, str) else content
             )
-        temporary.chmod(0o755)
-        if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-            os.replace(folder, old / folder.name)
-            os.replace(temporary, folder)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return folder
 
 

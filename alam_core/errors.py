@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in what was given to the program (file, flag, checkpoint, machine), not in the
-    program.
+    """A mistake in the input of the program (a file, flag, checkpoint or machine), not in the
+    program. Its message is one line.
     """
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main``; a UserError is printed as one line and ends with exit code 2, Ctrl-C
-    with 130.
+    """Run a script's ``main`` and exit with its code. A UserError is printed as one line and exits
+    with code 2; Ctrl-C exits with 130.
     """
     try:
         code = main()

@@ -1,32 +1,115 @@
-"""Files that are either whole or not there, and folders that one process has to itself."""
+"""Atomic replacement of files and folders, and folders that one process has locked for itself.
+
+A replacement is written to a hidden sibling, flushed to the disk and renamed. A reader, and the
+next run after a crash, finds the old content or the new, never a mixture. Permissions follow the
+umask.
+"""
 
 import contextlib
+import ctypes
 import fcntl
+import glob
 import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from alam_core.errors import UserError
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
 
-def write_json(path: str | Path, values: Any) -> None:
-    """Write ``values`` as indented JSON; whoever reads ``path`` meanwhile finds the old content or
-    the new. Raises OSError.
+
+@contextlib.contextmanager
+def replacing_file(path: str | Path) -> Iterator[Path]:
+    """Yield the path of an empty temporary file beside ``path``, with the same suffix; at the end
+    of the block it replaces ``path``.
+
+    Where the block raises, the temporary file is removed and ``path`` stays as it was. The folder
+    of ``path`` must exist. Raises OSError.
     """
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
+    temporary = _temporary(path)
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    mode = os.fstat(descriptor).st_mode & 0o777  # what the umask leaves of 0o666
+    os.close(descriptor)
+    try:
+        yield temporary
+        temporary.chmod(mode)  # a library may have written it for its owner alone
+        move_into_place(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def hold(folder: str | Path, doing: str) -> int:
-    """Keep an existing folder to this process until the returned descriptor is closed or the
-    process ends; nothing is left in it.
+@contextlib.contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``; at the end of the block it replaces
+    ``path``, which may be a folder with content or not exist.
 
-    Where the file system knows no locks, nothing is kept. Raises UserError, with the words of
-    ``doing``, where another process has it, and OSError where it cannot be opened.
+    Where the block raises, the temporary folder is removed and ``path`` stays as it was. The parent
+    folder must exist. Raises OSError.
+    """
+    path = Path(path)
+    temporary = _temporary(path)
+    temporary.mkdir()
+    mode = temporary.stat().st_mode & 0o777  # what the umask leaves of 0o777
+    try:
+        yield temporary
+        for child in temporary.rglob("*"):
+            child.chmod(mode if child.is_dir() else mode & 0o666)
+        move_into_place(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_into_place(temporary: Path, path: Path) -> None:
+    """Flush a file or a folder to the disk, then rename it to ``path`` on the same file system.
+
+    What was at ``path`` is replaced: a file is overwritten, a folder is removed. Raises OSError.
+    """
+    is_folder = temporary.is_dir()
+    for file in [*temporary.rglob("*"), temporary] if is_folder else [temporary]:
+        _flush(file)
+    if not (is_folder and path.exists()):
+        os.replace(temporary, path)
+    elif not _exchange(temporary, path):  # no exchange on this file system: two renames
+        old = _temporary(path)
+        os.replace(path, old)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            os.replace(old, path)
+            raise
+        os.replace(old, temporary)
+    _flush(path.parent)
+    if temporary.is_symlink():  # the link that was at ``path``
+        temporary.unlink()
+    elif temporary.exists():
+        shutil.rmtree(temporary)
+
+
+def temporaries(path: str | Path) -> list[Path]:
+    """Temporary files and folders of replacements of ``path``, in progress or left by a killed
+    process.
+    """
+    path = Path(path)
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*.tmp{glob.escape(path.suffix)}"))
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Write ``values`` as indented JSON, atomically. Raises OSError."""
+    with replacing_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def lock_folder(folder: str | Path, doing: str) -> int:
+    """Lock an existing folder until the returned descriptor is closed or this process ends. The
+    lock leaves no file in it.
+
+    A file system without locks gives none, silently. Raises UserError, which says what another
+    process is ``doing``, if that process has the lock, and OSError if the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -42,10 +125,36 @@ def hold(folder: str | Path, doing: str) -> int:
 
 
 @contextlib.contextmanager
-def held(folder: str | Path, doing: str) -> Iterator[None]:
-    """``hold`` for a block."""
-    descriptor = hold(folder, doing)
+def locked_folder(folder: str | Path, doing: str) -> Iterator[None]:
+    """``lock_folder`` for the duration of a block."""
+    descriptor = lock_folder(folder, doing)
     try:
         yield
     finally:
         os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    """A new hidden name beside ``path``; the suffix is kept, because some libraries derive the
+    format from it.
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap the names of two folders in one step. Returns False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    names = os.fsencode(one), os.fsencode(other)
+    return bool(rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)

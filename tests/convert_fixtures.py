@@ -1,5 +1,5 @@
-"""Pictures and numbers of which every test of a converter knows what must come out, and the check
-that it did.
+"""Images and numbers with a known result of conversion, for the tests of the converters, and the
+check of that result.
 """
 
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_training.commands.convert import ConvertConfig, Summary, convert
+from alam_core.data.lerobot import LeRobotDataset
+from alam_training.commands.convert import ConvertConfig, ConvertSummary, convert
 
 LENGTHS = (7, 3, 5)
 
 
 def picture(episode: int, step: int, height: int = 48, width: int = 64) -> np.ndarray:
-    """uint8 (height, width, 3), unlike its mirror images, its turned self and the pictures of other
-    steps and episodes.
+    """uint8 (height, width, 3), different from its mirror images, its rotations, and the images of
+    other steps and episodes.
     """
     rows, columns = np.mgrid[:height, :width]
     image = np.stack(
@@ -37,8 +37,10 @@ def numbers(episode: int, steps: int, width: int) -> np.ndarray:
     )
 
 
-def run(source: str, folder: Path, output: Path, **options: Any) -> tuple[LeRobotDataset, Summary]:
-    """Convert and open what came out."""
+def run(
+    source: str, folder: Path, output: Path, **options: Any
+) -> tuple[LeRobotDataset, ConvertSummary]:
+    """Convert, and open the resulting data set."""
     summary = convert(
         ConvertConfig(source=source, input=str(folder), output=str(output), **options)
     )  # type: ignore[arg-type]
@@ -48,7 +50,7 @@ def run(source: str, folder: Path, output: Path, **options: Any) -> tuple[LeRobo
 
 
 def check_frames(dataset: LeRobotDataset, e: int, view: str, expected: np.ndarray) -> None:
-    """Frames of an episode are ``expected`` but for what video coding loses."""
+    """Check that the frames of an episode are ``expected``, up to the loss of video coding."""
     assert dataset.episode_length(e) == len(expected)
     read = dataset.frames(e, view, range(len(expected)))
     assert read.shape == expected.shape

@@ -1,4 +1,4 @@
-"""Small video files for tests: frame t of a file has brightness 20 + 4 t and the file's own colour."""
+"""Small video files for tests: frame t of a file has brightness 20 + 4 t and the file's colour."""
 
 from collections.abc import Sequence
 from fractions import Fraction
@@ -51,5 +51,5 @@ def write_video(
 
 
 def numbers(images: np.ndarray) -> list[int]:
-    """Which frames these pictures are: uint8 (N, H, W, 3) -> N numbers."""
+    """The frame numbers of images: uint8 (N, H, W, 3) -> N numbers."""
     return np.round((images[:, :, -8:].astype(float).mean((1, 2, 3)) - 20) / 4).astype(int).tolist()

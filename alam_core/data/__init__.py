@@ -1,0 +1,1 @@
+"""Data, below both training stages: LeRobot data sets, video, decoded frames, mixtures."""

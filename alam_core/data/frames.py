@@ -1,15 +1,13 @@
-"""All frames of one view of a data set, decoded once into a memory-mapped array, or read from the
-videos whenever they are asked for.
+"""All frames of one view of a data set: decoded once into a memory-mapped array (``FrameStore``),
+or decoded from the videos on demand (``OnDemandFrames``). Both are indexed the same way.
 
-Both look alike to whoever draws frames from them. F: frames of the whole data set, E: episodes, N:
-frames asked for, S: image side.
+F: frames of the whole data set, E: episodes, T: frames of an episode, N: frames read, S: image
+side.
 """
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,14 @@ from rich.progress import Progress
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
-from alam_core.files import write_json
+from alam_core.files import replacing_file, write_json
 
 SHOW_PROGRESS_FROM = 3000  # frames
 PIECE = 256  # frames decoded at a time
 
 
 class VideoSet(Protocol):
-    """What is read here of a ``LeRobotDataset`` or a ``VideoFolder``."""
+    """The part of ``LeRobotDataset`` and ``VideoFolder`` that reading frames needs."""
 
     root: Path
     num_episodes: int
@@ -43,7 +41,7 @@ class VideoSet(Protocol):
 
 @dataclass
 class FrameStore:
-    """Frames of all episodes one after another; frame t of episode e is ``array[starts[e] + t]``."""
+    """Frames of all episodes in sequence; frame t of episode e is ``array[starts[e] + t]``."""
 
     array: np.ndarray  # uint8 RGB (F, S, S, 3), read-only, mapped from disk
     starts: np.ndarray  # int64 (E,)
@@ -67,16 +65,15 @@ def _mapped(file: str, starts: np.ndarray, lengths: np.ndarray) -> FrameStore:
 
 
 class OnDemandFrames:
-    """The same frames as a ``FrameStore``'s, each decoded when it is asked for.
+    """The same frames as those of a ``FrameStore``, each decoded when it is read.
 
-    ``array[rows]`` with rows (N,) is uint8 (N, S, S, 3), ``array[row]`` is (S, S, 3).
-
-    ``array[...]`` raises UserError where a video turns out to be broken.
+    ``array[rows]`` with rows (N,) is uint8 (N, S, S, 3), ``array[row]`` is (S, S, 3). Both raise
+    UserError if the video is broken.
     """
 
     def __init__(self, dataset: VideoSet, view: str, size: int) -> None:
         self.dataset, self.view, self.size = dataset, view, size
-        self.starts, self.lengths = _places(dataset, view)
+        self.starts, self.lengths = _rows_of_episodes(dataset, view)
 
     @property
     def array(self) -> "OnDemandFrames":
@@ -99,17 +96,18 @@ class OnDemandFrames:
 def frame_store(
     dataset: VideoSet, view: str, size: int, broken: dict[int, str] | None = None
 ) -> FrameStore:
-    """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), from the cache or
-    decoded into it now.
+    """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), decoded into a
+    cache file on first use.
 
-    broken: episodes whose video of this view is known to be broken, with the reason; they are left
-        black, and so are those found now, which are added. Without it a broken video is an error.
+    broken: episode -> reason, for videos of this view known to be broken. Their frames stay black,
+        as do those of videos found broken while decoding, which are added to it. None: a broken
+        video is an error.
 
-    The cache, in ``<root>/.cache``, is made anew whenever a video file changes; older versions of
-    the same view and size are removed. Raises UserError for an unknown view, a broken video, or a
-    folder that cannot be written.
+    The cache is in ``<root>/.cache``. It is decoded again when a video file changes; older caches
+    of the same view and size are removed. Raises UserError for an unknown view, a broken video, or
+    a folder that cannot be written.
     """
-    starts, lengths = _places(dataset, view)
+    starts, lengths = _rows_of_episodes(dataset, view)
     folder = dataset.root / ".cache"
     path = folder / f"{view}-{size}-{_fingerprint(dataset, view, broken is not None)}.npy"
     shape = (int(lengths.sum()), size, size, 3)
@@ -118,7 +116,8 @@ def frame_store(
             _decode(dataset, view, path, shape, broken)
         except OSError as error:
             raise UserError(
-                f"cannot write the decoded frames to '{folder}' ({error.strerror}): free space or copy the data set to where you may write"
+                f"cannot write the decoded frames to '{folder}' ({error.strerror}): "
+                "free space or copy the data set to where you may write"
             ) from None
         for old in folder.glob(f"{view}-{size}-*"):
             if not old.name.startswith(path.stem):
@@ -126,7 +125,7 @@ def frame_store(
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if array.shape != shape:
         raise UserError(
-            f"'{path}' has shape {array.shape} instead of {shape}; remove it, it is made anew"
+            f"'{path}' has shape {array.shape} instead of {shape}; remove it to decode it again"
         )
     if _faults(path).is_file():
         found = {int(e): why for e, why in json.loads(_faults(path).read_text()).items()}
@@ -137,11 +136,11 @@ def frame_store(
 
 
 def store_bytes(dataset: VideoSet, views: Sequence[str], size: int) -> int:
-    """What the frame stores of these views take on disk."""
+    """Bytes on disk of the frame stores of these views."""
     return dataset.num_frames * len(views) * size * size * 3
 
 
-def _places(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
+def _rows_of_episodes(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
     """First row and length of each episode: int64 (E,) both."""
     if view not in dataset.views:
         raise UserError(
@@ -154,7 +153,7 @@ def _places(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _faults(path: Path) -> Path:
-    """Where the broken episodes of a store are written down."""
+    """The file that lists the broken episodes of a frame store."""
     return path.with_name(path.stem + ".broken.json")
 
 
@@ -163,15 +162,12 @@ def _decode(
 ) -> None:
     """Write all frames of a view to ``path``, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if (
-        np.prod(shape) > shutil.disk_usage(path.parent).free
-    ):  # writing to a full disk through a map would kill the process
+    # Writing to a full disk through a memory map would kill the process.
+    if np.prod(shape) > shutil.disk_usage(path.parent).free:
         raise OSError(28, "No space left on device")
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
-    os.close(descriptor)
     found: dict[int, str] = {}
-    try:
-        array = np.lib.format.open_memmap(name, mode="w+", dtype=np.uint8, shape=shape)
+    with replacing_file(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         row = 0
         with Progress(transient=True, disable=shape[0] < SHOW_PROGRESS_FROM) as progress:
             task = progress.add_task(f"decoding {view} of {dataset.root.name}", total=shape[0])
@@ -194,14 +190,10 @@ def _decode(
         del array
         if found or broken:
             write_json(_faults(path), {**(broken or {}), **found})
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
 
 
 def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
-    """Changes with the video files and with where the episodes lie in them."""
+    """A hash that changes with the video files and with the positions of the episodes in them."""
     parts = [f"{dataset.num_episodes} {dataset.num_frames} {getattr(dataset, 'fps', 'own')}"]
     for file in dataset.video_files(view):
         if file.is_file():
@@ -211,6 +203,6 @@ def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
             parts.append(f"{file.relative_to(dataset.root)} missing")
         else:
             raise UserError(
-                f"video '{file}' is missing; copy the data set again or collect it anew"
+                f"video '{file}' is missing; copy the data set again or collect it again"
             )
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

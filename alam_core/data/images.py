@@ -1,5 +1,4 @@
-"""The one way images change their size here: data sets, simulators, ROS nodes and policies all call
-``resize_images``.
+"""Image resizing: data sets, simulators, ROS nodes and policies all call ``resize_images``.
 
 H, W: image height and width, N: number of images.
 """
@@ -9,20 +8,20 @@ from typing import Any
 
 import numpy as np
 
-EXACT = 2**24  # whole numbers up to here are exact in float32, and so are their sums in any order
+EXACT = 2**24  # integers up to here, and their sums in any order, are exact in float32
 
 
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
-    """Cut the centred square out of each image and average its area down (or up) to ``size`` x
-    ``size`` pixels.
+    """Crop each image to its centred square and resize that to ``size`` x ``size`` pixels by area
+    averaging.
 
     images: uint8 (N, H, W, 3) or one image (H, W, 3). Returns uint8 of shape (N, size, size, 3) or
     (size, size, 3).
 
-    Every output pixel is the mean of the source area that it covers, with source pixels on its
-    border counted by the part inside. The sums are whole numbers and rounded half up, so the result
-    is the same bit for bit whatever the batch, the machine or the number of threads. Raises
-    ValueError for another dtype or shape.
+    Every output pixel is the mean of the source area that it covers; a source pixel on the border
+    of that area is weighted by the fraction inside. The sums are integers, rounded half up, so the
+    result is bitwise the same for any batch size, machine and number of threads. Raises ValueError
+    for another dtype or shape.
     """
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.shape[-1] != 3:
         raise ValueError(
@@ -36,7 +35,7 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
     square = images[:, top : top + side, left : left + side]  # (N, side, side, 3)
     if side == size:
         return square
-    if side % size == 0:  # whole blocks: the same sums, without the matrix products
+    if side % size == 0:  # whole blocks give the same sums without matrix products
         block = side // size
         total = sum(
             square[:, i::block, j::block].astype(np.uint32)
@@ -63,11 +62,11 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def _overlaps(side: int, size: int) -> tuple[Any, Any]:
-    """Length that output cell o shares with source pixel i, in units of 1 / size pixels: whole
-    numbers, each row's sum is ``side``.
+    """Overlap of output cell o with source pixel i along one axis, in units of 1 / size pixels:
+    integers, each row sums to ``side``.
 
-    Sparse (size, side), as most share nothing: in float32, and in a type that is exact for the sums
-    over both axes.
+    Returns a sparse matrix (size, side) twice: in float32, and in a dtype in which the sums over
+    both axes are exact.
     """
     from scipy.sparse import csr_array
 

@@ -1,12 +1,10 @@
-"""The video that a model is pretrained on: one source or a weighted mixture of several, and what in
-them is broken.
+"""The video that a model is pretrained on: one source or a weighted mixture of several.
 
 A source is a LeRobot data set or a folder of video files. E: episodes of a source.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,12 +23,13 @@ class SourceConfig:
     """One source of a mixture.
 
     Args:
-        path: folder of a LeRobot data set (3.0, 2.1 or 2.0), or of video files, one an episode, in
-            any depth of folders.
-        weight: share of the triplets that come from here, relative to the other sources' weights.
-        stride: frames of the source to a frame of the triplet's gaps (Table 7).
-        views: cameras to train on; none given means all.
-        name: what figures and reports call it; none given means the folder's name.
+        path: folder of a LeRobot data set (3.0, 2.1 or 2.0), or of video files, one per episode,
+            at any depth.
+        weight: share of the triplets drawn from this source, relative to the other sources'
+            weights.
+        stride: frames of the source per unit of a triplet's gaps: the paper's frame skip (Table 7).
+        views: cameras to train on; empty: all.
+        name: the name in metrics and reports; empty: the folder's name.
     """
 
     path: str
@@ -40,21 +39,22 @@ class SourceConfig:
     name: str = ""
 
     def check(self) -> None:
-        """Raises UserError for a stride or a weight that cannot be."""
+        """Raises UserError for a stride below 1 or a weight that is not above 0 and finite."""
         if self.stride < 1:
             raise UserError(f"data: stride of '{self.path}' is {self.stride}: it must be 1 or more")
         if not self.weight > 0 or not np.isfinite(self.weight):
             raise UserError(
-                f"data: weight of '{self.path}' is {self.weight}: it must be above 0; leave a source out instead"
+                f"data: weight of '{self.path}' is {self.weight}: it must be above 0; "
+                "leave a source out instead"
             )
 
 
 @dataclass
-class Source:
-    """A source that is open: the frames of each view, all with the same episodes."""
+class VideoSource:
+    """An open source. All views have the same episodes."""
 
     name: str
-    frames: list[FrameStore | OnDemandFrames]
+    frames: list[FrameStore | OnDemandFrames]  # one per view
     weight: float = 1.0
     stride: int = 1
     views: list[str] = field(default_factory=list)
@@ -67,27 +67,30 @@ class Source:
         return self.frames[0].lengths
 
     def without_broken(self, episodes: np.ndarray) -> np.ndarray:
-        """Those of ``episodes`` that are not known to be broken."""
+        """The numbers in ``episodes`` that are not known to be broken."""
         return episodes[~np.isin(episodes, list(self.broken))]
 
 
 def open_dataset(path: str | Path) -> VideoSet:
-    """The data set or the folder of videos at ``path``. Raises UserError where there is neither."""
+    """Open the data set or folder of videos at ``path``. Raises UserError if it is neither."""
     path = Path(path)
     if not path.is_dir():
         raise UserError(
-            f"data: '{path}' is no folder: give a LeRobot data set or a folder of videos; training/collect.py makes a data set"
+            f"data: '{path}' is no folder: give a LeRobot data set or a folder of videos; "
+            "training/collect.py makes a data set"
         )
     return LeRobotDataset(path) if _is_lerobot(path) else VideoFolder(path)
 
 
-def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[Source]:
-    """Open each source, its frames at ``size`` x ``size`` pixels.
+def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[VideoSource]:
+    """Open each source, with its frames at ``size`` x ``size`` pixels.
 
-    cache: true decodes all frames once into ``<path>/.cache``, false reads the videos on demand, a
-        number does the first for as many sources, the smaller ones first, as take this many GB
-        together. The frames are the same either way. Raises UserError for a source that cannot be
-        opened at all, an unknown view, and two sources of one name.
+    cache: True decodes all frames once into ``<path>/.cache``; False decodes on demand; a number
+        is a limit in GB: sources are decoded once, the smallest first, while they fit together. The
+        frames are the same either way.
+
+    Raises UserError for a source that cannot be opened, a source without views, an unknown view,
+    and two sources with the same name.
     """
     for config in configs:
         config.check()
@@ -110,7 +113,7 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
                 raise UserError(
                     f"'{config.path}' has no view '{view}'; it has: {', '.join(dataset.views)}"
                 )
-    cached = _what_fits(
+    decoded_once = _what_fits(
         [
             store_bytes(dataset, chosen, size)
             for dataset, chosen in zip(datasets, views, strict=True)
@@ -118,8 +121,8 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
         cache,
     )
     sources = []
-    for name, config, dataset, chosen, keep in zip(
-        names, configs, datasets, views, cached, strict=True
+    for name, config, dataset, chosen, once in zip(
+        names, configs, datasets, views, decoded_once, strict=True
     ):
         broken: dict[int, str] = {}
         frames: list[FrameStore | OnDemandFrames] = []
@@ -127,12 +130,12 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
             faults = find_faults(dataset, view)
             frames.append(
                 frame_store(dataset, view, size, faults)
-                if keep
+                if once
                 else OnDemandFrames(dataset, view, size)
             )
             broken = faults | broken
         sources.append(
-            Source(
+            VideoSource(
                 name,
                 frames,
                 config.weight,
@@ -146,7 +149,7 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
 
 
 def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
-    """Episodes whose video of ``view`` is missing, cut short or empty, with the reason, found
+    """Episode -> reason, for each video of ``view`` that is missing, cut short or empty, found
     without decoding.
     """
     files = dataset.video_files(view)
@@ -174,7 +177,7 @@ def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
 
 
 def _is_lerobot(path: Path) -> bool:
-    """Whether a folder is, or tries to be, a LeRobot data set."""
+    """Whether a folder is a LeRobot data set, or an incomplete one."""
     return (
         (path / layout.INFO).is_file()
         or (path / "meta").is_dir()
@@ -183,7 +186,7 @@ def _is_lerobot(path: Path) -> bool:
 
 
 def _what_fits(sizes: list[int], cache: bool | float) -> list[bool]:
-    """Which sources are decoded beforehand."""
+    """Which sources are decoded once. sizes: bytes of each, decoded. cache: see open_sources."""
     if isinstance(cache, bool):
         return [cache] * len(sizes)
     left, fits = cache * GB, [False] * len(sizes)
@@ -191,111 +194,3 @@ def _what_fits(sizes: list[int], cache: bool | float) -> list[bool]:
         if sizes[i] <= left:
             left, fits[i] = left - sizes[i], True
     return fits
-
-
-class DataReport:
-    """What is trained on and what is broken in it: kept up to date while training, and the judge of
-    how much is too much.
-
-    max_broken: the largest share of a source's episodes that may be broken or too short.
-    """
-
-    def __init__(
-        self,
-        sources: list[Source],
-        short: list[list[int]],
-        held: list[list[int]],
-        max_broken: float,
-    ) -> None:
-        self.sources, self.short, self.held, self.max_broken = sources, short, held, max_broken
-        self.broken = [dict(source.broken) for source in sources]
-        self.replaced = [0] * len(sources)  # triplets that were drawn again
-        for part in range(len(sources)):
-            self._judge(part)
-
-    def add(self, part: int, episode: int, why: str, replaced: int = 0) -> None:
-        """Note that an episode of source ``part`` turned out broken, and that ``replaced`` triplets
-        were drawn again because of it.
-
-        Raises UserError once more than ``max_broken`` of the source's episodes are broken.
-        """
-        self.replaced[part] += replaced
-        if episode not in self.broken[part]:
-            self.broken[part][episode] = why
-            self._judge(part)
-
-    def found(self) -> tuple[list[dict[int, str]], list[int]]:
-        """What this process has found, for ``merge`` in another."""
-        return self.broken, self.replaced
-
-    def merge(self, others: list[tuple[list[dict[int, str]], list[int]]]) -> None:
-        """Take in what each of several processes, this one among them, has found."""
-        for broken, _ in others:
-            for part, faults in enumerate(broken):
-                self.broken[part] = faults | self.broken[part]
-        self.replaced = [
-            sum(replaced[part] for _, replaced in others) for part in range(len(self.sources))
-        ]
-
-    def _judge(self, part: int) -> None:
-        source, broken, short = (
-            self.sources[part],
-            self.broken[part],
-            set(self.short[part]) - self.broken[part].keys(),
-        )
-        episodes = len(source.lengths)
-        if len(broken) + len(short) > self.max_broken * episodes:
-            example = next(
-                iter(broken.values()),
-                f"episode {next(iter(short), 0)} has {source.lengths[next(iter(short), 0)]} frames",
-            )
-            raise UserError(
-                f"{len(broken)} broken and {len(short)} too short of {episodes} episodes of '{source.path or source.name}' are more than "
-                f"--max_broken {self.max_broken:g} allows (such as: {example}): restore them, or allow more"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain JSON values."""
-        total = sum(source.weight for source in self.sources)
-        return {
-            "max_broken": self.max_broken,
-            "sources": [
-                {
-                    "name": source.name,
-                    "path": source.path,
-                    "views": source.views,
-                    "weight": source.weight,
-                    "share": source.weight / total,
-                    "stride": source.stride,
-                    "episodes": len(source.lengths),
-                    "frames_a_view": int(source.lengths.sum()),
-                    "held_out": len(self.held[part]),
-                    "read": [
-                        "decoded once" if isinstance(frames, FrameStore) else "on demand"
-                        for frames in source.frames
-                    ],
-                    "too_short": self.short[part],
-                    "broken": [
-                        {"episode": e, "why": why} for e, why in sorted(self.broken[part].items())
-                    ],
-                    "triplets_replaced": self.replaced[part],
-                }
-                for part, source in enumerate(self.sources)
-            ],
-        }
-
-    def summary(self) -> list[str]:
-        """A line a source, with the first few broken episodes named."""
-        lines = []
-        for part, source in enumerate(self.sources):
-            line = f"{source.name}: {len(source.lengths)} episodes, {int(source.lengths.sum())} frames a view, {len(self.held[part])} held out"
-            if self.broken[part]:
-                line += f"; {len(self.broken[part])} broken and left out: " + "; ".join(
-                    list(self.broken[part].values())[:3]
-                )
-                line += " ..." if len(self.broken[part]) > 3 else ""
-            if self.short[part]:
-                line += f"; {len(self.short[part])} too short and left out: episodes {', '.join(map(str, self.short[part][:10]))}"
-                line += " ..." if len(self.short[part]) > 10 else ""
-            lines.append(line)
-        return lines

@@ -4,8 +4,6 @@ and kept beside it.
 F: frames of the data set, D: numbers in a transition.
 """
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from rich.progress import Progress
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.data.frames import FrameStore
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 
 if TYPE_CHECKING:
     from alam_core.latent_action import TransitionModel
@@ -61,11 +60,9 @@ def _encode(model: "TransitionModel", view: str, frames: FrameStore, path: Path)
     successors = np.arange(1, count + 1)
     ends = frames.starts + frames.lengths - 1
     successors[ends] = ends
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".npy")
-    os.close(descriptor)
-    try:
+    with replacing_file(path) as temporary:
         out = np.lib.format.open_memmap(
-            name, mode="w+", dtype=np.float32, shape=(count, model.latent_size)
+            temporary, mode="w+", dtype=np.float32, shape=(count, model.latent_size)
         )
         with Progress(transient=True) as progress:
             task = progress.add_task(f"encoding transitions of {view}", total=count)
@@ -75,7 +72,3 @@ def _encode(model: "TransitionModel", view: str, frames: FrameStore, path: Path)
                 progress.advance(task, rows.stop - rows.start)
         out.flush()
         del out
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)

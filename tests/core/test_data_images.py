@@ -1,4 +1,4 @@
-"""resize_images: means of areas, exactly."""
+"""resize_images computes the exact means of areas."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_a_flat_image_keeps_its_value(value: int) -> None:
     assert (resize_images(np.full((1, 480, 640, 3), value, np.uint8), 96) == value).all()
 
 
-def test_wide_and_tall_images_lose_their_sides() -> None:
+def test_images_that_are_not_square_are_cropped_to_their_centre() -> None:
     wide = np.zeros((4, 10, 3), np.uint8)
     wide[:, 3:7] = 200
     assert (resize_images(wide, 2) == 200).all()

@@ -1,7 +1,6 @@
-"""Data sets: what is written comes back, the layout is LeRobot's, and broken folders are named."""
+"""LeRobot data sets: the reader returns what was written, in LeRobot's layout, and names faults."""
 
 import json
-import os
 import pickle
 import shutil
 from pathlib import Path
@@ -11,65 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lerobot_fixtures import (
+    LENGTHS,
+    NAMES,
+    SIZE,
+    check_content,
+    episode,
+    write,
+)
 
 from alam_core.data.frames import frame_store
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot import layout
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.lerobot import LeRobotDataset, layout
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
-
-SIZE = 32
-LENGTHS = (11, 30, 7, 19)
-NAMES = ["a", "b", "c"]
-
-
-def picture(length: int, phase: float) -> np.ndarray:
-    """A moving coloured square on a slope of grey, with hard edges as renderers draw them: uint8
-    (T, SIZE, SIZE, 3).
-    """
-    frames = (
-        np.broadcast_to(np.linspace(60, 190, SIZE)[None, :, None, None], (length, SIZE, SIZE, 3))
-        .astype(np.uint8)
-        .copy()
-    )
-    for t in range(length):
-        x, y = int(10 + 8 * np.sin(phase + t / 5)), int(10 + 8 * np.cos(phase + t / 7))
-        frames[t, y : y + 9, x : x + 9] = ((220, 40, 30), (30, 60, 220), (40, 190, 60))[
-            int(phase) % 3
-        ]
-    return frames
-
-
-def episode(k: int) -> dict:
-    rng = np.random.default_rng(k)
-    length = LENGTHS[k]
-    return {
-        "images": {"third_person": picture(length, k), "wrist": picture(length, k + 1.5)},
-        "state": rng.normal(size=(length, 3)).astype(np.float32),
-        "action": rng.normal(size=(length, 3)).astype(np.float32),
-        "task": ("pick red", "pick blue")[k % 2],
-        "extra": {"seed": 100 + k},
-    }
-
-
-def open_writer(root: Path, append: bool = False, fps: float = 10) -> LeRobotWriter:
-    return LeRobotWriter(
-        root,
-        fps,
-        {"third_person": (SIZE, SIZE), "wrist": (SIZE, SIZE)},
-        NAMES,
-        NAMES,
-        "robot",
-        append,
-    )
-
-
-def write(root: Path, episodes: range = range(4), append: bool = False) -> None:
-    with open_writer(root, append) as writer:
-        for k in episodes:
-            writer.add_episode(**episode(k))
 
 
 @pytest.fixture(scope="module")
@@ -84,29 +38,14 @@ def copy(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "set"))
 
 
-def check_content(dataset: LeRobotDataset) -> None:
-    assert dataset.num_episodes == 4 and dataset.num_frames == sum(LENGTHS)
-    assert dataset.views == ("third_person", "wrist") and dataset.fps == 10.0
-    for k in range(4):
-        wanted = episode(k)
-        arrays = dataset.episode(k)
-        assert np.array_equal(arrays.state, wanted["state"]) and np.array_equal(
-            arrays.action, wanted["action"]
-        )
-        assert arrays.task == wanted["task"] and dataset.episode_length(k) == LENGTHS[k]
-        for view, images in wanted["images"].items():
-            error = dataset.frames(k, view, range(LENGTHS[k])).astype(float) - images
-            assert 10 * np.log10(255**2 / (error**2).mean()) > 38  # dB
-
-
-def test_what_is_written_comes_back(whole: Path) -> None:
+def test_a_data_set_reads_back_as_it_was_written(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     check_content(dataset)
     assert dataset.extras["seed"] == [100, 101, 102, 103]
     assert dataset.state_names == dataset.action_names == NAMES
 
 
-def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path) -> None:
+def test_frames_come_in_the_order_of_the_indices_independent_of_earlier_reads(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     rng = np.random.default_rng(0)
     every = [dataset.frames(k, "wrist", range(LENGTHS[k])) for k in range(4)]
@@ -116,7 +55,7 @@ def test_frames_come_in_the_order_asked_for_whatever_was_read_before(whole: Path
         assert np.array_equal(dataset.frames(k, "wrist", indices), every[k][indices])
 
 
-def test_any_frame_takes_at_most_two_frames_of_decoding(whole: Path) -> None:
+def test_reading_any_frame_decodes_at_most_two_frames(whole: Path) -> None:
     """A key frame every other frame, shown in the order they are stored in, with the entropy coder
     that is fast to decode.
     """
@@ -139,56 +78,6 @@ def test_any_frame_takes_at_most_two_frames_of_decoding(whole: Path) -> None:
             assert (
                 picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000
             )  # two numbers 0, then 0 for CAVLC
-
-
-def test_appending_gives_the_same_data_as_writing_at_once(whole: Path, tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    write(root, range(1))
-    write(root, range(1, 3), append=True)
-    write(root, range(3, 4), append=True)
-    dataset = LeRobotDataset(root)
-    check_content(dataset)
-    assert dataset.extras["seed"] == [100, 101, 102, 103]
-    once, twice = (json.loads((folder / layout.STATS).read_text()) for folder in (whole, root))
-    for feature in once:
-        for name in once[feature]:
-            np.testing.assert_allclose(
-                twice[feature][name], once[feature][name], rtol=1e-9, atol=1e-12
-            )
-
-
-def test_an_append_that_was_killed_while_moving_in_place_can_be_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = tmp_path / "set"
-    write(root, range(2))
-    replace = os.replace
-
-    def killed(source: Path, target: Path) -> None:
-        if Path(target).name == Path(layout.INFO).name:
-            raise RuntimeError("killed")
-        replace(source, target)
-
-    writer = open_writer(root, append=True)
-    writer.add_episode(**episode(3))
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
-        patch.setattr("alam_core.data.lerobot.writer.os.replace", killed)
-        writer.close()
-    os.close(writer._lock)  # as the end of the process does
-    assert LeRobotDataset(root).num_episodes == 2
-    write(root, range(2, 4), append=True)
-    check_content(LeRobotDataset(root))
-
-
-def test_files_roll_at_their_size_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "DATA_FILE_MB", 0.002)
-    monkeypatch.setattr(layout, "VIDEO_FILE_MB", 0.002)
-    monkeypatch.setattr(layout, "FILES_PER_CHUNK", 2)
-    root = tmp_path / "set"
-    write(root)
-    assert len(list(root.glob("data/*/*.parquet"))) > 1
-    assert (root / "videos/observation.images.wrist/chunk-001/file-000.mp4").is_file()
-    check_content(LeRobotDataset(root))
 
 
 def test_the_layout_is_the_one_lerobot_documents(whole: Path) -> None:
@@ -252,7 +141,8 @@ def test_version_2_1_is_read(tmp_path: Path) -> None:
         "chunks_size": 1000,
         "total_episodes": 4,
         "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
-        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/"
+        "episode_{episode_index:06d}.mp4",
         "features": {
             "observation.images.third_person": {"dtype": "video", "shape": [SIZE, SIZE, 3]},
             "observation.images.wrist": {"dtype": "video", "shape": [SIZE, SIZE, 3]},
@@ -308,7 +198,7 @@ def test_cameras_under_other_keys_get_names_without_dots(copy: Path, key: str, v
     assert dataset.frames(1, view, [2]).shape == (1, SIZE, SIZE, 3)
 
 
-def test_sets_without_states_and_actions_serve_as_video(copy: Path) -> None:
+def test_data_sets_without_states_and_actions_can_be_read_as_video(copy: Path) -> None:
     info = json.loads((copy / layout.INFO).read_text())
     for name in (layout.STATE, layout.ACTION):
         del info["features"][name]
@@ -317,72 +207,14 @@ def test_sets_without_states_and_actions_serve_as_video(copy: Path) -> None:
     assert arrays.state.shape == arrays.action.shape == (LENGTHS[1], 0)
 
 
-def test_a_dataset_travels_to_other_processes(whole: Path) -> None:
+def test_a_data_set_can_be_pickled_to_another_process(whole: Path) -> None:
     dataset = LeRobotDataset(whole)
     first = dataset.frames(0, "wrist", [3])
     again = pickle.loads(pickle.dumps(dataset))
     assert np.array_equal(again.frames(0, "wrist", [3]), first)
 
 
-def test_an_interrupted_writer_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    with pytest.raises(RuntimeError), open_writer(root) as writer:
-        writer.add_episode(**episode(0))
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_killing_the_writer_leaves_no_data_set_and_the_next_run_cleans_up(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    child = os.fork()
-    if child == 0:
-        writer = open_writer(root)
-        writer.add_episode(**episode(0))
-        os._exit(9)  # no clean-up of any kind
-    os.waitpid(child, 0)
-    assert not root.exists()
-    with pytest.raises(UserError, match="interrupted"):
-        LeRobotDataset(root)
-    write(root)
-    check_content(LeRobotDataset(root))
-    assert [path.name for path in tmp_path.iterdir()] == ["set"]
-
-
-def test_a_failed_append_leaves_the_old_data_as_they_were(copy: Path) -> None:
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    with pytest.raises(RuntimeError), open_writer(copy, append=True) as writer:
-        writer.add_episode(**episode(0))
-        raise RuntimeError
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
-
-
-def test_only_one_writer_at_a_time(tmp_path: Path) -> None:
-    first = open_writer(tmp_path / "set")
-    with pytest.raises(UserError, match="another process"):
-        open_writer(tmp_path / "set")
-    first.abort()
-
-
-def test_writer_refuses_what_does_not_fit(whole: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="exists already"):
-        open_writer(whole)
-    with pytest.raises(UserError, match="other features or another rate"):
-        open_writer(whole, append=True, fps=20)
-    with pytest.raises(UserError, match="no episode"):
-        open_writer(tmp_path / "empty").close()
-    with open_writer(tmp_path / "set") as writer:
-        for name, value in (
-            ("state", np.zeros((11, 2))),
-            ("action", np.full((11, 3), np.nan)),
-            ("images", {"wrist": picture(11, 0)}),
-        ):
-            with pytest.raises(ValueError, match=r"shape|finite|needed"):
-                writer.add_episode(**{**episode(0), name: value})
-        writer.add_episode(**episode(0))
-    assert LeRobotDataset(tmp_path / "set").num_episodes == 1
-
-
-def test_folders_that_are_no_data_set_are_named(tmp_path: Path, copy: Path) -> None:
+def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path, copy: Path) -> None:
     with pytest.raises(UserError, match="not a LeRobot data set"):
         LeRobotDataset(tmp_path)
     info = json.loads((copy / layout.INFO).read_text())
@@ -432,7 +264,7 @@ def test_frame_store_holds_every_resized_frame(copy: Path) -> None:
         store.array[0] = 0
 
 
-def test_frame_store_is_made_once_and_anew_after_a_change(copy: Path) -> None:
+def test_the_frame_store_is_decoded_once_and_again_after_a_change(copy: Path) -> None:
     frame_store(LeRobotDataset(copy), "wrist", 8)
     (cached,) = (copy / ".cache").iterdir()
     stamp = cached.stat().st_mtime_ns

@@ -13,9 +13,9 @@ from video_fixtures import write_video
 
 from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.mixture import DataReport, Source, SourceConfig, find_faults, open_sources
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
+from alam_core.data.mixture import SourceConfig, VideoSource, find_faults, open_sources
+from alam_core.data.report import DataReport
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError
 
@@ -112,7 +112,7 @@ def test_views_names_and_the_cache_limit_are_honoured(root: Path) -> None:
         ([SourceConfig("robot/videos/empty")], "holds no video file"),
     ],
 )
-def test_what_cannot_be_opened_is_said_in_one_line(
+def test_a_source_that_cannot_be_opened_raises_one_line(
     root: Path, configs: list[SourceConfig], words: str
 ) -> None:
     (root / "robot/videos/empty").mkdir()
@@ -125,7 +125,7 @@ def test_what_cannot_be_opened_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_a_missing_and_a_cut_film_are_known_from_the_start(root: Path, cache: bool) -> None:
+def test_a_missing_video_and_a_truncated_one_are_found_on_opening(root: Path, cache: bool) -> None:
     split_film(root / "films/1.mp4", 0.5)
     (root / "films/3.mp4").write_bytes(b"")
     (source,) = open_sources([SourceConfig(str(root / "films"))], 12, cache)
@@ -139,7 +139,7 @@ def test_a_missing_and_a_cut_film_are_known_from_the_start(root: Path, cache: bo
     assert again.broken == source.broken
 
 
-def test_a_cut_file_of_many_episodes_costs_only_those_behind_the_cut(root: Path) -> None:
+def test_a_truncated_file_of_many_episodes_loses_only_those_after_the_cut(root: Path) -> None:
     split_film(root / "robot/videos/observation.images.top/chunk-000/file-000.mp4", 0.7)
     dataset = LeRobotDataset(root / "robot")
     faults = find_faults(dataset, "top")
@@ -151,10 +151,9 @@ def test_a_cut_file_of_many_episodes_costs_only_those_behind_the_cut(root: Path)
         OnDemandFrames(dataset, "top", 12).array[np.array([3, 20])],
     )
     assert not source.frames[0].array[25:].any()  # black
+    # A caller that cannot leave episodes out gets an error, even if the store exists already.
     with pytest.raises(UserError, match="file-000"):
-        frame_store(
-            dataset, "top", 12
-        )  # those who cannot leave episodes out are told, also of a store that is there
+        frame_store(dataset, "top", 12)
 
 
 def test_a_video_that_is_missing_or_shorter_than_promised_is_found(root: Path) -> None:
@@ -169,7 +168,7 @@ def test_a_video_that_is_missing_or_shorter_than_promised_is_found(root: Path) -
     assert set(faults) == {3} and "55 frames, 58 are needed" in faults[3]
 
 
-def test_damage_found_while_decoding_is_remembered_with_the_store(root: Path) -> None:
+def test_damage_found_while_decoding_is_stored_with_the_frames(root: Path) -> None:
     path = root / "films/2.mp4"
     content = bytearray(path.read_bytes())
     start = content.index(b"mdat") + 4
@@ -192,16 +191,17 @@ def report(broken: int, short: int, share: float, episodes: int = 20) -> DataRep
     frames = FrameStore(
         np.zeros((0, 2, 2, 3), np.uint8), np.zeros(episodes, int), np.full(episodes, 30)
     )
-    source = Source("toy", [frames], broken={e: f"episode {e} is torn" for e in range(broken)})
+    source = VideoSource("toy", [frames], broken={e: f"episode {e} is torn" for e in range(broken)})
     return DataReport([source], [[19 - e for e in range(short)]], [[]], share)
 
 
-def test_training_stops_only_over_the_set_share() -> None:
+def test_training_stops_only_above_max_broken() -> None:
     report(1, 0, 0.05)
     report(1, 1, 0.1)
     with pytest.raises(
         UserError,
-        match=r"2 broken and 0 too short of 20 episodes of 'toy'.*--max_broken 0\.05.*episode 0 is torn",
+        match=r"2 broken and 0 too short of 20 episodes of 'toy'.*"
+        r"--max_broken 0\.05.*episode 0 is torn",
     ):
         report(2, 0, 0.05)
     with pytest.raises(UserError, match="0 broken and 3 too short"):
@@ -215,7 +215,7 @@ def test_training_stops_only_over_the_set_share() -> None:
         late.add(0, 6, "torn")
 
 
-def test_report_names_what_was_left_out_and_joins_what_others_found() -> None:
+def test_the_report_names_what_was_left_out_and_merges_the_findings_of_other_processes() -> None:
     mine, other = report(1, 1, 0.5), report(1, 1, 0.5)
     mine.add(0, 7, "episode 7 is torn", 3)
     other.add(0, 8, "episode 8 is torn", 2)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from video_fixtures import write_video
 
-from alam_core.data.mixture import Source, SourceConfig, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.errors import UserError
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler
@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def opened(root: Path, cache: bool = False) -> list[Source]:
+def opened(root: Path, cache: bool = False) -> list[VideoSource]:
     return open_sources(
         [SourceConfig(str(root / "one"), 3.0), SourceConfig(str(root / "two"), 1.0, stride=2)],
         8,
@@ -34,7 +34,7 @@ def opened(root: Path, cache: bool = False) -> list[Source]:
     )
 
 
-def sampler(sources: list[Source]) -> TripletSampler:
+def sampler(sources: list[VideoSource]) -> TripletSampler:
     parts = [
         TripletSampler(source.frames, np.arange(4), GapConfig("uniform", 4), source.stride)
         for source in sources

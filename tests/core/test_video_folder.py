@@ -10,15 +10,15 @@ import pytest
 from video_fixtures import CODECS, numbers, write_video
 
 from alam_core.data.mixture import find_faults
-from alam_core.data.video.files import VideoReader
+from alam_core.data.video import VideoReader
 from alam_core.data.video.folder import VideoFolder
-from alam_core.data.video.index import MEMORY, inspect_video, inspect_videos
+from alam_core.data.video.index import CACHE, inspect_video, inspect_videos
 from alam_core.errors import UserError
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
 @pytest.mark.parametrize("suffix", sorted(CODECS))
-def test_every_container_gives_each_frame_whatever_was_read_before(
+def test_every_container_gives_each_frame_independent_of_earlier_reads(
     suffix: str, b_frames: int, tmp_path: Path
 ) -> None:
     if b_frames and suffix in (".webm", ".avi"):
@@ -37,7 +37,7 @@ def test_every_container_gives_each_frame_whatever_was_read_before(
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_variable_rate_is_evened_out(suffix: str, tmp_path: Path) -> None:
+def test_a_variable_rate_becomes_a_constant_one(suffix: str, tmp_path: Path) -> None:
     """Ten frames, the middle ones shown twice as long: read by time, at the file's mean rate."""
     times = [0, 1, 2, 3, 5, 7, 9, 11, 12, 13]
     write_video(tmp_path / f"x{suffix}", 10, times=times)
@@ -98,9 +98,9 @@ def test_broken_files_keep_their_number_and_are_named(suffix: str, tmp_path: Pat
     assert numbers(folder.frames(4, "video", [11])) == [11]
 
 
-def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) -> None:
+def test_a_video_truncated_after_its_index_is_found_without_decoding(tmp_path: Path) -> None:
     """Its index, at the file's head, still promises every frame."""
-    from alam_core.data.video.files import VideoWriter
+    from alam_core.data.video import VideoWriter
 
     writer = VideoWriter(tmp_path / "x.mp4", 10, 32, 32)
     writer.add(np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8))
@@ -117,7 +117,7 @@ def test_a_video_cut_behind_its_index_is_found_without_decoding(tmp_path: Path) 
     assert len(reader.read([0])) == 1  # and it still reads what is there
 
 
-def test_files_are_looked_into_once_and_anew_after_a_change(
+def test_files_are_inspected_once_and_again_after_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, frames in {"a.mp4": 5, "b.mp4": 6}.items():
@@ -139,5 +139,5 @@ def test_files_are_looked_into_once_and_anew_after_a_change(
     assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0] and sorted(
         opened
     ) == ["b.mp4", "gone.mp4"]
-    (tmp_path / MEMORY).write_text("{broken")
+    (tmp_path / CACHE).write_text("{broken")
     assert [fact.frames for fact in inspect_videos(tmp_path, names)] == [5, 9, 0]

@@ -1,4 +1,4 @@
-"""The benchmark of readers: it measures what it says, and names what is missing."""
+"""The reading benchmark: its result file, its comparison with LeRobot, and its error messages."""
 
 import sys
 from pathlib import Path
@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
 from alam_core.errors import UserError
 from alam_training.benchmarks import data as benchmark
-from alam_training.benchmarks.data import DataConfig, main, summarise, written_anew
+from alam_training.benchmarks.data import DataConfig, encode_again, main, summarise
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def test_without_lerobot_our_rates_are_measured_and_the_ratio_is_null(
     )
 
 
-def test_ratio_is_of_medians_with_the_range_of_pairs_beside() -> None:
+def test_the_ratio_is_that_of_the_medians_with_the_range_of_the_pairs() -> None:
     rates = {
         "ours items": [(300.0, 310.0), (330.0, 320.0), (90.0, 330.0)],
         "ours items, decoded once": [(5000.0, 5000.0)] * 3,
@@ -88,11 +87,9 @@ def test_ratio_is_of_medians_with_the_range_of_pairs_beside() -> None:
     }
 
 
-def test_what_is_written_anew_has_the_same_episodes_in_todays_encoding(
-    root: Path, tmp_path: Path
-) -> None:
+def test_a_set_that_is_encoded_again_has_the_same_episodes(root: Path, tmp_path: Path) -> None:
     original = LeRobotDataset(root)
-    again = written_anew(original, 2, tmp_path / "again")
+    again = encode_again(original, 2, tmp_path / "again")
     assert (
         again.num_episodes == 2 and again.views == original.views and again.episode(1).task == "go"
     )
@@ -100,9 +97,8 @@ def test_what_is_written_anew_has_the_same_episodes_in_todays_encoding(
         difference = again.frames(1, "top", [number]).astype(int) - original.frames(
             1, "top", [number]
         )
-        assert (
-            abs(difference).mean() < 12
-        )  # noise is the worst there is to encode; another frame differs by 80
+        # Noise is hard to encode; another frame would differ by 80.
+        assert abs(difference).mean() < 12
 
 
 @pytest.mark.parametrize(

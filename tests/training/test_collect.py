@@ -1,4 +1,4 @@
-"""Collecting, on a world small enough to know what must come out."""
+"""Collecting in a world that is small enough to know the exact result."""
 
 import json
 import os
@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 from alam_core.types import Observation
 from alam_training.commands.collect import (
@@ -26,7 +25,7 @@ from alam_training.commands.collect import (
 
 
 class Line:
-    """A point that must reach 1 on a line, and stay there; seeds divisible by 5 cannot be solved."""
+    """A point that must reach 1 on a line and stay there; seeds divisible by 5 are unsolvable."""
 
     name, dt, max_steps, action_dim, state_dim = "line", 0.1, 40, 2, 2
 
@@ -59,7 +58,7 @@ class Line:
 
 
 class Walker:
-    """Always asks for the goal, so its label shows whether noise crept in."""
+    """Its action is always the goal, so the recorded action shows whether it contains noise."""
 
     def __init__(self, world: Line, seed: int) -> None:
         self.world = world
@@ -104,7 +103,7 @@ def test_only_successes_are_kept_in_order_of_their_seeds(tmp_path: Path) -> None
     assert dataset.fps == 10 and dataset.views == ("third_person", "wrist")
 
 
-def test_summary_counts_what_failed(tmp_path: Path) -> None:
+def test_the_summary_counts_failures(tmp_path: Path) -> None:
     config = CollectConfig(
         world="line", root=str(tmp_path / "set"), episodes=6, first_seed=1, image_size=8, workers=0
     )
@@ -115,7 +114,7 @@ def test_summary_counts_what_failed(tmp_path: Path) -> None:
     assert summary.frames == LeRobotDataset(tmp_path / "set").num_frames
 
 
-def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> None:
+def test_a_row_pairs_an_observation_with_the_action_taken_there(tmp_path: Path) -> None:
     dataset = collect_line(tmp_path / "set", noisy_fraction=0.5, noise_std=0.2, noise_rate=3.0)
     for e in range(dataset.num_episodes):
         arrays = dataset.episode(e)
@@ -130,7 +129,7 @@ def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> 
         assert arrays.task == f"go {dataset.extras['seed'][e] % 2}"
 
 
-def test_an_episode_ends_when_success_has_held() -> None:
+def test_an_episode_ends_when_success_has_lasted() -> None:
     config = CollectConfig(noisy_fraction=0.0, hold_steps=4)
     world = Line(8)
     episode = run_episode(world, Walker, config, 1)
@@ -139,7 +138,7 @@ def test_an_episode_ends_when_success_has_held() -> None:
     assert episode.success and len(episode.state) == steps_to_goal + 4 - 1
 
 
-def test_success_that_is_lost_again_counts_from_the_start() -> None:
+def test_an_interrupted_success_is_counted_from_the_start() -> None:
     class Flickering(Line):
         """Succeeds at steps 1, 2, 4 and from step 6 on."""
 
@@ -150,7 +149,7 @@ def test_success_that_is_lost_again_counts_from_the_start() -> None:
     assert episode.success and len(episode.state) == 8
 
 
-def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
+def test_noise_changes_the_executed_action_except_the_gripper() -> None:
     world = Line(8)
     noisy = run_episode(
         world, Walker, CollectConfig(noisy_fraction=1.0, noise_std=0.3, noise_rate=5.0), 1
@@ -164,7 +163,7 @@ def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
     assert (np.array(world.seen_actions)[:, 0] == 1).all()
 
 
-def test_noise_comes_in_pushes_with_rest_between() -> None:
+def test_noise_comes_in_pushes_with_pauses() -> None:
     noise = burst_noise(20_000, 3, 0.05, 0.6, 0.1, np.random.default_rng(0))
     still = np.abs(noise).max(axis=1) < 1e-3
     assert 0.2 < still.mean() < 0.8
@@ -194,7 +193,7 @@ def test_resuming_gives_the_episodes_of_one_run(tmp_path: Path) -> None:
     assert content(tmp_path / "parts") == again
 
 
-def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
+def test_an_interrupt_keeps_the_collected_episodes(tmp_path: Path) -> None:
     class Interrupted(Line):
         def reset(self, seed: int) -> Observation:
             if seed == 4:
@@ -215,7 +214,7 @@ def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
     assert collect_line(tmp_path / "set", resume=True).extras["seed"] == [1, 2, 3, 4, 6, 7]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+def test_an_interrupt_while_the_data_set_is_closed_leaves_it_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = LeRobotWriter.close
@@ -287,7 +286,7 @@ def test_bad_values_give_one_line_and_exit_code_2(tmp_path: Path, flags: list[st
     assert done.stderr.strip().splitlines()[-1].startswith("error:")
 
 
-def test_an_interrupt_in_the_middle_of_writing_keeps_whole_episodes_only(
+def test_an_interrupt_while_an_episode_is_written_keeps_whole_episodes_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add, calls = VideoWriter.add, []

@@ -18,13 +18,18 @@ import pytest
 from convert_fixtures import check_frames, numbers, pictures, run
 from rich.console import Console
 
+from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
 from alam_core.data.lerobot.layout import partial_name
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_training.commands import convert as convert_module
 from alam_training.commands.convert import RECORD, ConvertConfig, convert
-from alam_training.converters.episodes import BrokenEpisode, Episode, Recording, Request, Source
+from alam_training.converters.source import (
+    BrokenEpisode,
+    ForeignDataset,
+    Recording,
+    Request,
+    SourceEpisode,
+)
 
 STEPS = 4
 
@@ -39,28 +44,28 @@ class Toy:
         count: int = 6,
         broken: tuple[int, ...] = (),
         stops: tuple[int, ...] = (),
-        told: bool = True,
+        count_known: bool = True,
     ) -> None:
-        self.count, self.broken, self.stops, self.told = count, broken, stops, told
+        self.count, self.broken, self.stops, self.count_known = count, broken, stops, count_known
         self.read_so_far: list[int] = []
 
-    def __call__(self, request: Request) -> Source:
-        return Source(
-            "toy", request.fps or 7.0, self.count if self.told else None, self.recordings()
+    def __call__(self, request: Request) -> ForeignDataset:
+        return ForeignDataset(
+            "toy", request.fps or 7.0, self.count if self.count_known else None, self.recordings()
         )
 
     def recordings(self) -> Iterator[Recording]:
         for i in range(self.count):
             yield Recording(f"r{i}", lambda i=i: self.episode(i))  # type: ignore[misc]
 
-    def episode(self, i: int) -> Episode:
+    def episode(self, i: int) -> SourceEpisode:
         self.read_so_far.append(i)
         if i in self.stops:
             raise KeyboardInterrupt
         if i in self.broken:
             raise BrokenEpisode("it is cut short")
         names = ["a", "b"]
-        return Episode(
+        return SourceEpisode(
             {"wrist": pictures(i, STEPS)},
             numbers(i, STEPS, 2),
             numbers(-i, STEPS, 2),
@@ -79,7 +84,7 @@ def config(folder: Path, **options: object) -> ConvertConfig:
     return ConvertConfig(source="rosbag", input=str(folder), output=str(folder / "out"), **options)  # type: ignore[arg-type]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+def test_an_interrupt_while_the_data_set_is_closed_leaves_it_complete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = LeRobotWriter.close
@@ -99,7 +104,7 @@ def test_a_source_without_a_single_good_episode_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Endless(Toy):
-        def episode(self, i: int) -> Episode:
+        def episode(self, i: int) -> SourceEpisode:
             episode = super().episode(i)
             episode.state[0] = np.inf
             return episode
@@ -110,7 +115,7 @@ def test_a_source_without_a_single_good_episode_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_interrupted_runs_keep_whole_episodes_and_go_on_to_the_same_data(
+def test_interrupted_runs_keep_whole_episodes_and_resume_to_the_same_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, Toy(stops=(3,)))
@@ -150,11 +155,11 @@ def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(
     assert LeRobotDataset(tmp_path / "out").num_episodes == 3
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("count_known", [True, False])
 def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count_known: bool
 ) -> None:
-    install(monkeypatch, Toy(10, broken=(2, 7), told=told))
+    install(monkeypatch, Toy(10, broken=(2, 7), count_known=count_known))
     summary = convert(config(tmp_path, max_broken=0.2))
     assert summary.episodes == 8 and summary.broken == {
         "r2": "it is cut short",
@@ -163,13 +168,14 @@ def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
     assert json.loads((tmp_path / "out" / RECORD).read_text())["skipped"] == summary.broken
     with pytest.raises(
         UserError,
-        match=r"2 of 10 recordings .* than --max_broken 0.19; the first: r2: it is cut short; nothing is written",
+        match=r"2 of 10 recordings .* than --max_broken 0.19; "
+        "the first: r2: it is cut short; nothing is written",
     ):
         convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "other"), max_broken=0.19))
     assert not (tmp_path / "other").exists() and not (tmp_path / partial_name("other")).exists()
 
 
-def test_a_source_that_is_broken_throughout_stops_early(
+def test_a_source_without_a_readable_recording_stops_early(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     toy = install(monkeypatch, Toy(1000, broken=tuple(range(1000))))
@@ -185,7 +191,7 @@ def test_episodes_unlike_the_first_are_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Mixed(Toy):
-        def episode(self, i: int) -> Episode:
+        def episode(self, i: int) -> SourceEpisode:
             episode = super().episode(i)
             if i == 1:
                 episode.images = {"wrist": pictures(i, STEPS, 32, 32)}
@@ -214,7 +220,10 @@ def test_instructions_come_from_the_file_the_source_and_the_command_line(
         "from the line",
         "task 3",
     ]
-    assert convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "bare"))).untold == 2
+    assert (
+        convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "bare"))).without_instruction
+        == 2
+    )
     for text in ("[1]", '{"r1": 2}', "{"):
         (tmp_path / "texts.json").write_text(text)
         with pytest.raises(UserError, match="texts.json"):
@@ -228,10 +237,8 @@ def test_instructions_come_from_the_file_the_source_and_the_command_line(
             )
 
 
-def test_the_first_episodes_are_enough_when_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    toy = install(monkeypatch, Toy(100, told=False))
+def test_max_episodes_limits_the_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = install(monkeypatch, Toy(100, count_known=False))
     screen = io.StringIO()
     assert convert(config(tmp_path, max_episodes=2), Console(file=screen)).episodes == 2
     assert toy.read_so_far == [0, 1] and "2/2" in screen.getvalue()
@@ -256,7 +263,7 @@ def test_settings_that_make_no_sense_are_refused(
 
 @contextlib.contextmanager
 def command(*arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
-    """training/convert.py as a process that heeds Ctrl-C even where the test itself runs in the
+    """training/convert.py as a process that reacts to Ctrl-C even if the test itself runs in the
     background.
     """
     process = subprocess.Popen(
@@ -315,7 +322,7 @@ def test_the_command_prints_one_line_for_a_mistake_and_takes_views_as_flags(tmp_
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-def test_ctrl_c_leaves_a_whole_data_set_and_kill_leaves_none(
+def test_ctrl_c_leaves_a_complete_data_set_and_kill_leaves_none(
     tmp_path: Path, kind: signal.Signals
 ) -> None:
     folder = write_calvin(tmp_path / "in", 6, 2)

@@ -70,7 +70,7 @@ def test_annotated_windows_become_episodes_with_their_instruction(
         check_frames(dataset, e, "wrist", np.stack([picture(1, n % 10, 40, 40) for n in steps]))
 
 
-def test_play_is_cut_into_pieces_that_hold_every_frame_once(
+def test_play_is_cut_into_pieces_that_contain_every_frame_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(calvin, "PIECE", 4)
@@ -81,7 +81,13 @@ def test_play_is_cut_into_pieces_that_hold_every_frame_once(
         part="play",
         action=["actions"],
     )
-    assert [dataset.episode_length(e) for e in range(5)] == [4, 4, 1, 4, 4] and summary.untold == 5
+    assert [dataset.episode_length(e) for e in range(5)] == [
+        4,
+        4,
+        1,
+        4,
+        4,
+    ] and summary.without_instruction == 5
     action = np.concatenate([dataset.episode(e).action for e in range(5)])
     np.testing.assert_array_equal(
         action, np.concatenate([numbers(n, 1, 7) for n in (*range(9), *range(10, 18))])
@@ -99,7 +105,8 @@ def test_missing_and_broken_frames_skip_their_window_only(tmp_path: Path) -> Non
     (folder / "episode_0000004.npz").unlink()
     with pytest.raises(
         UserError,
-        match=r"2 of 2 recordings .* cannot be read.*'episode_0000004.npz' is missing; nothing is written",
+        match=r"2 of 2 recordings .* cannot be read.*"
+        "'episode_0000004.npz' is missing; nothing is written",
     ):
         run("calvin", folder, tmp_path / "other", max_broken=0.5)
     assert not (tmp_path / "other").exists()
@@ -122,7 +129,7 @@ def test_annotations_that_name_code_are_refused_without_running_it(tmp_path: Pat
     assert not harm.exists()
 
 
-def test_what_is_no_calvin_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_calvin_data_is_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no episode_"):
         run("calvin", tmp_path, tmp_path / "out")
     folder = write_calvin(tmp_path / "training", annotated=False)

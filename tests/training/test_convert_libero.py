@@ -35,7 +35,9 @@ def write_libero(path: Path, lengths: tuple[int, ...] = LENGTHS, first: int = 0)
     return path
 
 
-def test_libero_comes_out_upright_with_its_numbers_rate_and_instruction(tmp_path: Path) -> None:
+def test_libero_images_are_upright_and_numbers_rate_and_instruction_are_kept(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "in").mkdir()
     write_libero(tmp_path / "in" / "a_demo.hdf5")
     dataset, summary = run("libero", tmp_path / "in", tmp_path / "out")
@@ -63,7 +65,7 @@ def test_demonstrations_come_in_the_order_of_their_numbers(tmp_path: Path) -> No
     assert dataset.extras["recording"] == ["a.hdf5/demo_9", "a.hdf5/demo_10", "a.hdf5/demo_11"]
 
 
-def test_robomimic_pictures_are_left_as_they_stand(tmp_path: Path) -> None:
+def test_robomimic_images_are_not_flipped(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["data/demo_0/actions"] = numbers(0, 4, 7)
         for name, width in (
@@ -105,12 +107,12 @@ def test_broken_demonstrations_are_skipped_and_named(tmp_path: Path) -> None:
         "b.hdf5",
     ]
     reasons = list(summary.broken.values())
-    assert "no pictures" in reasons[0] and "ee_states has 2 rows for 7 pictures" in reasons[1]
+    assert "no images" in reasons[0] and "ee_states has 2 rows for 7 images" in reasons[1]
     assert "no frames" in reasons[2] and "truncated" in reasons[3]
     assert all("\n" not in reason for reason in reasons)
 
 
-def test_a_missing_key_stops_and_names_what_is_there(tmp_path: Path) -> None:
+def test_a_missing_key_stops_the_run_and_lists_the_keys(tmp_path: Path) -> None:
     path = write_libero(tmp_path / "a.hdf5")
     with pytest.raises(UserError, match=r"demo_0: has no 'speed'; it has: .*ee_states") as caught:
         run("libero", path, tmp_path / "out", state=["speed"])
@@ -122,7 +124,7 @@ def test_a_folder_without_hdf5_is_refused(tmp_path: Path) -> None:
         run("libero", tmp_path, tmp_path / "out")
 
 
-def test_a_missing_package_is_named_with_how_to_get_it(
+def test_a_missing_package_is_named_with_its_pip_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)

@@ -94,9 +94,9 @@ def write(
     folder: Path,
     shards: tuple[tuple[int, ...], ...] = (LENGTHS[:2], LENGTHS[2:]),
     split: str = "train",
-    told: bool = True,
+    with_json: bool = True,
 ) -> Path:
-    """A data set of one split, a shard for each tuple of episode lengths; ``told``: with the JSON
+    """A data set of one split, one shard per tuple of episode lengths; ``with_json``: with the JSON
     files beside.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ def write(
             writer.write(record(e, steps))
             e += 1
         writer.close()
-    if told:
+    if with_json:
         info = {
             "name": "toy",
             "splits": [{"name": split, "shardLengths": [str(len(lengths)) for lengths in shards]}],
@@ -117,9 +117,9 @@ def write(
     return folder
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["with json files", "by inference"])
-def test_values_pictures_and_instructions_survive(tmp_path: Path, told: bool) -> None:
-    write(tmp_path / "toy/1.0.0", told=told)
+@pytest.mark.parametrize("with_json", [True, False], ids=["with json files", "by inference"])
+def test_numbers_images_and_instructions_are_kept(tmp_path: Path, with_json: bool) -> None:
+    write(tmp_path / "toy/1.0.0", with_json=with_json)
     dataset, summary = run("rlds", tmp_path / "toy", tmp_path / "out", fps=5.0)
     assert (summary.episodes, summary.broken, dataset.fps, dataset.info["robot_type"]) == (
         3,
@@ -139,7 +139,7 @@ def test_values_pictures_and_instructions_survive(tmp_path: Path, told: bool) ->
         check_frames(dataset, e, "wrist", pictures(e, steps, 40, 40))
 
 
-def test_keys_can_be_named_and_joined_and_packed_tensors_are_read(tmp_path: Path) -> None:
+def test_keys_can_be_named_and_concatenated_and_packed_tensors_are_read(tmp_path: Path) -> None:
     write(tmp_path / "in")
     dataset, _ = run(
         "rlds",
@@ -157,7 +157,7 @@ def test_keys_can_be_named_and_joined_and_packed_tensors_are_read(tmp_path: Path
     check_frames(dataset, 0, "wrist", pictures(0, 7, 24, 16))
 
 
-def test_the_usual_form_of_open_x_needs_no_names_and_a_missing_state_is_asked_about(
+def test_the_default_names_of_open_x_are_known_and_a_missing_state_is_reported(
     tmp_path: Path,
 ) -> None:
     taken = {
@@ -200,9 +200,9 @@ def test_the_usual_form_of_open_x_needs_no_names_and_a_missing_state_is_asked_ab
     check_frames(pictures_only, 0, "third_person", pictures(0, 4))
 
 
-def test_one_split_is_read_when_asked_for(tmp_path: Path) -> None:
+def test_one_split_can_be_selected(tmp_path: Path) -> None:
     write(tmp_path / "in")
-    write(tmp_path / "in", ((4,),), split="val", told=False)
+    write(tmp_path / "in", ((4,),), split="val", with_json=False)
     assert (
         run("rlds", tmp_path / "in", tmp_path / "a", fps=5.0, part="val")[0].episode_length(0) == 4
     )
@@ -225,7 +225,7 @@ def damage(path: Path, position: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def test_a_record_with_a_wrong_checksum_is_skipped_alone(tmp_path: Path) -> None:
+def test_only_the_record_with_a_wrong_checksum_is_skipped(tmp_path: Path) -> None:
     write(tmp_path / "in", (LENGTHS,))
     shard = next((tmp_path / "in").glob("toy-train*"))
     damage(shard, starts(shard)[1] + 500)
@@ -235,7 +235,7 @@ def test_a_record_with_a_wrong_checksum_is_skipped_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("what", ["cut", "length", "border"])
-def test_a_damaged_shard_loses_only_its_rest_and_says_how_much(tmp_path: Path, what: str) -> None:
+def test_a_damaged_shard_loses_only_the_records_after_the_damage(tmp_path: Path, what: str) -> None:
     write(tmp_path / "in", (LENGTHS, (4,)))
     shard = tmp_path / "in/toy-train.tfrecord-00000-of-00002"
     second = starts(shard)[1]
@@ -258,11 +258,11 @@ def test_a_damaged_shard_loses_only_its_rest_and_says_how_much(tmp_path: Path, w
         run("rlds", tmp_path / "in", tmp_path / "other", fps=5.0)
 
 
-def test_records_of_other_content_are_skipped_with_a_reason(tmp_path: Path) -> None:
-    folder = write(tmp_path / "in", (LENGTHS,), told=False)
+def test_records_of_a_wrong_form_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    folder = write(tmp_path / "in", (LENGTHS,), with_json=False)
     writer = TFRecordWriter(str(folder / "toy-train.tfrecord-00001-of-00002"))
     cases: dict[str, dict[str, tuple[Any, str]]] = {
-        "no pictures": {key: value for key, value in record(0, 4).items() if key == "steps/action"},
+        "no images": {key: value for key, value in record(0, 4).items() if key == "steps/action"},
         "no steps": {key: (list(value[0])[:0], value[1]) for key, value in record(0, 4).items()},
         "short action": {**record(0, 4), "steps/action": ([0.0] * 27, "float")},
         "bad picture": {
@@ -278,8 +278,8 @@ def test_records_of_other_content_are_skipped_with_a_reason(tmp_path: Path) -> N
     reasons = list(summary.broken.values())
     assert dataset.num_episodes == 3 and len(reasons) == len(cases)
     wanted = (
-        "no pictures",
-        "no pictures",
+        "no images",
+        "no images",
         "27 numbers for 4 steps",
         "image of step 0 cannot be decoded",
         "not finite",
@@ -288,7 +288,7 @@ def test_records_of_other_content_are_skipped_with_a_reason(tmp_path: Path) -> N
         assert words in reason and "\n" not in reason
 
 
-def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no .tfrecord shards"):
         run("rlds", tmp_path / "empty", tmp_path / "out", fps=5.0)
@@ -299,7 +299,7 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, state=["speed"])
     with pytest.raises(UserError, match=r"state holds plain numbers"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "state"})
-    with pytest.raises(UserError, match=r"depth of step 0 is no colour picture"):
+    with pytest.raises(UserError, match=r"depth of step 0 is no colour image"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "depth"})
     (tmp_path / "in/a/features.json").write_text("{")
     with pytest.raises(UserError, match="features.json' is broken JSON"):
@@ -309,11 +309,11 @@ def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0)
 
 
-def test_shards_that_are_not_there_are_named_but_do_not_stop(
+def test_missing_shards_are_counted_in_a_note(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write(tmp_path / "in")
     (folder / "toy-train.tfrecord-00000-of-00002").unlink()
     dataset, summary = run("rlds", folder, tmp_path / "out", fps=5.0)
     assert dataset.num_episodes == 1 and not summary.broken
-    assert "1 of 2 shards are not there" in capsys.readouterr().out
+    assert "1 of 2 shards are missing" in capsys.readouterr().out

@@ -90,7 +90,7 @@ def write_bag(
 
 
 def our_bag(path: Path, seconds: float = 1.0, late: float = 0.03, **options: Any) -> Path:
-    """Two cameras at 20 and 30 frames a second, joints at 100; everything is recorded ``late`` by
+    """Two cameras at 20 and 30 frames per second, joints at 100; everything is recorded ``late`` by
     as much. Frames show their number.
     """
     third = [
@@ -114,7 +114,7 @@ def our_bag(path: Path, seconds: float = 1.0, late: float = 0.03, **options: Any
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("compress", [False, True], ids=["plain", "zstd"])
-def test_our_own_topics_become_rows_at_a_fixed_rate(
+def test_the_default_topics_become_rows_at_a_fixed_rate(
     tmp_path: Path, kind: str, compress: bool
 ) -> None:
     our_bag(tmp_path / "bags/first", kind=kind, task="put the cup on the tray", compress=compress)
@@ -181,7 +181,7 @@ def test_without_header_stamps_the_time_of_recording_counts(tmp_path: Path) -> N
     check_frames(dataset, 0, "wrist", np.stack([picture(0, i) for i in range(10)]))
 
 
-def test_cameras_alone_will_do_for_pretraining(tmp_path: Path) -> None:
+def test_a_bag_with_cameras_alone_can_be_read_for_pretraining(tmp_path: Path) -> None:
     frames = [(t, image_message(t, picture(0, i))) for i, t in enumerate(np.arange(0, 1.01, 0.1))]
     bag = write_bag(tmp_path / "bag", {"/wrist/color/image_raw": frames})
     dataset, _ = run("rosbag", bag, tmp_path / "out", state=["none"], action=["none"])
@@ -223,7 +223,7 @@ def test_broken_bags_are_skipped_and_named(tmp_path: Path, kind: str) -> None:
         "c": "less than two rows",
         "d": "missing",
         "e": "/third_person/color/image_raw has no message within 0.5 s of 0.8 s",
-        "f": "has no topic /joint_states; those that would do are none",
+        "f": "has no topic /joint_states; suitable topics: none",
         "g": "carries '16UC1' images",
         "h": "YAML",
     }
@@ -251,14 +251,15 @@ def test_joints_that_change_break_the_episode_and_other_columns_the_bag(tmp_path
     )
 
 
-def test_mistakes_are_told_in_one_line(tmp_path: Path) -> None:
+def test_mistakes_are_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no rosbag2 folder"):
         run("rosbag", tmp_path / "empty", tmp_path / "out")
     bag = our_bag(tmp_path / "bag")
     with pytest.raises(
         UserError,
-        match=r"has no topic /cam; those that would do are /third_person/color/image_raw, /wrist/color/image_raw",
+        match="has no topic /cam; suitable topics: "
+        "/third_person/color/image_raw, /wrist/color/image_raw",
     ):
         run("rosbag", bag, tmp_path / "out", views={"wrist": "/cam"})
     with pytest.raises(UserError, match="/joint_states is of type sensor_msgs/msg/JointState"):

@@ -21,7 +21,7 @@ from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video.files import VideoReader
+from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
 from alam_core.latent_action.cache import adjacent_latents

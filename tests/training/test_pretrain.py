@@ -15,7 +15,7 @@ import torch
 from alam_core.config import parse_args
 from alam_core.data.frames import FrameStore
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.mixture import Source
+from alam_core.data.mixture import VideoSource
 from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
@@ -26,7 +26,9 @@ from alam_training.loop.train import LoopConfig, OptimConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: int = 0) -> Source:
+def moving_square(
+    episodes: int = 12, frames: int = 20, size: int = 16, seed: int = 0
+) -> VideoSource:
     """Videos of a bright square that drifts over a grey ground, one direction an episode."""
     rng = np.random.default_rng(seed)
     array = np.full((episodes * frames, size, size, 3), 60, np.uint8)
@@ -35,7 +37,7 @@ def moving_square(episodes: int = 12, frames: int = 20, size: int = 16, seed: in
         for t in range(frames):
             y, x = (np.abs((position + t * velocity) % (2 * (size - 4)) - (size - 4))).astype(int)
             array[e * frames + t, y : y + 4, x : x + 4] = (250, 200, 50)
-    return Source(
+    return VideoSource(
         "square", [FrameStore(array, np.arange(episodes) * frames, np.full(episodes, frames))]
     )
 

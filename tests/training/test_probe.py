@@ -14,7 +14,7 @@ import torch
 
 from alam_core.data.frames import FrameStore
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.mixture import Source, SourceConfig, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
@@ -274,7 +274,7 @@ def test_data_that_has_grown_is_not_probed(runs: Path) -> None:
         check_unchanged(runs / "lam_s0", grown)
 
 
-def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> Source:
+def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> VideoSource:
     """Each frame is filled with its number in the episode, and the last pixel with the episode's."""
     starts = np.cumsum(lengths) - lengths
     array = np.zeros((sum(lengths), 4, 4, 3), np.uint8)
@@ -282,7 +282,7 @@ def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> Source:
         array[start : start + length] = np.arange(length)[:, None, None, None]
         array[start : start + length, 3, 3] = e
     frames = FrameStore(array, starts, np.array(lengths))
-    return Source("numbers", [frames] * views, 1.0, stride, [f"view{i}" for i in range(views)])
+    return VideoSource("numbers", [frames] * views, 1.0, stride, [f"view{i}" for i in range(views)])
 
 
 def test_clips_are_k_strides_apart_within_one_episode_and_evenly_spread() -> None:

@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from alam_core.files import temporaries
 from alam_training.benchmarks.scale import (
     OBJECTIVES,
     ROUNDING_ONLY,
@@ -115,7 +116,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data: Path, tmp_p
     assert kills["kills"] >= 2, kills
     difference = compare(tmp_path / "unbroken", tmp_path / "killed")
     assert difference["weights_equal"] and not any(difference["terms"].values()), difference
-    assert not (tmp_path / "killed" / STATE_FILE).with_suffix(".tmp").exists()
+    assert not temporaries(tmp_path / "killed" / STATE_FILE)
     states = [
         (run / STATE_FILE).read_bytes() for run in (tmp_path / "unbroken", tmp_path / "killed")
     ]

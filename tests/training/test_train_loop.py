@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 from alam_training.benchmarks.scale import curve
 from alam_training.loop import state as train_state
 from alam_training.loop.state import STATE_FILE
@@ -139,8 +140,11 @@ def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
 def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path: Path) -> None:
     unbroken = run(tmp_path / "a", config())
     run(tmp_path / "b", config(max_minutes=1e-9))
-    left = (tmp_path / "b" / STATE_FILE).with_suffix(".tmp")
-    left.write_bytes((tmp_path / "b" / STATE_FILE).read_bytes()[:100])
+    state = tmp_path / "b" / STATE_FILE
+    with replacing_file(state) as temporary:
+        left = temporary
+        temporary.write_bytes(state.read_bytes())
+    left.write_bytes(state.read_bytes()[:100])
     seen: list[bool] = []
 
     def losses(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -165,7 +169,8 @@ def test_a_state_reaches_the_disk_before_the_old_one_goes(
     fsync, replace = os.fsync, os.replace
 
     def noted_fsync(handle: int) -> None:
-        done.append("sync " + Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        name = Path(os.readlink(f"/proc/self/fd/{handle}")).name
+        done.append("sync temporary" if ".tmp" in name else f"sync {name}")
         fsync(handle)
 
     def noted_replace(source: str | Path, target: str | Path) -> None:
@@ -175,7 +180,7 @@ def test_a_state_reaches_the_disk_before_the_old_one_goes(
     monkeypatch.setattr(os, "fsync", noted_fsync)
     monkeypatch.setattr(os, "replace", noted_replace)
     run(tmp_path, config(steps=12))
-    assert done == ["sync state.tmp", f"replace {STATE_FILE}", f"sync {tmp_path.name}"]
+    assert done == ["sync temporary", f"replace {STATE_FILE}", f"sync {tmp_path.name}"]
 
 
 def test_a_full_disk_leaves_the_last_state_whole(

@@ -1,6 +1,4 @@
-"""Where things lie in a LeRobot data set and how they are called, for the reader and the writer
-alike.
-"""
+"""Paths, names and size limits of a LeRobot data set, shared by reader and writer."""
 
 VERSION = "v3.0"
 INFO = "meta/info.json"
@@ -25,5 +23,5 @@ def next_file(chunk: int, file: int) -> tuple[int, int]:
 
 
 def partial_name(name: str) -> str:
-    """Name of the folder, beside the data set, in which it is written until it is whole."""
+    """Name of the folder beside the data set in which it is written until it is complete."""
     return f".{name}.partial"

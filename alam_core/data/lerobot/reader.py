@@ -1,8 +1,8 @@
-"""Reads LeRobot data sets from disk, versions 3.0 (many episodes a file) and 2.x (one file an
-episode).
+"""Reads LeRobot data sets from disk: version 3.0 (many episodes per file) and versions 2.0 and 2.1
+(one episode per file).
 
-T: frames of an episode, S: state width, A: action width, N: frames asked for, H, W: image height
-and width.
+T: frames of an episode, S: state width, A: action width, N: frames read, H, W: image height and
+width.
 """
 
 import functools
@@ -17,22 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alam_core.data.lerobot import layout
-from alam_core.data.video.files import OpenVideos
+from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
 
 @dataclass
 class EpisodeArrays:
-    """The numbers of one episode: row t holds what was observed at t and the action taken there."""
+    """States and actions of one episode: row t is the state observed, and the action taken, at
+    frame t.
+    """
 
-    state: np.ndarray  # float32 (T, S); S = 0 where the data set has no state
-    action: np.ndarray  # float32 (T, A); A = 0 where it has no actions
+    state: np.ndarray  # float32 (T, S); S = 0 if the data set has no state
+    action: np.ndarray  # float32 (T, A); A = 0 if it has no actions
     task: str
 
 
 @dataclass
 class _Episode:
-    """Where one episode lies."""
+    """The files and positions of one episode."""
 
     index: int
     length: int
@@ -43,14 +45,13 @@ class _Episode:
 
 
 class LeRobotDataset:
-    """A data set folder, opened for reading. Numbers and frames are read from disk when they are
-    asked for.
+    """A data set folder, opened for reading. Numbers and frames are read from disk on demand.
 
-    ``fps``: frames a second. ``views``: camera names. ``features``: as in meta/info.json.
-    ``state_names``, ``action_names``: one name for each column. ``extras``: further values kept per
-    episode, such as its seed: name -> list with one entry an episode.
+    ``fps``: frames per second. ``views``: camera names. ``features``: as in meta/info.json.
+    ``state_names``, ``action_names``: one name per column. ``extras``: further values stored per
+    episode, such as its seed: name -> list with one entry per episode.
 
-    Raises UserError if ``root`` is no data set, of another version, or lacks a file.
+    Raises UserError if ``root`` is no data set, has another version, or lacks a file.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -69,7 +70,8 @@ class LeRobotDataset:
             self._episodes = self._read_episodes_v2()
         else:
             raise UserError(
-                f"'{self.root}' is a LeRobot data set of version {version}; 3.0, 2.1 and 2.0 are read: convert it with lerobot's scripts"
+                f"'{self.root}' is a LeRobot data set of version {version}; "
+                "3.0, 2.1 and 2.0 are read: convert it with lerobot's scripts"
             )
         self.num_episodes = len(self._episodes)
         self.num_frames = sum(episode.length for episode in self._episodes)
@@ -77,7 +79,10 @@ class LeRobotDataset:
         self._rows = functools.lru_cache(maxsize=4)(self._read_rows)
 
     def __repr__(self) -> str:
-        return f"LeRobotDataset('{self.root}', {self.num_episodes} episodes, {self.num_frames} frames, views {', '.join(self.views)})"
+        return (
+            f"LeRobotDataset('{self.root}', {self.num_episodes} episodes, "
+            f"{self.num_frames} frames, views {', '.join(self.views)})"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LeRobotDataset, (self.root,)  # worker processes open their own files
@@ -98,13 +103,14 @@ class LeRobotDataset:
             or len(columns["episode_index"][rows]) != where.length
         ):
             raise UserError(
-                f"'{self.root / where.data}' does not hold the {where.length} frames of episode {where.index}; restore the file"
+                f"'{self.root / where.data}' does not hold the {where.length} frames "
+                f"of episode {where.index}; restore the file"
             )
         return EpisodeArrays(columns[layout.STATE][rows], columns[layout.ACTION][rows], where.task)
 
     def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Images of episode e, uint8 RGB (N, H, W, 3), at ``indices`` counted from the episode's
-        start, in any order.
+        """Images of episode e, uint8 RGB (N, H, W, 3), in the order of ``indices``, which count
+        from the episode's start.
 
         Raises UserError for an unknown view and a missing or broken video, IndexError for an index
         outside the episode.
@@ -123,14 +129,14 @@ class LeRobotDataset:
         )
 
     def video_span(self, e: int, view: str) -> tuple[Path, int]:
-        """The file that holds a view of episode e, and the number in it of the episode's first
-        frame.
+        """The video file of a view of episode e, and the number of the episode's first frame in
+        that file.
         """
         file, first = self._episodes[e].videos[view]
         return self.root / file, first
 
     def video_files(self, view: str) -> list[Path]:
-        """The files that hold a view, each once, in the order of the episodes."""
+        """The video files of a view, each once, in the order of the episodes."""
         return list(
             dict.fromkeys(self.root / episode.videos[view][0] for episode in self._episodes)
         )
@@ -138,7 +144,10 @@ class LeRobotDataset:
     def _read_info(self) -> dict[str, Any]:
         path = self.root / layout.INFO
         if not path.is_file():
-            hint = "give the folder that holds meta/, data/ and videos/, or collect one with training/collect.py"
+            hint = (
+                "give the folder that holds meta/, data/ and videos/, "
+                "or collect one with training/collect.py"
+            )
             if (self.root.parent / layout.partial_name(self.root.name)).exists():
                 hint = "writing it was interrupted or still goes on; let it finish or collect again"
             raise UserError(
@@ -161,7 +170,8 @@ class LeRobotDataset:
         stills = [key for key, feature in self.features.items() if feature["dtype"] == "image"]
         if stills:
             raise UserError(
-                f"'{self.root}' stores {', '.join(stills)} as single images; convert it to video with lerobot's scripts"
+                f"'{self.root}' stores {', '.join(stills)} as single images; "
+                "convert it to video with lerobot's scripts"
             )
         return [key for key, feature in self.features.items() if feature["dtype"] == "video"]
 
@@ -174,7 +184,8 @@ class LeRobotDataset:
         rows.sort(key=lambda row: row["episode_index"])
         if len(rows) != self.info["total_episodes"]:
             raise UserError(
-                f"'{self.root}/meta/episodes' lists {len(rows)} of {self.info['total_episodes']} episodes; copy the data set again"
+                f"'{self.root}/meta/episodes' lists {len(rows)} of "
+                f"{self.info['total_episodes']} episodes; copy the data set again"
             )
         known = {"episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index"}
         self.extras = {
@@ -261,18 +272,18 @@ class LeRobotDataset:
 
 
 def _view(key: str) -> str:
-    """Camera name of a video feature; without dots, which neither modules nor file names take well."""
+    """Camera name of a video feature, without dots, which module and file names cannot have."""
     return key.removeprefix(layout.IMAGES).removeprefix("observation.").replace(".", "_")
 
 
 def _read_parquet(
     path: Path, columns: list[str] | None = None, statistics: bool = True
 ) -> pa.Table:
-    """A parquet file, or some of its columns; ``statistics`` False leaves out the many
-    ``stats/...`` ones.
+    """A parquet file, or some of its columns; ``statistics`` False leaves out the ``stats/...``
+    columns. Raises UserError if the file is missing or broken.
     """
     if not path.is_file():
-        raise UserError(f"'{path}' is missing; copy the data set again or collect it anew")
+        raise UserError(f"'{path}' is missing; copy the data set again or collect it again")
     try:
         if not statistics:
             columns = [name for name in pq.read_schema(path).names if not name.startswith("stats/")]
@@ -284,7 +295,7 @@ def _read_parquet(
 
 
 def _names(feature: dict[str, Any] | None) -> list[str]:
-    """Column names of a vector feature, whichever way they are written down."""
+    """Column names of a vector feature, in any of the forms that LeRobot has used."""
     if feature is None:
         return []
     names = feature.get("names")

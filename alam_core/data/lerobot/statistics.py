@@ -1,8 +1,7 @@
-"""Statistics as LeRobot keeps them beside its data: min, max, mean, std, count and five quantiles
-per feature.
+"""Statistics as LeRobot stores them: min, max, mean, std, count and five quantiles per feature.
 
-Quantiles over several episodes are the mean of the episodes' quantiles weighted by their length, as
-LeRobot computes them. T: frames, D: width of a vector feature, H, W: image height and width.
+As in LeRobot, a quantile over several episodes is the mean of the episodes' quantiles, weighted by
+their lengths. T: frames, D: width of a vector feature, H, W: image height and width.
 """
 
 from typing import Any
@@ -17,7 +16,7 @@ Stats = dict[str, np.ndarray]  # name of the statistic -> values
 
 
 def vector_stats(values: np.ndarray) -> Stats:
-    """Statistics over time of (T, D) or (T,) values; each is float64 (D,), or (1,) for scalars;
+    """Statistics over time of values (T, D) or (T,). Each is float64 (D,), or (1,) for scalars;
     count is int64 (1,).
     """
     columns = values.reshape(len(values), -1).astype(np.float64)
@@ -34,8 +33,8 @@ def vector_stats(values: np.ndarray) -> Stats:
 
 
 def image_stats(images: np.ndarray) -> Stats:
-    """Statistics per colour of uint8 (T, H, W, 3) images in the range 0 to 1, each (3, 1, 1), from
-    evenly spaced samples.
+    """Statistics per colour channel of images uint8 (T, H, W, 3), scaled to the range 0 to 1. Each
+    is float64 (3, 1, 1). At most IMAGES_SAMPLED evenly spaced images are used.
     """
     chosen = np.linspace(0, len(images) - 1, min(len(images), IMAGES_SAMPLED)).round().astype(int)
     step = max(1, max(images.shape[1:3]) // PIXELS_SAMPLED)
@@ -63,7 +62,7 @@ def image_stats(images: np.ndarray) -> Stats:
 
 
 def merge_stats(first: Stats, second: Stats) -> Stats:
-    """Statistics of two sets of frames taken together; exact but for the quantiles."""
+    """Statistics of the union of two sets of frames; all are exact except the quantiles."""
     n_first, n_second = first["count"].item(), second["count"].item()
     share = n_second / (n_first + n_second)
     merged = {name: first[name] + share * (second[name] - first[name]) for name in first}
@@ -82,7 +81,7 @@ def merge_stats(first: Stats, second: Stats) -> Stats:
 
 
 def to_json(stats: dict[str, Stats]) -> dict[str, Any]:
-    """As meta/stats.json holds it."""
+    """Feature -> statistics as the plain values of meta/stats.json."""
     return {
         feature: {name: values.tolist() for name, values in rows.items()}
         for feature, rows in stats.items()
@@ -90,6 +89,7 @@ def to_json(stats: dict[str, Stats]) -> dict[str, Any]:
 
 
 def from_json(stats: dict[str, Any]) -> dict[str, Stats]:
+    """The inverse of ``to_json``."""
     return {
         feature: {name: np.array(values) for name, values in rows.items()}
         for feature, rows in stats.items()

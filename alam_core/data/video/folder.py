@@ -1,7 +1,7 @@
 """A folder of video files as a data set: each file is an episode with one view, its frames numbered
 at the file's own rate.
 
-N: frames asked for, H, W: image height and width.
+N: frames read, H, W: image height and width.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.data.video.files import OpenVideos
 from alam_core.data.video.index import inspect_videos
+from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
 VIEW = "video"
@@ -35,11 +35,11 @@ ENDINGS = {
 
 
 class VideoFolder:
-    """All video files below ``root``, in the order of their names; it is read like the pictures of
-    a ``LeRobotDataset``.
+    """All video files below ``root``, in the order of their names, read like the videos of a
+    ``LeRobotDataset``.
 
     ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its
-    number, so that a file that breaks or is repaired changes no other's. Raises UserError where
+    episode number, so that breaking or repairing a file renumbers no other. Raises UserError if
     ``root`` holds no video file.
     """
 
@@ -55,7 +55,8 @@ class VideoFolder:
         self.names = [str(path.relative_to(self.root)) for path in paths]
         if not self.names:
             raise UserError(
-                f"'{self.root}' holds no video file: give a LeRobot data set or a folder with {', '.join(sorted(ENDINGS))}"
+                f"'{self.root}' holds no video file: give a LeRobot data set or a folder with "
+                f"{', '.join(sorted(ENDINGS))}"
             )
         facts = inspect_videos(self.root, self.names)
         self._lengths = [_length(fact.frames, fact.seconds * fact.fps) for fact in facts]
@@ -67,16 +68,13 @@ class VideoFolder:
         return f"VideoFolder('{self.root}', {self.num_episodes} files, {self.num_frames} frames)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            **self.__dict__,
-            "_videos": None,
-        }  # worker processes open their own files, of the same list
+        return {**self.__dict__, "_videos": None}  # worker processes open their own files
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _videos=OpenVideos())
 
     def episode_length(self, e: int) -> int:
-        """Number of frames of episode e; 0 where its file cannot be opened."""
+        """Number of frames of episode e; 0 if its file cannot be opened."""
         return self._lengths[e]
 
     def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -96,7 +94,8 @@ class VideoFolder:
         """The file of episode e, and the number of its first frame: 0."""
         if view != VIEW:
             raise UserError(
-                f"'{self.root}' is a folder of videos: its only view is called '{VIEW}', not '{view}'"
+                f"'{self.root}' is a folder of videos: its only view is called '{VIEW}', "
+                f"not '{view}'"
             )
         return self.root / self.names[e], 0
 
@@ -110,7 +109,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _length(frames: int, shown: float) -> int:
-    """Frames of an episode at its own rate: as many as it has, unless its rate varies so that it
-    shows more or fewer.
+    """Frames of an episode at its mean rate. frames: number of frames in the file. shown: duration
+    times mean rate, which differs from ``frames`` if the rate varies.
     """
     return frames if abs(shown - frames) <= 1 else round(shown)

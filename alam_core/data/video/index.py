@@ -1,10 +1,6 @@
-"""What the video files of a folder hold, and which of them are broken: looked into once, remembered
-beside them.
-"""
+"""An index of video files: their length, rate and faults, found once and cached beside them."""
 
 import json
-import os
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import takewhile
@@ -14,20 +10,21 @@ from typing import Any
 import av
 from rich.progress import Progress
 
-from alam_core.data.video.files import open_video, video_rate
+from alam_core.data.video.reader import open_video, video_rate
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 
 SHOW_PROGRESS_FROM = 2000  # files
-THREADS = 8  # files opened at once: most of that is waiting for the disk
-MEMORY = ".cache/videos.json"
+THREADS = 8  # files opened at the same time, because most of the time is waiting for the disk
+CACHE = ".cache/videos.json"
 
 
 @dataclass
 class VideoFacts:
-    """What a video file holds, found without decoding it.
+    """Properties of a video file, found without decoding it.
 
-    frames: how many can be read. seconds: how long they are shown. fps: the file's own rate. fault:
-    what is wrong, "" for nothing.
+    frames: number of readable frames. seconds: their duration. fps: the file's own rate. fault:
+    what is wrong with the file, "" if nothing is.
     """
 
     frames: int = 0
@@ -37,7 +34,7 @@ class VideoFacts:
 
 
 def inspect_video(path: str | Path) -> VideoFacts:
-    """Look into one file. A file that is missing, cut short or no video is no error here but has a
+    """Inspect one file. A file that is missing, cut short or no video raises no error but has a
     ``fault``.
     """
     path = Path(path)
@@ -49,7 +46,9 @@ def inspect_video(path: str | Path) -> VideoFacts:
     try:
         tick = float(stream.time_base)
         entries = stream.index_entries
-        if stream.frames and len(entries) == stream.frames:  # mp4 and its kin list every frame
+        if (
+            stream.frames and len(entries) == stream.frames
+        ):  # mp4 and similar formats list every frame
             expected, size = stream.frames, path.stat().st_size
             last = entries[len(entries) - 1]
             whole = last.pos + last.size <= size
@@ -72,7 +71,7 @@ def inspect_video(path: str | Path) -> VideoFacts:
             seconds = max((pts + duration for pts, duration in packets), default=0) * tick - start
             if (
                 container.duration and len(container.streams) == 1
-            ):  # else another stream may be the longer one
+            ):  # with more streams, another one may be longer
                 missing = container.duration / av.time_base - start - seconds
                 expected += round(missing * fps) if missing * fps > 2 else 0
     except (av.error.FFmpegError, OSError) as error:
@@ -92,35 +91,35 @@ def inspect_video(path: str | Path) -> VideoFacts:
 
 
 def inspect_videos(root: Path, names: list[str]) -> list[VideoFacts]:
-    """Facts of the files ``names``, relative to ``root``; only files that are new or have changed
-    since the last time are opened.
+    """Facts of the files ``names``, which are relative to ``root``. Only files that are new or have
+    changed since the last call are opened.
     """
-    memory = _remembered(root / MEMORY)
+    cached = _read_cache(root / CACHE)
     stamps = [_stamp(root / name) for name in names]
     facts: list[VideoFacts | None] = [None] * len(names)
     for i, (name, stamp) in enumerate(zip(names, stamps, strict=True)):
-        if name in memory and memory[name][0] == stamp:
-            facts[i] = VideoFacts(**memory[name][1])
+        if name in cached and cached[name][0] == stamp:
+            facts[i] = VideoFacts(**cached[name][1])
     new = [i for i, fact in enumerate(facts) if fact is None]
     with (
         ThreadPoolExecutor(THREADS) as pool,
         Progress(transient=True, disable=len(new) < SHOW_PROGRESS_FROM) as progress,
     ):
-        task = progress.add_task(f"looking into the videos of {root.name}", total=len(new))
+        task = progress.add_task(f"inspecting the videos of {root.name}", total=len(new))
         for i, fact in zip(
             new, pool.map(lambda i: inspect_video(root / names[i]), new), strict=True
         ):
             facts[i] = fact
             if not fact.fault:
-                memory[names[i]] = (stamps[i], asdict(fact))
+                cached[names[i]] = (stamps[i], asdict(fact))
             progress.advance(task)
     if new:
-        _remember(root / MEMORY, memory)
+        _write_cache(root / CACHE, cached)
     return [fact for fact in facts if fact is not None]
 
 
 def _stamp(path: Path) -> str:
-    """Changes with the file; empty where there is none."""
+    """Size and modification time of a file; "" if there is no file."""
     try:
         stat = path.stat()
     except OSError:
@@ -128,8 +127,8 @@ def _stamp(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _remembered(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
-    """File name -> its stamp and facts; nothing where there is no memory, which is only a shortcut."""
+def _read_cache(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
+    """File name -> its stamp and facts; empty if the cache is missing or broken."""
     try:
         content = json.loads(path.read_text())
         for _, values in content.values():
@@ -139,13 +138,10 @@ def _remembered(path: Path) -> dict[str, tuple[str, dict[str, Any]]]:
         return {}
 
 
-def _remember(path: Path, content: dict[str, tuple[str, dict[str, Any]]]) -> None:
+def _write_cache(path: Path, content: dict[str, tuple[str, dict[str, Any]]]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".videos.")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(content, file)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        with replacing_file(path) as temporary:
+            temporary.write_text(json.dumps(content))
     except OSError:
-        pass  # a folder that cannot be written is looked into again the next time
+        pass  # in a folder that cannot be written, the files are inspected each time

@@ -1,9 +1,11 @@
-"""LeRobot's own reader at work, for ``data.py``: run by LeRobot's python, asked through stdin,
-answering on stdout, a JSON line each.
-
-Request: {"kind": "items" or "triplets", "indices": [...], "workers": n}. Answer: {"seconds",
-"cpu_seconds"}; {"kind": "frames"} is answered with the mean of each picture. It imports nothing of
+"""Measures LeRobot's own reader. ``lerobot_process.py`` runs this script with LeRobot's python; it
+reads requests from stdin and writes answers to stdout, one JSON line each. It imports nothing of
 this project.
+
+Request: {"kind": "items" or "triplets", "indices": [...], "workers": n, "batch": n}. Answer:
+{"seconds", "cpu_seconds"} without workers, {"seconds", "counted"} with workers. The answer to
+{"kind": "frames", "indices": [...]} is {"means"}: the mean colour, 0 to 255, of each view of each
+frame.
 """
 
 import json
@@ -15,12 +17,12 @@ from typing import Any
 
 def main() -> None:
     root, gap = sys.argv[1], int(sys.argv[2])
-    answers, sys.stdout = sys.stdout, sys.stderr  # what libraries print must not come between
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print, but not among answers
     os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    torch.set_num_threads(1)  # pictures this small only lose by more
+    torch.set_num_threads(1)  # more threads only slow down images this small
     single = LeRobotDataset("local/benchmark", root=root)
     times = [0.0, gap / single.fps, 2 * gap / single.fps]
     triple = LeRobotDataset(
@@ -70,7 +72,7 @@ def serve(request: dict[str, Any], single: Any, triple: Any) -> dict[str, Any]:
         dataset, batch_size=batch, sampler=request["indices"], num_workers=request["workers"]
     )
     batches = iter(loader)
-    ahead = 2 * request["workers"]  # what is decoded before the clock starts does not count
+    ahead = 2 * request["workers"]  # batches decoded before the clock starts do not count
     for _ in range(ahead):
         next(batches)
     started, count = time.perf_counter(), 0

@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
+from alam_core.files import temporaries
 from alam_core.results import write_result
 from alam_training.loop.state import STATE_FILE
 
@@ -233,7 +234,7 @@ def killed_again_and_again(
     and how many of them "while_saving".
     """
     rng, hits, saving = random.Random(seed), 0, 0
-    state, temporary = run / STATE_FILE, (run / STATE_FILE).with_suffix(".tmp")
+    state = run / STATE_FILE
     for kill in range(kills):
         process = start(data, run, options, output=subprocess.DEVNULL)
         saves, seen = rng.randint(1, 3), _written(state)
@@ -242,14 +243,14 @@ def killed_again_and_again(
             if _written(state) != seen:
                 saves, seen = saves - 1, _written(state)
         if kill % 2:
-            while process.poll() is None and not temporary.exists():
+            while process.poll() is None and not temporaries(state):
                 pass
         else:
             time.sleep(rng.uniform(0, 0.2))
         hits += process.poll() is None
         process.kill()
         process.wait()
-        saving += temporary.exists()
+        saving += bool(temporaries(state))
     pretrain(data, run, options)
     return {"kills": hits, "while_saving": saving}
 

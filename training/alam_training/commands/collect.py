@@ -1,39 +1,38 @@
 """Collect demonstrations of a scripted expert in a simulated world into a LeRobot data set.
 
     python training/collect.py --config training/configs/collect_piper.yaml
-    python training/collect.py --config training/configs/collect_piper.yaml --root data/more --episodes 1000 --workers 8
+    python training/collect.py --config training/configs/collect_piper.yaml --root data/more \\
+        --episodes 1000 --workers 8
 
-Seeds are tried in order from ``first_seed``; an episode is kept when its success holds. A seed
-decides its episode wholly, so the data do not depend on the number of workers. Ctrl-C keeps what
-was collected; ``--resume true`` goes on from there. T: steps of an episode, A: action width.
+Seeds are tried in order from ``first_seed``; an episode is kept if its success lasts. An episode
+depends on nothing but its seed, so the data are the same for any number of workers. Ctrl-C keeps
+what was collected; ``--resume true`` goes on from there. T: steps of an episode, H, W: image height
+and width, S: state width, A: action width.
 """
 
+import contextlib
 import itertools
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alam_core.config import parse_args
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
-from alam_core.files import write_json
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.sim.world import Expert, World, make_expert, make_world
-from alam_training.episodes.interrupts import uninterrupted
+from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.episodes.workers import workers
+from alam_training.progress import episode_progress
 
-SETTINGS = "meta/collect.json"  # beside the data: the settings they were collected with
-HOPELESS = 20  # failures beyond the number of wanted episodes after which collecting gives up
+SETTINGS = "meta/collect.json"  # in the data set: the settings it was collected with
+FORMER_DEFAULTS = {"noise_seconds": [0.3, 0.8]}  # settings that older data sets do not name
+HOPELESS = 20  # failures, beyond the number of wanted episodes, at which collecting gives up
 
 MakeWorld = Callable[[str, int], World]
 MakeExpert = Callable[[World, int], Expert]
@@ -47,18 +46,18 @@ class CollectConfig:
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
             metaworld/<task>,<task>.
         root: folder of the data set.
-        episodes: successful episodes to keep in all.
-        first_seed: seed of the first episode tried; the next ones follow it.
+        episodes: total number of successful episodes in the data set.
+        first_seed: seed of the first attempt; each further attempt uses the next seed.
         image_size: side of the square images, in pixels.
         noisy_fraction: share of episodes, 0 to 1, in which noise is added to the executed actions;
-            labels stay the expert's.
+            the recorded actions stay the expert's.
         noise_std: standard deviation of that noise, in units of the action (rad for joints); the
-            last action, the gripper, is spared.
-        noise_rate: how often a push of noise begins, per second of rest.
-        noise_seconds: shortest and longest push, in s.
-        hold_steps: steps for which success must last; they end the episode.
-        workers: processes, each with its own simulator; 0 runs in this process.
-        resume: go on with a data set that is there already.
+            last column, the gripper, gets none.
+        noise_rate: expected number of pushes that begin in a second without a push.
+        noise_seconds: duration of the shortest and the longest push, in s.
+        hold_steps: consecutive steps of success after which the episode ends and is kept.
+        workers: processes, each with its own simulator; 0 simulates in this process.
+        resume: add to a data set that exists already.
     """
 
     world: str = "piper_place"
@@ -77,21 +76,24 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.hold_steps < 1 or self.workers < 0 or self.image_size < 8:
             raise UserError(
-                "episodes and hold_steps must be at least 1, workers at least 0 and image_size at least 8"
+                "episodes and hold_steps must be at least 1, workers at least 0 "
+                "and image_size at least 8"
             )
         if not 0 <= self.noisy_fraction <= 1 or self.noise_std < 0 or self.noise_rate < 0:
             raise UserError(
-                "noisy_fraction must lie between 0 and 1, noise_std and noise_rate must not be negative"
+                "noisy_fraction must lie between 0 and 1, "
+                "noise_std and noise_rate must not be negative"
             )
         if not 0 < self.noise_seconds[0] <= self.noise_seconds[1]:
             raise UserError(
-                f"noise_seconds is {list(self.noise_seconds)}: give the shortest and the longest push, both above 0"
+                f"noise_seconds is {list(self.noise_seconds)}: "
+                "give the shortest and the longest push, both above 0"
             )
 
 
 @dataclass
-class Episode:
-    """One attempt; the arrays are empty unless it succeeded."""
+class Demonstration:
+    """One attempt of the expert; the arrays are empty unless it succeeded."""
 
     seed: int
     success: bool
@@ -104,8 +106,10 @@ class Episode:
 
 
 @dataclass
-class Summary:
-    """What ``collect`` did; counts are of the whole data set, seconds and steps of this run."""
+class CollectSummary:
+    """What ``collect`` did. Episodes, frames and tried seeds are those of the whole data set,
+    seconds those of this run.
+    """
 
     episodes: int
     frames: int
@@ -127,11 +131,11 @@ def burst_noise(
     rng: np.random.Generator,
     seconds: tuple[float, float] = (0.3, 0.8),
 ) -> np.ndarray:
-    """Pushes that begin at random (``rate`` a second), last ``seconds`` and fade in and out within
-    a step or two: (steps, width).
+    """Pushes that begin at random (``rate`` per second), last ``seconds`` (shortest, longest) and
+    fade in and out within one or two steps: (steps, width).
 
-    Each push has one direction, drawn with deviation ``std``; between pushes there is rest, so that
-    the expert can show the way back.
+    Each push has one direction, drawn with standard deviation ``std``. There is no noise between
+    pushes, so that the expert can show how to recover. dt: seconds per step.
     """
     noise = np.zeros((steps, width))
     now, goal, left = np.zeros(width), np.zeros(width), 0
@@ -145,9 +149,11 @@ def burst_noise(
     return noise
 
 
-def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, seed: int) -> Episode:
-    """Let the expert act from ``seed`` until success has held for ``hold_steps`` steps or the
-    world's limit is reached.
+def run_episode(
+    world: World, make_expert: MakeExpert, config: CollectConfig, seed: int
+) -> Demonstration:
+    """Let the expert act from ``seed`` until success has lasted ``hold_steps`` steps or the world's
+    limit of steps is reached.
     """
     rng = np.random.default_rng([seed, 1])
     noisy = bool(rng.random() < config.noisy_fraction)
@@ -166,17 +172,17 @@ def run_episode(world: World, make_expert: MakeExpert, config: CollectConfig, se
     expert = make_expert(world, seed)
     expert.reset()
     rows = []
-    held = 0
+    successes = 0  # consecutive steps of success
     for t in range(world.max_steps):
         action = expert.act()
         rows.append((observation, np.asarray(action, np.float32)))
         observation = world.step(action + noise[t])
-        held = held + 1 if world.success() else 0
-        if held >= config.hold_steps:
+        successes = successes + 1 if world.success() else 0
+        if successes >= config.hold_steps:
             break
-    success = held >= config.hold_steps
+    success = successes >= config.hold_steps
     kept = rows if success else []
-    return Episode(
+    return Demonstration(
         seed=seed,
         success=success,
         noisy=noisy,
@@ -197,96 +203,55 @@ def collect(
     make_world: MakeWorld = make_world,
     make_expert: MakeExpert = make_expert,
     console: Console | None = None,
-) -> Summary:
-    """Collect as ``config`` says, with a progress bar on ``console``. Raises UserError where
-    nothing can be collected or written.
+) -> CollectSummary:
+    """Collect as ``config`` says, with a progress bar on ``console``. Raises UserError if nothing
+    can be collected or written.
     """
     console = console or Console()
     started = time.monotonic()
-    root = Path(config.root)
-    seed, kept, frames = _begin(config, root)
-    writer: LeRobotWriter | None = None
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    attempts = _attempts(config, make_world, make_expert, seed)
-    try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task(
-                f"collecting {config.world}", total=config.episodes, completed=kept, note=""
+    settings = _settings(config)
+    run = DatasetRun(config.root, SETTINGS, settings)
+    run.resume(config.resume, settings, "collected", "--root", defaults=FORMER_DEFAULTS)
+    seed = max(run.dataset.extras["seed"]) + 1 if run.dataset else config.first_seed
+    with (
+        run,
+        contextlib.closing(_attempts(config, make_world, make_expert, seed)) as attempts,
+        episode_progress(console) as progress,
+    ):
+        bar = progress.add_task(
+            f"collecting {config.world}",
+            total=config.episodes,
+            completed=run.num_episodes,
+            note="",
+        )
+        while run.num_episodes < config.episodes:
+            attempt = next(attempts)
+            seed = attempt.seed + 1
+            if attempt.success:
+                _keep(run, config, attempt)
+            failures = seed - config.first_seed - run.num_episodes
+            if failures > config.episodes + HOPELESS:
+                raise UserError(
+                    f"the expert of '{config.world}' failed {failures} times and succeeded "
+                    f"{run.num_episodes} times; is the world broken?"
+                )
+            progress.update(
+                bar,
+                completed=run.num_episodes,
+                note=f"{run.num_frames} frames, {failures} failures",
             )
-            while kept < config.episodes:
-                episode = next(attempts)
-                seed = episode.seed + 1
-                if episode.success:
-                    writer = writer or _writer(config, root, episode)
-                    with uninterrupted():
-                        writer.add_episode(
-                            episode.images,
-                            episode.state,
-                            episode.action,
-                            episode.task,
-                            {"seed": episode.seed, "noisy": episode.noisy},
-                        )
-                        kept += 1
-                        frames += len(episode.state)
-                failures = seed - config.first_seed - kept
-                if failures > config.episodes + HOPELESS:
-                    raise UserError(
-                        f"the expert of '{config.world}' failed {failures} times and succeeded {kept} times; is the world broken?"
-                    )
-                progress.update(bar, completed=kept, note=f"{frames} frames, {failures} failures")
-    except KeyboardInterrupt:
-        if writer is None:
-            raise
+    if run.interrupted:
         console.print(
-            f"interrupted: the {kept} episodes collected so far are kept; --resume true goes on"
+            f"interrupted: the {run.num_episodes} episodes collected so far are kept; "
+            "--resume true goes on"
         )
-    except BaseException:
-        if writer is not None:
-            writer.abort()
-        raise
-    finally:
-        attempts.close()
-    if writer is not None:
-        with uninterrupted():  # without its settings a data set cannot be resumed
-            writer.close()
-            write_json(root / SETTINGS, _settings(config))
-    return Summary(kept, frames, seed - config.first_seed, time.monotonic() - started)
-
-
-def _begin(config: CollectConfig, root: Path) -> tuple[int, int, int]:
-    """First seed to try, and the episodes and frames that are there already."""
-    if not root.exists():
-        return config.first_seed, 0, 0
-    if not config.resume:
-        raise UserError(
-            f"'{root}' exists already; add --resume true to go on with it, or choose another --root"
-        )
-    dataset = LeRobotDataset(root)
-    try:
-        before = {
-            "noise_seconds": [0.3, 0.8],
-            **json.loads((root / SETTINGS).read_text()),
-        }  # before there was a choice
-    except (OSError, json.JSONDecodeError):
-        raise UserError(
-            f"'{root}/{SETTINGS}' is missing or broken: only data sets made by this script can be resumed"
-        ) from None
-    for name, value in _settings(config).items():
-        if before.get(name) != value:
-            raise UserError(
-                f"'{root}' was collected with {name} = {before.get(name)}, not {value}; give the same or choose another --root"
-            )
-    return max(dataset.extras["seed"]) + 1, dataset.num_episodes, dataset.num_frames
+    return CollectSummary(
+        run.num_episodes, run.num_frames, seed - config.first_seed, time.monotonic() - started
+    )
 
 
 def _settings(config: CollectConfig) -> dict[str, Any]:
-    """The part of the configuration that decides what an episode looks like, as JSON values."""
+    """The settings that decide what an episode looks like, as JSON values."""
     values = {
         name: value
         for name, value in asdict(config).items()
@@ -295,18 +260,26 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
     return values | {"noise_seconds": list(config.noise_seconds)}
 
 
-def _writer(config: CollectConfig, root: Path, episode: Episode) -> LeRobotWriter:
-    """A writer for episodes that look like this one."""
-    views = {view: (images.shape[1], images.shape[2]) for view, images in episode.images.items()}
-    state_names = _column_names(episode.state.shape[1], "state")
-    action_names = _column_names(episode.action.shape[1], "action")
-    return LeRobotWriter(
-        root, episode.fps, views, state_names, action_names, config.world, append=root.exists()
+def _keep(run: DatasetRun, config: CollectConfig, attempt: Demonstration) -> None:
+    """Add a successful attempt to the data set."""
+    run.open(
+        attempt.images,
+        attempt.fps,
+        _column_names(attempt.state.shape[1], "state"),
+        _column_names(attempt.action.shape[1], "action"),
+        config.world,
+    )
+    run.add(
+        attempt.images,
+        attempt.state,
+        attempt.action,
+        attempt.task,
+        {"seed": attempt.seed, "noisy": attempt.noisy},
     )
 
 
 def _column_names(width: int, prefix: str) -> list[str]:
-    """The arm's joint names where they fit, else numbered ones."""
+    """The arm's joint names if there is one per column, else numbered names."""
     return (
         list(JOINT_NAMES) if width == len(JOINT_NAMES) else [f"{prefix}_{i}" for i in range(width)]
     )
@@ -314,8 +287,8 @@ def _column_names(width: int, prefix: str) -> list[str]:
 
 def _attempts(
     config: CollectConfig, make_world: MakeWorld, make_expert: MakeExpert, first_seed: int
-) -> Generator[Episode, None, None]:
-    """Episodes of all seeds from ``first_seed`` on, in order, without end."""
+) -> Generator[Demonstration, None, None]:
+    """One attempt for each seed from ``first_seed`` on, in order, endlessly."""
     seeds = itertools.count(first_seed)
     if config.workers == 0:
         world = make_world(config.world, config.image_size)
@@ -325,13 +298,13 @@ def _attempts(
         finally:
             world.close()
     with workers(config.workers, make_world, config.world, config.image_size) as submit:
-        running: deque[Future[Episode]] = deque(
+        running: deque[Future[Demonstration]] = deque(
             submit(run_episode, make_expert, config, next(seeds)) for _ in range(2 * config.workers)
         )
         while True:
-            episode = running.popleft().result()
+            attempt = running.popleft().result()
             running.append(submit(run_episode, make_expert, config, next(seeds)))
-            yield episode
+            yield attempt
 
 
 def main() -> int:
@@ -341,6 +314,7 @@ def main() -> int:
     summary = collect(config)
     print(
         f"{config.root}: {summary.episodes} episodes, {summary.frames} frames, "
-        f"expert success {summary.expert_success:.1%} of {summary.tried} seeds, {summary.seconds:.0f} s"
+        f"expert success {summary.expert_success:.1%} of {summary.tried} seeds, "
+        f"{summary.seconds:.0f} s"
     )
     return 0 if summary.episodes >= config.episodes else 130  # interrupted

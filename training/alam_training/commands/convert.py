@@ -1,44 +1,50 @@
 """Turn data of other formats into a LeRobot data set: RLDS / Open X-Embodiment, CALVIN, LIBERO (and
 robomimic), ROS 2 bags.
 
-    python training/convert.py --source rlds --input bridge/0.1.0 --output data/bridge --fps 5 --image_size 224
+    python training/convert.py --source rlds --input bridge/0.1.0 --output data/bridge \\
+        --fps 5 --image_size 224
     python training/convert.py --source calvin --input task_D_D/training --output data/calvin
     python training/convert.py --source libero --input libero_spatial --output data/libero_spatial
-    python training/convert.py --source rosbag --input bags --output data/mine --task "put the cup on the tray"
+    python training/convert.py --source rosbag --input bags --output data/mine \\
+        --task "put the cup on the tray"
 
-Each format has a reader in training/converters; docs/convert.md says what it takes from where. A
-recording that cannot be read is skipped, counted and named. The data set appears only when it is
-whole, but for Ctrl-C, which keeps the episodes converted so far: ``--resume true`` goes on from
-there. meta/convert.json keeps the settings, what was skipped and whether all was converted.
+Each format has a reader in alam_training/converters; docs/convert.md lists what each reads. A
+recording that cannot be read is skipped, counted and named. The data set appears when the
+conversion is finished. Ctrl-C keeps the episodes converted so far; ``--resume true`` goes on from
+there. meta/convert.json records the settings, the skipped recordings, and whether the conversion is
+finished.
 """
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from alam_core.config import parse_args
-from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
-from alam_core.files import write_json
 from alam_training.converters.calvin import open_calvin
-from alam_training.converters.episodes import BrokenEpisode, Episode, Request, Source
 from alam_training.converters.libero import open_libero
 from alam_training.converters.rlds import open_rlds
 from alam_training.converters.rosbag import open_rosbag
-from alam_training.episodes.interrupts import uninterrupted
+from alam_training.converters.source import (
+    BrokenEpisode,
+    ForeignDataset,
+    Request,
+    SourceEpisode,
+)
+from alam_training.episodes.dataset_run import DatasetRun
+from alam_training.progress import episode_progress
 
 RECORD = (
-    "meta/convert.json"  # beside the data: settings, skipped recordings, whether all was converted
+    "meta/convert.json"  # in the data set: settings, skipped recordings, whether it is finished
 )
-JUDGED = 20  # recordings from which on the share of broken ones may stop the run before its end
-OPENERS: dict[str, Callable[[Request], Source]] = {
+JUDGED = 20  # recordings after which too large a share of broken ones stops the run
+Format = Literal["rlds", "calvin", "libero", "rosbag"]
+OPENERS: dict[Format, Callable[[Request], ForeignDataset]] = {
     "rlds": open_rlds,
     "calvin": open_calvin,
     "libero": open_libero,
@@ -54,25 +60,25 @@ class ConvertConfig:
         source: the format: rlds, calvin, libero or rosbag.
         input: folder (or file) of the data.
         output: folder of the LeRobot data set.
-        views: our view name -> the source's, such as --views.third_person image --views.wrist
-            wrist_image; empty for the usual ones.
-        state: names in the source, or topics, that make the state; empty for the usual ones, [none]
-            to do without.
-        action: names that make the action; empty for the usual ones, in a bag the joint state one
-            row later; [none] to do without.
-        part: rlds: a split such as train (empty: all); calvin: language or play (empty: language
-            where there are annotations).
-        task: instruction of the episodes that bring none.
-        instructions: JSON file of an object {recording's name: instruction}, which goes before the
-            source's own.
+        views: our view name -> the name in the source, such as --views.third_person image
+            --views.wrist wrist_image; empty: the format's default names.
+        state: names (or topics) in the source, concatenated to the state; empty: the format's
+            default names; [none]: no state.
+        action: names (or topics) concatenated to the action; empty: the format's default names, or,
+            for a bag, the joint state one row later; [none]: no action.
+        part: what to read of the source. rlds: a split such as train (empty: all splits); calvin:
+            language or play (empty: language if there are annotations).
+        task: instruction of the episodes that have none.
+        instructions: JSON file with an object {recording's name: instruction}, which overrides the
+            source's instructions.
         image_size: side of the square images in pixels; 0 keeps the source's size.
-        fps: frames a second; 0 for the source's own; in a bag the rate of the rows, 10 by default.
-        max_episodes: stop after so many episodes in all; 0 for no limit.
+        fps: frames per second; 0: the rate of the source, or, for a bag, 10 rows per second.
+        max_episodes: stop when the data set has this number of episodes; 0: no limit.
         max_broken: share of recordings, 0 to 1, that may be unreadable.
-        resume: go on with a data set that an interrupted run has left.
+        resume: add to a data set that an interrupted run has left.
     """
 
-    source: Literal["rlds", "calvin", "libero", "rosbag"]
+    source: Format
     input: str
     output: str
     views: dict[str, str] = field(default_factory=dict)
@@ -95,46 +101,102 @@ class ConvertConfig:
             or (self.image_size and self.image_size < 8)
         ):
             raise UserError(
-                "max_broken must lie between 0 and 1, fps and max_episodes must not be negative, image_size be 0 or at least 8"
+                "max_broken must lie between 0 and 1, fps and max_episodes must not be negative, "
+                "image_size must be 0 or at least 8"
             )
         wrong = [view for view in self.views if not view or "." in view or "/" in view]
         if wrong:
             raise UserError(
-                f"view name '{wrong[0]}' must be a plain word; give --views.third_person NAME_IN_THE_SOURCE"
+                f"view name '{wrong[0]}' must be a plain word; "
+                "give --views.third_person NAME_IN_THE_SOURCE"
             )
 
 
 @dataclass
-class Summary:
-    """What ``convert`` did. Episodes, frames and those without instruction are of the whole data
-    set.
+class ConvertSummary:
+    """What ``convert`` did. ``episodes`` and ``frames`` count the whole data set, the rest counts
+    this run.
     """
 
     episodes: int = 0
     frames: int = 0
-    broken: dict[str, str] = field(
-        default_factory=dict
-    )  # name of the recording -> why it was skipped
-    untold: int = 0  # episodes of this run without an instruction
+    broken: dict[str, str] = field(default_factory=dict)  # name of the recording -> why skipped
+    without_instruction: int = 0  # episodes
     finished: bool = False
     seconds: float = 0.0
 
 
-def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
+def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSummary:
     """Convert as ``config`` says, with a progress bar on ``console``.
 
-    Ctrl-C ends it early with ``finished`` False. Raises UserError where nothing can be read or
-    written, or too much is broken.
+    Ctrl-C ends it early with ``finished`` False. Raises UserError if nothing can be read or
+    written, or too many recordings are broken.
     """
     console = console or Console()
     started = time.monotonic()
-    root = Path(config.output)
-    summary, done = _begin(config, root)
+    settings = _settings(config)
+    broken: dict[str, str] = {}
+    record = {"settings": settings, "finished": False, "skipped": broken}
+    run = DatasetRun(config.output, RECORD, record)
+    run.resume(config.resume, settings, "converted", "--output", key="settings")
+    done = set(run.dataset.extras["recording"]) if run.dataset else set()
     instructions = _instructions(config.instructions)
+    source = _open_source(config)
+    if source.note:
+        console.print(f"note: {source.note}")
+    columns: tuple[list[str], list[str]] | None = None  # of the first episode of this run
+    seen = len(done)
+    with run, episode_progress(console) as progress:
+        total = min(filter(None, (source.count, config.max_episodes)), default=None)
+        bar = progress.add_task(
+            f"converting {config.source}", total=total, completed=run.num_episodes, note=""
+        )
+        for recording in source.recordings:
+            if recording.name in done:
+                continue
+            if config.max_episodes and run.num_episodes >= config.max_episodes:
+                break
+            seen += 1
+            try:
+                episode = recording.read()
+                episode.task = instructions.get(recording.name) or episode.task or config.task
+                columns = columns or (episode.state_names, episode.action_names)
+                _add(run, source, episode, recording.name, columns)
+            except BrokenEpisode as error:
+                broken[recording.name] = str(error)
+                if seen >= JUDGED or len(broken) > config.max_broken * JUDGED:
+                    _check_broken(config, broken, seen)
+            progress.update(
+                bar,
+                completed=run.num_episodes if config.max_episodes else seen,
+                note=f"{run.num_frames} frames, {len(broken)} skipped",
+            )
+        _check_broken(config, broken, seen)
+        if not run.num_episodes:
+            raise UserError(f"'{config.input}' holds no episodes{_first(broken)}")
+        record["finished"] = True
+    return ConvertSummary(
+        run.num_episodes,
+        run.num_frames,
+        broken,
+        run.without_instruction,
+        not run.interrupted,
+        time.monotonic() - started,
+    )
+
+
+def _settings(config: ConvertConfig) -> dict[str, Any]:
+    """The settings that decide what the episodes look like."""
+    free = ("input", "output", "max_episodes", "max_broken", "resume")
+    return {name: value for name, value in asdict(config).items() if name not in free}
+
+
+def _open_source(config: ConvertConfig) -> ForeignDataset:
+    """Raises UserError if ``config.input`` does not exist or is not in the format."""
     folder = Path(config.input)
     if not folder.exists():
         raise UserError(f"--input '{folder}' does not exist")
-    source = OPENERS[config.source](
+    return OPENERS[config.source](
         Request(
             folder,
             config.views,
@@ -145,109 +207,10 @@ def convert(config: ConvertConfig, console: Console | None = None) -> Summary:
             config.fps,
         )
     )
-    if source.note:
-        console.print(f"note: {source.note}")
-    writer: LeRobotWriter | None = None
-    names: tuple[list[str], list[str]] | None = None  # of the columns, alike in all episodes
-    seen = len(done)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(),
-    )
-    try:
-        with Progress(*columns, console=console) as progress:
-            total = min(filter(None, (source.count, config.max_episodes)), default=None)
-            bar = progress.add_task(
-                f"converting {config.source}", total=total, completed=summary.episodes, note=""
-            )
-            for name, read in _left(source, done):
-                if config.max_episodes and summary.episodes >= config.max_episodes:
-                    break
-                seen += 1
-                try:
-                    episode = read()
-                    episode.task = instructions.get(name) or episode.task or config.task
-                    writer = writer or _writer(config, root, source, episode)
-                    names = names or (episode.state_names, episode.action_names)
-                    if names != (episode.state_names, episode.action_names):
-                        raise BrokenEpisode(
-                            f"its columns are {', '.join(episode.state_names)}, others than the first episode's"
-                        )
-                    with uninterrupted():
-                        _add(writer, episode, name)
-                        summary.episodes, summary.frames = writer.num_episodes, writer.num_frames
-                        summary.untold += not episode.task
-                except BrokenEpisode as error:
-                    summary.broken[name] = str(error)
-                    if seen >= JUDGED or len(summary.broken) > config.max_broken * JUDGED:
-                        _judge(config, summary, seen)
-                done_now = summary.episodes if config.max_episodes else seen
-                progress.update(
-                    bar,
-                    completed=done_now,
-                    note=f"{summary.frames} frames, {len(summary.broken)} skipped",
-                )
-        _judge(config, summary, seen)
-        summary.finished = True
-    except KeyboardInterrupt:
-        if writer is None:
-            raise
-    except BaseException:
-        if writer is not None:
-            writer.abort()
-        raise
-    if not summary.episodes:
-        if writer is not None:
-            writer.abort()
-        raise UserError(f"'{folder}' holds no episodes{_first(summary)}")
-    with uninterrupted():  # without its record a data set cannot be resumed
-        if writer is not None:
-            writer.close()
-        _write_record(config, root, summary)
-    summary.seconds = time.monotonic() - started
-    return summary
-
-
-def _begin(config: ConvertConfig, root: Path) -> tuple[Summary, set[str]]:
-    """What is there already, and the names of the recordings in it."""
-    if not root.exists():
-        return Summary(), set()
-    if not config.resume:
-        raise UserError(
-            f"'{root}' exists already; add --resume true to go on with it, or choose another --output"
-        )
-    dataset = LeRobotDataset(root)
-    try:
-        before = json.loads((root / RECORD).read_text())["settings"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"'{root}/{RECORD}' is missing or broken: only data sets made by this script can be resumed"
-        ) from None
-    for name, value in _settings(config).items():
-        if before.get(name) != value:
-            raise UserError(
-                f"'{root}' was converted with {name} = {before.get(name)!r}, not {value!r}; give the same or another --output"
-            )
-    return Summary(dataset.num_episodes, dataset.num_frames), set(dataset.extras["recording"])
-
-
-def _settings(config: ConvertConfig) -> dict[str, Any]:
-    """The part of the configuration that decides what the episodes look like."""
-    free = ("input", "output", "max_episodes", "max_broken", "resume")
-    return {name: value for name, value in asdict(config).items() if name not in free}
-
-
-def _write_record(config: ConvertConfig, root: Path, summary: Summary) -> None:
-    write_json(
-        root / RECORD,
-        {"settings": _settings(config), "finished": summary.finished, "skipped": summary.broken},
-    )
 
 
 def _instructions(path: str) -> dict[str, str]:
+    """Recording's name -> instruction, from a JSON file; empty without one."""
     if not path:
         return {}
     try:
@@ -256,56 +219,46 @@ def _instructions(path: str) -> dict[str, str]:
         raise UserError(f"--instructions '{path}' cannot be read ({error})") from None
     if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
         raise UserError(
-            f"--instructions '{path}' must hold an object of texts: {{recording's name: instruction}}"
+            f"--instructions '{path}' must hold an object of texts: "
+            "{recording's name: instruction}"
         )
     return values
 
 
-def _left(source: Source, done: set[str]) -> Iterator[tuple[str, Callable[[], Episode]]]:
-    """Recordings that are not in the data set yet."""
-    for recording in source.recordings:
-        if recording.name not in done:
-            yield recording.name, recording.read
-
-
-def _writer(config: ConvertConfig, root: Path, source: Source, episode: Episode) -> LeRobotWriter:
-    """A writer for episodes that look like this one."""
-    views = {view: (images.shape[1], images.shape[2]) for view, images in episode.images.items()}
-    return LeRobotWriter(
-        root,
-        source.fps,
-        views,
-        episode.state_names,
-        episode.action_names,
-        source.robot_type,
-        append=root.exists(),
-    )
-
-
-def _add(writer: LeRobotWriter, episode: Episode, name: str) -> None:
+def _add(
+    run: DatasetRun,
+    source: ForeignDataset,
+    episode: SourceEpisode,
+    name: str,
+    columns: tuple[list[str], list[str]],
+) -> None:
     """Raises BrokenEpisode for an episode unlike the first one, or with numbers that are not
     finite.
     """
-    try:
-        writer.add_episode(
-            episode.images, episode.state, episode.action, episode.task, {"recording": name}
+    run.open(episode.images, source.fps, *columns, source.robot_type)
+    if columns != (episode.state_names, episode.action_names):
+        raise BrokenEpisode(
+            f"its columns are {', '.join(episode.state_names)}, unlike the first episode's"
         )
+    try:
+        run.add(episode.images, episode.state, episode.action, episode.task, {"recording": name})
     except ValueError as error:
         raise BrokenEpisode(str(error)) from None
 
 
-def _judge(config: ConvertConfig, summary: Summary, seen: int) -> None:
-    """Raises UserError once more than the admitted share of the recordings seen is broken."""
-    if len(summary.broken) > config.max_broken * seen:
+def _check_broken(config: ConvertConfig, broken: dict[str, str], seen: int) -> None:
+    """Raises UserError if more than ``config.max_broken`` of the recordings read are broken."""
+    if len(broken) > config.max_broken * seen:
         raise UserError(
-            f"{len(summary.broken)} of {seen} recordings of '{config.input}' cannot be read, a larger share than "
-            f"--max_broken {config.max_broken:g}{_first(summary)}; nothing is written"
+            f"{len(broken)} of {seen} recordings of '{config.input}' cannot be read, "
+            f"a larger share than --max_broken {config.max_broken:g}{_first(broken)}; "
+            "nothing is written"
         )
 
 
-def _first(summary: Summary) -> str:
+def _first(broken: dict[str, str]) -> str:
     """The first broken recording, for an error message."""
-    return next((f"; the first: {name}: {reason}" for name, reason in summary.broken.items()), "")
+    return next((f"; the first: {name}: {reason}" for name, reason in broken.items()), "")
 
 
 def main() -> int:
@@ -313,12 +266,14 @@ def main() -> int:
     summary = convert(config)
     for name, reason in summary.broken.items():
         print(f"skipped {name}: {reason}")
-    if summary.untold:
+    if summary.without_instruction:
         print(
-            f"episodes without an instruction: {summary.untold}; --task or --instructions gives them one"
+            f"episodes without an instruction: {summary.without_instruction}; "
+            "--task or --instructions gives them one"
         )
     print(
-        f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, {len(summary.broken)} skipped, {summary.seconds:.0f} s"
+        f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, "
+        f"{len(summary.broken)} skipped, {summary.seconds:.0f} s"
     )
     if not summary.finished:
         print("interrupted: the episodes converted so far are kept; --resume true goes on")

@@ -28,7 +28,7 @@ from rich.progress import (
 )
 
 from alam_core.config import parse_args
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError
 from alam_core.results import write_result
 from alam_core.runtime import PolicyRunner, Replanner

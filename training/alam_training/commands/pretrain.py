@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from alam_core.config import parse_args, to_dict
 from alam_core.data.frames import OnDemandFrames
-from alam_core.data.mixture import DataReport, Source, SourceConfig, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
+from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.latent_action.config import TransitionConfig
@@ -125,7 +126,7 @@ def main() -> int:
 
 
 def pretrain(
-    config: PretrainConfig, sources: list[Source]
+    config: PretrainConfig, sources: list[VideoSource]
 ) -> tuple[TransitionModel, dict[str, float], bool]:
     """Train on the frames of ``sources`` and write ``<run>/model`` and ``<run>/data_report.json``.
 
@@ -249,14 +250,14 @@ def held_out(
     return np.stack(triplets, axis=1)
 
 
-def _split(source: Source, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _split(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:
     try:
         return split_episodes(len(source.lengths), share)
     except UserError as error:
         raise UserError(f"{source.name}: {error}") from None
 
 
-def check_unchanged(run: Path, sources: list[Source]) -> None:
+def check_unchanged(run: Path, sources: list[VideoSource]) -> None:
     """Raises UserError where a source has more or fewer episodes than when ``run`` was trained:
     others would be held out now, which it has trained on.
     """
@@ -276,7 +277,7 @@ def check_unchanged(run: Path, sources: list[Source]) -> None:
             )
 
 
-def _too_short(source: Source, gaps: GapConfig) -> list[int]:
+def _too_short(source: VideoSource, gaps: GapConfig) -> list[int]:
     """Episodes that are whole but have too few frames for a triplet."""
     return [
         int(e)

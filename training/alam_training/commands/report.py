@@ -5,7 +5,6 @@ python training/report.py
 """
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from alam_core.config import parse_args
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 from alam_training.report import stage1, stage2
 
 TABLES = stage1.TABLES | stage2.TABLES
@@ -125,7 +125,6 @@ def main() -> None:
     header += "".join(f"- [{title}](#{_anchor(title)})\n" for title in titles) + "\n"
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_suffix(".md.tmp")
-    temporary.write_text(header + "\n".join(results))
-    os.replace(temporary, out)
+    with replacing_file(out) as temporary:
+        temporary.write_text(header + "\n".join(results))
     print(f"{out}: {len(results)} measurements")

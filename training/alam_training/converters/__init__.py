@@ -1,3 +1,3 @@
-"""Readers of other data formats, one module a format; ``training/convert.py`` writes what they read
-as LeRobot data sets.
+"""Readers of other data formats, one module per format; ``training/convert.py`` writes what they
+read as LeRobot data sets.
 """

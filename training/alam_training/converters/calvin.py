@@ -1,13 +1,13 @@
-"""CALVIN: a folder of ``episode_XXXXXXX.npz``, one file a frame, with the bounds of its recordings
-and its annotations beside them.
+"""CALVIN: a folder of ``episode_XXXXXXX.npz``, one file per frame, with the bounds of the
+recordings and the annotations in further files.
 
-``language`` (the default where there are annotations): each annotated window is an episode with its
-instruction. ``play``: the recordings between the bounds of ``ep_start_end_ids.npy``, cut into
-pieces, without instructions; for pretraining.
+Part ``language`` (the default if there are annotations): each annotated window is an episode with
+its instruction. Part ``play``: the recordings between the bounds in ``ep_start_end_ids.npy``, cut
+into pieces, without instructions; for pretraining.
 
-The annotations come as a pickled array of objects. No pickle is trusted here: the opcodes are read,
-but every name they call for is replaced by one of three inert classes below, and any other name is
-refused, so the file can name no code to run.
+The annotations are a pickled array of objects. The pickle is not trusted: it is parsed, but each
+name in it is replaced by one of the inert stand-ins below, and any other name is refused. So the
+file cannot run code.
 """
 
 import pickle
@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     chosen,
     join_columns,
     listing,
@@ -37,14 +37,14 @@ FPS = 30.0
 VIEWS = {"third_person": "rgb_static", "wrist": "rgb_gripper"}
 STATE = ["robot_obs"]
 ACTION = ["rel_actions"]
-PIECE = 1000  # frames; recordings of play are tens of thousands long
+PIECE = 1000  # frames; recordings of play have tens of thousands
 BOUNDS = "ep_start_end_ids.npy"
 HINT = "give the folder that holds episode_*.npz, such as task_D_D/training"
 
 
-def open_calvin(request: Request) -> Source:
-    """The annotated windows or the play of one split. Raises UserError where ``request.folder`` is
-    no split of CALVIN.
+def open_calvin(request: Request) -> ForeignDataset:
+    """The annotated windows or the play of one split. Raises UserError if ``request.folder`` is no
+    split of CALVIN.
     """
     folder = request.folder
     if next(folder.glob("episode_*.npz"), None) is None:
@@ -58,7 +58,8 @@ def open_calvin(request: Request) -> Source:
         raise UserError(f"part '{part}' of CALVIN; choose language or play")
     if part == "language" and not annotations:
         raise UserError(
-            f"'{folder}' has no lang_annotations/auto_lang_ann.npy; --part play reads the recordings without instructions"
+            f"'{folder}' has no lang_annotations/auto_lang_ann.npy; "
+            "--part play reads the recordings without instructions"
         )
     spans = _annotated(annotations[0]) if part == "language" else _play(folder / BOUNDS)
     recordings = [
@@ -67,10 +68,10 @@ def open_calvin(request: Request) -> Source:
         )
         for i, (first, last, task) in enumerate(spans)
     ]
-    return Source("calvin_panda", request.fps or FPS, len(recordings), recordings)
+    return ForeignDataset("calvin_panda", request.fps or FPS, len(recordings), recordings)
 
 
-def _read(folder: Path, first: int, last: int, task: str, request: Request) -> Episode:
+def _read(folder: Path, first: int, last: int, task: str, request: Request) -> SourceEpisode:
     """Frames ``first`` to ``last``, both included."""
     views, state, action = (
         request.views or VIEWS,
@@ -87,7 +88,7 @@ def _read(folder: Path, first: int, last: int, task: str, request: Request) -> E
     }
     states, state_names = join_columns({key: _stack(frames, key) for key in state}, len(frames))
     actions, action_names = join_columns({key: _stack(frames, key) for key in action}, len(frames))
-    return Episode(images, states, actions, state_names, action_names, task)
+    return SourceEpisode(images, states, actions, state_names, action_names, task)
 
 
 def _frame(folder: Path, number: int, keys: list[str]) -> dict[str, np.ndarray]:
@@ -114,7 +115,7 @@ def _stack(frames: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
 
 
 def _play(path: Path) -> Iterator[tuple[int, int, str]]:
-    """First and last frame of every piece."""
+    """First and last frame of every piece, and an empty instruction."""
     try:
         bounds = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -123,7 +124,8 @@ def _play(path: Path) -> Iterator[tuple[int, int, str]]:
         ) from None
     if bounds.ndim != 2 or bounds.shape[1] != 2 or bounds.dtype.kind not in "iu":
         raise UserError(
-            f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; is it CALVIN's?"
+            f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; "
+            "is it CALVIN's?"
         )
     for start, end in bounds.tolist():
         for first in range(start, max(end, start) + 1, PIECE):
@@ -154,13 +156,14 @@ def _annotated(path: Path) -> list[tuple[int, int, str]]:
         pickle.UnpicklingError,
     ) as error:
         raise UserError(
-            f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); --part play does without them"
+            f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); "
+            "--part play does without them"
         ) from None
     return rows
 
 
 class _Dtype:
-    """Stands for numpy.dtype: its code and byte order, nothing else."""
+    """Stand-in for numpy.dtype that keeps its code and byte order."""
 
     def __init__(self, code: str, *_: Any) -> None:
         self.code, self.order = str(code), "<"
@@ -169,7 +172,7 @@ class _Dtype:
         self.order = ">" if state[1] == ">" else "<"
 
     def numbers(self, data: Any) -> list[Any]:
-        """The plain numbers or texts in ``data``; none for other types."""
+        """The numbers or texts in ``data``; empty for other types."""
         if (
             not isinstance(data, bytes)
             or self.code[:1] not in "biufU"
@@ -180,7 +183,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for a numpy array: a plain list of its items, in one dimension or in rows of two."""
+    """Stand-in for a numpy array: a list of its items, or of its rows if it is two-dimensional."""
 
     def __init__(self, *_: Any) -> None:
         self.items: list[Any] = []
@@ -196,12 +199,12 @@ class _Array:
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> Any:
-    """Stands for a numpy number."""
+    """Stand-in for a numpy scalar."""
     return dtype.numbers(data)[0]
 
 
 class _Inert(pickle.Unpickler):
-    """Reads a pickle of numpy objects into the stand-ins above; refuses every other name."""
+    """Reads a pickle of numpy objects into the stand-ins above; refuses any other name."""
 
     _STAND_INS = {"dtype": _Dtype, "ndarray": _Array, "_reconstruct": _Array, "scalar": _scalar}
 

@@ -1,9 +1,9 @@
-"""LIBERO's demonstrations (and robomimic's): HDF5 files with ``data/demo_N/{actions, obs/...}``,
-many demonstrations a file.
+"""Demonstrations of LIBERO and robomimic: HDF5 files with ``data/demo_N/{actions, obs/...}``, many
+demonstrations per file.
 
-LIBERO stores its ``*_rgb`` pictures upside down, as OpenGL renders them; they are turned over here
-(rows only: left stays left). Robomimic's ``*_image`` pictures stand upright already. The
-instruction is ``problem_info``'s, which LIBERO keeps with each file.
+LIBERO stores its ``*_rgb`` images upside down, as OpenGL renders them; their rows are reversed here
+(left stays left). Robomimic's ``*_image`` images are upright. The instruction is that of the
+attribute ``problem_info``, which LIBERO stores in each file.
 """
 
 import json
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     broken,
     chosen,
     first_present,
@@ -30,7 +30,7 @@ from alam_training.converters.episodes import (
     stack_images,
 )
 
-FPS = 20.0  # LIBERO's and robomimic's control rate, where the file does not say
+FPS = 20.0  # control rate of LIBERO and robomimic, for files that do not state it
 VIEWS = {
     "third_person": ("agentview_rgb", "agentview_image"),
     "wrist": ("eye_in_hand_rgb", "robot0_eye_in_hand_image"),
@@ -42,9 +42,9 @@ STATES = (
 ACTION = ["actions"]
 
 
-def open_libero(request: Request) -> Source:
+def open_libero(request: Request) -> ForeignDataset:
     """Every demonstration of the ``*.hdf5`` file or files at ``request.folder``. Raises UserError
-    where there are none.
+    if there are none.
     """
     h5py = need("h5py", "h5py", "HDF5 files")
     folder = request.folder
@@ -55,7 +55,8 @@ def open_libero(request: Request) -> Source:
     )
     if not files:
         raise UserError(
-            f"'{folder}' holds no .hdf5 files; give a folder of LIBERO's or robomimic's demonstrations, or one such file"
+            f"'{folder}' holds no .hdf5 files; "
+            "give a folder of LIBERO's or robomimic's demonstrations, or one such file"
         )
     recordings: list[Recording] = []
     rates: list[float] = []
@@ -71,12 +72,12 @@ def open_libero(request: Request) -> Source:
         recordings += [
             Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
         ]
-    return Source(
+    return ForeignDataset(
         "libero_panda", request.fps or (rates[0] if rates else FPS), len(recordings), recordings
     )
 
 
-def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
+def _read(h5py: Any, path: Path, demo: str, request: Request) -> SourceEpisode:
     try:
         with h5py.File(path, "r") as file:
             group = file["data"][demo]
@@ -92,7 +93,7 @@ def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
             actions, action_names = join_columns(
                 {name: _values(group, name) for name in chosen(request.action, ACTION)}, steps
             )
-            return Episode(
+            return SourceEpisode(
                 images, states, actions, state_names, action_names, _instruction(file["data"].attrs)
             )
     except (OSError, KeyError, RuntimeError) as error:
@@ -100,11 +101,11 @@ def _read(h5py: Any, path: Path, demo: str, request: Request) -> Episode:
 
 
 def _frames(group: Any, name: str) -> Iterator[np.ndarray]:
-    """Pictures of a view, upright, uint8 (H, W, 3) each."""
+    """Images of a view, upright, uint8 (H, W, 3) each."""
     frames = _dataset(group, name)
-    turned = name.endswith("_rgb")
+    upside_down = name.endswith("_rgb")
     for i in range(len(frames)):
-        yield np.ascontiguousarray(frames[i][::-1] if turned else frames[i])
+        yield np.ascontiguousarray(frames[i][::-1] if upside_down else frames[i])
 
 
 def _values(group: Any, name: str) -> np.ndarray:
@@ -112,7 +113,7 @@ def _values(group: Any, name: str) -> np.ndarray:
 
 
 def _dataset(group: Any, name: str) -> Any:
-    """The array called ``name``, beside the actions or among the observations."""
+    """The array ``name`` of the observations, or of the demonstration itself."""
     for place in (f"obs/{name}", name):
         if place in group and hasattr(group[place], "shape"):
             return group[place]
@@ -124,7 +125,8 @@ def _default_views(group: Any) -> dict[str, str]:
     views = {view: name for view, name in found.items() if name}
     if not views:
         raise BrokenEpisode(
-            f"has no pictures under a known name; it has: {listing(group.get('obs', ()))}; name them with --views.NAME KEY"
+            f"has no images under a known name; it has: {listing(group.get('obs', ()))}; "
+            "name them with --views.NAME KEY"
         )
     return views
 
@@ -134,12 +136,13 @@ def _default_state(group: Any) -> list[str]:
         if all(name in group.get("obs", ()) for name in names):
             return names
     raise BrokenEpisode(
-        f"has no state under a known name; it has: {listing(group.get('obs', ()))}; name it with --state '[KEY, ...]', or [none]"
+        f"has no state under a known name; it has: {listing(group.get('obs', ()))}; "
+        "name it with --state '[KEY, ...]', or [none]"
     )
 
 
 def _instruction(attributes: Any) -> str:
-    """What problem_info says, with the quotes that some files put around it taken off; '' where
+    """The instruction in problem_info, without the quotes that some files put around it; '' if
     there is none.
     """
     text = _json(attributes, "problem_info").get("language_instruction", "")

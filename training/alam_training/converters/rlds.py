@@ -1,31 +1,28 @@
 """RLDS / Open X-Embodiment: folders of tfrecord shards as TensorFlow Datasets writes them, read
 without TensorFlow.
 
-One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps one
-after the other, numbers flattened, pictures encoded one by one. ``features.json`` beside the shards
-tells shapes and encodings; without it they are inferred from lengths.
+One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps in
+sequence, numbers flattened and images encoded one by one. ``features.json`` beside the shards
+states shapes and encodings; without it they are inferred from lengths.
 """
 
-import json
 import math
 import re
-import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_training.converters.episodes import (
+from alam_training.converters.rlds_files import Leaf, read_features, read_records, shard_lengths
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     broken,
     chosen,
     decode_image,
@@ -77,21 +74,12 @@ ACTIONS = (
     ["action/actions"],
 )
 PLACES = ("steps/observation/{}", "steps/{}", "{}")
-ENCODED = (b"\x89PNG", b"\xff\xd8\xff")  # how pictures begin
+ENCODED = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of encoded images
 
 
-@dataclass
-class Leaf:
-    """What features.json says of one feature, of a single step."""
-
-    shape: tuple[int, ...]  # -1 for unknown
-    dtype: str
-    encoding: str  # none, bytes or zlib
-
-
-def open_rlds(request: Request) -> Source:
-    """The shards below ``request.folder``. Raises UserError where there are none, those of several
-    sets, or no rate is given.
+def open_rlds(request: Request) -> ForeignDataset:
+    """The shards below ``request.folder``; ``request.part`` is a split. Raises UserError if there
+    are none, if they belong to several data sets, or if no rate is given.
     """
     proto = need("tfrecord.example_pb2", "tfrecord", "tfrecord files").Example
     crc32c = need("crc32c", "crc32c", "tfrecord files").crc32c
@@ -103,25 +91,31 @@ def open_rlds(request: Request) -> Source:
     shards = [(path, match) for path, match in found if request.part in ("", match["split"])]
     if not found:
         raise UserError(
-            f"'{request.folder}' holds no .tfrecord shards; give the folder of a data set's version, such as bridge/0.1.0"
+            f"'{request.folder}' holds no .tfrecord shards; "
+            "give the folder of a data set's version, such as bridge/0.1.0"
         )
     if not shards:
         raise UserError(
-            f"'{request.folder}' has no split '{request.part}'; it has: {listing({match['split'] for _, match in found})}"
+            f"'{request.folder}' has no split '{request.part}'; "
+            f"it has: {listing({match['split'] for _, match in found})}"
         )
     folders = sorted({path.parent for path, _ in shards})
     if len(folders) > 1:
         raise UserError(
-            f"'{request.folder}' holds {len(folders)} data sets ('{folders[0]}', '{folders[1]}', ...); give one of them"
+            f"'{request.folder}' holds {len(folders)} data sets "
+            f"('{folders[0]}', '{folders[1]}', ...); give one of them"
         )
     if not request.fps:
         raise UserError(
-            "RLDS data sets do not tell their rate; give it with --fps (5 for BridgeData, 3 for RT-1, 15 for DROID)"
+            "RLDS data sets do not state their rate; "
+            "give it with --fps (5 for BridgeData, 3 for RT-1, 15 for DROID)"
         )
-    told = _told_lengths(folders[0] / "dataset_info.json")
-    lengths = {path: told.get((match["split"], int(match["index"] or 0))) for path, match in shards}
+    stated = shard_lengths(folders[0] / "dataset_info.json")
+    lengths = {
+        path: stated.get((match["split"], int(match["index"] or 0))) for path, match in shards
+    }
     known = [length for length in lengths.values() if length is not None]
-    leaves = _leaves(_json(folders[0] / "features.json"), "")
+    leaves = read_features(folders[0] / "features.json")
 
     def recordings() -> Iterator[Recording]:
         for path, length in lengths.items():
@@ -133,18 +127,18 @@ def open_rlds(request: Request) -> Source:
                     if error
                     else Recording(name, partial(_read, proto, data, leaves, request))
                 )
-            for lost in range(n, length or 0):  # each counts
+            for lost in range(n, length or 0):
                 yield broken(f"{path.name}#{lost}", f"the file ends after {n} of {length} episodes")
 
     missing = sum({match["split"]: int(match["total"] or 1) for _, match in shards}.values()) - len(
         shards
     )
     note = (
-        f"{missing} of {missing + len(shards)} shards are not there and left out"
+        f"{missing} of {missing + len(shards)} shards are missing and left out"
         if missing > 0
         else ""
     )
-    return Source(
+    return ForeignDataset(
         shards[0][1]["name"],
         request.fps,
         sum(known) if len(known) == len(lengths) else None,
@@ -153,37 +147,10 @@ def open_rlds(request: Request) -> Source:
     )
 
 
-def read_records(path: Path, crc32c: Any) -> Iterator[tuple[bytes, str]]:
-    """The records of a tfrecord file: (data, '') or, where one is broken, (b'', why).
-
-    A record is its length (8 bytes), a checksum of that, the data, a checksum of those. A broken
-    length loses the rest of the file.
-    """
-    with path.open("rb") as file:
-        while head := file.read(12):
-            length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
-            if len(head) == 12 and _masked(crc32c(head[:8])) != struct.unpack("<I", head[8:])[0]:
-                yield b"", "its length has a wrong checksum; the rest of the file is lost"
-                return
-            data, tail = file.read(length), file.read(4)
-            if len(head) < 12 or len(data) < length or len(tail) < 4:
-                yield b"", "the file is cut short here"
-                return
-            if _masked(crc32c(data)) != struct.unpack("<I", tail)[0]:
-                yield b"", "its data have a wrong checksum"
-            else:
-                yield data, ""
-
-
-def _masked(crc: int) -> int:
-    """The checksum as tfrecord files keep it."""
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> Episode:
+def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> SourceEpisode:
     try:
         features = proto.FromString(data).features.feature
-    except Exception as error:  # protobuf's DecodeError, which only protobuf names
+    except Exception as error:  # DecodeError of protobuf, which is not imported here
         raise BrokenEpisode(f"is no tf.train.Example ({error})") from None
     values = {
         key: getattr(feature, kind).value
@@ -191,7 +158,7 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
         if (kind := feature.WhichOneof("kind"))
     }
     views = request.views or _default_views(values, leaves)
-    paths = {view: _path(values, name, _pictures(values, leaves)) for view, name in views.items()}
+    paths = {view: _path(values, name, _image_keys(values, leaves)) for view, name in views.items()}
     numeric = [key for key in values if not _is_bytes(values[key]) or key in leaves]
     steps = _steps(values, leaves, next(iter(paths.values())))
     images = {
@@ -217,17 +184,18 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
             )
         )
     (state, state_names), (action, action_names) = columns
-    return Episode(images, state, action, state_names, action_names, _instruction(values))
+    return SourceEpisode(images, state, action, state_names, action_names, _instruction(values))
 
 
 def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:
-    """Number of pictures under ``key``."""
+    """Number of images under ``key``."""
     if not len(values[key]) or _is_bytes(values[key]):
         return len(values[key])
     leaf = leaves.get(key)
     if leaf is None or leaf.dtype != "uint8" or len(leaf.shape) != 3 or math.prod(leaf.shape) <= 0:
         raise BrokenEpisode(
-            f"{key} holds plain numbers, which features.json does not tell to be pictures, nor their height and width"
+            f"{key} holds plain numbers, and features.json does not describe them as images "
+            "of a known height and width"
         )
     return len(values[key]) // math.prod(leaf.shape)
 
@@ -235,17 +203,18 @@ def _steps(values: dict[str, Any], leaves: dict[str, Leaf], key: str) -> int:
 def _usual(
     what: str, usual: tuple[list[str], ...], values: dict[str, Any], numeric: list[str]
 ) -> list[str]:
-    """The first of the usual sets of names that is there as a whole."""
+    """The first set of default names that is complete in the record."""
     for names in usual:
         if all(any(place.format(name) in values for place in PLACES) for name in names):
             return names
     raise BrokenEpisode(
-        f"has no {what} under a known name; it has: {listing(numeric)}; name it with --{what} '[KEY, ...]', or [none]"
+        f"has no {what} under a known name; it has: {listing(numeric)}; "
+        f"name it with --{what} '[KEY, ...]', or [none]"
     )
 
 
 def _path(values: dict[str, Any], name: str, choices: list[str]) -> str:
-    """Full key of a feature called ``name``."""
+    """Full key of the feature ``name``. choices: possible keys, for the error message."""
     for place in PLACES:
         if place.format(name) in values:
             return place.format(name)
@@ -256,8 +225,8 @@ def _is_bytes(values: Any) -> bool:
     return bool(len(values)) and isinstance(values[0], bytes)
 
 
-def _pictures(values: dict[str, Any], leaves: dict[str, Leaf]) -> list[str]:
-    """Keys of what could be pictures."""
+def _image_keys(values: dict[str, Any], leaves: dict[str, Leaf]) -> list[str]:
+    """Keys of features that could be images."""
     encoded = [
         key for key, value in values.items() if _is_bytes(value) and value[0].startswith(ENCODED)
     ]
@@ -269,12 +238,13 @@ def _pictures(values: dict[str, Any], leaves: dict[str, Leaf]) -> list[str]:
 
 
 def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str, str]:
-    pictures = _pictures(values, leaves)
-    names = [key.rsplit("/", 1)[-1] for key in pictures if key.startswith("steps/")]
+    images = _image_keys(values, leaves)
+    names = [key.rsplit("/", 1)[-1] for key in images if key.startswith("steps/")]
     views = {view: name for view, known in VIEWS.items() if (name := first_present(known, names))}
     if not views:
         raise BrokenEpisode(
-            f"has no pictures under a known name; it has: {listing(pictures)}; name them with --views.NAME KEY"
+            f"has no images under a known name; it has: {listing(images)}; "
+            "name them with --views.NAME KEY"
         )
     return views
 
@@ -282,19 +252,19 @@ def _default_views(values: dict[str, Any], leaves: dict[str, Leaf]) -> dict[str,
 def _frames(
     record: dict[str, Any], leaves: dict[str, Leaf], steps: int, key: str
 ) -> Iterator[np.ndarray]:
-    """Pictures (H, W, 3) of every step."""
+    """Images (H, W, 3) of every step."""
     values, leaf = record[key], leaves.get(key)
     if len(values) and not _is_bytes(values):
         if _steps(record, leaves, key) != steps or math.prod(leaves[key].shape) * steps != len(
             values
         ):
             raise BrokenEpisode(
-                f"{key} holds {len(values)} numbers, not {steps} pictures of {leaves[key].shape}"
+                f"{key} holds {len(values)} numbers, not {steps} images of {leaves[key].shape}"
             )
         yield from np.array(values, np.uint8).reshape(steps, *leaves[key].shape)
         return
     if len(values) != steps:
-        raise BrokenEpisode(f"{key} holds {len(values)} pictures for {steps} steps")
+        raise BrokenEpisode(f"{key} holds {len(values)} images for {steps} steps")
     for i, data in enumerate(values):
         if leaf is not None and leaf.encoding != "none":
             yield _unpack(data, leaf, key).reshape(leaf.shape)
@@ -303,10 +273,10 @@ def _frames(
 
 
 def _numbers(values: Any, leaf: Leaf | None, steps: int, key: str) -> np.ndarray:
-    """(T, n) from the flat list of all steps."""
+    """The flat list of all steps as (T, n)."""
     if _is_bytes(values):
         if leaf is None or leaf.encoding == "none":
-            raise BrokenEpisode(f"{key} holds text or encoded data, no numbers")
+            raise BrokenEpisode(f"{key} holds text or encoded data, not numbers")
         rows = np.concatenate([_unpack(data, leaf, key) for data in values])
     else:
         rows = np.array(values)
@@ -321,7 +291,7 @@ def _numbers(values: Any, leaf: Leaf | None, steps: int, key: str) -> np.ndarray
 
 
 def _unpack(data: bytes, leaf: Leaf, key: str) -> np.ndarray:
-    """One step's tensor that is kept as bytes."""
+    """The flat tensor of one step, which is stored as bytes."""
     try:
         values = np.frombuffer(
             zlib.decompress(data) if leaf.encoding == "zlib" else data, np.dtype(leaf.dtype)
@@ -330,13 +300,13 @@ def _unpack(data: bytes, leaf: Leaf, key: str) -> np.ndarray:
         raise BrokenEpisode(f"{key} cannot be decoded ({error})") from None
     if math.prod(leaf.shape) not in (len(values), -len(values)):
         raise BrokenEpisode(
-            f"{key} holds {len(values)} numbers a step where features.json says {leaf.shape}"
+            f"{key} holds {len(values)} numbers per step, but features.json says {leaf.shape}"
         )
     return values
 
 
 def _instruction(values: dict[str, Any]) -> str:
-    """The first text that is not empty among ``...instruction``; '' where there is none."""
+    """The first text among ``...instruction`` that is not empty; '' if there is none."""
     keys = [
         key for key, value in values.items() if key.endswith("instruction") and _is_bytes(value)
     ]
@@ -345,48 +315,3 @@ def _instruction(values: dict[str, Any]) -> str:
         for key in sorted(keys, key=lambda key: (len(key), key))
     )
     return next((text for text in texts if text), "")
-
-
-def _told_lengths(path: Path) -> dict[tuple[str, int], int]:
-    """(split, shard) -> number of episodes, as dataset_info.json tells."""
-    try:
-        splits = _json(path).get("splits", [])
-        return {
-            (split["name"], i): int(n)
-            for split in splits
-            for i, n in enumerate(split.get("shardLengths", []))
-        }
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(
-            f"'{path}' is not as TensorFlow Datasets writes it; restore or remove the file"
-        ) from None
-
-
-def _leaves(node: dict[str, Any], key: str) -> dict[str, Leaf]:
-    """Numbers and pictures among the features, by their key in a record."""
-    if "featuresDict" in node:
-        children = node["featuresDict"].get("features", {}).items()
-        return {
-            path: leaf
-            for name, child in children
-            for path, leaf in _leaves(child, f"{key}/{name}".lstrip("/")).items()
-        }
-    if "sequence" in node:
-        return _leaves(node["sequence"].get("feature", {}), key)
-    kind = next((kind for kind in ("tensor", "image") if kind in node), None)
-    if kind is None:
-        return {}
-    dimensions = node[kind].get("shape", {}).get("dimensions", [])
-    shape = tuple(int(n) for n in dimensions)
-    return {key: Leaf(shape, node[kind].get("dtype", ""), node[kind].get("encoding", "none"))}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        values = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"'{path}' is broken JSON ({error}); restore or remove the file") from None
-    return values if isinstance(values, dict) else {}

@@ -1,10 +1,13 @@
-"""Recordings of ROS 2: each rosbag2 folder (sqlite3 or MCAP), or single .mcap or .db3 file, is one
-episode. No ROS is needed.
+"""ROS 2 bags: each rosbag2 folder (sqlite3 or MCAP), or single .mcap or .db3 file, is one episode.
+ROS is not needed.
 
-Rows are laid at a fixed rate over the time that all topics share; each takes the message with the
-nearest stamp (the header's, else the time of recording). The action is the joint state one row
-later, or the message of a command topic nearest to the row. The instruction may have been recorded
-with the bag: ``ros2 bag record --custom-data task="put the cup on the tray" ...``.
+The rows have a fixed rate and cover the time in which all topics have messages. Each row takes, of
+each topic, the message with the nearest stamp: the header's, or the time of recording if there is
+none. The action is the joint state one row later, or the nearest message of a command topic. The
+instruction can be stored in the bag: ``ros2 bag record --custom-data task="put the cup on the tray"
+...``.
+
+T: rows of an episode, H, W: image height and width.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,12 +20,12 @@ import numpy as np
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
-from alam_training.converters.episodes import (
+from alam_training.converters.source import (
     BrokenEpisode,
-    Episode,
+    ForeignDataset,
     Recording,
     Request,
-    Source,
+    SourceEpisode,
     chosen,
     decode_image,
     listing,
@@ -33,9 +36,7 @@ from alam_training.converters.episodes import (
 FPS = 10.0
 TOPIC = "/{}/color/image_raw"  # of each view
 STATE = ["/joint_states"]
-MAX_GAP = (
-    0.5  # s between a row and the nearest message of a topic; a longer silence breaks the episode
-)
+MAX_GAP = 0.5  # s from a row to the nearest message of a topic; a longer gap breaks the episode
 SECOND = 1_000_000_000  # ns
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 NUMBERS = (
@@ -50,11 +51,11 @@ CHANNELS = {
     "bgra8": [2, 1, 0],
     "mono8": [0, 0, 0],
 }
-WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}  # bytes a pixel
+WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}  # bytes per pixel
 
 
-def open_rosbag(request: Request) -> Source:
-    """Every bag at or below ``request.folder``. Raises UserError where there are none."""
+def open_rosbag(request: Request) -> ForeignDataset:
+    """Every bag at or below ``request.folder``. Raises UserError if there are none."""
     rosbags = need("rosbags.rosbag2", "rosbags", "ROS bags")
     typesys = need("rosbags.typesys", "rosbags", "ROS bags")
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
@@ -62,7 +63,8 @@ def open_rosbag(request: Request) -> Source:
     bags = _bags(folder)
     if not bags:
         raise UserError(
-            f"'{folder}' holds no rosbag2 folder (with metadata.yaml) and no .mcap or .db3 file; 'ros2 bag reindex' may help"
+            f"'{folder}' holds no rosbag2 folder (with metadata.yaml) and no .mcap or .db3 file; "
+            "'ros2 bag reindex' may help"
         )
     recordings = [
         Recording(
@@ -71,7 +73,7 @@ def open_rosbag(request: Request) -> Source:
         )
         for path in bags
     ]
-    return Source("ros2", request.fps or FPS, len(recordings), recordings)
+    return ForeignDataset("ros2", request.fps or FPS, len(recordings), recordings)
 
 
 def _bags(folder: Path) -> list[Path]:
@@ -86,27 +88,29 @@ def _bags(folder: Path) -> list[Path]:
     return sorted(whole + files)
 
 
-def _read(rosbags: Any, store: Any, path: Path, request: Request) -> Episode:
+def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpisode:
     try:
         with rosbags.Reader(path) as bag:
             return _Bag(bag, store).episode(request)
     except BrokenEpisode:
         raise
-    except Exception as error:  # a damaged file makes the reader fail in any way: struct, sqlite, yaml, zstd, its own errors
+    except (
+        Exception
+    ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
         raise BrokenEpisode(
             f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
         ) from None
 
 
 class _Bag:
-    """An open bag. Times are whole nanoseconds."""
+    """An open bag. Times are integers in ns."""
 
     def __init__(self, bag: Any, store: Any) -> None:
         self.bag = bag
         self.store = store
         self.types = {name: info.msgtype for name, info in bag.topics.items()}
 
-    def episode(self, request: Request) -> Episode:
+    def episode(self, request: Request) -> SourceEpisode:
         views = request.views or {
             view: TOPIC.format(view) for view in VIEWS if TOPIC.format(view) in self.types
         }
@@ -128,14 +132,14 @@ class _Bag:
             action, action_names = _vectors(
                 {topic: numbers[topic] for topic in action_topics}, len(rows)
             )
-        else:  # the joint state one row later; the last row has none and goes
+        else:  # the joint state one row later; the last row has none and is dropped
             state, action, action_names = state[:-1], state[1:], state_names
         frames = self._frames(
             {topic: picks[topic][: len(state)] for topic in views.values()}, request.image_size
         )
         images = {view: stack_images(frames[topic], 0, topic) for view, topic in views.items()}
         custom = getattr(self.bag.storage.metadata, "custom", None) or {}
-        return Episode(
+        return SourceEpisode(
             images, state, action, state_names, action_names, str(custom.get("task", "")).strip()
         )
 
@@ -145,16 +149,14 @@ class _Bag:
     def _check(self, topics: list[str], types: tuple[str, ...]) -> None:
         for topic in topics:
             if topic not in self.types:
-                raise BrokenEpisode(
-                    f"has no topic {topic}; those that would do are {self._of(types)}"
-                )
+                raise BrokenEpisode(f"has no topic {topic}; suitable topics: {self._of(types)}")
             if self.types[topic] not in types:
                 raise BrokenEpisode(
-                    f"{topic} is of type {self.types[topic]}; those that would do are {self._of(types)}"
+                    f"{topic} is of type {self.types[topic]}; suitable topics: {self._of(types)}"
                 )
 
     def _messages(self, topics: Iterable[str]) -> Iterator[tuple[str, int, Any]]:
-        """Topic, time of recording and content of every message of these topics."""
+        """Topic, time of recording and content of every message of the topics."""
         connections = [
             connection for connection in self.bag.connections if connection.topic in topics
         ]
@@ -164,7 +166,7 @@ class _Bag:
     def _read(
         self, topics: set[str], kept: set[str]
     ) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
-        """The stamps of every topic, and the messages themselves of those to be kept."""
+        """The stamps of every topic, and the messages of the topics in ``kept``."""
         stamps: dict[str, list[int]] = {topic: [] for topic in topics}
         messages: dict[str, list[Any]] = {topic: [] for topic in kept}
         for topic, recorded, message in self._messages(topics):
@@ -178,16 +180,16 @@ class _Bag:
         return {topic: np.array(times) for topic, times in stamps.items()}, messages
 
     def _frames(self, picks: dict[str, np.ndarray], size: int) -> dict[str, list[np.ndarray]]:
-        """The picked messages of image topics as uint8 RGB (H, W, 3), of ``size`` pixels if it is
-        not 0.
+        """The picked messages of image topics as uint8 RGB (H, W, 3), resized to ``size`` pixels
+        unless it is 0.
         """
         wanted = {topic: set(numbers.tolist()) for topic, numbers in picks.items()}
         found: dict[str, dict[int, np.ndarray]] = {topic: {} for topic in picks}
         seen = dict.fromkeys(picks, 0)
         for topic, _, message in self._messages(picks):
             if seen[topic] in wanted[topic]:
-                picture = _picture(message, topic)
-                found[topic][seen[topic]] = resize_images(picture, size) if size else picture
+                image = _image(message, topic)
+                found[topic][seen[topic]] = resize_images(image, size) if size else image
             seen[topic] += 1
         return {
             topic: [found[topic][number] for number in numbers.tolist()]
@@ -196,8 +198,8 @@ class _Bag:
 
 
 def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list[str]]:
-    """Messages of number topics side by side, float32 (T, n), and a name for each column: the
-    joint's, or the topic's and a number.
+    """Messages of numeric topics, concatenated to float32 (T, n), and a name per column: the
+    joint's name, or the topic's name and a number.
     """
     parts, names = [np.zeros((steps, 0), np.float32)], []
     for topic, messages in topics.items():
@@ -219,21 +221,22 @@ def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list
 
 
 def _rows(stamps: dict[str, np.ndarray], fps: float) -> np.ndarray:
-    """Times (T,) of the rows: from where the last topic begins to where the first one ends."""
+    """Times (T,) of the rows, from the start of the last topic to the end of the first one."""
     begin = max(int(times.min()) for times in stamps.values())
     end = min(int(times.max()) for times in stamps.values())
     count = (end - begin) * fps // SECOND + 1 if end >= begin else 0
     if count < 2:
         late = max(stamps, key=lambda topic: stamps[topic].min())
         raise BrokenEpisode(
-            f"its topics share less than two rows of time ({late} begins last); do some lack header stamps?"
+            f"its topics overlap by less than two rows ({late} begins last); "
+            "do some lack header stamps?"
         )
     return begin + np.round(np.arange(count) * SECOND / fps).astype(np.int64)
 
 
 def _nearest(times: np.ndarray, rows: np.ndarray, topic: str) -> np.ndarray:
-    """Number of the message nearest to each row, (T,). Raises BrokenEpisode where a topic is silent
-    for too long.
+    """Index of the message nearest to each row, (T,). Raises BrokenEpisode if a row has no message
+    within MAX_GAP.
     """
     order = np.argsort(times, kind="stable")
     ordered = times[order]
@@ -249,22 +252,23 @@ def _nearest(times: np.ndarray, rows: np.ndarray, topic: str) -> np.ndarray:
 
 
 def _joints(message: Any, joints: list[str], topic: str) -> list[float]:
-    """Positions in the order of ``joints``."""
+    """The positions, in the order of ``joints``."""
     found = dict(zip(message.name, message.position.tolist(), strict=False))
     if set(found) != set(joints) or len(message.position) != len(joints):
         raise BrokenEpisode(
-            f"{topic} changes its joints: {listing(found)} where {listing(joints)} came first"
+            f"{topic} changes its joints: {listing(found)}, but {listing(joints)} came first"
         )
     return [found[joint] for joint in joints]
 
 
-def _picture(message: Any, topic: str) -> np.ndarray:
+def _image(message: Any, topic: str) -> np.ndarray:
     """An Image or CompressedImage message as uint8 RGB (H, W, 3)."""
     if not hasattr(message, "encoding"):
         return decode_image(message.data.tobytes(), topic)
     if message.encoding not in CHANNELS:
         raise BrokenEpisode(
-            f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read (a depth topic by mistake?)"
+            f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read "
+            "(a depth topic by mistake?)"
         )
     width, row = WIDTHS[message.encoding], message.width * WIDTHS[message.encoding]
     if (
@@ -274,7 +278,8 @@ def _picture(message: Any, topic: str) -> np.ndarray:
         or message.data.size != message.height * message.step
     ):
         raise BrokenEpisode(
-            f"{topic} carries a broken image: {message.width}x{message.height}, step {message.step}, {message.data.size} bytes"
+            f"{topic} carries a broken image: {message.width}x{message.height}, "
+            f"step {message.step}, {message.data.size} bytes"
         )
     pixels = message.data.reshape(message.height, message.step)[:, :row].reshape(
         message.height, message.width, width

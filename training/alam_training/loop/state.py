@@ -7,7 +7,6 @@ and FSDP: tensors are put together before they are written.
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed, nn
 
 from alam_core.errors import UserError
+from alam_core.files import replacing_file
 from alam_training.loop.parallel import fill, part, whole
 
 STATE_FILE = "state.safetensors"
@@ -104,7 +104,10 @@ class TrainState:
                 "identity": identity,
             }
             try:
-                _write_durably(path, tensors, {"run": json.dumps(run)})
+                with replacing_file(path) as temporary:
+                    safetensors.torch.save_file(
+                        tensors, temporary, metadata={"run": json.dumps(run)}
+                    )
             except (OSError, SafetensorError) as error:
                 raise UserError(
                     f"cannot write '{path}' ({error}): make room; what was saved there before is still whole"
@@ -172,23 +175,6 @@ class TrainState:
                 for moment, tensor in self.optimizer.state.get(parameter, {}).items()
             }
         return tensors | {f"sums.{name}": value for name, value in self.sums.items()}
-
-
-def _write_durably(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_suffix(".tmp")
-    safetensors.torch.save_file(tensors, temporary, metadata=metadata)
-    _to_disk(temporary)
-    os.replace(temporary, path)
-    _to_disk(path.parent)
-
-
-def _to_disk(path: Path) -> None:
-    """Wait until a file, or a folder's list of files, has left the machine's memory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _same_run(path: Path, before: Any, now: Any) -> None:

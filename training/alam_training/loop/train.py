@@ -28,7 +28,7 @@ from torch import Tensor, distributed, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from alam_core.errors import UserError
-from alam_core.files import held
+from alam_core.files import locked_folder, temporaries
 from alam_training.loop.parallel import local_sum, parallelise, whole
 from alam_training.loop.progress import TrainingBar
 from alam_training.loop.state import STATE_FILE, Average, TrainState
@@ -246,15 +246,14 @@ def train(
     stopped, saved = "", state.step
     model.train()
     with (
-        held(folder, "training in") if main else contextlib.nullcontext(),
+        locked_folder(folder, "training in") if main else contextlib.nullcontext(),
         _Signals() as signals,
         TrainingBar(config.steps, state.step, shown=main) as bar,
         _Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
     ):
         if main:
-            state_path.with_suffix(".tmp").unlink(
-                missing_ok=True
-            )  # of a process that was killed while it saved
+            for left in temporaries(state_path):  # by a process that was killed while it saved
+                left.unlink()
             writer = SummaryWriter(str(folder), purge_step=state.step + 1)
         if state.step:
             bar.note(f"going on from step {state.step} of '{folder}'")

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from alam_core.config import from_dict
-from alam_core.data.mixture import Source, open_sources
+from alam_core.data.mixture import VideoSource, open_sources
 from alam_core.errors import UserError
 from alam_core.latent_action.probes import HORIZONS
 from alam_core.latent_action.triplets import split_episodes
@@ -76,7 +76,7 @@ def held_out_clips(
     return worlds
 
 
-def spread_clips(source: Source, episodes: np.ndarray, gap: int, most: int) -> Clips:
+def spread_clips(source: VideoSource, episodes: np.ndarray, gap: int, most: int) -> Clips:
     """At most ``most`` clips of a source, as many of each view, evenly spread over all places where
     they fit into ``episodes``.
 

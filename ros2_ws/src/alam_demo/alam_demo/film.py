@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from alam_core.data.video.files import VideoWriter
+from alam_core.data.video import VideoWriter
+from alam_core.files import replacing_file
 
 TILE = 256  # pixels, a camera view
 HEADER = 44
@@ -52,19 +53,19 @@ def write_film(path: Path, episodes: list[tuple[str, bool, list[Look]]], fps: fl
         return
     views = list(episodes[0][2][0].images)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    writer = VideoWriter(
-        temporary, fps, HEADER + TILE, TILE * len(views) + PANEL, quality=23, pixel_format="yuv420p"
-    )  # plays everywhere
-    for title, success, looks in episodes:
-        paths = {view: _Path(view, looks) for view in views}
-        for i, look in enumerate(looks):
-            over = i == len(looks) - 1
-            frame = _frame(title, success if over else None, look, i, paths)
-            for _ in range(round(fps) if over else 1):
-                writer.add(frame[None])
-    writer.close()
-    temporary.replace(path)
+    height, width = HEADER + TILE, TILE * len(views) + PANEL
+    with replacing_file(path) as temporary:
+        writer = VideoWriter(
+            temporary, fps, height, width, quality=23, pixel_format="yuv420p"
+        )  # plays everywhere
+        for title, success, looks in episodes:
+            paths = {view: _Path(view, looks) for view in views}
+            for i, look in enumerate(looks):
+                over = i == len(looks) - 1
+                frame = _frame(title, success if over else None, look, i, paths)
+                for _ in range(round(fps) if over else 1):
+                    writer.add(frame[None])
+        writer.close()
 
 
 class _Path:

@@ -1,5 +1,5 @@
-"""What every reader of a foreign format gives: a source, its recordings, and the episode read from
-each; and what they share.
+"""Types and functions shared by the readers of foreign formats. A reader opens a data set, lists
+its recordings, and reads an episode from each.
 
 T: frames of an episode, H, W: image height and width, S, A: state and action width.
 """
@@ -17,21 +17,21 @@ from PIL import Image
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 
-NONE = "none"
+NONE = "none"  # as the only name of a state or an action: there is none
 
 
 class BrokenEpisode(Exception):
-    """One line that says why a recording cannot be read; it is skipped and counted."""
+    """A recording cannot be read, for a reason given in one line; it is skipped and counted."""
 
 
 @dataclass
 class Request:
-    """What to read.
+    """What to read of a source.
 
-    views: our view name -> the source's; state, action: names in the source, joined to one vector
-    each; part: which part of the source. Empty ones, and an fps of 0, mean the source's own; the
-    name NONE alone means no state, or no action. image_size: side of the square images in pixels, 0
-    as they are.
+    views: our view name -> the name in the source. state, action: names in the source, concatenated
+    to one vector each; only NONE: no such vector. part: which part of the source. If these are
+    empty, or fps is 0, the defaults of the format apply. image_size: side of the square images in
+    pixels; 0 keeps the size.
     """
 
     folder: Path
@@ -44,12 +44,12 @@ class Request:
 
 
 @dataclass
-class Episode:
-    """One episode as it goes to the writer."""
+class SourceEpisode:
+    """One episode read from a foreign data set."""
 
     images: dict[str, np.ndarray]  # view -> uint8 (T, H, W, 3)
     state: np.ndarray  # float32 (T, S)
-    action: np.ndarray  # float32 (T, A), row t taken at observation t
+    action: np.ndarray  # float32 (T, A), row t is taken at observation t
     state_names: list[str]
     action_names: list[str]
     task: str = ""
@@ -57,18 +57,18 @@ class Episode:
 
 @dataclass
 class Recording:
-    """Something that should hold an episode. ``read`` raises BrokenEpisode; ``name`` is unique and
-    stays the same from run to run.
+    """A part of a source that should hold one episode. ``name`` is unique in the source and the
+    same in each run. ``read`` may raise BrokenEpisode.
     """
 
     name: str
-    read: Callable[[], Episode]
+    read: Callable[[], SourceEpisode]
 
 
 @dataclass
-class Source:
-    """A data set in a foreign format. count: its recordings, None where only reading tells; note: a
-    line that the user should see.
+class ForeignDataset:
+    """A data set in a foreign format. count: number of recordings, None if it is known only after
+    reading. note: one line for the user.
     """
 
     robot_type: str
@@ -89,23 +89,23 @@ def need(module: str, package: str, formats: str) -> Any:
 
 
 def broken(name: str, reason: str) -> Recording:
-    """A recording that is known to be unreadable before it is read."""
+    """A recording that is already known to be unreadable."""
 
-    def read() -> Episode:
+    def read() -> SourceEpisode:
         raise BrokenEpisode(reason)
 
     return Recording(name, read)
 
 
 def decode_image(data: bytes, what: str) -> np.ndarray:
-    """A PNG, JPEG or other encoded picture as uint8 RGB (H, W, 3). Raises BrokenEpisode naming
+    """Decode a PNG, JPEG or similar image to uint8 RGB (H, W, 3). Raises BrokenEpisode that names
     ``what``.
     """
     try:
         image = Image.open(io.BytesIO(data))
         if image.mode not in ("RGB", "RGBA", "L", "P"):
             raise BrokenEpisode(
-                f"{what} is no colour picture (mode {image.mode}; a depth image by mistake?)"
+                f"{what} is no colour image (mode {image.mode}; a depth image by mistake?)"
             )
         return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -113,14 +113,14 @@ def decode_image(data: bytes, what: str) -> np.ndarray:
 
 
 def stack_images(frames: Iterable[np.ndarray], size: int, what: str) -> np.ndarray:
-    """Frames (H, W, 3) as one uint8 array (T, H, W, 3), each resized to ``size`` pixels (0: as it
-    is). Raises BrokenEpisode.
+    """Stack frames (H, W, 3) to uint8 (T, H, W, 3), each resized to ``size`` x ``size`` pixels (0:
+    not resized). Raises BrokenEpisode for another shape or dtype, and if there are no frames.
     """
     kept: list[np.ndarray] = []
     for frame in frames:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[-1] != 3:
             raise BrokenEpisode(
-                f"{what} holds {frame.dtype} {frame.shape} where uint8 (H, W, 3) is needed"
+                f"{what} holds {frame.dtype} {frame.shape}, but uint8 (H, W, 3) is needed"
             )
         kept.append(resize_images(frame, size) if size else frame)
         if kept[-1].shape != kept[0].shape:
@@ -133,18 +133,18 @@ def stack_images(frames: Iterable[np.ndarray], size: int, what: str) -> np.ndarr
 
 
 def join_columns(parts: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarray, list[str]]:
-    """Arrays (T, n) or (T,) side by side as float32 (T, S), and a name for each column: the part's
-    own, numbered where it is wide.
+    """Concatenate arrays (T, n) or (T,) to float32 (T, S). Returns it with a name per column: the
+    array's name, with a number if n > 1.
 
-    Raises BrokenEpisode for another number of rows and for what is no number.
+    Raises BrokenEpisode if an array does not have ``steps`` rows or holds no numbers.
     """
     if not parts:
         return np.zeros((steps, 0), np.float32), []
     for name, values in parts.items():
         if len(values) != steps:
-            raise BrokenEpisode(f"{name} has {len(values)} rows for {steps} pictures")
+            raise BrokenEpisode(f"{name} has {len(values)} rows for {steps} images")
         if values.dtype.kind not in "biuf":
-            raise BrokenEpisode(f"{name} holds {values.dtype} where numbers are needed")
+            raise BrokenEpisode(f"{name} holds {values.dtype}, but numbers are needed")
     columns = {
         name.rsplit("/", 1)[-1]: values.reshape(len(values), -1) for name, values in parts.items()
     }
@@ -159,16 +159,16 @@ def join_columns(parts: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarra
 
 
 def chosen(names: list[str], default: list[str]) -> list[str]:
-    """The names asked for, else the usual ones; none where NONE is asked for."""
+    """The given names, or the default names if none are given; empty for NONE alone."""
     return [] if names == [NONE] else names or default
 
 
 def first_present(candidates: Sequence[str], present: Iterable[str]) -> str | None:
-    """The first of the candidates that is there."""
-    there = set(present)
-    return next((name for name in candidates if name in there), None)
+    """The first candidate in ``present``, or None."""
+    known = set(present)
+    return next((name for name in candidates if name in known), None)
 
 
 def listing(names: Iterable[str]) -> str:
-    """Names for an error message."""
+    """Names in an error message."""
     return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,121 @@
+"""A report of the video that a model is pretrained on, and of what is broken in it; it also stops a
+training that has too much broken data.
+"""
+
+from typing import Any
+
+from alam_core.data.frames import FrameStore
+from alam_core.data.mixture import VideoSource
+from alam_core.errors import UserError
+
+EXAMPLES, SHORT_EXAMPLES = 3, 10  # episodes named in the summary of a source
+
+
+class DataReport:
+    """The sources, and for each of them the episodes that are held out, too short or broken; kept
+    up to date while training.
+
+    short, held_out: episode numbers, a list per source. max_broken: the largest share of a source's
+    episodes, 0 to 1, that may be broken or too short. Raises UserError if there are more.
+    """
+
+    def __init__(
+        self,
+        sources: list[VideoSource],
+        short: list[list[int]],
+        held_out: list[list[int]],
+        max_broken: float,
+    ) -> None:
+        self.sources, self.short, self.held_out = sources, short, held_out
+        self.max_broken = max_broken
+        self.broken = [dict(source.broken) for source in sources]
+        self.replaced = [0] * len(sources)  # triplets that were drawn again
+        for number in range(len(sources)):
+            self._check(number)
+
+    def add(self, number: int, episode: int, why: str, replaced: int = 0) -> None:
+        """Record that an episode of a source turned out to be broken, and that ``replaced``
+        triplets were drawn again because of it. number: index of the source.
+
+        Raises UserError if more than ``max_broken`` of the source's episodes are broken.
+        """
+        self.replaced[number] += replaced
+        if episode not in self.broken[number]:
+            self.broken[number][episode] = why
+            self._check(number)
+
+    def found(self) -> tuple[list[dict[int, str]], list[int]]:
+        """The findings of this process, for ``merge`` in another one."""
+        return self.broken, self.replaced
+
+    def merge(self, others: list[tuple[list[dict[int, str]], list[int]]]) -> None:
+        """Take over the findings of all processes, including this one."""
+        for broken, _ in others:
+            for number, faults in enumerate(broken):
+                self.broken[number] = faults | self.broken[number]
+        self.replaced = [
+            sum(replaced[number] for _, replaced in others) for number in range(len(self.sources))
+        ]
+
+    def _check(self, number: int) -> None:
+        source, broken = self.sources[number], self.broken[number]
+        short = set(self.short[number]) - broken.keys()
+        episodes = len(source.lengths)
+        if len(broken) + len(short) <= self.max_broken * episodes:
+            return
+        first = next(iter(short), 0)
+        example = next(iter(broken.values()), f"episode {first} has {source.lengths[first]} frames")
+        raise UserError(
+            f"{len(broken)} broken and {len(short)} too short of {episodes} episodes of "
+            f"'{source.path or source.name}' are more than --max_broken {self.max_broken:g} "
+            f"allows (such as: {example}): restore them, or allow more"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        total = sum(source.weight for source in self.sources)
+        return {
+            "max_broken": self.max_broken,
+            "sources": [
+                {
+                    "name": source.name,
+                    "path": source.path,
+                    "views": source.views,
+                    "weight": source.weight,
+                    "share": source.weight / total,
+                    "stride": source.stride,
+                    "episodes": len(source.lengths),
+                    "frames_a_view": int(source.lengths.sum()),
+                    "held_out": len(self.held_out[number]),
+                    "read": [
+                        "decoded once" if isinstance(frames, FrameStore) else "on demand"
+                        for frames in source.frames
+                    ],
+                    "too_short": self.short[number],
+                    "broken": [
+                        {"episode": e, "why": why} for e, why in sorted(self.broken[number].items())
+                    ],
+                    "triplets_replaced": self.replaced[number],
+                }
+                for number, source in enumerate(self.sources)
+            ],
+        }
+
+    def summary(self) -> list[str]:
+        """One line per source, which names the first few broken and short episodes."""
+        lines = []
+        for number, source in enumerate(self.sources):
+            broken, short = list(self.broken[number].values()), self.short[number]
+            line = (
+                f"{source.name}: {len(source.lengths)} episodes, "
+                f"{int(source.lengths.sum())} frames a view, {len(self.held_out[number])} held out"
+            )
+            if broken:
+                line += f"; {len(broken)} broken and left out: {'; '.join(broken[:EXAMPLES])}"
+                line += " ..." if len(broken) > EXAMPLES else ""
+            if short:
+                line += f"; {len(short)} too short and left out: episodes "
+                line += ", ".join(map(str, short[:SHORT_EXAMPLES]))
+                line += " ..." if len(short) > SHORT_EXAMPLES else ""
+            lines.append(line)
+        return lines

@@ -1,0 +1,45 @@
+"""The check that a resumed run or data set has the settings it was begun with."""
+
+import json
+
+import pytest
+
+from alam_core.errors import UserError
+from alam_training.settings import check_same_settings
+
+BEFORE = {"steps": 9, "model": {"width": 8, "small": None}, "noise_seconds": (0.3, 0.8)}
+
+
+def check(now: dict, free: tuple[str, ...] = ()) -> None:
+    before = json.loads(json.dumps(BEFORE))
+    check_same_settings(before, now, "'runs/a' was begun with", "choose another --run", free)
+
+
+def test_equal_settings_pass_whatever_json_made_of_them() -> None:
+    check(BEFORE)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"steps": 10}, "steps = 9, not 10; choose another --run"),
+        ({"model": {"width": 16, "small": None}}, "model.width = 8, not 16; choose another --run"),
+        ({"model": {"width": 8, "small": {"layers": 2}}}, "model.small.layers = None, not 2"),
+        ({"name": "x", "steps": 1}, "steps = 9, not 1;"),  # the first in the order of the settings
+    ],
+)
+def test_the_first_difference_is_named(now: dict, said: str) -> None:
+    with pytest.raises(UserError, match="^'runs/a' was begun with ") as raised:
+        check(BEFORE | now)
+    assert said in str(raised.value)
+
+
+def test_a_setting_that_is_gone_is_a_difference() -> None:
+    with pytest.raises(UserError, match="steps = 9, not None"):
+        check({name: value for name, value in BEFORE.items() if name != "steps"})
+
+
+def test_free_settings_may_change_at_any_depth() -> None:
+    check(BEFORE | {"steps": 10}, free=("steps",))
+    check(BEFORE | {"model": {"width": 16, "small": None}}, free=("width",))
+    check(BEFORE | {"model": {"width": 16, "small": 1}}, free=("model",))
