@@ -39,7 +39,7 @@ from alam_training.commands.evaluate import (
     run_episode,
 )
 from alam_training.commands.finetune import finetune, main
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.loop.config import LoopConfig, OptimConfig
 from alam_training.stage2.config import FinetuneConfig, RolloutConfig
 from alam_training.stage2.data import load
 

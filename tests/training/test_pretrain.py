@@ -21,7 +21,7 @@ from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
 from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.loop.config import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

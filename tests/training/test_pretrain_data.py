@@ -22,7 +22,7 @@ from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig, split_episodes
 from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.loop.config import LoopConfig, OptimConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

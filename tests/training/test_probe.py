@@ -22,8 +22,8 @@ from alam_training.commands import probe as script
 from alam_training.commands.figures import main as figures_main
 from alam_training.commands.pretrain import PretrainConfig, check_unchanged, pretrain
 from alam_training.commands.probe import find_runs, listed
+from alam_training.loop.config import LoopConfig
 from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import LoopConfig
 from alam_training.stage1.clips import held_out_clips, run_config, spread_clips
 from alam_training.stage1.summary import ablation_values, over_seeds, ratios, world_values
 

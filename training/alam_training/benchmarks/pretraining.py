@@ -22,8 +22,9 @@ from alam_core.config import from_dict, to_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.results import write_result
-from alam_training.loop.state import Average
-from alam_training.loop.train import OptimConfig, adamw
+from alam_training.loop.config import OptimConfig
+from alam_training.loop.optim import adamw
+from alam_training.loop.state import WeightAverage
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,7 +98,10 @@ class Steps:
     def __init__(self, config: TransitionConfig, batch: int, device: str, bf16: bool) -> None:
         torch.manual_seed(0)
         self.model: nn.Module = TransitionModel(config).to(device).train()
-        self.optimizer, self.average = adamw(self.model, OptimConfig()), Average(self.model, 0.99)
+        self.optimizer, self.average = (
+            adamw(self.model, OptimConfig()),
+            WeightAverage(self.model, 0.99),
+        )
         self.frames = [
             torch.rand(batch, 3, config.image_size, config.image_size, device=device)
             for _ in range(3)

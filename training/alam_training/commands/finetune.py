@@ -19,9 +19,12 @@ from alam_core.policy.config import PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.samples import PolicyData
 from alam_core.policy.sequence import ACTION
+from alam_training.command_line import command_line
 from alam_training.commands.evaluate import EvaluateConfig, check, episodes
-from alam_training.loop.parallel import take_leave
-from alam_training.loop.train import command_line, every_nth, step_rng, train
+from alam_training.loop.gradients import shard_rows
+from alam_training.loop.parallel import shutdown_ranks
+from alam_training.loop.seeds import step_rng
+from alam_training.loop.train import train
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.data import data_digest, load
 
@@ -47,7 +50,7 @@ def main() -> int:
     state = PartialState()
     if finished and state.is_main_process:
         print(f"policy: {Path(config.run) / 'policy'}")
-    return take_leave(state, 0 if finished else 130)
+    return shutdown_ranks(state, 0 if finished else 130)
 
 
 def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
@@ -92,7 +95,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
         share = data.batch(
             rows[rank::ranks], {name: values[rank::ranks] for name, values in augmentation.items()}
         )
-        return share | {"drawn": every_nth(drawn, rank, ranks)}
+        return share | {"drawn": shard_rows(drawn, rank, ranks)}
 
     def losses(model: nn.Module, batch: dict) -> dict[str, Tensor]:
         return model(**batch, weights=weights)

@@ -28,9 +28,11 @@ from alam_core.latent_action.triplets import (
     frames_needed,
     split_episodes,
 )
-from alam_training.loop.parallel import take_leave
+from alam_training.command_line import command_line
+from alam_training.loop.config import LoopConfig
+from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import LoopConfig, command_line, train
+from alam_training.loop.train import train
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1): a LeRobot data set, a folder of videos, or a mixture. No action is read.
 
@@ -121,7 +123,7 @@ def main() -> int:
     if finished and state.is_main_process:
         show(figures)
         print(f"model: {Path(config.run) / 'model'}")
-    return take_leave(state, 0 if finished else 130)
+    return shutdown_ranks(state, 0 if finished else 130)
 
 
 def pretrain(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from alam_core.errors import UserError
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
-from alam_training.loop.train import LoopConfig
+from alam_training.loop.config import LoopConfig
 
 
 @dataclass
