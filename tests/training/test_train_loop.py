@@ -125,9 +125,9 @@ def test_time_limit_saves_and_can_be_resumed(tmp_path: Path) -> None:
 
 def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, config(), identity={"data": "x"})
-    with pytest.raises(UserError, match="loop.optim.lr was 0.01 and is now 0.02"):
+    with pytest.raises(UserError, match="was trained with loop.optim.lr = 0.01, not 0.02; choose"):
         run(tmp_path, config(optim=OptimConfig(lr=2e-2, warmup_steps=3)), identity={"data": "x"})
-    with pytest.raises(UserError, match="run.data was x and is now y"):
+    with pytest.raises(UserError, match="was trained with run.data = 'x', not 'y'"):
         run(tmp_path, config(), identity={"data": "y"})
     assert run(tmp_path, config(resume=False), identity={"data": "y"}).step == 12
 

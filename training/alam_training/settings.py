@@ -1,28 +1,33 @@
-"""Settings of work that is continued: what may change, and a clear error for what may not."""
+"""Settings that must stay the same when a run or a data set is resumed."""
 
+import json
+from collections.abc import Collection
 from typing import Any
 
 from alam_core.errors import UserError
 
 
 def check_same_settings(
-    before: dict[str, Any], now: dict[str, Any], what: str, remedy: str
+    before: dict[str, Any],
+    now: dict[str, Any],
+    what: str,
+    remedy: str,
+    free: Collection[str] = (),
 ) -> None:
-    """Raises UserError if two nested dictionaries of settings differ; leave out what may change.
+    """Raise UserError "<what> NAME = BEFORE, not NOW; <remedy>" for the first setting
+    that differs.
 
-    The message is "<what> (<dotted name> was <old> and is now <new>, ...): <remedy>".
+    before, now: settings as JSON values, nested or not; a missing setting counts as None. what:
+    such as "'data/mine' was collected with". free: names that may change, at any depth.
     """
-    old, new = _flat(before), _flat(now)
-    differing = [
-        f"{name} was {old.get(name)} and is now {new.get(name)}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
-    if differing:
-        raise UserError(f"{what} ({', '.join(differing)}): {remedy}")
+    old, new = _flat(before), _flat(json.loads(json.dumps(now)))
+    for name in dict.fromkeys([*new, *old]):
+        if old.get(name) != new.get(name) and not set(name.split(".")) & set(free):
+            raise UserError(f"{what} {name} = {old.get(name)!r}, not {new.get(name)!r}; {remedy}")
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, its names joined by dots."""
     if not isinstance(values, dict):
         return {prefix: values}
     return {

@@ -137,10 +137,11 @@ class TrainState:
                 "--loop.resume false"
             ) from None
         check_same_settings(
-            _fixed(before),
-            _fixed(json.loads(json.dumps(identity))),
-            f"'{path.parent}' holds a different run",
+            before,
+            identity,
+            f"'{path.parent}' was trained with",
             "choose another run folder, or start anew with --loop.resume false",
+            MAY_CHANGE,
         )
         self._allocate(tensors)
         if self.average:
@@ -208,9 +209,3 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _fixed(identity: dict[str, Any]) -> dict[str, Any]:
-    """``identity`` without the settings that may change when a run is resumed."""
-    loop = {key: value for key, value in identity["loop"].items() if key not in MAY_CHANGE}
-    return {**identity, "loop": loop}

@@ -14,9 +14,9 @@ def generation_ablation(values: Values, pictures: Path) -> str:
     """The rows of Table 3, then the other policies that were evaluated, then Table 11."""
     parts = [
         "Same training budget and evaluation for all rows. The 95 % intervals (Wilson) are over "
-        "all episodes together and do not include the variation between trainings, whose success "
-        "rates are listed one by one. The paper's values are for pi0 on 50 tasks. Latents are sums from "
-        'the start of the chunk ("shuffled" shuffles these sums) except in rows called '
+        "all episodes together; they do not include the variation between trainings, whose success "
+        "rates are listed one by one. The paper's values are for pi0 on 50 tasks. Latents are sums "
+        'from the start of the chunk ("shuffled" shuffles these sums) except in rows called '
         '"adjacent frames".',
         _success(compared_methods(values), values),
     ]

@@ -34,8 +34,8 @@ def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
         )
         if not found:
             raise UserError(
-                f"'{folder}' holds no trained model: a finished run of training/pretrain.py has one "
-                "in model/"
+                f"'{folder}' holds no trained model: a finished run of training/pretrain.py has "
+                "one in model/"
             )
         for run in found:
             name = re.fullmatch(r"(.+)_s(\d+)", run.name)
