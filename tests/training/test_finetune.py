@@ -187,7 +187,7 @@ def test_with_latents_a_policy_is_trained_saved_and_acts(dataset, encoder, tmp_p
     assert runner.latent_shape == (2, 6)
     assert runner.dt == pytest.approx(0.1)
     card = (tmp_path / "run" / "policy" / "README.md").read_text()
-    assert "3 episodes to train on" in card
+    assert "3 training episodes" in card
     assert "action_first" in card
 
 
