@@ -159,7 +159,7 @@ def test_end_to_end(
             and "no_rev" not in values
         )
         for method in ("lam", "alam", "potential"):
-            figures = values[method]
+            found = values[method]
             for key in (
                 "psnr_k",
                 "psnr_5k",
@@ -169,11 +169,11 @@ def test_end_to_end(
                 "constant_share",
                 "effective_dims",
             ):
-                assert np.isfinite(figures[key]) and f"{key}_std" in figures
+                assert np.isfinite(found[key]) and f"{key}_std" in found
             assert all(
-                tuple(figures[key]) == TIMES for key in ("add_rel", "rev_rel", "ssim", "psnr_cum")
+                tuple(found[key]) == TIMES for key in ("add_rel", "rev_rel", "ssim", "psnr_cum")
             )
-            assert {"codebook_perplexity", "lpips", "lpips_std"} <= figures.keys()
+            assert {"codebook_perplexity", "lpips", "lpips_std"} <= found.keys()
         assert values["lam"]["seeds"] == [0, 1] and values["lam"]["psnr_k_std"] > 0
         assert (
             values["potential"]["seeds"] == [0]
@@ -196,7 +196,7 @@ def test_end_to_end(
     assert ablation["full"]["psnr_k"] == pytest.approx(np.mean(ours), rel=1e-4)
     assert ablation["worlds"]["south"]["full"]["psnr_k"] == pytest.approx(ours[1], rel=1e-4)
 
-    # What was probed is not probed again, unless asked or the model is another.
+    # A model is not probed twice, unless asked for.
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("probed again")
 
@@ -242,7 +242,7 @@ def test_end_to_end(
     assert all(0 < path.stat().st_size < 200_000 for path in pictures.iterdir())
 
 
-def test_nothing_trained_on_is_probed(runs: Path) -> None:
+def test_only_held_out_episodes_are_probed(runs: Path) -> None:
     trained = run_config(runs / "lam_s0")
     assert trained.held_out == 0.4 and [Path(source.path).name for source in trained.sources] == [
         "north",
@@ -281,7 +281,7 @@ def test_data_that_has_grown_is_not_probed(runs: Path) -> None:
 
 
 def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> Source:
-    """Each frame is filled with its number in the episode, and the last pixel with the episode's."""
+    """Frames that contain their number in the episode and, in the last pixel, the episode's."""
     starts = np.cumsum(lengths) - lengths
     array = np.zeros((sum(lengths), 4, 4, 3), np.uint8)
     for e, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -312,7 +312,7 @@ def test_lpips_is_where_the_images_are() -> None:
     assert distance(*torch.rand(2, 1, 3, 64, 64, device="meta")).device.type == "meta"
 
 
-def figures(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -> dict[str, object]:
+def metrics(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -> dict[str, object]:
     table = {t: float(t) for t in TIMES}
     return {
         **{
@@ -329,7 +329,7 @@ def figures(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -
 
 
 def test_means_deviations_and_ratios() -> None:
-    merged = over_seeds({3: figures(1.0, 2.0), 5: figures(3.0, 2.0)})
+    merged = over_seeds({3: metrics(1.0, 2.0), 5: metrics(3.0, 2.0)})
     assert (
         merged["seeds"] == [3, 5]
         and merged["add_rel"]["5"] == 10
@@ -340,18 +340,18 @@ def test_means_deviations_and_ratios() -> None:
         and merged["codebook_perplexity"] is None
         and merged["codebook_perplexity_std"] is None
     )
-    alam = figures(0.5, 0.1)
+    alam = metrics(0.5, 0.1)
     assert ratios(merged, alam) == {"add_5k": 4, "rev_5k": 20, "rev_k": 20}
     assert ratios(merged, alam, True) == {"add_5k": 0.4, "rev_5k": 50, "rev_k": 10}
-    assert ratios(merged, figures(0.5, 0.0))["rev_k"] is None
+    assert ratios(merged, metrics(0.5, 0.0))["rev_k"] is None
 
 
-def test_a_world_without_lam_or_with_a_missing_seed_is_told_as_it_is() -> None:
-    one = figures(1, 1)
+def test_a_world_without_lam_or_with_a_missing_seed_is_reported_without_them() -> None:
+    one = metrics(1, 1)
     assert not {"ratio", "lam"} & world_values({"alam": {0: one}}, one).keys()
     worlds = {
-        "north": {"lam": {0: one, 1: figures(3, 1)}, "alam": {0: one}},
-        "south": {"lam": {0: figures(5, 1)}, "alam": {0: one}, "no_rev": {0: one}},
+        "north": {"lam": {0: one, 1: metrics(3, 1)}, "alam": {0: one}},
+        "south": {"lam": {0: metrics(5, 1)}, "alam": {0: one}, "no_rev": {0: one}},
     }
     values = ablation_values(worlds)
     assert (

@@ -1,6 +1,4 @@
-"""The report shows every figure of every result file, and says what is wrong with one it cannot
-read.
-"""
+"""The report shows every value of every result file, and names a file that it cannot read."""
 
 import json
 import subprocess
@@ -23,7 +21,7 @@ def report(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_every_figure_is_shown(tmp_path: Path) -> None:
+def test_every_value_is_shown(tmp_path: Path) -> None:
     write_result(
         "piper_place",
         {"alam": {"episodes": 50, "successes": 41}},
@@ -65,7 +63,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
 
 
 def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, object]:
-    """Figures as training/probe.py writes them, some of them not measured."""
+    """Metrics as training/probe.py writes them, some of them not measured."""
     table = {str(t): error * t for t in range(1, 6)}
     tables = {
         name: table
@@ -246,5 +244,5 @@ def test_a_picture_needs_a_result(tmp_path: Path) -> None:
         (True, "True"),
     ],
 )
-def test_numbers_are_shown_to_be_read(value: float, text: str) -> None:
+def test_numbers_are_rounded_for_reading(value: float, text: str) -> None:
     assert rows({"a": value}) == [("a", text)] and rows([value, value]) == [("", f"{text}, {text}")]

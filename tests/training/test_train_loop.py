@@ -276,7 +276,7 @@ def test_schedule_rises_falls_and_ends_at_its_floor() -> None:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(
+def test_mixed_precision_survives_evaluations_and_is_off_in_the_result(
     tmp_path: Path, ema_decay: float
 ) -> None:
     seen: list[torch.dtype] = []
@@ -314,14 +314,14 @@ def test_bf16_keeps_weights_average_and_moments_in_float32(tmp_path: Path) -> No
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
-def test_a_run_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot make the run folder .*file'"):
         run(tmp_path / "file", config())
 
 
 @pytest.mark.parametrize("save_every", [2, 100])
-def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> None:
+def test_a_state_whose_loss_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> None:
     """Neither by a save between two log entries nor by an interruption."""
     run(tmp_path, config(max_minutes=1e-9))
     before = (tmp_path / STATE_FILE).read_bytes()

@@ -52,9 +52,7 @@ def main() -> int:
         return 0
     name = sys.argv[1]
     if name not in MEASUREMENTS:
-        raise UserError(
-            f"there is no measurement '{name}': choose one of {', '.join(MEASUREMENTS)}"
-        )
+        raise UserError(f"there is no benchmark '{name}': choose one of {', '.join(MEASUREMENTS)}")
     file, options, what = MEASUREMENTS[name]
     module = importlib.import_module(f"alam_training.benchmarks.{file}")
     return module.main(parse_args(getattr(module, options), f"Measure {what}.", sys.argv[2:]))

@@ -164,7 +164,8 @@ def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
         if name in states and name in actions and states.index(name) != actions.index(name):
             raise UserError(
                 f"relative_joints: '{name}' is number {actions.index(name) + 1} of "
-                f"'{config.data}'s action and number {states.index(name) + 1} of its state: put both in one order"
+                f"'{config.data}'s action and number {states.index(name) + 1} of its state: put "
+                "both in one order"
             )
 
 
