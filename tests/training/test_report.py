@@ -13,12 +13,19 @@ from alam_training.commands.report import rows
 from alam_training.report.policies import draw_success
 from alam_training.report.stage2 import interventions
 
-SCRIPT = Path(__file__).parents[2] / "training" / "report.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "training" / "report.py"
 
 
 def report(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), "--results", str(folder), "--out", str(out)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_results_page_is_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "figures").symlink_to(ROOT / "docs" / "figures")
+    assert report(ROOT / "results", tmp_path / "results.md").returncode == 0
+    assert (tmp_path / "results.md").read_text() == (ROOT / "docs" / "results.md").read_text()
 
 
 def test_every_value_is_shown(tmp_path: Path) -> None:

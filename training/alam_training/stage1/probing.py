@@ -41,8 +41,8 @@ def probe_run(
 ) -> dict[str, Metrics]:
     """World -> metrics of ``probe_horizons`` of the run's model.
 
-    gap: k in frames. clips: at most so many per world. They come from <run>/probes.json if the same
-    model was probed on the same clips before, unless ``fresh``.
+    gap: k in frames. clips: at most this many per world. If the same model was probed on the same
+    clips before, the metrics are read from <run>/probes.json, unless ``fresh``.
     """
     trained = run_config(run)
     key = {
