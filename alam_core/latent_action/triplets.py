@@ -50,23 +50,6 @@ def frames_needed(gaps: GapConfig, stride: int = 1) -> int:
     return 2 * stride * (1 if gaps.kind == "uniform" else gaps.frames) + 1
 
 
-def split_episodes(episodes: int, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the training and of the held-out episodes, both in ascending order; at least one
-    of each.
-
-    Raises UserError where there are fewer than two episodes or the share is not between 0 and 1.
-    """
-    if episodes < 2:
-        raise UserError(
-            f"{episodes} episode(s) cannot be split: at least 2 are needed, one of them held out"
-        )
-    if not 0 < share < 1:
-        raise UserError(f"a share of {share} cannot be held out: give one between 0 and 1")
-    held = int(np.clip(round(share * episodes), 1, episodes - 1))
-    order = np.random.default_rng([seed, episodes]).permutation(episodes)
-    return np.sort(order[held:]), np.sort(order[:held])
-
-
 class TripletSampler:
     """Draws triplets from the given episodes of several sources (views of a data set), each frame
     alike likely to be near.

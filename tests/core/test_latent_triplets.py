@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alam_core.errors import UserError
-from alam_core.latent_action.triplets import GapConfig, TripletSampler, split_episodes
+from alam_core.latent_action.triplets import GapConfig, TripletSampler
 
 
 def source(lengths: list[int], size: int = 2) -> SimpleNamespace:
@@ -123,21 +123,8 @@ def test_spread_has_the_fixed_gap_and_reaches_over_all_episodes() -> None:
     assert len(sampler.spread(1000)[1]) == 3 * 14
 
 
-def test_split_is_by_episode_disjoint_complete_and_repeatable() -> None:
-    training, held = split_episodes(100, 0.05)
-    assert (
-        len(held) == 5
-        and not set(training) & set(held)
-        and set(training) | set(held) == set(range(100))
-    )
-    assert np.array_equal(held, split_episodes(100, 0.05)[1])
-    assert [len(part) for part in split_episodes(2, 0.05)] == [1, 1]
-
-
 def test_hopeless_data_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="no episode has the 3 frames"):
         TripletSampler([source([2, 2])], np.array([0, 1]), GapConfig())
-    with pytest.raises(UserError, match="cannot be split"):
-        split_episodes(1, 0.05)
     with pytest.raises(UserError, match="choose uniform or fixed"):
         GapConfig("random")

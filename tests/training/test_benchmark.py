@@ -1,4 +1,4 @@
-"""The dispatcher names what there is; stage 1's measurement counts and steps."""
+"""The benchmark command lists its benchmarks; that of stage 1 counts parameters and times steps."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ TINY = TransitionConfig(
 )
 
 
-def test_without_a_name_everything_that_can_be_measured_is_listed(
+def test_without_a_name_all_benchmarks_are_listed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py"])
@@ -42,7 +42,7 @@ def test_without_a_name_everything_that_can_be_measured_is_listed(
 
 
 @pytest.mark.parametrize("name", list(benchmark.MEASUREMENTS))
-def test_each_measurement_has_its_own_options(
+def test_each_benchmark_has_its_own_options(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py", name, "--help"])
@@ -52,17 +52,17 @@ def test_each_measurement_has_its_own_options(
     assert "--save" in capsys.readouterr().out
 
 
-def test_an_unknown_measurement_is_refused_with_those_there_are(
+def test_an_unknown_benchmark_is_refused_with_a_list_of_the_known(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sys.argv", ["training/benchmark.py", "speed"])
     with pytest.raises(
-        UserError, match="no measurement 'speed': choose one of data, policy, pretraining"
+        UserError, match="no benchmark 'speed': choose one of data, policy, pretraining"
     ):
         benchmark.main()
 
 
-def test_steps_are_those_of_a_training() -> None:
+def test_timed_steps_train_the_model() -> None:
     step = Steps(TINY, 2, "cpu", bf16=False)
     before = [parameter.clone() for parameter in step.model.parameters()]
     step()
@@ -83,7 +83,7 @@ def test_parameters_memory_and_time_are_measured() -> None:
     assert 0.1 < measured["peak_gib"] < 100 and measured["step_s"] >= 0
 
 
-def test_the_papers_size_is_measured_unless_told_otherwise() -> None:
+def test_the_papers_size_is_measured_by_default() -> None:
     model = read_model(PretrainingConfig().model)
     assert (
         model.image_size,
@@ -115,6 +115,6 @@ def test_the_result_has_the_agreed_keys(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_the_share_of_the_gpus_peak_is_one() -> None:
+def test_the_fraction_of_the_gpus_peak_is_at_most_one() -> None:
     measured = on_gpu(TINY, 4, 3)
     assert measured["triplets_s"] > 0 and 0 < measured["bf16_share"] < 1

@@ -39,7 +39,7 @@ from alam_training.commands.evaluate import (
     run_episode,
 )
 from alam_training.commands.finetune import finetune, main
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.loop.config import LoopConfig, OptimConfig
 from alam_training.stage2.config import FinetuneConfig, RolloutConfig
 from alam_training.stage2.data import load
 
@@ -187,17 +187,17 @@ def test_with_latents_a_policy_is_trained_saved_and_acts(dataset, encoder, tmp_p
     assert runner.latent_shape == (2, 6)
     assert runner.dt == pytest.approx(0.1)
     card = (tmp_path / "run" / "policy" / "README.md").read_text()
-    assert "3 episodes to train on" in card
+    assert "3 training episodes" in card
     assert "action_first" in card
 
 
-def test_without_an_encoder_the_same_policy_has_actions_alone(dataset, tmp_path):
+def test_without_an_encoder_a_policy_generates_actions_only(dataset, tmp_path):
     policy, _ = finetune(settings(dataset, tmp_path / "run"))
     assert policy.layout.modalities == ("action",)
     assert PolicyRunner(policy).infer(BlobWorld().reset(0)).latents == {}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_weights(dataset, tmp_path):
+def test_an_interrupted_and_resumed_run_ends_with_the_same_weights(dataset, tmp_path):
     whole, _ = finetune(settings(dataset, tmp_path / "whole", steps=4))
     config = settings(dataset, tmp_path / "parts", steps=4)
     config.loop = dataclasses.replace(config.loop, max_minutes=1e-9)
@@ -256,10 +256,10 @@ def test_presets_are_whole(config, model):
         (["--model.process", "gan"], "choose one of flow, diffusion"),
         (["--model.given_steps", "16"], "choose 0 to 15"),
         (["--loop.eval_every", "0"], "loop.eval_every is 0"),
-        (["--loop.mixed_precision", "fp8"], "choose no or bf16"),
+        (["--loop.mixed_precision", "fp8"], "mixed_precision is .fp8.: choose one of no, bf16"),
         (["--batch", "0"], "batch and draws"),
         (["--held_out", "1"], "held_out is 1.0"),
-        (["--latent_targets", "all"], "choose cumulative or adjacent"),
+        (["--latent_targets", "all"], "choose one of cumulative, adjacent"),
         (["--augment.shift", "-1"], "must not be negative"),
         (["--weights", "lerobot/pi0_base"], "are for pi0"),
         (["--std_floor", "0"], "std_floor must be above 0"),
@@ -267,7 +267,7 @@ def test_presets_are_whole(config, model):
         (["--views", "wrist"], r"a list is written \[a,b\]"),
     ],
 )
-def test_values_that_cannot_be_are_refused_before_any_work(args, words, monkeypatch):
+def test_bad_values_are_refused_before_any_work(args, words, monkeypatch):
     monkeypatch.setattr("sys.argv", ["training/finetune.py", "--data", "nowhere", *args])
     with pytest.raises(UserError, match=words):
         main()
@@ -286,7 +286,7 @@ def write_toy(root, instructions, names=("a", "b"), state_names=("a", "b")):
     return root
 
 
-def test_words_that_the_policy_could_not_tell_apart_are_named(tmp_path):
+def test_words_that_the_tokenizer_cannot_tell_apart_are_named(tmp_path):
     root = write_toy(tmp_path / "set", ["put it in the box", "put it in the pan"] * 2)
     with pytest.raises(
         UserError, match="the words box and pan of .*set' share a number among 2048"
@@ -314,13 +314,13 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
         finetune(settings(root, tmp_path / "run", relative_joints=[]))
 
 
-def test_a_joint_that_stands_elsewhere_in_the_state_cannot_be_relative(tmp_path):
+def test_a_joint_with_another_index_in_the_state_cannot_be_relative(tmp_path):
     root = write_toy(tmp_path / "set", ["go"] * 4, state_names=("b", "a"))
     with pytest.raises(UserError, match="'a' is number 1 of .*'s action and number 2 of its state"):
         finetune(settings(root, tmp_path / "run", relative_joints=["a"]))
 
 
-def test_a_run_does_not_go_on_with_other_data(tmp_path):
+def test_a_run_is_not_resumed_with_other_data(tmp_path):
     root = write_toy(tmp_path / "set", ["go"] * 4)
     finetune(settings(root, tmp_path / "run", relative_joints=[]))
     with LeRobotWriter(
@@ -333,7 +333,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         finetune(settings(root, tmp_path / "run", relative_joints=[]))
 
 
-def test_rollouts_that_cannot_be_are_told_before_training(dataset, tmp_path):
+def test_impossible_rollouts_are_reported_before_training(dataset, tmp_path):
     for rollouts, words in (
         (RolloutConfig(episodes=1, world="nowhere"), "no world is called 'nowhere'"),
         (RolloutConfig(episodes=1), "needs chunks of 8 steps, this policy's have 4"),
@@ -349,7 +349,7 @@ def test_a_card_says_how_chunks_are_generated(dataset, encoder, tmp_path):
     assert "by two-stage diffusion" in (tmp_path / "run" / "policy" / "README.md").read_text()
 
 
-def test_a_state_narrower_than_the_action_serves_where_nothing_is_relative(tmp_path):
+def test_a_state_may_be_narrower_than_the_action_if_nothing_is_relative(tmp_path):
     rng = np.random.default_rng(0)
     with LeRobotWriter(
         tmp_path / "set", 10.0, {"top": (32, 32)}, ["x", "y"], ["a", "b", "c"], "toy"

@@ -20,8 +20,9 @@ from alam_core.errors import run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.config import LossConfig
 from alam_core.latent_action.triplets import GapConfig
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_training.commands.pretrain import main, pretrain
+from alam_training.loop.config import LoopConfig, OptimConfig
+from alam_training.stage1.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def moving_square(
     episodes: int = 12, frames: int = 20, size: int = 16, seed: int = 0
 ) -> VideoSource:
-    """Videos of a bright square that drifts over a grey ground, one direction an episode."""
+    """Videos of a bright square that drifts over grey, in one direction per episode."""
     rng = np.random.default_rng(seed)
     array = np.full((episodes * frames, size, size, 3), 60, np.uint8)
     for e in range(episodes):
@@ -86,7 +87,7 @@ def test_short_training_beats_copying_and_uses_z(tmp_path: Path) -> None:
     assert f"{figures['psnr_k']:.4g}" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_interrupted_and_resumed_equals_unbroken_to_the_bit(
+def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unbroken, _, _ = pretrain(config(tmp_path / "a", 24), [moving_square()])

@@ -20,20 +20,38 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import SourceConfig, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.latent_action.triplets import GapConfig, split_episodes
-from alam_training.commands.pretrain import PretrainConfig, main, pretrain
-from alam_training.loop.train import LoopConfig, OptimConfig
+from alam_core.latent_action.triplets import GapConfig
+from alam_training.commands.pretrain import main, pretrain
+from alam_training.loop.config import LoopConfig, OptimConfig
+from alam_training.splits import split_episodes
+from alam_training.stage1.config import PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
-    "image_size": 16, "patch_size": 8, "width": 16, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "latent_tokens": 2,
-    "latent_dim": 4, "codebook_size": 8, "warmup_steps": 4,
-}  # fmt: skip
+    "image_size": 16,
+    "patch_size": 8,
+    "width": 16,
+    "heads": 2,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "latent_tokens": 2,
+    "latent_dim": 4,
+    "codebook_size": 8,
+    "warmup_steps": 4,
+}
 TABLE_7 = {  # name -> stride, weight
-    "fractal20220817_data": (5, 150), "bridge": (5, 50), "taco_play": (5, 5), "jaco_play": (5, 20), "berkeley_cable_routing": (5, 20),
-    "roboturk": (5, 10), "nyu_door_opening_surprising_effectiveness": (5, 5), "viola": (5, 3), "berkeley_autolab_ur5": (5, 5),
-    "toto": (5, 5), "calvin_task_ABC_D": (10, 200),
-}  # fmt: skip
+    "fractal20220817_data": (5, 150),
+    "bridge": (5, 50),
+    "taco_play": (5, 5),
+    "jaco_play": (5, 20),
+    "berkeley_cable_routing": (5, 20),
+    "roboturk": (5, 10),
+    "nyu_door_opening_surprising_effectiveness": (5, 5),
+    "viola": (5, 3),
+    "berkeley_autolab_ur5": (5, 5),
+    "toto": (5, 5),
+    "calvin_task_ABC_D": (10, 200),
+}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +123,7 @@ def test_a_mixture_trains_and_is_probed_source_by_source(root: Path) -> None:
     )
 
 
-def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(
+def test_a_run_that_decodes_on_demand_resumes_exactly_with_another_number_of_workers(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _, _ = run(config(root, "a", cache=False))
@@ -127,7 +145,7 @@ def test_on_demand_resumes_to_the_bit_with_another_number_of_workers(
     )
 
 
-def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path) -> None:
+def test_a_run_is_not_resumed_if_the_held_out_set_would_change(root: Path) -> None:
     run(config(root))
     write_video(root / "films/20.mp4", 25)
     with pytest.raises(UserError, match=r"films' had 20 episodes .* has 21 now"):
@@ -135,13 +153,13 @@ def test_a_run_does_not_go_on_where_other_episodes_would_be_held_out(root: Path)
     assert run(config(root, loop=LoopConfig(steps=2, cpu=True, resume=False)))[2]
 
 
-def test_sources_that_cannot_be_held_out_or_probed_are_named(root: Path) -> None:
+def test_sources_that_cannot_be_split_or_probed_are_named(root: Path) -> None:
     with pytest.raises(
         UserError,
-        match=r"films: no held-out episode has the 29 frames that figures at --probe_gap 7",
+        match=r"films: no held-out episode has the 29 frames that metrics at --probe_gap 7",
     ):
         run(config(root, probe_gap=7))
-    held = split_episodes(20, 0.1)[1]
+    held = split_episodes(20, 0.1, np.random.default_rng([0, 20]))[1]
     for e in held:
         (root / f"films/{e:02d}.mp4").write_bytes(b"torn")
     with pytest.raises(UserError, match=r"films: all 2 held-out episodes are broken"):
@@ -190,7 +208,7 @@ def test_a_film_that_breaks_while_training_is_replaced_and_counted(
         )
 
 
-def test_the_paper_mixture_is_table_7() -> None:
+def test_the_mixture_preset_is_table_7() -> None:
     read = parse_args(
         PretrainConfig, "", ["--config", str(ROOT / "training/configs/mixture_oxe.yaml")]
     )

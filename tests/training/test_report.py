@@ -1,6 +1,4 @@
-"""The report shows every figure of every result file, and says what is wrong with one it cannot
-read.
-"""
+"""The report shows every value of every result file, and names a file that it cannot read."""
 
 import json
 import subprocess
@@ -15,7 +13,8 @@ from alam_training.commands.report import rows
 from alam_training.report.policies import draw_success
 from alam_training.report.stage2 import interventions
 
-SCRIPT = Path(__file__).parents[2] / "training" / "report.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "training" / "report.py"
 
 
 def report(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -23,7 +22,13 @@ def report(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_every_figure_is_shown(tmp_path: Path) -> None:
+def test_the_results_page_is_up_to_date(tmp_path: Path) -> None:
+    (tmp_path / "figures").symlink_to(ROOT / "docs" / "figures")
+    assert report(ROOT / "results", tmp_path / "results.md").returncode == 0
+    assert (tmp_path / "results.md").read_text() == (ROOT / "docs" / "results.md").read_text()
+
+
+def test_every_value_is_shown(tmp_path: Path) -> None:
     write_result(
         "piper_place",
         {"alam": {"episodes": 50, "successes": 41}},
@@ -65,7 +70,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
 
 
 def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, object]:
-    """Figures as training/probe.py writes them, some of them not measured."""
+    """Metrics as training/probe.py writes them, some of them not measured."""
     table = {str(t): error * t for t in range(1, 6)}
     tables = {
         name: table
@@ -100,7 +105,7 @@ def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, obje
     }
 
 
-def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path) -> None:
+def test_probes_are_shown_next_to_the_paper_with_targets_and_pictures(tmp_path: Path) -> None:
     world = {
         "lam": stage1_method(0.5, 25.0, [0, 1, 2]),
         "alam": stage1_method(0.01, 26.5, [0]),
@@ -163,7 +168,7 @@ def test_probes_stand_beside_the_paper_with_targets_and_pictures(tmp_path: Path)
     assert "the target is a ratio of 3" in text and "not measured" in text
 
 
-def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) -> None:
+def test_policies_are_shown_next_to_the_paper_by_training_and_task(tmp_path: Path) -> None:
     def played(successes: int, policies: dict[str, int]) -> dict[str, object]:
         per_task = {
             "push": {"episodes": 100, "successes": successes - 20},
@@ -209,7 +214,7 @@ def test_policies_stand_beside_the_paper_by_training_and_task(tmp_path: Path) ->
     )
     assert "| no latents | **40.0%** (40.0% to 60.0%) | 200 | one | 60% | 20% | 47.9 |" in text
     assert "| own step | **45.0%**" in text and "| as trained | **50.0%**" in text
-    assert "Interventions when acting, on ALAM, joint (" in text
+    assert "Interventions during evaluation, on ALAM, joint (" in text
     write_result(
         "generation_ablation",
         {"freeze": played(70, both)},
@@ -246,5 +251,5 @@ def test_a_picture_needs_a_result(tmp_path: Path) -> None:
         (True, "True"),
     ],
 )
-def test_numbers_are_shown_to_be_read(value: float, text: str) -> None:
+def test_numbers_are_rounded_for_reading(value: float, text: str) -> None:
     assert rows({"a": value}) == [("a", text)] and rows([value, value]) == [("", f"{text}, {text}")]

@@ -1,4 +1,6 @@
-"""Real trainings as processes: two beside one, killed and resumed beside unbroken."""
+"""Real training processes: two give the result of one, a killed and resumed run that of an unbroken
+one.
+"""
 
 import json
 import signal
@@ -11,10 +13,10 @@ import torch
 
 from alam_core.files import temporaries
 from alam_training.benchmarks.scale import (
+    LOSSES,
     OBJECTIVES,
     ROUNDING_ONLY,
     SMALL_POLICY,
-    TERMS,
     compare,
     curve,
     killed_again_and_again,
@@ -40,9 +42,9 @@ def one(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def in_force(run: Path) -> bool:
-    """Whether codebook and algebraic losses came into force in the run, so that equality means
-    something.
+def uses_all_losses(run: Path) -> bool:
+    """Whether the codebook and the algebraic losses took part in the run; without them, equal runs
+    would prove little.
     """
     terms = curve(run)
     return (
@@ -54,20 +56,20 @@ def in_force(run: Path) -> bool:
 
 @pytest.mark.parametrize("sharded", ["false", "true"])
 @pytest.mark.timeout(900)
-def test_two_processes_learn_as_one_does(
+def test_two_processes_follow_the_loss_curve_of_one(
     data: Path, one: Path, tmp_path: Path, sharded: str
 ) -> None:
     pretrain(
         data, tmp_path / "two", {**OBJECTIVES["whitened"], "loop.sharded": sharded}, processes=2
     )
-    assert in_force(one)
+    assert uses_all_losses(one)
     assert [step for step, _ in curve(tmp_path / "two")["total"]] == list(range(1, 31))
     terms = compare(one, tmp_path / "two", ROUNDING_ONLY)["terms"]
     # One latent that rounding sends to another, equally near entry of the codebook shows in vq at
     # once, in the others later.
-    assert max(terms[name] for name in TERMS if name not in ("vq", "total")) < 2e-3, terms
+    assert max(terms[name] for name in LOSSES if name not in ("vq", "total")) < 2e-3, terms
     terms = compare(one, tmp_path / "two")["terms"]
-    assert max(terms[name] for name in TERMS) < 5e-2, (
+    assert max(terms[name] for name in LOSSES) < 5e-2, (
         terms
     )  # statistics of each process alone differ by 0.08 to 0.29
     states = [safetensors.torch.load_file(run / STATE_FILE) for run in (one, tmp_path / "two")]
@@ -77,9 +79,7 @@ def test_two_processes_learn_as_one_does(
 
 
 @pytest.mark.timeout(900)
-def test_a_sharded_run_that_was_interrupted_goes_on_as_if_it_had_not(
-    data: Path, tmp_path: Path
-) -> None:
+def test_an_interrupted_sharded_run_resumes_exactly(data: Path, tmp_path: Path) -> None:
     options = {
         **OBJECTIVES["relative"],
         "loop.sharded": "true",
@@ -102,7 +102,7 @@ def test_a_sharded_run_that_was_interrupted_goes_on_as_if_it_had_not(
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_time_ends_like_an_unbroken_one(data: Path, tmp_path: Path) -> None:
     options = {
         **OBJECTIVES["paper"],
         "loop.save_every": "2",
@@ -127,7 +127,7 @@ def test_a_run_killed_at_any_moment_ends_as_if_it_had_not_been(data: Path, tmp_p
 
 
 @pytest.mark.timeout(900)
-def test_two_processes_train_a_policy_as_one_does(data: Path, one: Path, tmp_path: Path) -> None:
+def test_two_processes_train_a_policy_like_one(data: Path, one: Path, tmp_path: Path) -> None:
     options = {**SMALL_POLICY, "data": str(data), "encoder": str(one / "model")}
     for name, processes in (("one", 1), ("two", 2)):
         process = launch("finetune", {**options, "run": str(tmp_path / name)}, processes)

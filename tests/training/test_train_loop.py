@@ -1,5 +1,5 @@
-"""The shared loop: resume is exact, interruption saves, the schedule and the average are what they
-say.
+"""The training loop: resuming is exact, an interruption saves, the learning rate and the average
+follow their definitions.
 """
 
 import os
@@ -15,16 +15,12 @@ from alam_core.errors import UserError
 from alam_core.files import replacing_file
 from alam_training.benchmarks.scale import curve
 from alam_training.loop import state as train_state
+from alam_training.loop.config import LoopConfig, OptimConfig
+from alam_training.loop.gradients import shard_rows
+from alam_training.loop.optim import learning_rate
+from alam_training.loop.seeds import step_rng
 from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import (
-    LoopConfig,
-    OptimConfig,
-    TrainResult,
-    every_nth,
-    learning_rate,
-    step_rng,
-    train,
-)
+from alam_training.loop.train import TrainResult, train
 
 
 class Noisy(nn.Module):
@@ -65,7 +61,7 @@ def config(**fields: object) -> LoopConfig:
     )  # type: ignore[arg-type]
 
 
-def test_interrupted_and_resumed_equals_unbroken_to_the_bit(tmp_path: Path) -> None:
+def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
     unbroken = run(tmp_path / "a", config())
     count = 0
 
@@ -109,16 +105,16 @@ def test_the_log_keeps_the_entry_at_which_the_run_stopped(tmp_path: Path) -> Non
 
 
 def test_training_reduces_the_loss_and_returns_the_average_in_eval_mode(tmp_path: Path) -> None:
-    figures: list[dict[str, float]] = []
+    metrics: list[dict[str, float]] = []
 
     def evaluate(model: nn.Module, step: int) -> dict[str, float]:
         assert not model.training
-        figures.append({"loss": float(model(**batch_at(10_000, 0, 1))["total"]), "step": step})
-        return figures[-1]
+        metrics.append({"loss": float(model(**batch_at(10_000, 0, 1))["total"]), "step": step})
+        return metrics[-1]
 
     result = run(tmp_path, config(steps=150, eval_every=50), evaluate=evaluate)
-    assert [entry["step"] for entry in figures] == [50, 100, 150]
-    assert figures[-1]["loss"] < 0.5 * figures[0]["loss"]
+    assert [entry["step"] for entry in metrics] == [50, 100, 150]
+    assert metrics[-1]["loss"] < 0.5 * metrics[0]["loss"]
     assert not result.model.training
 
 
@@ -130,9 +126,9 @@ def test_time_limit_saves_and_can_be_resumed(tmp_path: Path) -> None:
 
 def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path, config(), identity={"data": "x"})
-    with pytest.raises(UserError, match="loop.optim.lr was 0.01 and is now 0.02"):
+    with pytest.raises(UserError, match="was trained with loop.optim.lr = 0.01, not 0.02; choose"):
         run(tmp_path, config(optim=OptimConfig(lr=2e-2, warmup_steps=3)), identity={"data": "x"})
-    with pytest.raises(UserError, match="run.data was x and is now y"):
+    with pytest.raises(UserError, match="was trained with run.data = 'x', not 'y'"):
         run(tmp_path, config(), identity={"data": "y"})
     assert run(tmp_path, config(resume=False), identity={"data": "y"}).step == 12
 
@@ -215,7 +211,7 @@ class Plain(nn.Linear):
         return {"total": (self(x) - y).square().mean()}
 
 
-def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+def test_accumulated_gradients_make_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     results = [
         train(
             Plain(),
@@ -236,17 +232,17 @@ def test_accumulated_parts_make_the_step_of_the_whole_batch(tmp_path: Path) -> N
         assert parts == pytest.approx(whole, rel=1e-5)
 
 
-def test_parts_of_a_batch_are_dealt_out() -> None:
+def test_micro_batches_take_every_nth_row() -> None:
     batch = {"x": torch.arange(6), "y": [torch.arange(12).view(6, 2)]}
-    parts = [every_nth(batch, part, 3) for part in range(3)]
-    assert [part["x"].tolist() for part in parts] == [[0, 3], [1, 4], [2, 5]]
-    assert parts[1]["y"][0].tolist() == [[2, 3], [8, 9]]
+    shards = [shard_rows(batch, index, 3) for index in range(3)]
+    assert [shard["x"].tolist() for shard in shards] == [[0, 3], [1, 4], [2, 5]]
+    assert shards[1]["y"][0].tolist() == [[2, 3], [8, 9]]
 
 
 def test_a_batch_that_cannot_be_shared_evenly_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         UserError,
-        match="a batch of 8 cannot be shared evenly by 1 .* 3 part.*choose a multiple of 3",
+        match="a batch of 8 cannot be shared evenly .* 3 gradient acc.*choose a multiple of 3",
     ):
         train(
             Plain(),
@@ -285,7 +281,7 @@ def test_schedule_rises_falls_and_ends_at_its_floor() -> None:
 
 
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
-def test_mixed_precision_lasts_over_evaluations_and_leaves_the_result(
+def test_mixed_precision_survives_evaluations_and_is_off_in_the_result(
     tmp_path: Path, ema_decay: float
 ) -> None:
     seen: list[torch.dtype] = []
@@ -323,15 +319,15 @@ def test_bf16_keeps_weights_average_and_moments_in_float32(tmp_path: Path) -> No
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 
-def test_a_run_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot make the run folder .*file'"):
         run(tmp_path / "file", config())
 
 
 @pytest.mark.parametrize("save_every", [2, 100])
-def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> None:
-    """Neither by a save between two looks at the loss, nor by an interruption."""
+def test_a_state_whose_loss_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> None:
+    """Neither by a save between two log entries nor by an interruption."""
     run(tmp_path, config(max_minutes=1e-9))
     before = (tmp_path / STATE_FILE).read_bytes()
     steps: list[None] = []
@@ -347,13 +343,13 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, save_every: int) -> N
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
-def test_memory_that_does_not_suffice_is_said_in_one_line(tmp_path: Path) -> None:
+def test_too_little_memory_is_reported_in_one_line(tmp_path: Path) -> None:
     def too_much(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(
         UserError,
-        match="does not hold this batch; .* keeps step 0: raise --loop.accumulate or lower --batch",
+        match="does not fit into memory; .* keeps step 0: raise --loop.accumulate or lower --batch",
     ):
         run(tmp_path, config(), losses=too_much)
 

@@ -28,8 +28,9 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner
 from alam_core.types import VIEWS, Observation
 from alam_training.benchmarks import pi0
-from alam_training.loop.state import Average
-from alam_training.loop.train import OptimConfig, adamw
+from alam_training.loop.config import OptimConfig
+from alam_training.loop.optim import adamw
+from alam_training.loop.state import WeightAverage
 
 LATENT_SHAPE = (7, 32)  # of the shipped encoder's transitions
 CAMERA = 192  # px of the pictures that come in
@@ -247,7 +248,7 @@ class TrainingStep:
             policy.train().to(device).to(memory_format=torch.channels_last),
             device,
         )
-        self.optimizer, self.average = adamw(policy, OptimConfig()), Average(policy, 0.995)
+        self.optimizer, self.average = adamw(policy, OptimConfig()), WeightAverage(policy, 0.995)
         batches: dict[str, Any] = {
             "images": {
                 view: torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8)

@@ -1,5 +1,5 @@
-"""Stage 1 at the paper's size: parameters, peak memory and time of a step on this machine's CPU
-and, where there is one, its GPU.
+"""Stage 1 at the paper's size: parameters, peak memory and time per step on this machine's CPU and,
+if it has one, its GPU.
 """
 
 import json
@@ -22,21 +22,22 @@ from alam_core.config import from_dict, to_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.results import write_result
-from alam_training.loop.state import Average
-from alam_training.loop.train import OptimConfig, adamw
+from alam_training.loop.config import OptimConfig
+from alam_training.loop.optim import adamw
+from alam_training.loop.state import WeightAverage
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 @dataclass
 class PretrainingConfig:
-    """A measurement of stage 1.
+    """A benchmark of stage 1.
 
     Args:
         model: file with the model's size and losses.
-        batch: triplets in a step on the CPU.
-        gpu_batch: triplets in a step on the GPU.
-        steps: optimiser steps that are timed, after one that is not.
+        batch: triplets per step on the CPU.
+        gpu_batch: triplets per step on the GPU.
+        steps: optimiser steps to time, after one step of warm-up.
         save: write results/pretraining_paper_size.json.
     """
 
@@ -60,7 +61,7 @@ def main(config: PretrainingConfig) -> int:
         "perceptual_loss": model.losses.perc > 0,
     }
     for precision in ("no", "bf16"):
-        measured = _in_a_process(model, config, precision)
+        measured = _in_subprocess(model, config, precision)
         values["parameters"] = measured["parameters"]
         suffix = "" if precision == "no" else f"_{precision}"
         names = {"peak_gib": "peak_gib", "step_s": "cpu_step_s", "step_core_s": "cpu_step_core_s"}
@@ -77,27 +78,29 @@ def main(config: PretrainingConfig) -> int:
 
 
 def read_model(path: str) -> TransitionConfig:
-    """Size and losses from a YAML file. Raises UserError where there is none or something in it
-    does not fit.
-    """
+    """Size and losses from a YAML file. Raises UserError if it cannot be read or does not fit."""
     try:
         values = yaml.safe_load(Path(path).read_text())
     except (OSError, yaml.YAMLError) as error:
         raise UserError(
-            f"cannot read the model '{path}' ({error}): give a file such as training/configs/models/paper.yaml"
+            f"cannot read the model '{path}' ({error}): give a file such as "
+            "training/configs/models/paper.yaml"
         ) from None
     return from_dict(TransitionConfig, values, path)
 
 
 class Steps:
-    """Optimiser steps on random frames, as ``train`` does them: forward, backward, clipping, AdamW,
-    average of the weights.
+    """Optimiser steps on random frames like those of ``train``: forward, backward, clipping, AdamW,
+    moving average of the weights.
     """
 
     def __init__(self, config: TransitionConfig, batch: int, device: str, bf16: bool) -> None:
         torch.manual_seed(0)
         self.model: nn.Module = TransitionModel(config).to(device).train()
-        self.optimizer, self.average = adamw(self.model, OptimConfig()), Average(self.model, 0.99)
+        self.optimizer, self.average = (
+            adamw(self.model, OptimConfig()),
+            WeightAverage(self.model, 0.99),
+        )
         self.frames = [
             torch.rand(batch, 3, config.image_size, config.image_size, device=device)
             for _ in range(3)
@@ -117,13 +120,12 @@ class Steps:
         self.optimizer.zero_grad()
         self.average.update(self.model)
         if not torch.isfinite(total):
-            raise UserError("the loss is not finite: the time of such a step means nothing")
+            raise UserError("the loss is not finite: the time of the step is meaningless")
 
 
 def on_cpu(config: TransitionConfig, batch: int, steps: int, precision: str) -> dict[str, Any]:
-    """Parameters, peak memory of this process in GiB, and what a step takes on all cores that it
-    may use: median seconds, and the cores' working seconds, which others on a busy machine do not
-    lengthen.
+    """Parameters, peak memory of this process in GiB, and the cost of a step on all cores it may
+    use: median wall-clock seconds, and CPU seconds, which other processes do not affect.
     """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     step = Steps(config, batch, "cpu", precision == "bf16")
@@ -142,8 +144,8 @@ def on_cpu(config: TransitionConfig, batch: int, steps: int, precision: str) -> 
 
 
 def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]:
-    """Triplets a second in bf16, peak memory in GiB, and the share of the card's measured bf16
-    matrix-product peak.
+    """Triplets per second in bf16, peak memory in GiB, and the fraction reached of the bf16 matrix
+    product throughput measured on the same GPU.
     """
     step = Steps(config, batch, "cuda", bf16=True)
     step()
@@ -162,7 +164,7 @@ def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]
 
 
 def _matmul_peak(size: int = 8192, repetitions: int = 20) -> float:
-    """Floating-point operations a second of a large bf16 matrix product on this GPU, best of some."""
+    """Floating-point operations per second of a large bf16 matrix product, best of several."""
     a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     return 2 * size**3 / min(_seconds(lambda: a @ b) for _ in range(repetitions))
 
@@ -175,10 +177,10 @@ def _seconds(do: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def _in_a_process(
+def _in_subprocess(
     model: TransitionConfig, config: PretrainingConfig, precision: str
 ) -> dict[str, Any]:
-    """``on_cpu`` in a process of its own, whose peak memory is that of the training alone."""
+    """``on_cpu`` in a separate process, so that its peak memory is that of the training alone."""
     request = json.dumps([to_dict(model), config.batch, config.steps, precision])
     command = [sys.executable, "-m", "alam_training.benchmarks.pretraining", request]
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
@@ -187,7 +189,8 @@ def _in_a_process(
     )
     if done.returncode:
         raise UserError(
-            f"the steps on the CPU failed with exit code {done.returncode}: {done.stderr.strip()[-500:]}"
+            f"the steps on the CPU failed with exit code {done.returncode}: "
+            f"{done.stderr.strip()[-500:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])
 

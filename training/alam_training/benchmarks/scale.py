@@ -1,8 +1,8 @@
-"""Training on two processes beside one, and a training killed again and again beside an unbroken
-one: how far do the curves differ?
+"""How far loss curves differ between two processes and one, and between a run that is killed
+repeatedly and an unbroken one.
 
-Real runs of ``training/pretrain.py`` as processes, on a small data set made here. The tests run the
-same.
+The runs are real processes of ``training/pretrain.py`` on a small synthetic data set. The tests use
+the same functions.
 """
 
 import os
@@ -27,7 +27,7 @@ from alam_core.results import write_result
 from alam_training.loop.state import STATE_FILE
 
 ROOT = Path(__file__).resolve().parents[3]
-Curve = dict[str, list[tuple[int, float]]]  # name of a term -> (step, value), in order of the steps
+Curve = dict[str, list[tuple[int, float]]]  # name of a loss -> (step, value), by step
 SMALL_LOOP = {
     "loop.log_every": "1",
     "loop.eval_every": "1000",
@@ -36,8 +36,8 @@ SMALL_LOOP = {
     "loop.optim.lr": "1e-3",
     "loop.optim.warmup_steps": "5",
 }
-# A model of 16 px whose codebook comes in after 8 steps and whose algebraic losses are in force
-# after 16.
+# A model of 16 px whose codebook is used from step 8 on and whose algebraic losses have their full
+# weight from step 16 on.
 SMALL = {
     "batch": "16",
     "gaps.frames": "4",
@@ -60,7 +60,7 @@ SMALL = {
     "loop.steps": "30",
     **SMALL_LOOP,
 }
-# A policy of 32 px that generates latents beside its actions.
+# A policy of 32 px that generates latents together with its actions.
 SMALL_POLICY = {
     "batch": "16",
     "held_out": "0.1",
@@ -76,18 +76,18 @@ SMALL_POLICY = {
     "loop.steps": "20",
     **SMALL_LOOP,
 }
-# The scales of the algebraic losses. The encoders are those whose z is no constant when young: of a
-# constant, the covariance and the choice of codebook entries are mostly rounding.
+# The scales of the algebraic losses. The encoders are those whose z is not constant after
+# initialisation: the covariance and the codebook entries of a constant z are mostly rounding.
 OBJECTIVES = {
     "whitened": {"model.losses.algebra": "whitened", "model.encoder": "antisymmetric"},
     "relative": {"model.losses.algebra": "relative"},
     "paper": {"model.losses.algebra": "paper"},
 }
-TERMS = ("total", "rec", "vq", "add", "rev")
-# Beyond this step rounding has decided, here and there, which of two equally near entries of the
-# codebook a latent takes.
+LOSSES = ("total", "rec", "vq", "add", "rev")
+# After this step rounding may have decided which of two equally near codebook entries a latent is
+# assigned to.
 ROUNDING_ONLY = 20
-# What ``accelerate launch`` would else ask or warn about; port 0: a free one.
+# Options that ``accelerate launch`` would otherwise ask or warn about; port 0 is any free one.
 LAUNCH = (
     "--num_machines=1",
     "--mixed_precision=no",
@@ -102,8 +102,8 @@ class ScaleConfig:
 
     Args:
         steps: optimiser steps of each run.
-        kills: how often the broken run is killed.
-        seed: of the training, and of the moments at which it is killed.
+        kills: how many times the killed run is killed.
+        seed: seed of the training, and of the times at which it is killed.
         save: write results/training_scale.json.
     """
 
@@ -124,36 +124,33 @@ def main(config: ScaleConfig) -> int:
             options = {**steps, **options}
             pretrain(data, folder / algebra / "one", options)
             pretrain(data, folder / algebra / "two", options, processes=2)
-            values[f"two_processes_{algebra}"] = _beside(
+            values[f"two_processes_{algebra}"] = _differences(
                 folder / algebra / "one", folder / algebra / "two"
             )
-            print(
-                f"two processes beside one, {algebra}: {values[f'two_processes_{algebra}']}",
-                flush=True,
-            )
+            difference = values[f"two_processes_{algebra}"]
+            print(f"two processes and one, {algebra}: {difference}", flush=True)
         pretrain(
             data,
             folder / "sharded",
             {**steps, **OBJECTIVES["whitened"], "loop.sharded": "true"},
             processes=2,
         )
-        values["two_processes_sharded"] = _beside(folder / "whitened" / "one", folder / "sharded")
-        print(
-            f"two processes that share one model beside one: {values['two_processes_sharded']}",
-            flush=True,
+        values["two_processes_sharded"] = _differences(
+            folder / "whitened" / "one", folder / "sharded"
         )
+        print(f"two processes (FSDP) and one: {values['two_processes_sharded']}", flush=True)
         often = {**steps, "loop.save_every": "2"}
         pretrain(data, folder / "unbroken", often)
         kills = killed_again_and_again(data, folder / "killed", often, config.kills, config.seed)
         values["killed"] = {**kills, **compare(folder / "unbroken", folder / "killed")}
         del values["killed"]["terms"]
-        print(f"killed and resumed beside unbroken: {values['killed']}")
+        print(f"killed and resumed, and unbroken: {values['killed']}")
     if config.save:
         print(f"results: {write_result('training_scale', values, [config.seed])}")
     return 0
 
 
-def _beside(one: Path, two: Path) -> dict[str, float]:
+def _differences(one: Path, two: Path) -> dict[str, float]:
     return {
         f"first_{ROUNDING_ONLY}_steps": compare(one, two, ROUNDING_ONLY)["loss_curve"],
         "loss_curve": compare(one, two)["loss_curve"],
@@ -161,7 +158,7 @@ def _beside(one: Path, two: Path) -> dict[str, float]:
 
 
 def make_data(folder: Path, episodes: int = 12, frames: int = 20, size: int = 32) -> Path:
-    """A LeRobot data set of a bright square that drifts over grey ground."""
+    """A LeRobot data set of a bright square that drifts over a grey background."""
     rng = np.random.default_rng(0)
     with LeRobotWriter(folder, 10.0, {"third_person": (size, size)}, ["x"], ["u"], "toy") as writer:
         for _ in range(episodes):
@@ -183,7 +180,7 @@ def start(
     output: int = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """Start ``training/pretrain.py`` on ``data`` with the options of ``SMALL`` and then
-    ``options``, on one thread a process.
+    ``options``, one thread per process.
     """
     return launch(
         "pretrain",
@@ -196,7 +193,7 @@ def start(
 def launch(
     script: str, options: dict[str, str], processes: int = 1, output: int = subprocess.PIPE
 ) -> subprocess.Popen[str]:
-    """Start a script of ``training/`` with ``options``, on one thread a process."""
+    """Start a script of ``training/`` with ``options``, one thread per process."""
     flags = [part for name, value in options.items() for part in (f"--{name}", value)]
     several = (
         ["-m", "accelerate.commands.launch", "--multi_gpu", f"--num_processes={processes}", *LAUNCH]
@@ -218,7 +215,7 @@ def launch(
 def pretrain(
     data: Path, run: Path, options: dict[str, str] | None = None, processes: int = 1
 ) -> str:
-    """The same, to the end; returns what it printed. Raises UserError where it fails."""
+    """``start`` and wait for the end; returns what it printed. Raises UserError if it fails."""
     process = start(data, run, options, processes)
     output, _ = process.communicate()
     if process.returncode:
@@ -229,8 +226,8 @@ def pretrain(
 def killed_again_and_again(
     data: Path, run: Path, options: dict[str, str], kills: int, seed: int
 ) -> dict[str, int]:
-    """Train to the end through SIGKILLs, each after a few saves: every other one as soon as the
-    next save begins, the others at a random moment. Returns how many "kills" hit a living process,
+    """Train to the end despite SIGKILLs, each after a few saves: every other one as soon as the
+    next save begins, the others at a random time. Returns how many "kills" hit a running process,
     and how many of them "while_saving".
     """
     rng, hits, saving = random.Random(seed), 0, 0
@@ -263,7 +260,7 @@ def _written(path: Path) -> int:
 
 
 def curve(run: Path) -> Curve:
-    """What a run has logged of its training."""
+    """The training losses that a run has logged."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     return {
         tag.removeprefix("train/"): [(event.step, event.value) for event in events.Scalars(tag)]
@@ -273,8 +270,8 @@ def curve(run: Path) -> Curve:
 
 
 def compare(one: Path, other: Path, steps: int | None = None) -> dict[str, Any]:
-    """Largest difference of the logged terms, relative to the term's mean size over the run, up to
-    step ``steps``; and whether the exported weights are equal to the bit.
+    """Largest difference of each logged loss up to step ``steps``, relative to its mean magnitude
+    over the run; and whether the exported weights are equal bit for bit.
     """
     curves = curve(one), curve(other)
     if [[step for step, _ in curves[0][name]] for name in curves[0]] != [
@@ -293,7 +290,7 @@ def compare(one: Path, other: Path, steps: int | None = None) -> dict[str, Any]:
     ]
     equal = all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     return {
-        "loss_curve": max(differences[name] for name in TERMS),
+        "loss_curve": max(differences[name] for name in LOSSES),
         "terms": differences,
         "weights_equal": equal,
     }

@@ -1,4 +1,6 @@
-"""Measure how fast and how well the machinery works: ``python training/benchmark.py WHAT``."""
+"""Benchmarks of the data readers, of policies and of training: ``python training/benchmark.py
+WHAT``.
+"""
 
 import importlib
 import sys
@@ -6,27 +8,27 @@ import sys
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 
-# What can be measured: in which module of training/benchmarks, with which options, and what it is.
+# Benchmark -> module of alam_training.benchmarks, class of its options, what it measures.
 MEASUREMENTS = {
     "data": (
         "data",
         "DataConfig",
-        "how fast frames and triplets are read, beside LeRobot's reader",
+        "how fast frames and triplets are read, compared with LeRobot's reader",
     ),
     "policy": (
         "policy",
         "PolicyBenchmarkConfig",
-        "latency of a chunk, joint beside action-only, and training throughput",
+        "latency of a chunk, joint and action-only, and training throughput",
     ),
     "pretraining": (
         "pretraining",
         "PretrainingConfig",
-        "stage 1 at the paper's size: parameters, memory, time of a step",
+        "stage 1 at the paper's size: parameters, memory, time per step",
     ),
     "scale": (
         "scale",
         "ScaleConfig",
-        "two processes beside one, a killed and resumed run beside an unbroken one",
+        "two processes compared with one; a killed and resumed run with an unbroken one",
     ),
     "busy_tests": (
         "busy_tests",
@@ -37,14 +39,14 @@ MEASUREMENTS = {
 
 INTRODUCTION = "\n".join(
     [
-        "Measure the machinery. Each writes results/<name>.json.",
+        "Run a benchmark. Each writes a file in results/.",
         "",
         *(
             f"  python training/benchmark.py {name:12} {what}"
             for name, (_, _, what) in MEASUREMENTS.items()
         ),
         "",
-        "  python training/benchmark.py data --help    options of one measurement",
+        "  python training/benchmark.py data --help    options of one benchmark",
     ]
 )
 
@@ -55,9 +57,7 @@ def main() -> int:
         return 0
     name = sys.argv[1]
     if name not in MEASUREMENTS:
-        raise UserError(
-            f"there is no measurement '{name}': choose one of {', '.join(MEASUREMENTS)}"
-        )
+        raise UserError(f"there is no benchmark '{name}': choose one of {', '.join(MEASUREMENTS)}")
     file, options, what = MEASUREMENTS[name]
     module = importlib.import_module(f"alam_training.benchmarks.{file}")
     return module.main(parse_args(getattr(module, options), f"Measure {what}.", sys.argv[2:]))

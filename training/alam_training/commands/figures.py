@@ -1,5 +1,5 @@
-"""Pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like Figures
-6 and 7, success of policies.
+"""Draw the pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like
+its Figures 6 and 7, success of policies.
 """
 
 import sys
@@ -10,16 +10,20 @@ from rich.progress import Progress
 
 from alam_core.config import parse_args
 from alam_core.errors import UserError
-from alam_training.commands.probe import find_runs, listed
+from alam_training.command_line import join_values
 from alam_training.report.plots import draw_plots
 from alam_training.report.policies import draw_success
 from alam_training.report.sheets import draw_sheets
+from alam_training.stage1.runs import find_runs
 
 INTRODUCTION = """Draw the pictures of the results.
 
-  python training/figures.py                                          plots of what was measured in results/
-  python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0 runs/worlds/potential_s0       also sheets of decoded frames
-  python training/figures.py --help                                   every option"""
+  python training/figures.py
+      plots of the measurements in results/
+  python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0
+      also sheets of frames that these models decode
+  python training/figures.py --help
+      every option"""
 
 
 @dataclass
@@ -27,12 +31,12 @@ class FiguresConfig:
     """What to draw.
 
     Args:
-        models: run folders of training/pretrain.py, for the sheets; each sheet compares them or
-            shows the one named in transfer.
-        transfer: the method whose transfer sheet is drawn; none given means each.
+        models: run folders of training/pretrain.py, for the sheets of decoded frames. A
+            reconstruction sheet compares all of them, a transfer sheet shows one.
+        transfer: methods to draw a transfer sheet of; empty means each.
         gap: k in frames.
-        results: folder with transition_probes.json and generation_ablation.json, each drawn where
-            it is there.
+        results: folder with transition_probes.json and generation_ablation.json; what is missing
+            is not drawn.
         out: folder for the pictures.
     """
 
@@ -44,22 +48,22 @@ class FiguresConfig:
 
 
 def main() -> None:
-    config = parse_args(
-        FiguresConfig, INTRODUCTION.splitlines()[0], listed(sys.argv[1:], "--models")
-    )
-    drawn = {
+    args = join_values(sys.argv[1:], "--models")
+    config = parse_args(FiguresConfig, INTRODUCTION.splitlines()[0], args)
+    plots = {
         Path(config.results) / "transition_probes.json": draw_plots,
         Path(config.results) / "generation_ablation.json": draw_success,
     }
-    there = {file: draw for file, draw in drawn.items() if file.is_file()}
-    if not there and not config.models:
-        missing = " and no ".join(f"'{file}'" for file in drawn)
+    measured = {file: draw for file, draw in plots.items() if file.is_file()}
+    if not measured and not config.models:
+        missing = " and no ".join(f"'{file}'" for file in plots)
         raise UserError(
-            f"there is no {missing}, and no model is given: run training/probe.py with --record true first"
+            f"there is no {missing}, and no model is given: run training/probe.py with "
+            "--record true first"
         )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    written = [path for file, draw in there.items() for path in draw(file, out)]
+    written = [path for file, draw in measured.items() for path in draw(file, out)]
     if config.models:
         with Progress(transient=True) as progress:
             task = progress.add_task("sheets", total=None)

@@ -1,13 +1,14 @@
-"""Turn the authors' released transition weights (``alam_pretrain``) into a model folder of this
+"""Convert the authors' released transition weights (``alam_pretrain``) to a model folder of this
 project.
 
-python training/import_weights.py --input alam_pretrain/model.safetensors --output
-checkpoints/alam_pretrain
+    python training/import_weights.py \\
+        --input alam_pretrain/model.safetensors --output checkpoints/alam_pretrain
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+from alam_core.cards import model_card
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.latent_action.released import load_released
@@ -15,11 +16,11 @@ from alam_core.latent_action.released import load_released
 
 @dataclass
 class ImportConfig:
-    """What to read and where to write.
+    """What to read and where to write it.
 
     Args:
-        input: safetensors file of the release, or the folder that holds it.
-        output: model folder to write; must not exist yet.
+        input: safetensors file of the release, or its folder.
+        output: model folder to write; it must not exist yet.
     """
 
     input: str
@@ -27,15 +28,19 @@ class ImportConfig:
 
 
 def main() -> None:
-    config = parse_args(ImportConfig, __doc__.splitlines()[0])
+    config = parse_args(ImportConfig, "Convert the authors' released transition weights.")
     if Path(config.output).exists():
         raise UserError(f"'{config.output}' exists already: choose another --output")
     model = load_released(config.input)
     size = model.config
-    card = f"""# Transition model
-
-The authors' released weights ({Path(config.input).name}), {sum(part.numel() for part in model.parameters()) / 1e6:.0f} M parameters:
-{size.encoder_layers} + {size.decoder_layers} layers of width {size.width}, transitions of {size.latent_tokens} x {size.latent_dim} numbers,
-images of {size.image_size} px. Its codebook, the decoder and the encoder are whole; the perceptual network is left out.
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    body = f"""The authors' released weights ({Path(config.input).name}), \
+{millions:.0f} M parameters:
+{size.encoder_layers} + {size.decoder_layers} layers of width {size.width}, transitions of \
+{size.latent_tokens} x {size.latent_dim} numbers,
+images of {size.image_size} px. The encoder, the codebook and the decoder are complete; the \
+perceptual network is left out.
 """
+    tags = ["alam", "latent-action-model", "video"]
+    card = model_card("Transition model", body, tags=tags, dataset=None, metrics={})
     print(f"model: {model.save_pretrained(config.output, card)}")

@@ -1,7 +1,7 @@
-"""Write docs/results.md from the files in results/: what was measured, on what, and how to measure
-it again.
+"""Write docs/results.md from the files in results/: what was measured, on which machine, and the
+commands that measure it again.
 
-python training/report.py
+    python training/report.py
 """
 
 import json
@@ -14,6 +14,7 @@ from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
 from alam_training.report import stage1, stage2
+from alam_training.report.markdown import table
 
 TABLES = stage1.TABLES | stage2.TABLES
 NOTES = stage1.NOTES | stage2.NOTES
@@ -21,15 +22,16 @@ NOTES = stage1.NOTES | stage2.NOTES
 TITLES = {
     "demo": "The demo",
     "piper_place": "The Piper's first task: success on unseen seeds",
-    "piper_encoders": "The Piper's first task: which encoder serves the policy best, on validation seeds",
-    "generation_ablation": "Stage 2: how transitions are generated, Tables 3 and 11, on five MetaWorld tasks",
-    "latency_policy": "Latency of a policy, and what generating latents costs",
+    "piper_encoders": "The Piper's first task: success by encoder, on validation seeds",
+    "generation_ablation": "Stage 2: ways to generate transitions (Tables 3 and 11), on five "
+    "MetaWorld tasks",
+    "latency_policy": "Latency of a policy, and the cost of generating latents",
     "latency_ros": "Latencies through ROS, on the wall clock",
     "transition_probes": "Stage 1: algebra, reconstruction and health of z on held-out episodes",
     "transition_ablation": "Stage 1: the variants of Table 4",
     "data_throughput": "Stage 1: reading video",
-    "pretraining_paper_size": "Stage 1: the paper's size",
-    "training_scale": "Stage 1: more processes, broken runs",
+    "pretraining_paper_size": "Stage 1: the paper's model size",
+    "training_scale": "Training: several processes, killed and resumed runs",
 }
 
 
@@ -38,8 +40,8 @@ class ReportConfig:
     """What to report.
 
     Args:
-        results: folder with one JSON a measurement.
-        out: the Markdown file to write.
+        results: folder with one JSON file per measurement.
+        out: Markdown file to write.
     """
 
     results: str = "results"
@@ -47,7 +49,9 @@ class ReportConfig:
 
 
 def rows(values: Any, name: str = "") -> list[tuple[str, str]]:
-    """Nested values as (dotted name, text) rows; a pair of episodes and successes also as a rate."""
+    """Nested values as rows (dotted name, text). Where there are episodes and successes, a row with
+    the success rate comes first.
+    """
     if isinstance(values, dict):
         found = [
             row
@@ -70,38 +74,34 @@ def rows(values: Any, name: str = "") -> list[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """A value to read; numbers with four digits that mean something, the file has them all."""
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 1e4
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    """A value as text; floats with four significant digits or, from 10,000 on, as integers."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
-def section(result: dict[str, Any], figures: Path) -> str:
-    """One measurement as Markdown; pictures of it are looked for in the folder ``figures``."""
-    machine = result["machine"]
-    seeds = result["seeds"]
-    where = f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['gpu'] or 'no GPU'}"
+def section(result: dict[str, Any], pictures: Path) -> str:
+    """One measurement as Markdown, with its pictures if they are in the folder ``pictures``."""
+    machine, seeds = result["machine"], result["seeds"]
     name, values = result["name"], result["values"]
     if name in TABLES:
-        body = TABLES[name](values, figures)
+        body = TABLES[name](values, pictures)
     else:
-        body = "| | |\n|---|---|\n" + "\n".join(f"| {row} | {text} |" for row, text in rows(values))
+        body = table(["value", "measured"], rows(values))
         body = f"{NOTES[name]}\n\n{body}" if name in NOTES else body
-    return (
-        f"## {TITLES.get(name, name)}\n\n"
-        f"```\n{result['command'].replace(' && ', chr(10))}\n```\n\n"
-        f"{result['date'][:10]}, commit {result['commit']}; {where}; Python {machine['python']}, torch {machine['torch']}"
-        + (f"; seeds {seeds[0]} to {seeds[-1]}" if seeds else "")
-        + f"\n\n{body}\n"
-    )
+    facts = [
+        f"{result['date'][:10]}, commit {result['commit']}",
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
+        f"{machine['gpu'] or 'no GPU'}",
+        f"Python {machine['python']}, torch {machine['torch']}",
+        *([f"seeds {seeds[0]} to {seeds[-1]}"] if seeds else []),
+    ]
+    commands = result["command"].replace(" && ", "\n")
+    return f"## {TITLES.get(name, name)}\n\n```\n{commands}\n```\n\n{'; '.join(facts)}\n\n{body}\n"
 
 
 def _anchor(title: str) -> str:
-    """What a heading is linked by on code hosts."""
+    """The link target that code hosts give a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
@@ -111,7 +111,8 @@ def main() -> None:
     files = [found[name] for name in dict.fromkeys([*TITLES, *found]) if name in found]
     if not files:
         raise UserError(
-            f"no result in '{config.results}': measure something first, for example with 'make demo'"
+            f"no result in '{config.results}': measure something first, for example with "
+            "'make demo'"
         )
     titles, results = [], []
     for file in files:
@@ -121,7 +122,10 @@ def main() -> None:
             titles.append(TITLES.get(result["name"], result["name"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"'{file}' is no result file ({error}); measure it again") from None
-    header = "# Results\n\nGenerated by `python training/report.py` from the files in `results/`; do not edit.\n\n"
+    header = (
+        "# Results\n\nGenerated by `python training/report.py` from the files in `results/`; do "
+        "not edit.\n\n"
+    )
     header += "".join(f"- [{title}](#{_anchor(title)})\n" for title in titles) + "\n"
     out = Path(config.out)
     out.parent.mkdir(parents=True, exist_ok=True)

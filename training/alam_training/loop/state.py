@@ -1,9 +1,9 @@
-"""What a training is at a moment, and its file: weights, their average, the optimiser's moments,
+"""The state of a training run and its file: weights, their moving average, the optimiser's moments,
 the step, the losses not yet logged.
 
-The file is replaced at once and lies on the disk before the old one goes, so that a process killed
-or a machine cut off at any moment leaves a whole state behind. It is the same for one process, DDP
-and FSDP: tensors are put together before they are written.
+The file is written next to the old one, flushed to the disk and then put in its place, so that a
+process killed or a machine cut off at any time leaves a complete state behind. It is the same for
+one process, DDP and FSDP: sharded tensors are gathered before they are written.
 """
 
 import json
@@ -18,17 +18,17 @@ from torch import Tensor, distributed, nn
 
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
-from alam_training.loop.parallel import fill, part, whole
+from alam_training.loop.config import MAY_CHANGE
+from alam_training.loop.parallel import copy_into, full_tensor, local_shard
+from alam_training.settings import check_same_settings
 
 STATE_FILE = "state.safetensors"
 
-# What may change between a run and its continuation without changing what is computed, but for
-# rounding.
-FREE_FIELDS = ("resume", "max_minutes", "save_every", "eval_every", "log_every", "cpu", "sharded")
 
-
-class Average:
-    """Exponential moving average of a model's parameters; a young one follows them closely."""
+class WeightAverage:
+    """Exponential moving average (EMA) of a model's parameters. Its decay grows with the number of
+    updates up to ``decay``, so that a young average follows the parameters closely.
+    """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.count = decay, 0
@@ -38,10 +38,10 @@ class Average:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the parameters as they are now."""
+        """Move the average towards the current parameters."""
         decay = min(self.decay, (1 + self.count) / (10 + self.count)) if self.count else 0.0
-        currents = [part(parameter) for parameter in model.parameters()]
-        averages = [part(tensor) for tensor in self.tensors.values()]
+        currents = [local_shard(parameter) for parameter in model.parameters()]
+        averages = [local_shard(tensor) for tensor in self.tensors.values()]
         if self.count == 0:
             torch._foreach_copy_(averages, currents)
         else:
@@ -54,33 +54,42 @@ class TrainState:
     """The state of a run. ``model`` is the bare one, without DDP around it; its parameters may be
     sharded.
 
-    sums: sums of the terms over the ``counted`` steps since the last entry of the log, of this
-    rank's share; ``average_sums`` makes them those of all.
+    sums: this rank's losses summed over the ``counted`` steps since the last TensorBoard entry.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    average: Average | None
+    average: WeightAverage | None
     step: int = 0
     counted: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
 
-    def evaluated(self) -> dict[str, Tensor]:
-        """The state dict, on every rank, that is evaluated and exported: with averaged parameters
-        where there is an average.
+    def exported(self) -> dict[str, Tensor]:
+        """The state dict that is evaluated and exported, on every rank: with averaged parameters if
+        there is an average. All ranks must call this together.
         """
         averages = self.average.tensors if self.average else {}
         parameters = dict(self.model.named_parameters())
-        instead = {
-            id(parameters[name]): tensor for name, tensor in averages.items()
-        }  # by identity: a tied weight has several names
+        # By identity, because a tied weight has several names.
+        replaced = {id(parameters[name]): tensor for name, tensor in averages.items()}
         return {
-            name: whole(instead.get(id(tensor), tensor.detach()))
+            name: full_tensor(replaced.get(id(tensor), tensor.detach()))
             for name, tensor in self.model.state_dict(keep_vars=True).items()
         }
 
-    def average_sums(self) -> dict[str, float]:
-        """Mean of each term over steps and ranks; all ranks must call this together."""
+    def add_losses(self, losses: dict[str, Tensor]) -> None:
+        """Count one step's losses for the next TensorBoard entry."""
+        self.counted += 1
+        self.sums = {name: self.sums.get(name, 0.0) + value for name, value in losses.items()}
+
+    def clear_losses(self) -> None:
+        """Start counting anew after a TensorBoard entry."""
+        self.sums, self.counted = {}, 0
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean of each loss over the counted steps and all ranks; all ranks must call this
+        together.
+        """
         if self.sums and distributed.is_initialized():
             sums = torch.stack(list(self.sums.values()))
             distributed.all_reduce(sums)
@@ -88,12 +97,12 @@ class TrainState:
         return {name: float(value) / self.counted for name, value in self.sums.items()}
 
     def save(self, path: Path, identity: dict[str, Any], main: bool) -> None:
-        """Write the state durably; all ranks must call this together, ``main`` writes. Raises
-        UserError where it cannot be written.
+        """Write the state to the disk; all ranks must call this together, the ``main`` one writes.
+        Raises UserError if the file cannot be written.
         """
         tensors = {}
         for name, tensor in self._tensors().items():
-            full = whole(tensor.detach())
+            full = full_tensor(tensor.detach())
             if main:
                 tensors[name] = full.to("cpu", copy=True).contiguous()
         if main:
@@ -110,12 +119,13 @@ class TrainState:
                     )
             except (OSError, SafetensorError) as error:
                 raise UserError(
-                    f"cannot write '{path}' ({error}): make room; what was saved there before is still whole"
+                    f"cannot write '{path}' ({error}): free some disk space; the state saved "
+                    "there before is intact"
                 ) from None
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:
-        """Go to the state in ``path``; all ranks must call this together. Raises UserError for a
-        broken file or one of another run.
+        """Continue from the state in ``path``; all ranks must call this together. Raises UserError
+        for a broken file and for the state of a different run.
         """
         try:
             with safe_open(path, "pt") as file:
@@ -126,28 +136,39 @@ class TrainState:
                 )
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise UserError(
-                f"'{path}' cannot be read ({error}): delete it or give --loop.resume false to start anew"
+                f"'{path}' cannot be read ({error}): delete it, or start anew with "
+                "--loop.resume false"
             ) from None
-        _same_run(path, before, json.loads(json.dumps(identity)))
-        self._make_room(tensors)
+        check_same_settings(
+            before,
+            identity,
+            f"'{path.parent}' was trained with",
+            "choose another run folder, or start anew with --loop.resume false",
+            MAY_CHANGE,
+        )
+        self._allocate(tensors)
         if self.average:
             self.average.count = averaged
         own = self._tensors()
         differing = sorted(own.keys() ^ tensors.keys())
         if differing:
             raise UserError(
-                f"'{path}' does not fit the model (only in one: {differing[0]}): --loop.resume false starts anew"
+                f"'{path}' does not fit the model ({differing[0]} is in only one of them): start "
+                "anew with --loop.resume false"
             )
         for name, tensor in own.items():
             try:
-                fill(tensor, tensors[name])
+                copy_into(tensor, tensors[name])
             except ValueError as error:
                 raise UserError(
-                    f"'{path}' does not fit the model ({name}: {error}): --loop.resume false starts anew"
+                    f"'{path}' does not fit the model ({name}: {error}): start anew with "
+                    "--loop.resume false"
                 ) from None
 
-    def _make_room(self, tensors: dict[str, Tensor]) -> None:
-        """Zeros for the moments and sums of ``tensors``, which a new run has not yet."""
+    def _allocate(self, tensors: dict[str, Tensor]) -> None:
+        """Create the moments and sums that are in ``tensors`` and that a new run does not have
+        yet.
+        """
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
         for name, tensor in tensors.items():
@@ -158,11 +179,10 @@ class TrainState:
                 kind == "optimizer"
                 and (parameter := parameters.get(rest.rsplit(".", 1)[0])) is not None
             ):
-                count = (
-                    tensor.ndim == 0 and parameter.ndim > 0
-                )  # of steps; the others have the parameter's shape
+                # Counts of steps are scalars; the other moments have the parameter's shape.
+                is_count = tensor.ndim == 0 and parameter.ndim > 0
                 self.optimizer.state[parameter][rest.rsplit(".", 1)[1]] = (
-                    torch.zeros(()) if count else torch.zeros_like(parameter.detach())
+                    torch.zeros(()) if is_count else torch.zeros_like(parameter.detach())
                 )
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -175,29 +195,3 @@ class TrainState:
                 for moment, tensor in self.optimizer.state.get(parameter, {}).items()
             }
         return tensors | {f"sums.{name}": value for name, value in self.sums.items()}
-
-
-def _same_run(path: Path, before: Any, now: Any) -> None:
-    before, now = _flat(before), _flat(now)
-    differing = [
-        name
-        for name in sorted(before.keys() | now.keys())
-        if before.get(name) != now.get(name) and name.split(".")[-1] not in FREE_FIELDS
-    ]
-    if differing:
-        what = ", ".join(
-            f"{name} was {before.get(name)} and is now {now.get(name)}" for name in differing
-        )
-        raise UserError(
-            f"'{path.parent}' holds a different run ({what}): choose another run folder, or --loop.resume false to start anew"
-        )
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(values, dict):
-        return {prefix: values}
-    return {
-        name: value
-        for key, part in values.items()
-        for name, value in _flat(part, f"{prefix}.{key}" if prefix else key).items()
-    }

@@ -15,23 +15,24 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from alam_core.errors import UserError
 from alam_core.latent_action.probes import HORIZONS
+from alam_training.methods import label as method_label
 
-# Colours that also differ for the colour-blind, and in grey.
+# Colour and marker of each method, distinguishable for the colour-blind and in grey.
 STYLES = {
-    "lam": ("LAM", "#D55E00", "o"),
-    "alam": ("ALAM", "#0072B2", "s"),
-    "alam_weight3": ("ALAM, weight 3", "#56B4E9", "v"),
-    "antisymmetric": ("antisymmetric", "#009E73", "^"),
-    "potential": ("potential", "#CC79A7", "D"),
+    "lam": ("#D55E00", "o"),
+    "alam": ("#0072B2", "s"),
+    "alam_weight3": ("#56B4E9", "v"),
+    "antisymmetric": ("#009E73", "^"),
+    "potential": ("#CC79A7", "D"),
 }
 SPARE = ("#E69F00", "#7F7F7F", "#000000")
-EXACT = 1e-4  # relative errors below are exact but for rounding: not drawn, as they would flatten the rest
+EXACT = 1e-4  # smaller relative errors are rounding: not drawn, they would flatten the others
 TIMES = np.arange(1, HORIZONS + 1)
 
 
 def draw_plots(file: Path, out: Path) -> list[Path]:
-    """Two pictures a world in ``out``: algebraic errors and reconstruction. Raises UserError where
-    ``file`` is no result of the probes.
+    """Two pictures per world in ``out``: algebraic errors and reconstruction. Raises UserError if
+    ``file`` is not a result of the probes.
     """
     try:
         values = json.loads(file.read_text())["values"]
@@ -61,7 +62,8 @@ def draw_plots(file: Path, out: Path) -> list[Path]:
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{file}' is no result of training/probe.py ({error!r}): measure again with --record true"
+            f"'{file}' is no result of training/probe.py ({error!r}): measure again with "
+            "--record true"
         ) from None
     if not worlds:
         raise UserError(
@@ -71,16 +73,17 @@ def draw_plots(file: Path, out: Path) -> list[Path]:
 
 
 def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], trained: float) -> Figure:
-    """Figure 4 (A), on relative errors; thin and dashed: mean-subtracted latents."""
+    """Figure 4 (A) with relative errors. Thin dashed lines: mean-subtracted latents."""
     figure, axes = plt.subplots(1, 2, figsize=(9.6, 4.4), layout="constrained")
     for axis, kind, title in (
         (axes[0], "add", "A.1  additivity"),
         (axes[1], "rev", "A.2  reversal"),
     ):
         first = 1 if kind == "add" else 0  # Add(1) is 0 by construction
-        for index, (name, figures) in enumerate(methods.items()):
-            label, colour, marker = _style(name, index)
-            mean, spread = _row(figures, f"{kind}_rel"), _row(figures, f"{kind}_rel_std")
+        for index, (name, metrics) in enumerate(methods.items()):
+            colour, marker = _style(name, index)
+            label = method_label(name)
+            mean, spread = _row(metrics, f"{kind}_rel"), _row(metrics, f"{kind}_rel_std")
             if mean[first:].max() < EXACT:
                 axis.plot(
                     [],
@@ -91,7 +94,7 @@ def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], traine
                 )
                 continue
             _line(axis, first, mean, spread, colour, marker, label, positive=True)
-            centred = _row(figures, f"{kind}_centred")
+            centred = _row(metrics, f"{kind}_centred")
             axis.plot(
                 TIMES[first:],
                 centred[first:],
@@ -121,7 +124,7 @@ def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], traine
 
 
 def _reconstruction(world: str, methods: dict[str, Any], trained: float) -> Figure:
-    """Figure 4 (B): change from each model's own k-step score, direct above, cumulative below."""
+    """Figure 4 (B): change from each model's own score at k, direct above, cumulative below."""
     shown = [
         score
         for score in ("psnr", "ssim", "lpips")
@@ -138,13 +141,14 @@ def _reconstruction(world: str, methods: dict[str, Any], trained: float) -> Figu
     for column, score in enumerate(shown):
         for row, way in enumerate(("", "_cum")):
             axis = axes[row, column]
-            for index, (name, figures) in enumerate(methods.items()):
-                label, colour, marker = _style(name, index)
+            for index, (name, metrics) in enumerate(methods.items()):
+                colour, marker = _style(name, index)
+                label = method_label(name)
                 mean, spread = (
-                    _row(figures, f"{score}{way}_change"),
-                    _row(figures, f"{score}{way}_change_std"),
+                    _row(metrics, f"{score}{way}_change"),
+                    _row(metrics, f"{score}{way}_change_std"),
                 )
-                _line(axis, 0, mean, spread, colour, marker, f"{label}: {figures[score]['1']:.3g}")
+                _line(axis, 0, mean, spread, colour, marker, f"{label}: {metrics[score]['1']:.3g}")
             axis.axhline(0, color="0.6", linewidth=0.8)
             better = "lower is better" if score == "lpips" else "higher is better"
             if row == 0:
@@ -193,7 +197,7 @@ def _line(
         label=label,
     )
     low = mean - spread
-    if positive:  # a log scale has no place for less
+    if positive:  # a logarithmic axis cannot show zero
         low = np.maximum(low, mean / 10)
     axis.fill_between(
         TIMES[first:], low[first:], (mean + spread)[first:], color=colour, alpha=0.2, linewidth=0
@@ -201,7 +205,7 @@ def _line(
 
 
 def _horizons(axis: Axes, trained: float) -> None:
-    """Ticks k to 5k; grey where no training triplet reaches."""
+    """Ticks k to 5k; grey beyond the span of the training triplets."""
     axis.set_xticks(TIMES, ["k", *(f"{t}k" for t in TIMES[1:])])
     axis.set_xlim(0.8, HORIZONS + 0.2)
     if trained < HORIZONS:
@@ -210,13 +214,14 @@ def _horizons(axis: Axes, trained: float) -> None:
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def _style(name: str, index: int) -> tuple[str, str, str]:
-    return STYLES.get(name, (name, SPARE[index % len(SPARE)], "v"))
+def _style(name: str, index: int) -> tuple[str, str]:
+    """Colour and marker of a method; methods without a style of their own take spare colours."""
+    return STYLES.get(name, (SPARE[index % len(SPARE)], "v"))
 
 
-def _row(figures: dict[str, Any], name: str) -> np.ndarray:
-    """A table as (5,); a deviation that is not there as zeros."""
-    table = figures[name]
+def _row(metrics: dict[str, Any], name: str) -> np.ndarray:
+    """A table over the horizons as (5,); a deviation that was not measured as zeros."""
+    table = metrics[name]
     return (
         np.zeros(HORIZONS)
         if table is None
@@ -225,7 +230,7 @@ def _row(figures: dict[str, Any], name: str) -> np.ndarray:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as a picture and forget it."""
+    """Write a figure to ``path``, close it and return the path."""
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path

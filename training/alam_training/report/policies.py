@@ -1,6 +1,4 @@
-"""A plot of how policies succeeded, each training apart, drawn from
-results/generation_ablation.json.
-"""
+"""A plot of the success of policies, drawn from results/generation_ablation.json."""
 
 import json
 from pathlib import Path
@@ -10,42 +8,43 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from alam_core.errors import UserError
+from alam_training.methods import INTERVENTIONS, Method
 from alam_training.report.plots import save
-from alam_training.report.stage2 import INTERVENTIONS, interventions, rows_of_methods
+from alam_training.report.stage2 import compared_methods, interventions
 
-COLOUR, OWN, PAPER = "#56B4E9", "#0072B2", "#D55E00"  # bars, single trainings, the paper's figures
+# Colours of bars, of single trainings and of the paper's values.
+BAR, SINGLE, PAPER = "#56B4E9", "#0072B2", "#D55E00"
 
 
 def draw_success(file: Path, out: Path) -> list[Path]:
-    """One picture in ``out``: methods, and interventions beside them. Raises UserError where
-    ``file`` is no such result.
+    """One picture in ``out``: the methods, and next to them the interventions. Raises UserError if
+    ``file`` is not such a result.
     """
     try:
         values = json.loads(file.read_text())["values"]
-        parts = [("trained and played alike", rows_of_methods(values), values)]
+        parts = [("same training and evaluation", compared_methods(values), values)]
         parts += [(title, list(INTERVENTIONS), played) for title, played in interventions(values)]
         figure, axes = plt.subplots(
             1, len(parts), figsize=(5 * len(parts), 4), layout="constrained", squeeze=False
         )
-        for axis, (title, rows, played) in zip(axes[0], parts, strict=True):
-            _bars(
-                axis, [(words, paper, played[key]) for key, words, paper in rows if key in played]
-            )
+        for axis, (title, methods, played) in zip(axes[0], parts, strict=True):
+            _bars(axis, [(m, played[m.key]) for m in methods if m.key in played])
             axis.set_title(title, fontsize=9.5, loc="left")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{file}' is no result of training/evaluate.py ({error!r}): measure again with --result"
+            f"'{file}' is no result of training/evaluate.py ({error!r}): measure again with "
+            "--result"
         ) from None
     return [save(figure, out / "generation_success.png")]
 
 
-def _bars(axis: Axes, rows: list[tuple[str, float | None, dict[str, Any]]]) -> None:
-    """A bar a method with the interval of all its episodes, a point a training, a line for the
-    paper's figure.
+def _bars(axis: Axes, rows: list[tuple[Method, dict[str, Any]]]) -> None:
+    """A bar per method with the 95 % interval over all its episodes, a point per training, a line
+    for the paper's value.
     """
-    for height, (_, paper, value) in enumerate(rows):
+    for height, (method, value) in enumerate(rows):
         low, high = value["ci95"]
-        axis.barh(height, 100 * value["success"], height=0.6, color=COLOUR)
+        axis.barh(height, 100 * value["success"], height=0.6, color=BAR)
         axis.plot([100 * low, 100 * high], [height, height], color="0.25", linewidth=1.2)
         each = value.get("per_policy", {})
         shares = [100 * won * len(each) / value["episodes"] for won in each.values()]
@@ -53,20 +52,20 @@ def _bars(axis: Axes, rows: list[tuple[str, float | None, dict[str, Any]]]) -> N
             shares,
             [height] * len(shares),
             "o",
-            color=OWN,
+            color=SINGLE,
             markersize=5,
             markeredgecolor="white",
-            label="a training" * (not height),
+            label="one training" * (not height),
         )
-        if paper is not None:
+        if method.paper is not None:
             axis.plot(
-                [paper] * 2,
+                [method.paper] * 2,
                 [height - 0.38, height + 0.38],
                 color=PAPER,
                 linewidth=2,
                 label="paper (pi0, 50 tasks)" * (not height),
             )
-    axis.set_yticks(range(len(rows)), [words for words, _, _ in rows], fontsize=8.5)
+    axis.set_yticks(range(len(rows)), [method.label for method, _ in rows], fontsize=8.5)
     axis.invert_yaxis()
     axis.set_xlim(0, 100)
     axis.set_xlabel("success (%)")

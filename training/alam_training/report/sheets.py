@@ -1,4 +1,4 @@
-"""Sheets of decoded frames: reconstruction over the horizons, and transitions carried from one
+"""Sheets of decoded frames: reconstruction over the horizons, and transitions transferred from one
 domain to another (Figures 6 and 7).
 
 Letters: N clips, S image side. Frames are uint8 RGB (S, S, 3) on sheets and float (N, 3, S, S) in
@@ -23,18 +23,19 @@ from alam_core.latent_action.inference import to_images
 from alam_core.latent_action.measures import psnr
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import HORIZONS
-from alam_training.stage1.clips import Clips, held_out_clips, run_config
+from alam_training.stage1.clips import Clips, held_out_clips
+from alam_training.stage1.runs import run_config
 
-CLIPS = 64  # of a world, of which the ones shown are chosen
+CLIPS = 64  # per world; the ones to show are chosen from them
 MIDDLE, END = 1, 2  # the frames b and c of a transfer sheet, in units of k
-LARGEST = 195_000  # bytes of a picture
+LARGEST = 195_000  # bytes per picture
 HORIZON_NAMES = ["source", "k", *(f"{t}k" for t in range(2, HORIZONS + 1))]
 TRANSFER_NAMES = ["$o_a$", "$o_{ab}$", "$o_{ac}$", "$o_{ab+bc}$"]
 
 
 @dataclass
 class Domain:
-    """Clips of one kind that look alike: a view of a world, or a made one."""
+    """Clips that look alike: one view of a world, or synthetic ones."""
 
     name: str
     frames: np.ndarray  # uint8 (6, N, S, S, 3)
@@ -42,7 +43,7 @@ class Domain:
 
 @dataclass
 class Cell:
-    """A picture on a sheet, with a line below it."""
+    """A picture on a sheet with a caption below it; without an image, an empty place."""
 
     image: np.ndarray | None = None
     caption: str = ""
@@ -51,11 +52,13 @@ class Cell:
 def draw_sheets(
     runs: dict[Path, tuple[str, int]], transfer: list[str], gap: int, out: Path
 ) -> list[Path]:
-    """A reconstruction sheet for each view of the first run's worlds, of all methods, and a
-    transfer sheet for each method in ``transfer`` (all when empty). Raises UserError for models of
-    different image sizes.
+    """Draw a reconstruction sheet of all methods for each view of the first run's worlds, and a
+    transfer sheet for each method in ``transfer`` (all if empty); returns the files.
+
+    runs: run folder -> (method, seed); the first seed of a method is drawn. gap: k in frames.
+    Raises UserError for models with different image sizes.
     """
-    firsts: dict[str, Path] = {}  # each method's first seed
+    firsts: dict[str, Path] = {}  # method -> run of its first seed
     for run, (method, _) in runs.items():
         firsts.setdefault(method, run)
     models = {
@@ -64,7 +67,8 @@ def draw_sheets(
     sizes = {model.config.image_size for model in models.values()}
     if len(sizes) > 1:
         raise UserError(
-            f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size"
+            f"models for images of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: "
+            "give models of one size"
         )
     size = sizes.pop()
     worlds = held_out_clips(next(iter(runs)), run_config(next(iter(runs))), size, gap, CLIPS)
@@ -102,8 +106,8 @@ def draw_sheets(
 
 
 def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Domain, Domain]]:
-    """Sources and targets, at most six: world to world by their first views, first view to second,
-    and what no model saw to each world.
+    """Pairs of source and target, at most six: between the first views of two worlds, from the
+    first to the second view of a world, and from a domain no model has seen to each world.
     """
     firsts = [views[0] for views in worlds]
     between = [(source, target) for source in firsts for target in firsts if source is not target]
@@ -115,8 +119,8 @@ def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Dom
 def reconstruction_sheet(
     models: dict[str, TransitionModel], domain: Domain
 ) -> dict[str, list[Cell]]:
-    """Rows of a sheet, by name: the frames, and for each model what it decodes directly,
-    cumulatively, and with another clip's z.
+    """Rows of a sheet by name: the true frames, and for each model what it decodes from z_0^t, from
+    the sum of the steps' z, and from another clip's z.
     """
     frames = [to_images(frame) for frame in domain.frames]
     shown = liveliest(domain.frames)
@@ -145,8 +149,8 @@ def reconstruction_sheet(
 
 @torch.no_grad()
 def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> dict[str, list[Cell]]:
-    """Rows of a block, columns o_a, o_ab, o_ac and o_ab + o_bc (the sum of the latents, decoded at
-    once).
+    """Rows of a block by name. Columns: o_a, o_ab, o_ac and o_ab + o_bc (decoded from the sum of
+    the latents).
 
     "target" decodes the source's transitions on an anchor of the target domain (Figure 7); "target,
     own z" the target's own transitions, whose true frames are known (Figure 6). Numbers: PSNR
@@ -190,16 +194,16 @@ def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> di
 
 
 def liveliest(frames: np.ndarray) -> int:
-    """Number of the clip that moves more than three quarters of ``frames`` (6, N, S, S, 3) do from
-    its start to c.
+    """Index of the clip at the 75th percentile of motion between frames a and c; ``frames`` are
+    (6, N, S, S, 3).
     """
     moved = np.abs(frames[END].astype(np.int16) - frames[0]).mean(axis=(1, 2, 3))
     return int(np.argsort(moved)[int(0.75 * (len(moved) - 1))])
 
 
 def moving_shapes(clips: int, size: int, seed: int = 0) -> np.ndarray:
-    """Synthetic video for an encoder that never saw it, uint8 (6, clips, size, size, 3): discs and
-    squares drift over coloured ground.
+    """Synthetic video that no encoder was trained on, uint8 (6, clips, size, size, 3): discs and
+    squares drift over a coloured background.
     """
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
@@ -230,8 +234,9 @@ def save_sheet(
     path: Path,
     across: int = 3,
 ) -> Path:
-    """Blocks of rows of cells, by name, side by side under the columns' names, as a WebP of at most
-    200 kB.
+    """Save named blocks of named rows of cells as a WebP of at most 200 kB; returns its path.
+
+    columns: headings of the cells. across: blocks next to each other.
     """
     across = min(across, len(blocks))
     down = -(-len(blocks) // across)

@@ -1,24 +1,15 @@
-"""The tables of stage 1 in docs/results.md, beside the paper's figures (its Section 4.1 and Table
-4).
+"""The tables of stage 1 in docs/results.md, next to the paper's values (its Section 4.1 and
+Table 4).
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alam_training.stage1.summary import METHODS
+from alam_training.methods import ABLATION_ROWS, TRANSITION_MODELS, label, place
+from alam_training.report.markdown import table
 
 Values = dict[str, Any]
-NAMES = {
-    "lam": "LAM",
-    "alam": "ALAM",
-    "alam_weight3": "ALAM, weight 3",
-    "full": "ALAM",
-    "no_rev_add": "without both",
-    "no_rev": "without L_rev",
-    "no_add": "without L_add",
-}
-# Label, figure, horizon ("" for a number), the paper's LAM and ALAM.
+# Label, metric, horizon ("" for a single number), the paper's LAM and ALAM.
 PROBES = (
     ("PSNR at k (dB)", "psnr_k", "", "26.74", "28.87"),
     ("PSNR at k, shuffled z", "psnr_k_shuffled", "", "", ""),
@@ -48,19 +39,22 @@ RATIOS = (
     ("reversal at 5k", "rev_5k", 25),
     ("reversal at k", "rev_k", 85),
 )
-EXACT = 1e5  # a ratio above says that the lower error is rounding
-PAPER_SUCCESS = {"lam": 55.4, "no_rev_add": 58.3, "no_rev": 63.6, "no_add": 67.2, "full": 78.0}
+EXACT = 1e5  # above this ratio the smaller error is rounding
 NOTES = {
-    "data_throughput": "Items (triplets) a second of our reader and of LeRobot's, same data set, same cores; the target is a ratio of 3.",
-    "pretraining_paper_size": "The preset `paper` at full size; the released weights hold about 199 M, trained on 128 H20 for 44 days.",
-    "piper_encoders": "Policies trained alike on the latents of each encoder's first seed; seeds of validation, as it is a choice.",
-    "training_scale": "Loss curves of two processes beside one, and of a run killed again and again beside an unbroken one.",
+    "data_throughput": "Items (triplets) per second of this project's reader and of LeRobot's, on "
+    "the same data set and cores; the target is a ratio of 3.",
+    "pretraining_paper_size": "The preset `paper` at full size. The authors' released weights have "
+    "about 199 M parameters and were trained on 128 H20 for 44 days.",
+    "piper_encoders": "One policy per encoder, all trained alike, on the latents of each encoder's "
+    "first seed. Validation seeds, because the encoder is chosen by this result.",
+    "training_scale": "Difference between the loss curves of two processes and of one, and of a "
+    "run that was killed repeatedly and of an unbroken one.",
 }
 
 
-def transition_probes(values: Values, figures: Path) -> str:
-    """One table a world, what LAM's errors are over each method's, whether the targets are met, and
-    the pictures that are there.
+def transition_probes(values: Values, pictures: Path) -> str:
+    """For each world: the metrics, LAM's errors over each method's, whether the targets are met,
+    and pictures if there are any.
     """
     worlds = {
         name: world
@@ -68,12 +62,14 @@ def transition_probes(values: Values, figures: Path) -> str:
         if isinstance(world, dict) and "copy_psnr_k" in world
     }
     parts = [
-        "Relative errors are over the mean norm of z at that horizon; mean-subtracted: every kind of latent lost its mean over the clips. "
-        f"k = {values.get('gap', 5)} frames; training triplets span up to {values.get('trained_horizon', '?')} k. "
-        "± is the deviation over seeds. The paper's errors are raw, on other data and at another size."
+        "Relative errors are divided by the mean norm of z at that horizon. Mean-subtracted: the "
+        "mean over the clips was subtracted from each kind of latent first. "
+        f"k = {values.get('gap', 5)} frames; training triplets span up to "
+        f"{values.get('trained_horizon', '?')} k. ± is the standard deviation over seeds. The "
+        "paper's errors are raw, on other data and with a larger model."
     ]
     for name, world in worlds.items():
-        order = dict.fromkeys((*METHODS, *world))
+        order = sorted(world, key=place)
         methods = {
             method: world[method]
             for method in order
@@ -86,97 +82,101 @@ def transition_probes(values: Values, figures: Path) -> str:
             "paper: ALAM",
         ]
         rows = [
-            [label, *(_cell(part, figure, t) for part in methods.values()), lam, alam]
-            for label, figure, t, lam, alam in PROBES
+            [title, *(_cell(part, metric, t) for part in methods.values()), lam, alam]
+            for title, metric, t, lam, alam in PROBES
         ]
         parts += [
             f"### {name}",
             table(heads, rows),
             *_ratios(world),
             *_targets(world),
-            *_pictures(name, figures),
+            *_pictures(name, pictures),
         ]
     sheets = {
         path.stem.removeprefix("transfer_"): path.name
-        for path in sorted(figures.glob("transfer_*.webp"))
+        for path in sorted(pictures.glob("transfer_*.webp"))
     }
     if sheets:
-        links = ", ".join(
-            f"[{NAMES.get(method, method)}](figures/{file})" for method, file in sheets.items()
-        )
+        links = ", ".join(f"[{label(method)}](figures/{file})" for method, file in sheets.items())
         parts.append(
-            f"Transitions inferred in one domain and decoded in another (as the paper's Figures 6 and 7): {links}"
+            "Transitions inferred in one domain and decoded in another (as in the paper's Figures "
+            f"6 and 7): {links}"
         )
     return "\n\n".join(parts)
 
 
-def transition_ablation(values: Values, figures: Path) -> str:
-    """The rows of Table 4 that are there, means over the worlds."""
-    rows = {row: values[row] for row in PAPER_SUCCESS if isinstance(values.get(row), dict)}
-    worlds = ", ".join(values.get("worlds", {}))
+def transition_ablation(values: Values, pictures: Path) -> str:
+    """The rows of Table 4 that were measured, means over the worlds."""
+    rows = {
+        method: values[row]
+        for row, method in ABLATION_ROWS.items()
+        if isinstance(values.get(row), dict)
+    }
+    worlds = ", ".join(values.get("worlds", {})) or "the worlds"
+    paper = {method.key: method.paper for method in TRANSITION_MODELS}
     body = [
-        [label, *(_cell(part, figure, t) for part in rows.values())]
-        for label, figure, t, _, _ in PROBES
+        [title, *(_cell(part, metric, t) for part in rows.values())]
+        for title, metric, t, _, _ in PROBES
     ]
     body.append(
         [
             "paper: MetaWorld success with these latents (%)",
-            *(f"{PAPER_SUCCESS[row]:.1f}" for row in rows),
+            *(f"{paper[method]:.1f}" for method in rows),
         ]
     )
-    return f"Means over {worlds or 'the worlds'}, then over seeds.\n\n{table(['', *_heads(rows)], body)}"
+    return f"Means over {worlds}, then over seeds.\n\n{table(['metric', *_heads(rows)], body)}"
 
 
 def _ratios(world: Values) -> list[str]:
-    """LAM's errors over each other method's."""
-    found = {"alam": world, **world.get("ratios_of_others", {})}
+    """A table of LAM's errors over each other method's."""
+    methods = {
+        method: ratios
+        for method, ratios in {"alam": world, **world.get("ratios_of_others", {})}.items()
+        if "ratio" in ratios
+    }
     rows = []
-    for label, key, paper in RATIOS:
-        for kind, words in (("ratio", "LAM"), ("ratio_centred", "mean-subtracted LAM")):
-            cells = [
-                _ratio(ratios.get(kind, {}).get(key))
-                for ratios in found.values()
-                if "ratio" in ratios
-            ]
-            rows.append([f"{label}, {words} over", *cells, str(paper) if kind == "ratio" else ""])
-    heads = [NAMES.get(method, method) for method, ratios in found.items() if "ratio" in ratios]
-    return [table(["relative errors", *heads, "paper: ALAM"], rows)] if heads else []
+    for title, key, paper in RATIOS:
+        for kind, lam in (("ratio", "LAM"), ("ratio_centred", "mean-subtracted LAM")):
+            cells = [_ratio(ratios.get(kind, {}).get(key)) for ratios in methods.values()]
+            rows.append([f"{title}, {lam} over", *cells, str(paper) if kind == "ratio" else ""])
+    heads = ["ratio of relative errors", *map(label, methods), "paper: ALAM"]
+    return [table(heads, rows)] if methods else []
 
 
 def _targets(world: Values) -> list[str]:
-    """What stage 1 was to show for the soft model."""
+    """A table of the targets of stage 1 for the soft model (ALAM), and whether they are met."""
     lam, alam, ratio = (world.get(name) for name in ("lam", "alam", "ratio"))
     if not lam or not alam or not ratio:
         return []
     checks: list[tuple[str, float | None, float]] = [
-        (f"LAM / ALAM, {label}", ratio[key], least) for label, key, least in RATIOS
+        (f"LAM / ALAM, {title}", ratio[key], least) for title, key, least in RATIOS
     ]
     checks += [
-        ("PSNR at k over LAM's (dB)", alam["psnr_k"] - lam["psnr_k"], 0),
-        ("cumulative PSNR at 5k over LAM's (dB)", alam["psnr_cum_5k"] - lam["psnr_cum_5k"], 1),
-        ("effective dimensions over LAM's", alam["effective_dims"] - lam["effective_dims"], 0),
-        ("cost of a shuffled z at k (dB)", alam["psnr_k"] - alam["psnr_k_shuffled"], 1.5),
+        ("PSNR at k, ALAM - LAM (dB)", alam["psnr_k"] - lam["psnr_k"], 0),
+        ("cumulative PSNR at 5k, ALAM - LAM (dB)", alam["psnr_cum_5k"] - lam["psnr_cum_5k"], 1),
+        ("effective dimensions, ALAM - LAM", alam["effective_dims"] - lam["effective_dims"], 0),
+        ("PSNR at k lost by shuffling z (dB)", alam["psnr_k"] - alam["psnr_k_shuffled"], 1.5),
     ]
     rows = [
         [
-            label,
+            title,
             _number(value),
             f"{least:g}",
             "" if value is None else "yes" if value >= least else "**no**",
         ]
-        for label, value, least in checks
+        for title, value, least in checks
     ]
-    return [table(["ALAM", "measured", "at least", "met"], rows)]
+    return [table(["target", "measured", "at least", "met"], rows)]
 
 
-def _pictures(world: str, figures: Path) -> list[str]:
+def _pictures(world: str, pictures: Path) -> list[str]:
     plots = {kind: f"transition_{kind}_{world}.png" for kind in ("algebra", "reconstruction")}
     shown = [
         f"![{kind} in {world}](figures/{file})"
         for kind, file in plots.items()
-        if (figures / file).is_file()
+        if (pictures / file).is_file()
     ]
-    sheets = sorted(figures.glob(f"reconstruction_{world}_*.webp"))
+    sheets = sorted(pictures.glob(f"reconstruction_{world}_*.webp"))
     links = ", ".join(
         f"[{path.stem.removeprefix(f'reconstruction_{world}_')}](figures/{path.name})"
         for path in sheets
@@ -184,8 +184,9 @@ def _pictures(world: str, figures: Path) -> list[str]:
     return [*shown, *([f"Decoded frames: {links}"] if links else [])]
 
 
-def _cell(part: Values, figure: str, t: str) -> str:
-    value, deviation = part.get(figure), part.get(f"{figure}_std")
+def _cell(part: Values, metric: str, t: str) -> str:
+    """A metric of a method at horizon ``t``, with its standard deviation."""
+    value, deviation = part.get(metric), part.get(f"{metric}_std")
     if t:
         value, deviation = (
             by_horizon.get(t) if isinstance(by_horizon, dict) else None
@@ -201,8 +202,7 @@ def _cell(part: Values, figure: str, t: str) -> str:
 def _heads(methods: Values) -> list[str]:
     counts = {method: len(part.get("seeds", [])) for method, part in methods.items()}
     return [
-        f"{NAMES.get(method, method)} ({count} seed{'s' * (count != 1)})"
-        for method, count in counts.items()
+        f"{label(method)} ({count} seed{'s' * (count != 1)})" for method, count in counts.items()
     ]
 
 
@@ -212,12 +212,6 @@ def _ratio(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.4g}"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 TABLES = {"transition_probes": transition_probes, "transition_ablation": transition_ablation}

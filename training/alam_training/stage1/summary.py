@@ -1,86 +1,78 @@
-"""From the figures of single runs to the tables of results/transition_probes.json and
+"""From the metrics of single runs to results/transition_probes.json and
 results/transition_ablation.json.
 
-A figure is a number, None, or a table {"1": number, .. "5": number} over the horizons in units of
+A metric is a number, None, or a table {"1": number, .. "5": number} over the horizons, in units of
 k.
 """
 
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-Figures = dict[str, Any]
-METHODS = (
-    "lam",
-    "alam",
-    "alam_weight3",
-    "antisymmetric",
-    "potential",
-    "no_rev_add",
-    "no_rev",
-    "no_add",
-)  # in this order, then others
-ABLATION = {
-    "lam": "lam",
-    "no_rev_add": "no_rev_add",
-    "no_rev": "no_rev",
-    "no_add": "no_add",
-    "full": "alam",
-}  # Table 4's rows: runs
+from alam_core.results import write_result
+from alam_training.methods import ABLATION_ROWS
+
+Metrics = dict[str, Any]
+Worlds = dict[str, dict[str, dict[int, Metrics]]]  # world -> method -> seed -> metrics
+# Methods that Table 4 shows and that are compared nowhere else.
+ONLY_ABLATION = frozenset(ABLATION_ROWS.values()) - {"lam", "alam"}
 COPY = ("psnr_copy", "ssim_copy", "lpips_copy")  # of the world, not of a model
 DEFINITIONS = {
-    "horizons": "1 to 5 in units of k frames; the means are over held-out clips, then over seeds; _std: sample deviation over seeds",
+    "horizons": "1 to 5 in units of k frames; means over held-out clips, then over seeds; _std: "
+    "sample standard deviation over seeds",
     "trained_horizon": "the largest span of a training triplet, in units of k",
     "add_rel": "mean ||z_0^t - Z_t|| over the mean norm of z_0^t at that horizon",
     "rev_rel": "mean ||z_0^t + z_t^0|| over the mean norm of z_0^t at that horizon",
-    "centred": "the same after each kind of latent lost its mean over the clips at its horizon",
+    "centred": "the same after the mean over the clips was subtracted from each kind of latent at "
+    "its horizon",
     "ratio": "lam's relative error over alam's; null where the latter is exactly 0",
     "ratio_centred": "mean-subtracted lam's relative error over alam's as it is",
     "ratio_both_centred": "mean-subtracted lam's relative error over mean-subtracted alam's",
 }
 
 
-def with_ends(figures: Figures) -> Figures:
-    """``figures`` of ``probe_horizons`` without the copy's, and what Figure 4 (B) shows:
-    ``<score>_change``, from the model's own score at k, and the ends of the PSNR's tables as
-    numbers: psnr_k, psnr_5k, psnr_cum_5k.
+def with_ends(metrics: Metrics) -> Metrics:
+    """``metrics`` of ``probe_horizons`` without those of copying the source, plus what Figure 4 (B)
+    shows (``<score>_change``: difference to the model's own score at k) and the ends of the PSNR
+    tables as numbers (psnr_k, psnr_5k, psnr_cum_5k).
     """
     scores = [name + way for name in ("psnr", "ssim", "lpips") for way in ("", "_cum")]
     changes = {
-        f"{name}_change": figures[name]
+        f"{name}_change": metrics[name]
         and {
-            t: value - figures[name.removesuffix("_cum")]["1"] for t, value in figures[name].items()
+            t: value - metrics[name.removesuffix("_cum")]["1"] for t, value in metrics[name].items()
         }
         for name in scores
     }
     ends = {
-        "psnr_k": figures["psnr"]["1"],
-        "psnr_5k": figures["psnr"]["5"],
-        "psnr_cum_5k": figures["psnr_cum"]["5"],
+        "psnr_k": metrics["psnr"]["1"],
+        "psnr_5k": metrics["psnr"]["5"],
+        "psnr_cum_5k": metrics["psnr_cum"]["5"],
     }
     return {
         **ends,
-        **{name: value for name, value in figures.items() if name not in COPY},
+        **{name: value for name, value in metrics.items() if name not in COPY},
         **changes,
     }
 
 
-def mean_of(parts: list[Figures]) -> Figures:
-    """Means of figures, key by key and horizon by horizon; None where one is None."""
+def mean_of(parts: list[Metrics]) -> Metrics:
+    """Means of metrics, key by key and horizon by horizon; None where any is None."""
     return {name: _across([part[name] for part in parts], statistics.fmean) for name in parts[0]}
 
 
-def over_seeds(parts: dict[int, Figures]) -> Figures:
-    """Means over seeds; ``<name>_std`` beside each is the sample deviation, None for one seed;
-    ``seeds`` names them.
+def over_seeds(parts: dict[int, Metrics]) -> Metrics:
+    """Means over seeds; ``<name>_std`` next to each is the sample standard deviation, None for a
+    single seed; ``seeds`` lists them.
     """
-    figures = list(parts.values())
+    metrics = list(parts.values())
     std = statistics.stdev if len(parts) > 1 else lambda _: None
     deviations = {
-        f"{name}_std": _across([part[name] for part in figures], std) for name in figures[0]
+        f"{name}_std": _across([part[name] for part in metrics], std) for name in metrics[0]
     }
-    means = mean_of(figures)
+    means = mean_of(metrics)
     merged = {
         key: value
         for name in means
@@ -91,10 +83,10 @@ def over_seeds(parts: dict[int, Figures]) -> Figures:
 
 
 def ratios(
-    above: Figures, below: Figures, centred_above: bool = False, centred_below: bool = False
+    above: Metrics, below: Metrics, centred_above: bool = False, centred_below: bool = False
 ) -> dict[str, float | None]:
-    """Additivity error at 5k and reversal error at 5k and k of one method over another's; None
-    where the latter is zero.
+    """Additivity error at 5k and reversal errors at 5k and k, one method's over another's; None
+    where the other's is zero.
     """
     up, down = ("centred" if centred else "rel" for centred in (centred_above, centred_below))
     picks = {"add_5k": ("add", "5"), "rev_5k": ("rev", "5"), "rev_k": ("rev", "1")}
@@ -106,8 +98,8 @@ def ratios(
     }
 
 
-def world_values(methods: dict[str, dict[int, Figures]], copy: Figures) -> dict[str, Any]:
-    """One world of transition_probes: method -> seed -> figures of ``probe_horizons``, in the
+def world_values(methods: dict[str, dict[int, Metrics]], copy: Metrics) -> dict[str, Any]:
+    """One world of transition_probes: method -> seed -> metrics of ``probe_horizons``, in the
     layout of the result file.
     """
     values: dict[str, Any] = {
@@ -133,13 +125,13 @@ def world_values(methods: dict[str, dict[int, Figures]], copy: Figures) -> dict[
     return values
 
 
-def ablation_values(worlds: dict[str, dict[str, dict[int, Figures]]]) -> dict[str, Any]:
-    """Table 4's rows that are there: row -> means over the worlds, then over seeds; ``worlds``
-    holds the same world by world.
+def ablation_values(worlds: Worlds) -> dict[str, Any]:
+    """The rows of Table 4 that were measured: row -> means over the worlds, then over seeds;
+    ``worlds`` holds the same for each world.
     """
     values: dict[str, Any] = {}
     by_world: dict[str, Any] = {world: {} for world in worlds}
-    for row, method in ABLATION.items():
+    for row, method in ABLATION_ROWS.items():
         parts = {world: methods[method] for world, methods in worlds.items() if method in methods}
         for world, seeds in parts.items():
             by_world[world][row] = over_seeds({s: with_ends(f) for s, f in seeds.items()})
@@ -152,6 +144,38 @@ def ablation_values(worlds: dict[str, dict[str, dict[int, Figures]]]) -> dict[st
                 }
             )
     return {**values, "worlds": by_world}
+
+
+def write_results(
+    worlds: Worlds, gap: int, trained_horizon: float, no_lpips: str, folder: str
+) -> list[Path]:
+    """Write the two result files and return their paths; methods that only Table 4 shows go into
+    the second file alone.
+
+    gap: k in frames. trained_horizon: the largest span of a training triplet, in units of k.
+    no_lpips: why LPIPS was not computed, "" if it was.
+    """
+    seeds = sorted(
+        {seed for methods in worlds.values() for parts in methods.values() for seed in parts}
+    )
+    notes = {
+        "definitions": DEFINITIONS,
+        "gap": gap,
+        "trained_horizon": trained_horizon,
+        **({"why": f"no LPIPS: {no_lpips}"} if no_lpips else {}),
+    }
+    probes = {}
+    for world, methods in worlds.items():
+        shown = {name: parts for name, parts in methods.items() if name not in ONLY_ABLATION}
+        if shown:
+            probes[world] = world_values(shown, next(iter(next(iter(shown.values())).values())))
+    paths = []
+    if probes:
+        paths.append(write_result("transition_probes", {**probes, **notes}, seeds, folder))
+    ablation = ablation_values(worlds)
+    if any(row in ablation for row in ABLATION_ROWS if ABLATION_ROWS[row] in ONLY_ABLATION):
+        paths.append(write_result("transition_ablation", {**ablation, **notes}, seeds, folder))
+    return paths
 
 
 def _across(values: list[Any], reduce: Callable[[list[float]], float | None]) -> Any:

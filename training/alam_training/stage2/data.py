@@ -1,5 +1,5 @@
-"""From a data set and a frozen encoder to the samples of stage 2. What can be wrong is looked for
-before any picture is decoded.
+"""From a data set and a frozen encoder to the samples of stage 2. Data and settings are checked
+before any video is decoded.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from alam_core.policy.small import WordTokenizer
 from alam_training.stage2.config import FinetuneConfig
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
-LEARNED_FROM = 64  # principal components that a learned projection starts from
+LEARNED_FROM = 64  # principal components that are the input of a learned projection
 
 
 def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
@@ -36,7 +36,8 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
     dataset = LeRobotDataset(config.data)
     if not dataset.action_names or not dataset.state_names:
         raise UserError(
-            f"'{config.data}' has no actions or no state: a policy is trained on demonstrations that have both"
+            f"'{config.data}' has no actions or no state: a policy is trained on demonstrations "
+            "that have both"
         )
     views = config.views or list(dataset.views)
     if not views:
@@ -130,15 +131,16 @@ def _projected(
 
 
 def _tokenizer_folder(weights: str) -> Path:
-    """Where a tokenizer may lie beside pi0's weights. Raises UserError where there are no such
-    weights.
+    """The folder of pi0's weights, where its tokenizer may be too. Raises UserError if there are no
+    such weights.
     """
     if not weights:
         return Path()
     folder = checkpoint_folder(weights, (TOKENIZER,))
     if not folder.exists():
         raise UserError(
-            f"no weights at '{weights}': give a safetensors file, the folder that holds it, or a name on the model hub"
+            f"no weights at '{weights}': give a safetensors file, its folder, or a name on the "
+            "model hub"
         )
     return folder.parent if folder.suffix == ".safetensors" else folder
 
@@ -150,30 +152,36 @@ def _check_finite(
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise UserError(
-                f"'{data}': {feature} is not finite in episode {number}, row {row}, '{names[column]}': repair or remove the episode"
+                f"'{data}': {feature} is not finite in episode {number}, row {row}, "
+                f"'{names[column]}': repair or remove the episode"
             )
 
 
 def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
-    """A relative action is a difference to the state's number in the same place."""
+    """Raises UserError unless each relative action and its state have the same index."""
     states, actions = list(dataset.state_names), list(dataset.action_names)
     for name in config.relative_joints:
         if name in states and name in actions and states.index(name) != actions.index(name):
             raise UserError(
-                f"relative_joints: '{name}' is number {actions.index(name) + 1} of '{config.data}'s action and number "
-                f"{states.index(name) + 1} of its state: put both in one order"
+                f"relative_joints: '{name}' is number {actions.index(name) + 1} of "
+                f"'{config.data}'s action and number {states.index(name) + 1} of its state: put "
+                "both in one order"
             )
 
 
 def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str]) -> list[str]:
-    """The instructions, if a policy can be asked by them."""
+    """The instructions. Raises UserError if one is empty, or two that the tokenizer cannot tell
+    apart.
+    """
     if not all(task.strip() for task in tasks):
         raise UserError(
-            f"'{config.data}' has episodes without an instruction: a policy is trained on what it is asked to do"
+            f"'{config.data}' has episodes without an instruction: a policy is trained on "
+            "instructions"
         )
     if isinstance(tokenizer, WordTokenizer) and (same := tokenizer.collisions(tasks)):
         raise UserError(
-            f"the words {' and '.join(same[0])} of '{config.data}' share a number among {config.model.small.vocabulary}: give another "
-            "--model.small.vocabulary, or a sentence encoder by --model.small.text"
+            f"the words {' and '.join(same[0])} of '{config.data}' share a number among "
+            f"{config.model.small.vocabulary}: give another --model.small.vocabulary, or a "
+            "sentence encoder with --model.small.text"
         )
     return tasks

@@ -1,0 +1,133 @@
+"""The triplets of stage 1: which episodes are trained on, which are held out, and the report of
+what had to be left out.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from alam_core.data.frames import OnDemandFrames
+from alam_core.data.mixture import VideoSource
+from alam_core.data.report import DataReport
+from alam_core.errors import UserError
+from alam_core.files import write_json
+from alam_core.latent_action.triplet_reader import TripletReader
+from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed
+from alam_training.splits import split_episodes
+from alam_training.stage1.config import PretrainConfig
+
+REPORT = "data_report.json"  # in the run's folder
+
+
+def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of a source's training and held-out episodes, the same in every run. Raises UserError
+    if it cannot be split.
+    """
+    episodes = len(source.lengths)
+    try:
+        return split_episodes(episodes, share, np.random.default_rng([0, episodes]))
+    except UserError as error:
+        raise UserError(f"{source.name}: {error}") from None
+
+
+def too_short(source: VideoSource, gaps: GapConfig) -> list[int]:
+    """Intact episodes with fewer frames than a triplet needs."""
+    return [
+        int(e)
+        for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride))
+        if int(e) not in source.broken
+    ]
+
+
+def training_triplets(
+    config: PretrainConfig,
+    sources: list[VideoSource],
+    training: list[np.ndarray],
+    report: DataReport,
+) -> TripletReader:
+    """Reader of the training batches, drawn from the ``training`` episodes of each source by the
+    sources' weights. Raises UserError if a source has no episode to draw from.
+    """
+    samplers = []
+    for source, episodes in zip(sources, training, strict=True):
+        try:
+            samplers.append(TripletSampler(source.frames, episodes, config.gaps, source.stride))
+        except UserError as error:
+            raise UserError(f"{source.name}: {error}") from None
+    sampler = TripletSampler.mix(samplers, [source.weight for source in sources])
+    on_demand = any(isinstance(frames, OnDemandFrames) for frames in sampler.sources)
+    workers = config.workers if on_demand else 0
+    broken = [set(source.broken) for source in sources]
+    return TripletReader(sampler, config.batch, config.loop.seed, broken, workers, report.add)
+
+
+def shard_triplets(batch: Tensor, index: int, count: int) -> Tensor:
+    """Triplets index, index + count, ... of a batch (3, B, S, S, 3)."""
+    return batch[:, index::count]
+
+
+def held_out_triplets(
+    config: PretrainConfig, report: DataReport, number: int, episodes: np.ndarray
+) -> np.ndarray:
+    """Triplets of the held-out ``episodes`` of source ``number``, ``probe_gap`` strides apart:
+    uint8 (3, B, S, S, 3). Episodes that turn out broken go into ``report``.
+
+    Raises UserError if no held-out episode can be read or is long enough.
+    """
+    source, gaps = report.sources[number], GapConfig("fixed", config.probe_gap)
+    intact = source.without_broken(episodes)
+    if not len(intact):
+        raise UserError(
+            f"{source.name}: all {len(episodes)} held-out episodes are broken: restore them, or "
+            "hold out more with --held_out"
+        )
+    try:
+        sampler = TripletSampler(source.frames, intact, gaps, source.stride)
+    except UserError:
+        raise UserError(
+            f"{source.name}: no held-out episode has the {frames_needed(gaps, source.stride)} "
+            f"frames that metrics at --probe_gap {config.probe_gap} need: choose a smaller one, or "
+            "hold out more with --held_out"
+        ) from None
+    triplets = []
+    for view, rows in zip(*sampler.spread(config.probe_triplets), strict=True):
+        try:
+            triplets.append(sampler.sources[view].array[rows])
+        except UserError as error:
+            report.add(number, sampler.episode(view, rows[0]), str(error))
+    if not triplets:
+        raise UserError(f"{source.name}: no held-out episode can be read; restore the data")
+    return np.stack(triplets, axis=1)
+
+
+def check_same_episodes(run: Path, sources: list[VideoSource]) -> None:
+    """Raises UserError if a source has more or fewer episodes than when ``run`` was trained: the
+    held-out set would then contain episodes that it was trained on.
+    """
+    try:
+        before = {
+            row["path"]: row["episodes"]
+            for row in json.loads((run / REPORT).read_text())["sources"]
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # no report to compare with
+    for source in sources:
+        episodes = len(source.lengths)
+        if before.get(source.path, episodes) != episodes:
+            raise UserError(
+                f"'{source.path}' had {before[source.path]} episodes when '{run}' was trained and "
+                f"has {episodes} now, which changes the held-out set: restore the data, or train "
+                "anew in another run folder"
+            )
+
+
+def write_report(run: str, report: DataReport) -> None:
+    """Write ``<run>/data_report.json``. Raises UserError if it cannot be written."""
+    path = Path(run) / REPORT
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, report.to_dict())
+    except OSError as error:
+        raise UserError(f"cannot write '{path}' ({error.strerror}): choose another --run") from None
