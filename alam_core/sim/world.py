@@ -26,9 +26,9 @@ class World(Protocol):
         """Draw scene, look and instruction from the seed and return the first observation."""
         ...
 
-    def step(self, action: np.ndarray, look: bool = True) -> Observation:
+    def step(self, action: np.ndarray, render: bool = True) -> Observation:
         """Apply one action (A,) for ``dt`` seconds and return what is seen at its end; without
-        ``look`` no pictures, which take longest.
+        ``render`` no pictures, which take longest.
         """
         ...
 

@@ -109,10 +109,10 @@ def test_pictures_follow_what_happens_even_after_a_change_of_task(world: MetaWor
 
 def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: MetaWorld) -> None:
     ends = []
-    for look in (True, False):
+    for render in (True, False):
         world.reset(5)
-        blind = world.step(np.array([1.0, 0.5, -0.5, 0.0]), look=look)
-        assert bool(blind.images) == look
+        blind = world.step(np.array([1.0, 0.5, -0.5, 0.0]), render=render)
+        assert bool(blind.images) == render
         ends.append((blind.state, world.step(np.array([1.0, 0.5, -0.5, 0.0]))))
     np.testing.assert_array_equal(ends[0][0], ends[1][0])
     for view in ("third_person", "wrist"):
@@ -132,7 +132,7 @@ def test_the_state_is_the_grippers_and_actions_move_it_as_said(world: MetaWorld)
 def test_what_holds_the_arm_holds_it(world: MetaWorld) -> None:
     before = world.reset(1)
     for _ in range(5):
-        after = world.step(world.hold(before.state), look=False)
+        after = world.step(world.hold(before.state), render=False)
     np.testing.assert_allclose(after.state[:3], before.state[:3], atol=2e-3)
 
 

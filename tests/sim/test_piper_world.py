@@ -84,10 +84,10 @@ def test_a_seed_determines_the_episode(world: PiperPlace) -> None:
 
 def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: PiperPlace) -> None:
     ends = []
-    for look in (True, False):
+    for render in (True, False):
         world.reset(5)
-        blind = world.step(np.array(HOME) + 0.1, look=look)
-        assert bool(blind.images) == look
+        blind = world.step(np.array(HOME) + 0.1, render=render)
+        assert bool(blind.images) == render
         ends.append((blind.state, world.step(np.array(HOME) + 0.1)))
     np.testing.assert_array_equal(ends[0][0], ends[1][0])
     for view in ("third_person", "wrist"):

@@ -87,14 +87,14 @@ class MetaWorld:
         self._success, self._steps = False, 0
         return self._observe()
 
-    def step(self, action: np.ndarray, look: bool = True) -> Observation:
-        """Apply ``action`` (4,) for ``dt``. Without ``look`` no pictures are made."""
+    def step(self, action: np.ndarray, render: bool = True) -> Observation:
+        """Apply ``action`` (4,) for ``dt``. Without ``render`` no pictures are made."""
         self.observed, _, _, _, info = self._env.step(
             np.clip(np.asarray(action, np.float64), -1, 1)
         )
         self._success = bool(info["success"])
         self._steps += 1
-        return self._observe(look)
+        return self._observe(render)
 
     def hold(self, state: np.ndarray) -> np.ndarray:
         """No movement, and no force of the gripper."""
@@ -116,9 +116,9 @@ class MetaWorld:
         self._cameras.close()
         self._envs.clear()
 
-    def _observe(self, look: bool = True) -> Observation:
+    def _observe(self, render: bool = True) -> Observation:
         images = {
-            view: resize_images(self.render(view), self.image_size) for view in CAMERAS if look
+            view: resize_images(self.render(view), self.image_size) for view in CAMERAS if render
         }
         return Observation(
             images, self.observed[:4].astype(np.float32), self.instruction, self._steps * self.dt

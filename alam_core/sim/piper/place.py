@@ -139,15 +139,15 @@ class PiperPlace:
         self.data.time = 0.0
         return self.observe()
 
-    def step(self, action: np.ndarray, look: bool = True) -> Observation:
+    def step(self, action: np.ndarray, render: bool = True) -> Observation:
         """Move the set-point in a straight line to ``action`` (7,) within ``dt``, as the arm's
-        controller does. Without ``look`` no pictures are made.
+        controller does. Without ``render`` no pictures are made.
         """
         start = self._set_point.copy()
         goal = np.asarray(action, dtype=np.float64)
         for tick in range(1, self._ticks_per_step + 1):
             self.physics_step(start + (goal - start) * tick / self._ticks_per_step)
-        return self.observe(look)
+        return self.observe(render)
 
     def hold(self, state: np.ndarray) -> np.ndarray:
         """The state itself: actions are set-points."""
@@ -187,11 +187,13 @@ class PiperPlace:
         qd = np.append(self.data.qvel[:6], self.data.qvel[6] + self.data.qvel[7])
         return q, qd
 
-    def observe(self, look: bool = True) -> Observation:
+    def observe(self, render: bool = True) -> Observation:
         """What a policy gets: both cameras' pictures resized to ``image_size``, the arm's state,
         the instruction.
         """
-        images = {view: resize_images(self.render(view), self.image_size) for view in VIEWS if look}
+        images = {
+            view: resize_images(self.render(view), self.image_size) for view in VIEWS if render
+        }
         return Observation(
             images, self.joint_state()[0].astype(np.float32), self.instruction, self.data.time
         )
