@@ -18,6 +18,12 @@ HOME = (0.0, 1.2053, -0.8554, 0.0, 1.0081, 0.0, 0.09)
 MAX_VELOCITY = 3.0  # rad/s, the firmware's own limit for each joint
 MAX_ACCELERATION = 5.0  # rad/s^2, likewise
 
+# Limits of the simulated arm, which executes set-points as they were demonstrated. The gentler
+# defaults of a real arm are the controller's.
+SIMULATED_MAX_VELOCITY = 2.0  # rad/s per joint
+SIMULATED_MAX_ACCELERATION = 50.0  # rad/s^2 per joint
+SIMULATED_MAX_GRIPPER_VELOCITY = 1.0  # m/s of opening
+
 
 @dataclass(frozen=True)
 class Link:

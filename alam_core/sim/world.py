@@ -2,7 +2,7 @@
 of worlds.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,29 @@ class World(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class DrivenWorld(World, Protocol):
+    """A world with an arm that a controller drives from outside, tick by tick."""
+
+    def physics_step(self, set_point: np.ndarray) -> None:
+        """Advance by one tick of 5 ms with the arm's set-point (A,) in rad and m."""
+        ...
+
+    def joint_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (A,) in rad and m, velocities (A,) in rad/s and m/s."""
+        ...
+
+    def observe(self, render: bool = True) -> Observation:
+        """What a policy is given of the present state, without images unless ``render``."""
+        ...
+
+    def render(self, view: str, size: int | None = None) -> np.ndarray:
+        """What a camera delivers: uint8 RGB (size, size, 3). Raises UserError where no image can be
+        rendered.
+        """
+        ...
 
 
 class Expert(Protocol):

@@ -19,7 +19,7 @@ from alam_core.policy.config import PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.samples import PolicyData
 from alam_core.policy.sequence import ACTION
-from alam_training.commands.evaluate import EvaluateConfig, check, episodes
+from alam_training.episodes.evaluation import EvaluateConfig, check, episodes, success_metrics
 from alam_training.loop.parallel import take_leave
 from alam_training.loop.train import command_line, every_nth, step_rng, train
 from alam_training.stage2.config import FinetuneConfig
@@ -110,7 +110,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     identity |= {"latent_encoder": policy_config.latent_encoder, "data_digest": data_digest(data)}
     if config.rollouts.episodes and PartialState().is_main_process:
         with _threads_kept():
-            check(_candidate(policy, config))  # what does not fit is told before hours of training
+            check(_candidate(policy, config))  # report what does not fit before training
     result = train(
         policy, batch_at, losses, config.run, config.loop, evaluate, identity, config.batch
     )
@@ -168,17 +168,17 @@ def held_out_errors(
 
 
 def rollouts(policy: JointPolicy, config: FinetuneConfig) -> dict[str, float]:
-    """Success rate over the episodes that ``config.rollouts`` asks for."""
+    """Success rate of the rollouts that ``config.rollouts`` asks for."""
     if not config.rollouts.episodes:
         return {}
     with _threads_kept():
-        played = list(episodes(_candidate(policy, config)))
-    return {"success": sum(episode.success for episode in played) / len(played)}
+        results = list(episodes(_candidate(policy, config)))
+    return {"success": success_metrics(results)["success"]}
 
 
 @contextlib.contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Playing sets torch's threads for its whole process."""
+    """Restores torch's number of threads, which rollouts in this process change."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -187,7 +187,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 def _candidate(policy: JointPolicy, config: FinetuneConfig) -> EvaluateConfig:
-    """Write the policy as it is, and say how it is to be played."""
+    """Write the policy in its present state; returns how to evaluate it."""
     wanted, folder = config.rollouts, Path(config.run) / "candidate"
     policy.save_pretrained(folder)
     return EvaluateConfig(

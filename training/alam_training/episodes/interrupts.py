@@ -1,4 +1,4 @@
-"""Ctrl-C at the right moment."""
+"""Deferring Ctrl-C."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back to the end of the block, so that nothing is written by half. Only in a
+    """Defers Ctrl-C to the end of the block, so that nothing is left half written. Only in a
     process's main thread.
     """
     caught: list[int] = []
