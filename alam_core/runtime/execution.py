@@ -158,9 +158,11 @@ class ControllerExecution:
         return self.set_point.follow(self._timeline.at(now + TICK), TICK)
 
     def _upcoming(self, time: float) -> np.ndarray | None:
-        """Where the arm is wanted at a time, chunks that have not taken effect yet included."""
+        """The reference (A,) at a time, which the chunks that take effect before it contribute to;
+        None if the arm is held until then.
+        """
         timeline = copy(self._timeline)
         for arrival, chunk in self._coming:
-            if arrival <= time:
+            if arrival < time - TICK / 2:
                 timeline.splice(chunk, arrival, self.set_point.position)
         return None if timeline.chunk is None else timeline.at(time)
