@@ -91,7 +91,7 @@ def make_world(name: str, image_size: int = 96) -> World:
     library.
     """
     if name == "piper_place":
-        from alam_core.sim.piper.place import PiperPlace
+        from alam_core.sim.piper.world import PiperPlace
 
         return PiperPlace(image_size=image_size)
     if name.partition("/")[0] == "metaworld":
@@ -107,7 +107,7 @@ def make_expert(world: World, seed: int = 0) -> Expert:
     """
     if world.name == "piper_place":
         from alam_core.sim.piper.expert import PlaceExpert
-        from alam_core.sim.piper.place import PiperPlace
+        from alam_core.sim.piper.world import PiperPlace
 
         assert isinstance(world, PiperPlace)
         return PlaceExpert(world, seed)

@@ -10,7 +10,7 @@ from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
 from alam_core.sim.world import make_expert, make_world
 
 try:
-    from alam_core.sim.piper.place import COLOURS, PLATE_HEIGHT, TICK, PiperPlace, mujoco
+    from alam_core.sim.piper.world import COLOURS, PLATE_HEIGHT, TICK, PiperPlace, mujoco
 except UserError as error:
     pytest.skip(str(error), allow_module_level=True)
 

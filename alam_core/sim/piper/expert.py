@@ -9,7 +9,7 @@ state.
 import numpy as np
 
 from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
-from alam_core.sim.piper.place import CUBE, PLATE_HEIGHT, PLATE_RADIUS, PiperPlace
+from alam_core.sim.piper.world import CUBE, PLATE_HEIGHT, PLATE_RADIUS, PiperPlace
 
 TILT = 0.3  # rad the gripper leans outwards: keeps joint5 clear of its limit
 OPEN, CLOSED = 0.09, 0.0  # m

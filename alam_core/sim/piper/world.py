@@ -17,7 +17,7 @@ import numpy as np
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.robots.piper import GRIPPER_STROKE, HOME, JOINT_LIMITS
-from alam_core.sim.piper.model import actuators_xml, arm_xml
+from alam_core.sim.piper.arm import actuators_xml, arm_xml
 from alam_core.types import VIEWS, Observation
 
 os.environ.setdefault("MUJOCO_GL", "egl")
