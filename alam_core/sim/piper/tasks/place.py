@@ -1,56 +1,129 @@
-"""The scripted expert of ``piper_place``: reads the true poses and answers every state with the
-next set-point.
+"""The task ``piper_place``: pick up the cube of the named colour and put it on the marked plate.
 
-It keeps almost no memory: what to do follows from where gripper and cube are, so that it also
-corrects what noise or a bad policy has spoiled. Its labels are therefore worth imitating from any
-state.
+Three cubes of different colours and a round plate with a mark lie on the table.
 """
 
 import numpy as np
 
-from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
-from alam_core.sim.piper.world import CUBE, PLATE_HEIGHT, PLATE_RADIUS, PiperPlace
+from alam_core.sim.piper.cartesian import step_towards
+from alam_core.sim.piper.scene import COLOURS, draw_places, draw_shade
+from alam_core.sim.piper.world import PiperTask, PiperWorld
 
-TILT = 0.3  # rad the gripper leans outwards: keeps joint5 clear of its limit
-OPEN, CLOSED = 0.09, 0.0  # m
-TRAVEL = 0.12  # m, height of the grasp point on the way
-RELEASE = PLATE_HEIGHT + CUBE + 0.006
-MAX_JOINT_STEP = (
-    0.09  # rad per control step of 0.1 s: below the controller's default limit of 1 rad/s
+TEMPLATES = (
+    "put the {} cube on the plate",
+    "pick up the {} cube and place it on the marked plate",
+    "move the {} cube to the plate",
+    "place the {} cube on the plate",
 )
-MAX_STEP = 0.032  # m per control step
+CUBES = 3
+CUBE = 0.02  # m, half of an edge
+PLATE_RADIUS = 0.065  # m
+PLATE_HEIGHT = 0.006  # m
+MARK_RADIUS = (0.028, 0.036)  # m, of the ring on the plate: inner, outer
+
+# m between the centres of two objects: the open gripper must fit between them
+CUBE_TO_CUBE = 0.095
+CUBE_TO_PLATE = 0.125
+
+OPEN, CLOSED = 0.09, 0.0  # m, the gripper's opening
+TRAVEL = 0.12  # m, height at which the grasp point travels
+RELEASE = PLATE_HEIGHT + CUBE + 0.006  # m, height at which the gripper lets go
+
+
+class Place(PiperTask):
+    """Draws, judges and demonstrates episodes. ``target`` is the index of the named cube."""
+
+    max_steps = 150
+    target = 0
+
+    def bodies_xml(self) -> str:
+        cubes = "".join(
+            f'<body name="cube{i}" pos="0.3 {0.1 * i} {CUBE}"><freejoint name="cube{i}"/>'
+            f'<geom name="cube{i}" type="box" size="{CUBE} {CUBE} {CUBE}" mass="0.05"'
+            ' friction="1 0.01 0.001" condim="4"/></body>'
+            for i in range(CUBES)
+        )
+        ring = "".join(
+            f'<geom type="cylinder" pos="0 0 {PLATE_HEIGHT + height}" size="{radius} 0.0004"'
+            f' rgba="{grey} {grey} {grey} 1" contype="0" conaffinity="0"/>'
+            for radius, height, grey in (
+                (MARK_RADIUS[1], 0.0003, 0.1),
+                (MARK_RADIUS[0], 0.0007, 0.95),
+            )
+        )
+        plate = (
+            '<body name="plate" pos="0.3 -0.2 0">'
+            f'<geom name="plate" type="cylinder" pos="0 0 {PLATE_HEIGHT / 2}"'
+            f' size="{PLATE_RADIUS} {PLATE_HEIGHT / 2}" rgba="0.95 0.95 0.95 1"/>{ring}</body>'
+        )
+        return plate + cubes
+
+    def reset(self, world: PiperWorld, rng: np.random.Generator) -> str:
+        # The order of the draws is part of the task: changing it changes every episode.
+        colours = [str(colour) for colour in rng.permutation(list(COLOURS))[:CUBES]]
+        self.target = int(rng.integers(CUBES))
+        instruction = TEMPLATES[rng.integers(len(TEMPLATES))].format(colours[self.target])
+        distances = np.full((CUBES + 1, CUBES + 1), CUBE_TO_CUBE)
+        distances[0, :] = distances[:, 0] = CUBE_TO_PLATE
+        places, angles = draw_places(rng, distances)
+        world.put("plate", np.append(places[0], 0.0))
+        for i in range(CUBES):
+            yaw = angles[i + 1] + rng.uniform(-0.35, 0.35)
+            world.put(f"cube{i}", np.append(places[i + 1], CUBE), yaw)
+        for i, colour in enumerate(colours):
+            world.model.geom(f"cube{i}").rgba[:3] = draw_shade(colour, rng)
+        return instruction
+
+    def success(self, world: PiperWorld) -> bool:
+        """The named cube lies on the plate, at rest, and the gripper has let go of it."""
+        cube, plate = world.position(f"cube{self.target}"), world.position("plate")
+        return bool(
+            np.hypot(*(cube[:2] - plate[:2])) < PLATE_RADIUS - 0.005
+            and PLATE_HEIGHT < cube[2] < PLATE_HEIGHT + 2 * CUBE
+            and np.abs(world.velocity(f"cube{self.target}")).max() < 0.05
+            and np.linalg.norm(world.tcp() - cube) > 0.035
+        )
+
+    def expert(self, world: PiperWorld, seed: int) -> "PlaceExpert":
+        return PlaceExpert(world, self, seed)
 
 
 class PlaceExpert:
-    """Expert for one world; ``seed`` varies its speed and grasp height a little (see
-    :class:`alam_core.sim.world.Expert`).
+    """Reads the true poses and answers every state with the next set-point. ``seed`` varies speed
+    and grasp height a little.
+
+    The expert keeps almost no memory: the positions of gripper and cube determine the action. It
+    therefore also corrects what noise or a bad policy has spoiled, and its actions are valid labels
+    in any state.
     """
 
-    def __init__(self, world: PiperPlace, seed: int = 0) -> None:
+    def __init__(self, world: PiperWorld, task: Place, seed: int = 0) -> None:
         self.world = world
+        self.task = task
         rng = np.random.default_rng((seed, 7))
         self.speed = rng.uniform(0.85, 1.0)
         self.grasp_height = CUBE + rng.uniform(-0.002, 0.003)
         self.reset()
 
     def reset(self) -> None:
-        self._closing = 0
-        self._opening = 0
+        """Forget the last episode."""
+        self._releasing = 0  # steps since the gripper began to let go
 
     def act(self) -> np.ndarray:
         """The next set-point (7,): joints in rad, gripper opening in m."""
-        world = self.world
-        tcp, cube, plate = world.tcp(), world.cube_position(world.target), world.plate_position()
-        opening = float(world.joint_state()[0][6])
-        held = opening < 2 * CUBE + 0.01 and np.linalg.norm(tcp - cube) < 0.025
+        tcp = self.world.tcp()
+        cube = self.world.position(f"cube{self.task.target}")
+        plate = self.world.position("plate")
+        opening = float(self.world.joint_state()[0][6])
+        grasped = opening < 2 * CUBE + 0.01 and np.linalg.norm(tcp - cube) < 0.025
         on_plate = (
             np.hypot(*(cube[:2] - plate[:2])) < PLATE_RADIUS - 0.015
             and cube[2] < PLATE_HEIGHT + CUBE + 0.012
         )
-        if on_plate and not (held and self._opening == 0 and cube[2] > RELEASE + 0.004):
-            return self._leave(tcp, cube, opening)
-        self._opening = 0
-        if held and opening < 2 * CUBE + 0.004:
+        if on_plate and not (grasped and self._releasing == 0 and cube[2] > RELEASE + 0.004):
+            return self._release(tcp, opening)
+        self._releasing = 0
+        if grasped and opening < 2 * CUBE + 0.004:
             return self._carry(tcp, plate)
         return self._fetch(tcp, cube, opening)
 
@@ -59,9 +132,9 @@ class PlaceExpert:
         aside = np.hypot(*(cube[:2] - tcp[:2]))
         low = tcp[2] < self.grasp_height + 0.006
         if aside < 0.010 and low:
-            return self._towards(tcp, np.array([cube[0], cube[1], self.grasp_height]), CLOSED)
+            return self._towards(cube[0], cube[1], self.grasp_height, CLOSED)
         if opening < OPEN - 0.02 and aside > 0.012:
-            return self._towards(tcp, np.array([tcp[0], tcp[1], TRAVEL]), OPEN)
+            return self._towards(tcp[0], tcp[1], TRAVEL, OPEN)
         # A funnel above the cube: the nearer to its axis, the lower the gripper may be.
         height = (
             self.grasp_height
@@ -70,48 +143,26 @@ class PlaceExpert:
         )
         if aside > 0.03:
             height = TRAVEL
-        return self._towards(tcp, np.array([cube[0], cube[1], height]), OPEN)
+        return self._towards(cube[0], cube[1], height, OPEN)
 
     def _carry(self, tcp: np.ndarray, plate: np.ndarray) -> np.ndarray:
-        """Lift, go above the plate, lower to where the cube can be let go."""
+        """Lift, go above the plate, lower to the height at which the cube can be released."""
         aside = np.hypot(*(plate[:2] - tcp[:2]))
         if aside > 0.03:
             goal = tcp if tcp[2] < TRAVEL - 0.04 else plate
-            return self._towards(tcp, np.array([goal[0], goal[1], TRAVEL]), CLOSED)
+            return self._towards(goal[0], goal[1], TRAVEL, CLOSED)
         height = RELEASE if aside < 0.012 else RELEASE + (aside - 0.012) * 4.0
-        return self._towards(tcp, np.array([plate[0], plate[1], height]), CLOSED)
+        return self._towards(plate[0], plate[1], height, CLOSED)
 
-    def _leave(self, tcp: np.ndarray, cube: np.ndarray, opening: float) -> np.ndarray:
-        """Let go where the gripper is, then rise."""
-        self._opening += 1
-        if opening < OPEN - 0.025 and tcp[2] < TRAVEL - 0.03:
-            return self._towards(tcp, tcp, OPEN)
-        return self._towards(tcp, np.array([tcp[0], tcp[1], TRAVEL]), OPEN)
+    def _release(self, tcp: np.ndarray, opening: float) -> np.ndarray:
+        """Open the gripper without moving, then rise."""
+        self._releasing += 1
+        rising = opening >= OPEN - 0.025 or tcp[2] >= TRAVEL - 0.03
+        return self._towards(tcp[0], tcp[1], TRAVEL if rising else tcp[2], OPEN)
 
-    def _towards(self, tcp: np.ndarray, goal: np.ndarray, opening: float) -> np.ndarray:
-        """One control step from the present grasp point towards ``goal``: fast when far, slowing
-        down when near.
-        """
-        error = goal - tcp
-        distance = float(np.linalg.norm(error))
-        stride = min(MAX_STEP * self.speed, 0.6 * distance)
-        point = tcp + error * (stride / distance) if distance > 1e-6 else goal
-        joints = self.world.joint_state()[0][:6]
-        target = self._joints(point)
-        change = target - joints
-        change *= min(1.0, MAX_JOINT_STEP / np.abs(change).max())
-        return np.append(
-            np.clip(joints + change, JOINT_LIMITS[:, 0] + 0.03, JOINT_LIMITS[:, 1] - 0.03),
-            opening,
-        )
+    def _towards(self, x: float, y: float, z: float, opening: float) -> np.ndarray:
+        return step_towards(self.world, np.array([x, y, z]), opening, self.speed)
 
-    def _joints(self, point: np.ndarray) -> np.ndarray:
-        """Joint angles for a point, leaning out further where joint5 would not allow the usual
-        tilt.
-        """
-        for tilt in (TILT, 0.5, 0.8):
-            try:
-                return inverse_kinematics(point, tilt)
-            except ValueError:
-                continue
-        return np.array(HOME[:6])  # thrown far off: come home first
+
+def make_world(name: str, image_size: int) -> PiperWorld:
+    return PiperWorld(name, Place(), image_size)
