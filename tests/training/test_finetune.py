@@ -289,7 +289,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
 
 def test_rollouts_that_cannot_be_are_told_before_training(dataset, tmp_path):
     for rollouts, words in (
-        (RolloutConfig(episodes=1, world="nowhere"), "no world is called 'nowhere'"),
+        (RolloutConfig(episodes=1, world="nowhere"), "there is no world 'nowhere'"),
         (RolloutConfig(episodes=1), "needs chunks of 8 steps, this policy's have 4"),
     ):
         with pytest.raises(UserError, match=words):
