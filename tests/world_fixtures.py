@@ -52,6 +52,8 @@ def make_blobs(name, image_size):
 class DrivenBlobWorld(BlobWorld):
     """A blob world whose arm is driven tick by tick and follows its set-point exactly."""
 
+    camera_size, instruction, seed = 32, "push the red blob", 0
+
     def reset(self, seed):
         self.set_points, self.joints = [], np.random.default_rng(seed).uniform(-0.1, 0.1, 7)
         return super().reset(seed)
