@@ -1,6 +1,7 @@
-"""What crosses the borders between worlds, policies and robots.
+"""The data that worlds, policies and robots exchange.
 
-Letters used in shapes: H_img, W image height and width; A action width; H chunk length.
+Letters in shapes: H_img, W image height and width; S state width; A action width; H chunk length;
+D width of a latent transition.
 Units are radians, metres and seconds; images are uint8 RGB.
 """
 
@@ -14,30 +15,31 @@ VIEWS = ("third_person", "wrist")
 
 @dataclass
 class Observation:
-    """One synchronised look at the world.
+    """What is observed of the world at one moment.
 
     images: view name -> uint8 RGB (H_img, W, 3). state: float32 (S,), for an arm its joint
-    positions in rad followed by the gripper's opening in m. instruction: what the arm is asked to
-    do, in words. stamp: s, on whatever clock the source uses; only differences matter.
+    positions in rad followed by the gripper's opening in m. instruction: the task as a sentence.
+    stamp: s on the clock of the source, of which only differences matter; NaN where the source has
+    none.
     """
 
     images: dict[str, np.ndarray]
     state: np.ndarray
     instruction: str = ""
-    stamp: float = 0.0
+    stamp: float = math.nan
 
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """What a policy wants to happen next: a piece of trajectory that knows when each row is due.
+    """The next actions that a policy plans, as a trajectory: each row has a time at which it is due.
 
     actions: (H, A); row i is the set-point to be reached at ``due(i)``.
     dt: s between rows. stamp: s, of the observation it was computed from.
-    latents: view -> float32 (H, D), the transitions imagined beside the actions; empty for a policy
-        without latents.
-    sequence: counts up with every chunk of one policy.
-    first_step: so many leading steps were dropped, as the arm had executed them already when the
-        chunk was ready, as part of the chunk before.
+    latents: view -> float32 (H, D), the transitions generated beside the actions; empty for a
+        policy without latents.
+    sequence: number of the chunk, which increases with every chunk of one policy.
+    first_step: number of leading steps that were dropped because the arm had executed them, as part
+        of the chunk before, by the time this one was ready.
     """
 
     actions: np.ndarray
@@ -48,35 +50,37 @@ class ActionChunk:
     first_step: int = 0
 
     def due(self, row: int) -> float:
-        """When a row is to be reached, s: ``stamp + (first_step + row + 1) * dt``."""
+        """Time at which a row is to be reached, in s: ``stamp + (first_step + row + 1) * dt``. Row
+        -1 is the step before the first row.
+        """
         return self.stamp + (self.first_step + row + 1) * self.dt
 
     @property
     def end(self) -> float:
-        """When the last row is due, s."""
+        """Time at which the last row is due, in s."""
         return self.due(len(self.actions) - 1)
 
     def at(self, time: float) -> np.ndarray:
         """The set-point (A,) wanted at a time: linear between rows, the first row before it is due,
         the last one after the end.
         """
-        place = (time - self.stamp) / self.dt - 1.0 - self.first_step
+        position = (time - self.stamp) / self.dt - 1.0 - self.first_step
         last = len(self.actions) - 1
-        if place <= 0.0:
+        if position <= 0.0:
             return self.actions[0]
-        if place >= last:
+        if position >= last:
             return self.actions[last]
-        i = int(place)
-        part = place - i
-        return (1.0 - part) * self.actions[i] + part * self.actions[i + 1]
+        i = int(position)
+        fraction = position - i
+        return (1.0 - fraction) * self.actions[i] + fraction * self.actions[i + 1]
 
     def row_at(self, time: float) -> int:
-        """The row being executed at a time: the next one due, the last one after the end."""
+        """Index of the row being executed at a time: the next one due, the last one after the end."""
         row = math.ceil((time - self.stamp) / self.dt - 1e-6) - 1 - self.first_step
         return min(max(row, 0), len(self.actions) - 1)
 
     def drop(self, steps: int) -> "ActionChunk":
-        """The chunk without its first ``steps`` rows; the others stay due when they were."""
+        """The chunk without its first ``steps`` rows; the others are due at the same times."""
         return replace(
             self,
             actions=self.actions[steps:],

@@ -1,1 +1,1 @@
-"""What is known of each robot: names, limits, kinematics. Simulator, controller and data use it."""
+"""Robots: names, limits and kinematics, shared by simulator, controller, data and checks."""

@@ -1,8 +1,16 @@
-"""The AgileX Piper: joint names, limits and kinematics, in one place for all who need them.
+"""The AgileX Piper: joint names, limits, gripper, home pose and kinematics.
 
-The simulator builds its model from ``LINKS``, the controller keeps ``JOINT_LIMITS``, data and
-policies name their columns by ``JOINT_NAMES``. Poses are in the frame ``base_link``; radians and
-metres. Sources: the maker's URDF and its table of modified Denavit-Hartenberg parameters.
+The only description of the arm: the simulator builds its model from ``LINKS``, controller and
+emulator keep ``JOINT_LIMITS``, data sets and policies name their columns by ``JOINT_NAMES``.
+Angles are in rad, lengths in m, poses in the frame ``base_link``.
+
+Sources: the frames in ``LINKS`` are those of the manufacturer's URDF (piper_ros), the modified
+Denavit-Hartenberg parameters those of its SDK (piper_sdk). The two tables are rounded differently;
+link poses computed from them agree within 0.1 mm. Limits of speed and acceleration are those of
+the firmware.
+
+Firmware older than S-V1.6-3 counts joints 2 and 3 from zeros 2 degrees away. Functions take
+``dh_offset`` for it, named as in the SDK: True (the default) for newer firmware, False for older.
 """
 
 import math
@@ -11,20 +19,32 @@ from dataclasses import dataclass
 import numpy as np
 
 JOINT_NAMES = ("joint1", "joint2", "joint3", "joint4", "joint5", "joint6", "gripper")
-GRIPPER_STROKE = 0.10  # m, total opening of the newer gripper; the first one opens 0.07 m
+GRIPPER_STROKE = 0.10  # m, total opening of the newer gripper; the first model opens 0.07 m
 TCP_OFFSET = 0.1358  # m along z of link 6, to the grasp point between the finger tips
 HOME = (0.0, 1.2053, -0.8554, 0.0, 1.0081, 0.0, 0.09)
-"""rad and m: open gripper 0.14 m above the table, leaning outwards by 0.3 rad."""
-MAX_VELOCITY = 3.0  # rad/s, the firmware's own limit for each joint
-MAX_ACCELERATION = 5.0  # rad/s^2, likewise
+"""rad and m: gripper open, 0.14 m above the table, leaning outwards by 0.3 rad."""
+MAX_VELOCITY = 3.0  # rad/s per joint
+MAX_ACCELERATION = 5.0  # rad/s^2 per joint
+
+SHOULDER_HEIGHT = 0.123  # m, base to the axis of joint 2
+UPPER_ARM = 0.28503  # m, joint 2 to joint 3
+FOREARM = 0.25075  # m, joint 3 to the wrist centre, along the forearm
+ELBOW_OFFSET = 0.021984  # m, joint 3 to the wrist centre, across the forearm
+HAND = 0.091  # m, wrist centre to link 6
+
+# Limits of the simulated arm, which executes set-points as they were demonstrated. The gentler
+# defaults of a real arm are the controller's.
+SIMULATED_MAX_VELOCITY = 2.0  # rad/s per joint
+SIMULATED_MAX_ACCELERATION = 50.0  # rad/s^2 per joint
+SIMULATED_MAX_GRIPPER_VELOCITY = 1.0  # m/s of opening
 
 
 @dataclass(frozen=True)
 class Link:
     """One revolute joint and the link it carries.
 
-    xyz (m) and rpy (rad, fixed axes): the joint's origin in its parent's frame; it turns about its
-    own z axis. limits: rad. mass: kg.
+    xyz (m) and rpy (rad, fixed axes): the joint's frame in its parent's frame; the joint turns
+    about its own z axis. limits: rad. mass: kg.
     """
 
     xyz: tuple[float, float, float]
@@ -34,35 +54,37 @@ class Link:
 
 
 _HALF_PI = 1.5707963
+_UPPER_ZERO = 0.1359  # rad, how far the upper arm is from the horizontal at joint2 = 0
+_ELBOW_ZERO = 1.7939  # rad, from upper arm to link 3's x axis at joint3 = 0
 LINKS = (
-    Link((0, 0, 0.123), (0, 0, 0), (-2.618, 2.618), 0.71),
-    Link((0, 0, 0), (_HALF_PI, -0.1359, -3.1415927), (0.0, 3.14), 1.17),
-    Link((0.28503, 0, 0), (0, 0, -1.7939), (-2.967, 0.0), 0.5),
-    Link((-0.021984, -0.25075, 0), (_HALF_PI, 0, 0), (-1.745, 1.745), 0.38),
+    Link((0, 0, SHOULDER_HEIGHT), (0, 0, 0), (-2.618, 2.618), 0.71),
+    Link((0, 0, 0), (_HALF_PI, -_UPPER_ZERO, -3.1415927), (0.0, 3.14), 1.17),
+    Link((UPPER_ARM, 0, 0), (0, 0, -_ELBOW_ZERO), (-2.967, 0.0), 0.5),
+    Link((-ELBOW_OFFSET, -FOREARM, 0), (_HALF_PI, 0, 0), (-1.745, 1.745), 0.38),
     Link((0, 0, 0), (-_HALF_PI, 0, 0), (-1.22, 1.22), 0.383),
-    Link((0, -0.091, 0), (_HALF_PI, 0, 0), (-2.0944, 2.0944), 0.1),
+    Link((0, -HAND, 0), (_HALF_PI, 0, 0), (-2.0944, 2.0944), 0.1),
 )
 JOINT_LIMITS = np.array([link.limits for link in LINKS])  # (6, 2) rad: lower, upper
 
-# Modified Denavit-Hartenberg parameters: twist alpha, length a, joint offset theta0, offset d.
+OLD_ZERO_SHIFT = np.radians([0.0, 2.0, -2.0, 0.0, 0.0, 0.0])
+"""rad (6,): joint angles reported by older firmware minus those of newer firmware, same pose."""
+
+# Modified Denavit-Hartenberg parameters, newer firmware: twist alpha, length a, offsets theta and d
 _ALPHA = np.radians([0.0, -90.0, 0.0, 90.0, -90.0, 90.0])
-_A = np.array([0.0, 0.0, 0.28503, -0.02198, 0.0, 0.0])
-_THETA0 = np.radians([0.0, -172.22, -102.78, 0.0, 0.0, 0.0])
-_THETA0_OLD = np.radians([0.0, -174.22, -100.78, 0.0, 0.0, 0.0])
-_D = np.array([0.123, 0.0, 0.0, 0.25075, 0.0, 0.091])
+_A = np.array([0.0, 0.0, UPPER_ARM, -0.02198, 0.0, 0.0])  # the SDK rounds the elbow's offset
+_THETA = np.radians([0.0, -172.22, -102.78, 0.0, 0.0, 0.0])
+_D = np.array([SHOULDER_HEIGHT, 0.0, 0.0, FOREARM, 0.0, HAND])
 
 
 def link_poses(joints: np.ndarray, dh_offset: bool = True) -> np.ndarray:
-    """Poses of links 1 to 6 for six joint angles (6,) in rad: homogeneous transforms (6, 4, 4), m.
-
-    dh_offset: whether the zeros of joints 2 and 3 lie 2 degrees off those of the first firmware, as
-    they do from S-V1.6-3 on.
+    """Forward kinematics: poses of links 1 to 6 for joint angles (6,) in rad, as homogeneous
+    transforms (6, 4, 4) with translations in m. ``dh_offset``: see the module's docstring.
     """
-    theta0 = _THETA0 if dh_offset else _THETA0_OLD
+    theta = joints + _THETA if dh_offset else joints + _THETA - OLD_ZERO_SHIFT
     poses = np.empty((6, 4, 4))
     pose = np.eye(4)
     for i in range(6):
-        ct, st = np.cos(joints[i] + theta0[i]), np.sin(joints[i] + theta0[i])
+        ct, st = np.cos(theta[i]), np.sin(theta[i])
         ca, sa = np.cos(_ALPHA[i]), np.sin(_ALPHA[i])
         pose = pose @ np.array(
             [
@@ -77,59 +99,56 @@ def link_poses(joints: np.ndarray, dh_offset: bool = True) -> np.ndarray:
 
 
 def tcp_position(joints: np.ndarray, dh_offset: bool = True) -> np.ndarray:
-    """Position (3,) in m of the grasp point for six joint angles (6,) in rad."""
+    """Position (3,) of the grasp point in m for joint angles (6,) in rad. ``dh_offset``: see the
+    module's docstring.
+    """
     link6 = link_poses(joints, dh_offset)[5]
     return link6[:3, 3] + TCP_OFFSET * link6[:3, 2]
 
 
-# With joint4 = joint6 = 0 the arm is a planar chain turned about the base by joint1. Elevations in
-# that plane, counted from the horizontal towards up:
-#   upper arm   upper = _UPPER_ZERO - q2
-#   forearm     forearm = upper + _ELBOW_ZERO - q3 + _FOREARM_ANGLE   (shoulder to wrist centre)
-#   gripper     pointing = forearm - _FOREARM_ANGLE + pi / 2 - q5     (wrist centre to grasp point)
-_SHOULDER_HEIGHT = 0.123
-_UPPER_ARM = 0.28503
-_FOREARM = math.hypot(0.021984, 0.25075)
-_HAND = 0.091 + TCP_OFFSET
-_UPPER_ZERO = math.pi - 0.1359
-_ELBOW_ZERO = 1.7939
-_FOREARM_ANGLE = math.pi / 2 + math.atan2(0.021984, 0.25075)
-
-
-def inverse_kinematics(position: np.ndarray, tilt: float = 0.0) -> np.ndarray:
+def inverse_kinematics(
+    position: np.ndarray, tilt: float = 0.0, dh_offset: bool = True
+) -> np.ndarray:
     """Joint angles (6,) in rad that bring the grasp point to ``position`` (3,) in m, in closed
-    form, for a gripper that stays in the vertical plane through the base axis.
+    form, with the gripper in the vertical plane through the base axis (joint4 = joint6 = 0).
 
-    tilt: rad by which the gripper leans outwards from pointing straight down. Raises ValueError
-    when the point is out of reach or a joint would leave its limits.
+    tilt: rad by which the gripper leans outwards from pointing straight down. ``dh_offset``: see
+    the module's docstring. Raises ValueError if the point is out of reach or a joint would leave
+    its limits.
     """
+    # In that plane the arm is a chain of three links. Angles of elevation, up is positive:
+    #   upper arm  upper = pi - _UPPER_ZERO - q2                (shoulder to elbow)
+    #   forearm    forearm = upper + _ELBOW_ZERO - q3 + bend    (elbow to wrist centre)
+    #   gripper    pointing = forearm - bend + pi / 2 - q5      (wrist centre to grasp point)
+    bend = math.pi / 2 + math.atan2(ELBOW_OFFSET, FOREARM)
+    forearm_length = math.hypot(ELBOW_OFFSET, FOREARM)
+    hand = HAND + TCP_OFFSET
     x, y, z = (float(value) for value in position)
     pointing = tilt - math.pi / 2
-    radius = math.hypot(x, y) - _HAND * math.cos(pointing)
-    height = z - _SHOULDER_HEIGHT - _HAND * math.sin(pointing)
+    radius = math.hypot(x, y) - hand * math.cos(pointing)
+    height = z - SHOULDER_HEIGHT - hand * math.sin(pointing)
     distance = math.hypot(radius, height)
-    cosine = (_UPPER_ARM**2 + distance**2 - _FOREARM**2) / (2 * _UPPER_ARM * distance)
+    cosine = (UPPER_ARM**2 + distance**2 - forearm_length**2) / (2 * UPPER_ARM * distance)
     if abs(cosine) > 1:
         raise ValueError(f"({x:.3f}, {y:.3f}, {z:.3f}) m is out of the arm's reach")
     upper = math.atan2(height, radius) + math.acos(cosine)
-    forearm = math.atan2(
-        height - _UPPER_ARM * math.sin(upper), radius - _UPPER_ARM * math.cos(upper)
-    )
-    frame3 = forearm - _FOREARM_ANGLE
-    q2 = _UPPER_ZERO - upper
-    q3 = upper + _ELBOW_ZERO - frame3
-    q3 = (q3 + math.pi) % (2 * math.pi) - math.pi
-    q5 = frame3 + math.pi / 2 - pointing
-    q5 = (q5 + math.pi) % (2 * math.pi) - math.pi
+    forearm = math.atan2(height - UPPER_ARM * math.sin(upper), radius - UPPER_ARM * math.cos(upper))
+    link3 = forearm - bend
+    q2 = math.pi - _UPPER_ZERO - upper
+    q3 = _wrap(upper + _ELBOW_ZERO - link3)
+    q5 = _wrap(link3 + math.pi / 2 - pointing)
     joints = np.array([math.atan2(y, x), q2, q3, 0.0, q5, 0.0])
-    lower, upper_limits = JOINT_LIMITS.T
-    outside = [
-        f"joint{i + 1} = {q:.2f}"
-        for i, q in enumerate(joints)
-        if not lower[i] <= q <= upper_limits[i]
-    ]
-    if outside:
+    if not dh_offset:
+        joints += OLD_ZERO_SHIFT
+    outside = (joints < JOINT_LIMITS[:, 0]) | (joints > JOINT_LIMITS[:, 1])
+    if outside.any():
+        angles = ", ".join(f"joint{i + 1} = {joints[i]:.2f}" for i in np.flatnonzero(outside))
         raise ValueError(
-            f"({x:.3f}, {y:.3f}, {z:.3f}) m needs {', '.join(outside)} rad, beyond the joint's limits"
+            f"({x:.3f}, {y:.3f}, {z:.3f}) m needs {angles} rad, beyond the joint's limits"
         )
     return joints
+
+
+def _wrap(angle: float) -> float:
+    """The angle in [-pi, pi)."""
+    return (angle + math.pi) % (2 * math.pi) - math.pi

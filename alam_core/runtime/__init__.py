@@ -1,12 +1,13 @@
-"""From observation to motion: what the ROS nodes, the evaluators and the benchmarks all call.
+"""From observation to motion: what the ROS nodes, the evaluator and the benchmarks call.
 
-``runner``: observation in, chunk out. ``planner``: when to plan, and on what the new chunk is
-conditioned. ``timeline``: which set-point is wanted at a time. ``motion``: the set-point that is
-sent, within the arm's limits. ``rollout``: one episode of a world.
+``runner``: observation in, chunk out. ``planner``: when to plan, and what the new chunk continues
+from. ``timeline``: the reference at a time. ``motion``: the set-point, within the arm's limits.
+``execution``: how chunks become motion in process. ``rollout``: one episode of a world.
 """
 
+from alam_core.runtime.execution import ControllerExecution, StepExecution
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.runner import PolicyRunner
 from alam_core.runtime.timeline import Timeline
 
-__all__ = ["Planner", "PolicyRunner", "Timeline"]
+__all__ = ["ControllerExecution", "Planner", "PolicyRunner", "StepExecution", "Timeline"]

@@ -1,18 +1,20 @@
-"""Motion limits of an arm's set-point, and the set-point itself, which never breaks them.
+"""Motion limits of an arm's set-point, and the set-point itself, which never violates them.
 
-Vectors are (A,): the arm's joints in rad, then the gripper's total opening in m.
+Vectors are (A,): the arm's J joints in rad, then the gripper's total opening in m.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+GRIPPER_SPEED_UP = 0.1  # s in which the gripper reaches its full speed
+
 
 @dataclass(frozen=True)
 class MotionLimits:
-    """Bounds on position, speed and acceleration of each set-point, all (A,).
+    """Bounds on position, velocity and acceleration of the set-point, all (A,).
 
-    range_lower, range_upper: what the joints can reach at all; ``lower`` and ``upper`` lie within.
+    range_lower, range_upper: the joints' mechanical range; ``lower`` and ``upper`` lie within it.
     """
 
     lower: np.ndarray
@@ -30,43 +32,43 @@ def make_limits(
     margin: float = 0.02,
     gripper_stroke: float = 0.10,
     gripper_velocity: float = 0.3,
-    gripper_acceleration: float = 3.0,
 ) -> MotionLimits:
-    """Limits of an arm whose last set-point is a gripper's opening.
+    """Limits of an arm whose last set-point is the opening of a gripper, which reaches its full
+    speed within ``GRIPPER_SPEED_UP``.
 
-    joint_limits: (J, 2) rad. velocity: rad/s a joint. acceleration: rad/s^2 a joint. margin: rad
-    kept free at both ends of each joint's range. gripper_stroke: m, full opening. gripper_velocity,
-    gripper_acceleration: m/s and m/s^2.
+    joint_limits: (J, 2) rad, lower and upper. velocity: rad/s per joint. acceleration: rad/s^2 per
+    joint. margin: rad kept free at both ends of each joint's range. gripper_stroke: m, full
+    opening. gripper_velocity: m/s.
     """
     joints = len(joint_limits)
     return MotionLimits(
         lower=np.append(joint_limits[:, 0] + margin, 0.0),
         upper=np.append(joint_limits[:, 1] - margin, gripper_stroke),
         velocity=np.append(np.full(joints, velocity), gripper_velocity),
-        acceleration=np.append(np.full(joints, acceleration), gripper_acceleration),
+        acceleration=np.append(np.full(joints, acceleration), gripper_velocity / GRIPPER_SPEED_UP),
         range_lower=np.append(joint_limits[:, 0], 0.0),
         range_upper=np.append(joint_limits[:, 1], np.inf),
     )
 
 
 class SetPoint:
-    """The point that is sent to the arm: follows a reference as closely as position, speed and
-    acceleration limits allow.
+    """The set-point that is sent to the arm: it follows a reference as closely as the limits of
+    position, velocity and acceleration allow.
 
-    The position bounds are kept by always leaving room to brake: with distance d to a bound, the
-    speed towards it after a tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt a tick
-    keeps that true, whatever the length of the ticks. A seed outside the bounds (an arm at rest
-    lies on the limit of joints 2 and 3) may only move inwards. What is measured beyond a joint's
-    own range, or as a gripper more than closed, counts as the end of the range: the firmware
-    refuses what lies beyond.
+    There is always room to brake before a position bound: with distance d to the bound, the speed
+    towards it after a tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt per tick
+    preserves this for ticks of any length. A set-point that starts outside the bounds (an arm at
+    rest lies on the limit of joints 2 and 3) may only move inwards. A measured position beyond a
+    joint's range, or of a gripper more than closed, is clipped to the range, as the firmware
+    refuses positions beyond it.
     """
 
     def __init__(self, limits: MotionLimits):
         self.limits = limits
         self.position = np.zeros(len(limits.lower))
         self.velocity = np.zeros(len(limits.lower))
-        self.position_clamps = 0  # ticks in which the reference lay outside the position bounds
-        self.velocity_clamps = 0  # ticks in which the reference asked for more speed than allowed
+        self.position_clamps = 0  # ticks with the reference outside the position bounds
+        self.velocity_clamps = 0  # ticks with a reference faster than the velocity limit
         self._reference = np.zeros(len(limits.lower))
 
     def seed(self, position: np.ndarray) -> None:
@@ -80,8 +82,8 @@ class SetPoint:
         return not self.velocity.any()
 
     def follow(self, reference: np.ndarray, dt: float) -> np.ndarray:
-        """Move for ``dt`` seconds towards where the reference (A,) is at the end of them; returns
-        the new set-point (A,).
+        """Move for ``dt`` seconds towards ``reference`` (A,), its position at the end of them.
+        Returns the new set-point (A,).
         """
         limits = self.limits
         wanted = np.clip(reference, limits.lower, limits.upper)
@@ -105,7 +107,9 @@ class SetPoint:
         return self.position
 
     def brake(self, dt: float) -> np.ndarray:
-        """Slow down to rest at the acceleration limit; returns the new set-point (A,)."""
+        """Slow down at the acceleration limit, at most to rest, for ``dt`` seconds. Returns the new
+        set-point (A,).
+        """
         speed = np.maximum(np.abs(self.velocity) - self.limits.acceleration * dt, 0.0)
         self._move(np.copysign(speed, self.velocity) * (speed > 0), dt)
         self._reference = self.position
@@ -116,8 +120,8 @@ class SetPoint:
         self.position = self.position + velocity * dt
 
     def _stoppable(self, distance: np.ndarray, dt: float) -> np.ndarray:
-        """The greatest speed from which one tick at that speed and braking after it stay within
-        ``distance``.
+        """The highest speed (A,) at which one tick and braking after it stay within ``distance``
+        (A,).
         """
         a = self.limits.acceleration
         return a * (np.sqrt(dt * dt + 2.0 * distance / a) - dt)

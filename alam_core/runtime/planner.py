@@ -1,9 +1,11 @@
-"""When a policy plans, and what it is told of the actions that are executed meanwhile.
+"""When a policy plans, and which actions its new chunk must continue from.
 
 A chunk planned from the observation of time t has its row i due at t + (i + 1) * dt. Inference and
-messages take time: when the chunk reaches the arm its first rows have passed, and the arm has
+messages take time: when the chunk reaches the arm, its first rows have passed, and the arm has
 executed rows of the chunk before instead. Real-time chunking: a policy trained to continue from
-given first steps is told which rows those will be, so that the new chunk joins the old one.
+given first steps receives those rows as its first steps, so that the new chunk joins the old one.
+
+A: width of an action, G: number of given steps.
 """
 
 import math
@@ -19,37 +21,38 @@ from alam_core.runtime.runner import PolicyRunner
 from alam_core.types import ActionChunk, Observation
 
 Upcoming = Callable[[float], np.ndarray | None]
-"""The action (A,) that the arm will execute at a time unless a new chunk arrives; None where it
-executes none."""
+"""The action (A,) that the arm will reach at a time unless a new chunk arrives; None where it
+executes no chunk."""
 
 
 class DelayEstimate:
-    """How long it takes from an observation to its chunk taking effect, in s: the longest of the
-    last ``window`` delays. The first one is left out: it holds what happens only once, such as the
-    choice of kernels.
+    """Estimates the delay from an observation to its chunk taking effect, in s, as the longest of
+    the last ``window`` delays. The first delay is left out: it includes what happens only once,
+    such as the choice of kernels.
     """
 
     def __init__(self, window: int = 10) -> None:
         self._delays: deque[float] = deque(maxlen=window)
-        self._count = 0
+        self._first = True
 
     def add(self, seconds: float) -> None:
-        self._count += 1
-        if self._count > 1:
+        """Take a measured delay into account."""
+        if not self._first:
             self._delays.append(seconds)
+        self._first = False
 
     @property
     def seconds(self) -> float:
-        """0 while nothing is known."""
+        """0 before the second measurement."""
         return max(self._delays, default=0.0)
 
 
 class Planner:
-    """Decides when to plan by the stamps of the observations, and plans.
+    """Decides by the stamps of the observations when to plan, and plans.
 
-    replan_every: control steps of a chunk after which the next one is planned. delay_steps: control
-    steps until a chunk takes effect; None estimates them from ``delay``, which whoever knows the
-    delays adds them to. first_sequence: number of the first chunk. ``chunk``: the newest chunk, None before the first.
+    replan_every: control steps between two plans. delay_steps: control steps until a chunk takes
+    effect; None estimates them from ``delay``, to which the caller adds the delays it measures.
+    first_sequence: number of the first chunk. ``chunk``: the newest chunk, None before the first.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class Planner:
         delay_steps: int | None = 0,
         first_sequence: int = 1,
     ) -> None:
-        """Raises UserError where a chunk would run out before the next one takes effect."""
+        """Raises UserError if a chunk would run out before the next one takes effect."""
         if replan_every < 1 or (delay_steps or 0) < 0:
             raise UserError("replan_every must be at least 1 and delay_steps at least 0")
         needed = replan_every + (delay_steps or 0)
@@ -77,8 +80,8 @@ class Planner:
         self.reset()
 
     def reset(self, seed: int = 0) -> None:
-        """Begin an episode; ``seed`` decides the initial noise of all its chunks. Sequence numbers
-        and the estimate of the delay go on.
+        """Begin an episode; ``seed`` determines the initial noise of all its chunks. Sequence
+        numbers and the estimate of the delay continue.
         """
         self.chunk: ActionChunk | None = None
         self._given = 0  # leading rows of ``chunk`` that it was conditioned on
@@ -86,19 +89,20 @@ class Planner:
 
     @property
     def delay_steps(self) -> int:
-        """Control steps that are expected to pass until a chunk takes effect."""
+        """Control steps expected to pass until a chunk takes effect."""
         if self._delay_steps is not None:
             return self._delay_steps
         return math.ceil(self.delay.seconds / self.runner.dt - 1e-6)
 
     def due(self, stamp: float) -> bool:
-        """Whether an observation of time ``stamp`` is to be planned from: ``replan_every`` steps
-        after the newest chunk's. Observations that are lost or come twice change nothing.
+        """Whether to plan from an observation of time ``stamp``, in s: from ``replan_every`` steps
+        after the newest chunk's observation on, and after a clock was set back. Lost and repeated
+        observations do not change when a plan is due.
         """
         if self.chunk is None:
             return True
         steps = (stamp - self.chunk.stamp) / self.runner.dt
-        return steps >= self.replan_every - 0.5 or steps < -0.5  # time was set back
+        return steps >= self.replan_every - 0.5 or steps < -0.5
 
     def plan(self, observation: Observation, upcoming: Upcoming | None = None) -> ActionChunk:
         """The chunk for an observation. ``upcoming``: what the arm executes until it takes effect.
@@ -114,20 +118,24 @@ class Planner:
 
     def given_steps(self, stamp: float, upcoming: Upcoming | None) -> np.ndarray | None:
         """The first rows (G, A) of a chunk planned at ``stamp``: what is executed until it takes
-        effect. None where the policy cannot continue from them or the arm executes nothing.
+        effect. None where the policy cannot continue from that many, or the arm executes no chunk.
         """
-        steps = self.delay_steps
-        if upcoming is None or not 0 < steps <= self.runner.given_steps:
+        if upcoming is None or not 0 < self.delay_steps <= self.runner.given_steps:
             return None
-        rows = [upcoming(stamp + (i + 1) * self.runner.dt) for i in range(steps)]
-        return None if any(row is None for row in rows) else np.stack(rows)  # type: ignore[arg-type]
+        rows: list[np.ndarray] = []
+        for step in range(self.delay_steps):
+            row = upcoming(stamp + (step + 1) * self.runner.dt)
+            if row is None:
+                return None
+            rows.append(row)
+        return np.stack(rows)
 
     def ready(self, now: float) -> ActionChunk:
-        """The newest chunk as it is sent at time ``now``: without the given steps that the arm has
-        executed by then, so min(expected, passed) of them.
+        """The newest chunk as it is sent at time ``now``, in s: without those given steps that the
+        arm has executed by then, which are min(given, passed).
 
-        Steps that passed beyond those are kept: they say where the policy wanted the arm, and are
-        skipped by the time they were due.
+        Steps that passed beyond the given ones are kept: they say where the policy wanted the arm,
+        and time skips them. Needs a chunk.
         """
         assert self.chunk is not None
         passed = math.floor((now - self.chunk.stamp) / self.runner.dt + 1e-6)

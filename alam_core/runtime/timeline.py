@@ -1,7 +1,9 @@
-"""Where an arm is wanted over time: the newest chunk, spliced onto what was wanted before it.
+"""Where an arm is wanted over time: the newest chunk, spliced onto the one before it.
 
 Times are seconds on one clock, that of the observations' stamps. A: width of an action.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,35 +14,49 @@ class Timeline:
     """The reference trajectory of an arm.
 
     fade: s over which the gap between two chunks is faded out; 0 jumps to the new chunk at once.
-    ``chunk``: the newest, None while there is none.
+    ``chunk``: the newest one, None before the first.
     """
 
     def __init__(self, fade: float = 0.15) -> None:
         self.fade = fade
         self.chunk: ActionChunk | None = None
+        self._path: ActionChunk | None = None  # the chunk, led up to by the last step it lacks
         self._gap = np.zeros(0)
         self._spliced = 0.0
 
     def splice(self, chunk: ActionChunk, now: float, present: np.ndarray) -> None:
-        """Go on with ``chunk`` from ``now``, continuously.
+        """Continue with ``chunk`` from ``now`` on, without a jump of the reference.
 
-        The gap is measured to the earlier chunk's reference where there is one, else to ``present``
-        (A,), the set-point: a set-point that lags behind under its limits is not re-anchored with
-        every chunk.
+        ``present`` (A,): the set-point, from which the first chunk starts. A later one starts from
+        the reference, not from the set-point: a set-point that lags behind under its limits must
+        not pull the reference back with every chunk.
+
+        A chunk whose first rows were dropped, as the arm had executed them already, goes on from
+        the last of those: where the reference was when it was due.
         """
-        before = self.at(now) if self.chunk is not None else present
-        self._gap = before - chunk.at(now)
+        path = chunk
+        if chunk.first_step > 0 and self.chunk is not None:
+            last_dropped = self.at(chunk.due(-1))
+            path = replace(
+                chunk,
+                actions=np.vstack([last_dropped, chunk.actions]),
+                latents={},
+                first_step=chunk.first_step - 1,
+            )
+        before = present if self.chunk is None else self.at(now)
+        self.chunk, self._path = chunk, path
+        self._gap = before - path.at(now)
         self._spliced = now
-        self.chunk = chunk
 
     def at(self, time: float) -> np.ndarray:
-        """The wanted set-point (A,). Needs a chunk."""
-        assert self.chunk is not None
-        wanted = self.chunk.at(time)
+        """The reference (A,) at a time. Needs a chunk."""
+        assert self._path is not None
+        wanted = self._path.at(time)
         left = min(1.0, 1.0 - (time - self._spliced) / self.fade) if self.fade > 0 else 0.0
         if left <= 0.0:
             return wanted
         return wanted + self._gap * (left * left * (3.0 - 2.0 * left))
 
     def clear(self) -> None:
-        self.chunk = None
+        """Forget all chunks."""
+        self.chunk = self._path = None

@@ -202,7 +202,7 @@ def test_what_is_missing_or_taken_is_told_in_one_line(
         "seed and camera_size must be at least 0": start_node(
             "alam_sim", "sim_node", {"seed": -1}, name="negative"
         ),
-        "no world is called": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),
+        "there is no world": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),
     }
     for text, process in cases.items():
         assert process.wait(120) == 2

@@ -7,7 +7,6 @@ import pytest
 from can_rig import make_chunk
 
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime.timeline import Timeline
 from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, parse_chunk
 
 GOOD = {
@@ -54,14 +53,6 @@ def chunk(stamp=10.0, sequence=1, steps=16, dt=0.1):
     return make_chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
 
 
-def test_row_i_is_due_at_stamp_plus_i_plus_1_steps():
-    c = chunk()
-    for i in range(16):
-        assert c.at(10.0 + (i + 1) * 0.1) == pytest.approx(np.full(7, i + 1))
-    assert c.at(10.25) == pytest.approx(np.full(7, 2.5))  # linear in between
-    assert c.at(9.0) == pytest.approx(np.ones(7)) and c.at(99.0) == pytest.approx(np.full(7, 16))
-
-
 def test_times_and_sequences_are_checked():
     gate = ChunkGate(ChunkRules(max_age=1.0, max_ahead=0.1))
     with pytest.raises(ChunkRejected, match="old"):
@@ -86,22 +77,3 @@ def test_a_restarted_publisher_is_admitted_only_once_nothing_is_executed_and_wit
     with pytest.raises(ChunkRejected, match="replayed"):
         gate.admit(chunk(stamp=10.0, sequence=499), 10.6, False)
     gate.admit(chunk(stamp=10.5, sequence=1), 10.6, False)
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_splices_are_continuous_and_end_on_the_new_chunk(seed):
-    rng = np.random.default_rng(seed)
-    reference = Timeline(fade=0.15)
-    now, wanted = 10.0, rng.normal(size=7)
-    for sequence in range(6):
-        new = make_chunk(now - rng.uniform(0, 0.1), sequence, 0.1, rng.normal(size=(16, 7)))
-        reference.splice(new, now, wanted)
-        assert reference.at(now) == pytest.approx(wanted)
-        step = np.abs(reference.at(now + 1e-5) - wanted).max()
-        assert (
-            step < 1e-5 * 2 * np.abs(new.actions).max() / 0.1 + 1e-5 * 100
-        )  # no jump behind the splice either
-        assert reference.at(now + 0.15) == pytest.approx(new.at(now + 0.15))
-        assert reference.at(now + 0.7) == pytest.approx(new.at(now + 0.7))
-        now += rng.uniform(0.01, 0.4)
-        wanted = reference.at(now)

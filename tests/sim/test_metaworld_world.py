@@ -1,5 +1,5 @@
-"""MetaWorld as a world: its seeds decide everything, its pictures are upright and fresh, its
-experts succeed.
+"""MetaWorld as a world: a seed determines the episode, images are upright and up to date, experts
+succeed.
 """
 
 import numpy as np
@@ -21,29 +21,29 @@ def world():
     world = MetaWorld("metaworld/drawer-open,push", image_size=48)
     try:
         world.reset(0)
-    except UserError as error:  # the libraries are there, a driver is not
+    except UserError as error:  # the libraries are installed, a driver is missing
         pytest.skip(str(error))
     yield world
     world.close()
 
 
 def play(world: MetaWorld, seed: int, steps: int) -> list[np.ndarray]:
-    """What is seen in an episode of the expert: states, full observations and pictures."""
-    seen = [world.reset(seed)]
-    hidden = [world.observed]
+    """An episode of the expert: MetaWorld's full observations, then the images of each view."""
+    observations = [world.reset(seed)]
+    full = [world.observed]
     expert = make_expert(world, seed)
     expert.reset()
     for _ in range(steps):
-        seen.append(world.step(expert.act()))
-        hidden.append(world.observed)
+        observations.append(world.step(expert.act()))
+        full.append(world.observed)
     return [
-        np.stack(hidden),
-        *(np.stack([o.images[view] for o in seen]) for view in seen[0].images),
+        np.stack(full),
+        *(np.stack([o.images[view] for o in observations]) for view in observations[0].images),
     ]
 
 
-@pytest.mark.parametrize("seed", [10, 11])  # of either task
-def test_a_seed_determines_the_episode_whatever_came_before(world: MetaWorld, seed: int) -> None:
+@pytest.mark.parametrize("seed", [10, 11])  # one of each task
+def test_a_seed_determines_the_episode_after_any_other_episode(world: MetaWorld, seed: int) -> None:
     first = play(world, seed, 12)
     play(world, seed + 2, 20)
     for one, other in zip(first, play(world, seed, 12), strict=True):
@@ -56,7 +56,7 @@ def test_a_seed_determines_the_episode_whatever_came_before(world: MetaWorld, se
         fresh.close()
 
 
-def test_seeds_go_through_the_tasks_and_vary_their_scenes(world: MetaWorld) -> None:
+def test_seeds_alternate_between_the_tasks_and_vary_their_scenes(world: MetaWorld) -> None:
     scenes = {}
     for seed in range(8):
         observation = world.reset(seed)
@@ -66,21 +66,21 @@ def test_seeds_go_through_the_tasks_and_vary_their_scenes(world: MetaWorld) -> N
     assert len(set(scenes.values())) == 8
 
 
-def test_pictures_are_upright_and_not_mirrored(world: MetaWorld) -> None:
-    """The puck of 'push' is put in places: where it is seen must move as a camera on the arm's left
-    and one that looks down show it.
+def test_images_are_upright_and_not_mirrored(world: MetaWorld) -> None:
+    """Moves the puck of 'push'. It must move in the images as seen by a camera on the arm's left
+    (third person) and by one that looks down (wrist).
     """
     world.reset(1)
 
     def seen_at(view: str, x: float, y: float, z: float) -> np.ndarray:
-        """Mean row (down) and column (to the right) of what differs from a picture without the
-        puck.
+        """Mean row (down) and column (to the right) of the pixels that differ from an image
+        without the puck.
         """
-        pictures = []
+        images = []
         for position in ([0.0, -3.0, 0.0], [x, y, z]):
             world._env._set_obj_xyz(np.array(position))
-            pictures.append(world.render(view).astype(int))
-        return np.argwhere(np.abs(pictures[0] - pictures[1]).max(-1) > 15).mean(0)
+            images.append(world.render(view).astype(int))
+        return np.argwhere(np.abs(images[0] - images[1]).max(-1) > 15).mean(0)
 
     rows, columns = seen_at("third_person", 0.05, 0.6, 0.1) - seen_at(
         "third_person", 0.05, 0.6, 0.02
@@ -94,7 +94,7 @@ def test_pictures_are_upright_and_not_mirrored(world: MetaWorld) -> None:
     assert rows < -5 and columns > 5
 
 
-def test_pictures_follow_what_happens_even_after_a_change_of_task(world: MetaWorld) -> None:
+def test_images_show_the_arm_move_after_a_change_of_task_too(world: MetaWorld) -> None:
     for seed in (0, 1, 0):
         before = world.reset(seed)
         for _ in range(15):
@@ -107,19 +107,19 @@ def test_pictures_follow_what_happens_even_after_a_change_of_task(world: MetaWor
             assert np.abs(before.images[view].astype(int) - after.images[view]).mean() > 1
 
 
-def test_a_step_without_a_look_ends_alike_and_has_no_pictures(world: MetaWorld) -> None:
+def test_rendering_changes_nothing_but_the_images(world: MetaWorld) -> None:
     ends = []
-    for look in (True, False):
+    for render in (True, False):
         world.reset(5)
-        blind = world.step(np.array([1.0, 0.5, -0.5, 0.0]), look=look)
-        assert bool(blind.images) == look
-        ends.append((blind.state, world.step(np.array([1.0, 0.5, -0.5, 0.0]))))
+        after = world.step(np.array([1.0, 0.5, -0.5, 0.0]), render=render)
+        assert bool(after.images) == render
+        ends.append((after.state, world.step(np.array([1.0, 0.5, -0.5, 0.0]))))
     np.testing.assert_array_equal(ends[0][0], ends[1][0])
     for view in ("third_person", "wrist"):
         np.testing.assert_array_equal(ends[0][1].images[view], ends[1][1].images[view])
 
 
-def test_the_state_is_the_grippers_and_actions_move_it_as_said(world: MetaWorld) -> None:
+def test_an_action_moves_the_gripper_by_centimetres(world: MetaWorld) -> None:
     start = world.reset(0).state
     for _ in range(10):
         state = world.step(np.array([5.0, 0.0, 0.0, 1.0])).state  # clipped to 1 cm a step
@@ -129,10 +129,10 @@ def test_the_state_is_the_grippers_and_actions_move_it_as_said(world: MetaWorld)
     assert state[3] < start[3] - 0.2
 
 
-def test_what_holds_the_arm_holds_it(world: MetaWorld) -> None:
+def test_the_hold_action_keeps_the_arm_in_place(world: MetaWorld) -> None:
     before = world.reset(1)
     for _ in range(5):
-        after = world.step(world.hold(before.state), look=False)
+        after = world.step(world.hold(before.state), render=False)
     np.testing.assert_allclose(after.state[:3], before.state[:3], atol=2e-3)
 
 
@@ -148,7 +148,7 @@ def test_the_expert_succeeds_and_success_ends_the_episode(world: MetaWorld, seed
     assert not world.success()
 
 
-def test_every_task_of_the_benchmark_has_its_own_sentence() -> None:
+def test_every_task_of_the_benchmark_has_its_own_instruction() -> None:
     assert {f"{task}-v3" for task in INSTRUCTIONS} == set(ENV_POLICY_MAP)
     assert len(set(INSTRUCTIONS.values())) == 50
     assert set(TRAINING) <= set(INSTRUCTIONS) and tasks_of("metaworld") == TRAINING
@@ -157,7 +157,7 @@ def test_every_task_of_the_benchmark_has_its_own_sentence() -> None:
 @pytest.mark.parametrize(
     "name", ["metaworld/drawer-opne", "metaworld/", "metaworld/push,", "metaworlds"]
 )
-def test_a_name_that_is_none_is_told_in_one_line(name: str) -> None:
-    with pytest.raises(UserError) as told:
+def test_an_unknown_name_is_an_error_of_one_line(name: str) -> None:
+    with pytest.raises(UserError) as raised:
         make_world(name)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)

@@ -37,7 +37,7 @@ class Line:
         self.seen_actions: list[np.ndarray] = []
         return self.observe()
 
-    def step(self, action: np.ndarray) -> Observation:
+    def step(self, action: np.ndarray, render: bool = True) -> Observation:
         self.seen_actions.append(np.array(action))
         self.x += float(np.clip(action[0] - self.x, -0.1, 0.1))
         return self.observe()

@@ -1,8 +1,6 @@
 """Stage 2 from a data set on disk to a policy that acts: data, cache, training, evaluation."""
 
 import dataclasses
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from policy_fixtures import tiny_backbone, tiny_policy
+from policy_fixtures import tiny_backbone
+from world_fixtures import BlobWorld
 
 import alam_core.latent_action
 from alam_core.checkpoints import checkpoint_hash
@@ -21,23 +20,14 @@ from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
-from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
 from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import PolicyRunner, Replanner
+from alam_core.runtime import PolicyRunner
 from alam_core.types import Observation
-from alam_training.commands.evaluate import (
-    Episode,
-    EvaluateConfig,
-    evaluate,
-    figures,
-    film,
-    run_episode,
-)
 from alam_training.commands.finetune import finetune, main
 from alam_training.loop.config import LoopConfig, OptimConfig
 from alam_training.stage2.config import FinetuneConfig, RolloutConfig
@@ -45,44 +35,6 @@ from alam_training.stage2.data import load
 
 LENGTHS = (9, 7, 8, 6)
 TINY = {"image_size": 32, "small": tiny_backbone()}
-
-
-class BlobWorld:
-    """The action's first number is where a blob lies; succeeds when it is within 0.2 of 1.0 after
-    step 3, whatever the seed.
-    """
-
-    name, dt, max_steps, action_dim, state_dim = "blob", 0.1, 6, 7, 7
-
-    def __init__(self, name="blob", image_size=32):
-        self.size = image_size
-
-    def reset(self, seed):
-        self.rng, self.seed, self.steps, self.at = np.random.default_rng(seed), seed, 0, 0.0
-        self.task = ("even", "odd")[seed % 2]
-        return self.observe()
-
-    def observe(self, look=True):
-        image = np.full((self.size, self.size, 3), 90, np.uint8)
-        column = int(np.clip(self.at, 0, 1) * (self.size - 6))
-        image[8:14, column : column + 6] = (200, 30, 30)
-        state = np.array([self.at, *self.rng.normal(size=6) * 0.1], np.float32)
-        images = {"third_person": image, "wrist": image[::-1].copy()} if look else {}
-        return Observation(images, state, "push the red blob", 0.1 * self.steps)
-
-    def step(self, action, look=True):
-        self.steps += 1
-        self.at = float(action[0])
-        return self.observe(look)
-
-    def hold(self, state):
-        return state
-
-    def success(self):
-        return self.seed % 3 == 0 and self.steps >= 3
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -335,7 +287,7 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path):
 
 def test_impossible_rollouts_are_reported_before_training(dataset, tmp_path):
     for rollouts, words in (
-        (RolloutConfig(episodes=1, world="nowhere"), "no world is called 'nowhere'"),
+        (RolloutConfig(episodes=1, world="nowhere"), "there is no world 'nowhere'"),
         (RolloutConfig(episodes=1), "needs chunks of 8 steps, this policy's have 4"),
     ):
         with pytest.raises(UserError, match=words):
@@ -399,201 +351,13 @@ def test_ranks_share_a_batch_held_out_episodes_are_not_in_it_and_all_ranks_end_w
     assert sorted(drawn)[0] == 0 and sorted(drawn)[1] > 0
 
 
-@pytest.mark.parametrize("script", ["finetune", "evaluate"])
-def test_a_script_without_arguments_says_what_to_type(script):
+def test_the_script_without_arguments_says_what_to_type():
     done = subprocess.run(
-        [sys.executable, f"training/{script}.py"], capture_output=True, text=True, check=True
+        [sys.executable, "training/finetune.py"], capture_output=True, text=True, check=True
     )
-    assert f"python training/{script}.py --" in done.stdout
+    assert "python training/finetune.py --" in done.stdout
     wrong = subprocess.run(
-        [sys.executable, f"training/{script}.py", "--nonsense", "1"], capture_output=True, text=True
+        [sys.executable, "training/finetune.py", "--nonsense", "1"], capture_output=True, text=True
     )
     assert wrong.returncode == 2
     assert "nonsense" in wrong.stderr
-
-
-@pytest.fixture(scope="module")
-def blob_policy(tmp_path_factory):
-    return tiny_policy().save_pretrained(tmp_path_factory.mktemp("policy") / "policy")
-
-
-def make_blobs(name, image_size):
-    return BlobWorld(name, image_size)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, workers):
-    config = EvaluateConfig(
-        str(blob_policy), "blob", 5, 0, 4, workers=workers, results=str(tmp_path), result="alam"
-    )
-    values = evaluate(config, make_blobs)
-    assert (
-        values["episodes"],
-        values["successes"],
-        values["failed_seeds"],
-        values["mean_steps"],
-    ) == (5, 2, [1, 2, 4], 3.0)
-    assert values["per_task"] == {
-        "even": {"episodes": 3, "successes": 1},
-        "odd": {"episodes": 2, "successes": 1},
-    }
-    written = json.loads((tmp_path / "blob.json").read_text())
-    assert written["seeds"] == [0, 1, 2, 3, 4]
-    assert written["values"]["alam"]["successes"] == 2
-
-
-def test_evaluation_films_episodes(blob_policy, tmp_path):
-    evaluate(
-        EvaluateConfig(
-            str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)
-        ),
-        make_blobs,
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "even-0-success.mp4",
-        "odd-1-failure.mp4",
-    ]
-    assert VideoReader(tmp_path / "odd-1-failure.mp4").fps == 10.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [({"intervention": "freeze"}, "no intervention"), ({"horizon": 5}, "trained on 4")],
-)
-def test_what_a_policy_was_not_made_for_is_told_before_any_episode(
-    blob_policy, tmp_path, changes, words
-):
-    without = tiny_policy(latent_views=[]).save_pretrained(tmp_path / "without")
-    played = []
-    config = EvaluateConfig(f"{blob_policy},{without}", "blob", 2, 0, 4, workers=0, **changes)
-    with pytest.raises(UserError, match=words):
-        evaluate(config, lambda *args: played.append(1) or make_blobs(*args))
-    assert len(played) <= 1  # to see whether the first fits
-
-
-def test_pictures_are_made_only_where_a_plan_or_a_film_needs_them():
-    looks = []
-    world = BlobWorld()
-    world.observe = lambda look=True: looks.append(look) or BlobWorld.observe(world, look)
-    for filmed, expected in (
-        (False, [True, False, False, False, True, False, False]),
-        (True, [True] * 7),
-    ):
-        looks.clear()
-        run_episode(world, Replanner(PolicyRunner(tiny_policy()), 4), seed=1, film=filmed)
-        assert looks == expected
-
-
-def test_films_run_at_the_worlds_own_speed(tmp_path):
-    world = BlobWorld()
-    world.dt = 1 / 40
-    still = SimpleNamespace(reset=lambda seed: None, act=lambda observation: np.zeros(7))
-    film(
-        EvaluateConfig(world="blob", video_folder=str(tmp_path)),
-        run_episode(world, still, 3, film=True),
-    )
-    (path,) = tmp_path.iterdir()
-    assert VideoReader(path).fps == 40.0
-
-
-def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
-    folder = str(tmp_path)
-    config = EvaluateConfig(
-        str(blob_policy),
-        "blob/a,b",
-        1,
-        0,
-        4,
-        workers=0,
-        videos=1,
-        video_folder=folder,
-        result="alam",
-        results=folder,
-    )
-    evaluate(config, make_blobs)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "blob_a,b.json",
-        "even-0-success.mp4",
-    ]
-    evaluate(dataclasses.replace(config, videos=0, result="choices/first", horizon=4), make_blobs)
-    assert json.loads((tmp_path / "choices.json").read_text())["values"]["first"]["successes"] == 1
-
-
-def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy, tmp_path):
-    other = shutil.copytree(blob_policy, tmp_path / "other")
-    config = EvaluateConfig(
-        f"{blob_policy},{other}",
-        "blob",
-        5,
-        0,
-        4,
-        workers=0,
-        results=str(tmp_path),
-        result="study/changes/none",
-    )
-    values = evaluate(config, make_blobs)
-    assert (values["episodes"], values["successes"], values["per_policy"]) == (
-        10,
-        4,
-        {str(blob_policy): 2, str(other): 2},
-    )
-    assert values["per_task"]["even"] == {"episodes": 6, "successes": 2}
-    evaluate(
-        dataclasses.replace(config, policy=str(blob_policy), result="study/changes/other"),
-        make_blobs,
-    )
-    written = json.loads((tmp_path / "study.json").read_text())
-    assert {key: entry["episodes"] for key, entry in written["values"]["changes"].items()} == {
-        "none": 10,
-        "other": 5,
-    }
-    with pytest.raises(UserError, match="named twice"):
-        dataclasses.replace(config, policy=f"{other}, {other},")
-    with pytest.raises(UserError, match="give <key>"):
-        dataclasses.replace(config, result="a/b/c/d")
-
-
-def test_a_second_policy_that_does_not_fit_is_refused_before_the_first_is_played(
-    blob_policy, tmp_path
-):
-    short = tiny_policy(horizon=2).save_pretrained(tmp_path / "short")
-
-    def never(name, size):
-        world = BlobWorld(name, size)
-        world.reset = None
-        return world
-
-    with pytest.raises(UserError, match="replanning every 4 steps"):
-        evaluate(EvaluateConfig(f"{blob_policy},{short}", "blob", 5, 0, 4, workers=0), never)
-
-
-def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
-    class Other(BlobWorld):
-        action_dim = 4
-
-    with pytest.raises(UserError, match="give a policy trained on its data"):
-        evaluate(
-            EvaluateConfig(str(blob_policy), "blob", 1, workers=0, replan_every=4),
-            lambda name, size: Other(name, size),
-        )
-
-
-def test_what_hinders_a_worker_is_told_in_one_line(blob_policy):
-    command = [
-        sys.executable,
-        "training/evaluate.py",
-        "--policy",
-        str(blob_policy),
-        "--workers",
-        "1",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: replanning every 8 steps")
-
-
-def test_the_interval_is_wilsons():
-    done = [Episode(seed, seed < 41, 10, "") for seed in range(50)]
-    assert figures(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
-    assert figures(done[:41])["ci95"][1] == 1.0
-    assert "per_task" not in figures(done)

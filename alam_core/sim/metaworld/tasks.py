@@ -1,8 +1,5 @@
-"""MetaWorld's tasks in words, the set this project trains on, and the names of worlds: needs no
+"""Names and instructions of MetaWorld's tasks, and the set this project trains on. Needs no
 simulator.
-
-``metaworld`` is the training set, ``metaworld/mt50`` all fifty tasks, ``metaworld/<task>`` one and
-``metaworld/<task>,<task>`` several.
 """
 
 from alam_core.errors import UserError
@@ -79,7 +76,10 @@ TRAINING = (
 
 
 def tasks_of(world: str) -> tuple[str, ...]:
-    """The tasks a world's name stands for. Raises UserError for an unknown one."""
+    """The tasks that a world's name stands for: ``metaworld`` is the training set,
+    ``metaworld/mt50`` all fifty, ``metaworld/<task>,<task>`` those named. Raises UserError for an
+    unknown task.
+    """
     _, _, which = world.partition("/")
     if world == PREFIX:
         return TRAINING

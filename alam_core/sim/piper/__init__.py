@@ -1,1 +1,22 @@
-"""The AgileX Piper arm in MuJoCo: model, kinematics, tasks and their experts."""
+"""Worlds with a simulated Piper arm on a table: one file in ``tasks/`` per task.
+
+``tasks/place.py`` is the world ``piper_place``, and so on: every file there is registered without
+being imported. Its function ``make_world(name, image_size)`` is called when the world is made.
+"""
+
+import importlib
+import pkgutil
+
+from alam_core.sim.piper import tasks
+from alam_core.sim.world import WORLDS, World, WorldFactory
+
+
+def _factory(module: str) -> WorldFactory:
+    def make_world(name: str, image_size: int) -> World:
+        return importlib.import_module(module).make_world(name, image_size)
+
+    return make_world
+
+
+for _file in pkgutil.iter_modules(tasks.__path__):
+    WORLDS.register(f"piper_{_file.name}")(_factory(f"{tasks.__name__}.{_file.name}"))

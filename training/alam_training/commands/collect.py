@@ -25,7 +25,9 @@ from rich.console import Console
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
+from alam_core.runtime.rollout import Recording, rollout
 from alam_core.sim.world import Expert, World, make_expert, make_world
+from alam_core.types import Observation
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.episodes.workers import workers
 from alam_training.progress import episode_progress
@@ -149,51 +151,66 @@ def burst_noise(
     return noise
 
 
+class NoisyExpert:
+    """The agent of a demonstration: the expert's actions are recorded, and noise is added to what
+    is executed, so that the data show how to recover.
+    """
+
+    def __init__(self, world: World, make_expert: MakeExpert, config: CollectConfig) -> None:
+        self._world = world
+        self._make_expert = make_expert
+        self._config = config
+        self.noisy = False  # whether this episode has noise
+
+    def reset(self, seed: int) -> None:
+        config, world = self._config, self._world
+        rng = np.random.default_rng([seed, 1])
+        self.noisy = bool(rng.random() < config.noisy_fraction)
+        noise = np.zeros((world.max_steps, world.action_dim))
+        if self.noisy:
+            noise[:, :-1] = burst_noise(
+                world.max_steps,
+                world.action_dim - 1,
+                config.noise_std,
+                config.noise_rate,
+                world.dt,
+                rng,
+                config.noise_seconds,
+            )
+        self._noise = iter(noise)
+        self._expert = self._make_expert(world, seed)
+        self._expert.reset()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        return self._expert.act()
+
+    def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
+        return world.step(action + next(self._noise), render=render)
+
+    def needs_images(self, stamp: float) -> bool:
+        return False
+
+
 def run_episode(
     world: World, make_expert: MakeExpert, config: CollectConfig, seed: int
 ) -> Demonstration:
     """Let the expert act from ``seed`` until success has lasted ``hold_steps`` steps or the world's
-    limit of steps is reached.
+    step limit is reached.
     """
-    rng = np.random.default_rng([seed, 1])
-    noisy = bool(rng.random() < config.noisy_fraction)
-    noise = np.zeros((world.max_steps, world.action_dim))
-    if noisy:
-        noise[:, :-1] = burst_noise(
-            world.max_steps,
-            world.action_dim - 1,
-            config.noise_std,
-            config.noise_rate,
-            world.dt,
-            rng,
-            config.noise_seconds,
-        )
-    observation = world.reset(seed)
-    expert = make_expert(world, seed)
-    expert.reset()
-    rows = []
-    successes = 0  # consecutive steps of success
-    for t in range(world.max_steps):
-        action = expert.act()
-        rows.append((observation, np.asarray(action, np.float32)))
-        observation = world.step(action + noise[t])
-        successes = successes + 1 if world.success() else 0
-        if successes >= config.hold_steps:
-            break
-    success = successes >= config.hold_steps
-    kept = rows if success else []
+    agent, recording = NoisyExpert(world, make_expert, config), Recording()
+    outcome = rollout(world, agent, seed, [recording], config.hold_steps)
+    kept = recording.observations if outcome.success else []
     return Demonstration(
         seed=seed,
-        success=success,
-        noisy=noisy,
-        task=rows[0][0].instruction,
+        success=outcome.success,
+        noisy=agent.noisy,
+        task=recording.observations[0].instruction,
         images={
-            view: np.stack([seen.images[view] for seen, _ in kept]) for view in rows[0][0].images
-        }
-        if kept
-        else {},
-        state=np.array([seen.state for seen, _ in kept], np.float32),
-        action=np.array([action for _, action in kept], np.float32),
+            view: np.stack([observation.images[view] for observation in kept])
+            for view in (kept[0].images if kept else ())
+        },
+        state=np.array([observation.state for observation in kept], np.float32),
+        action=np.array(recording.actions if outcome.success else [], np.float32),
         fps=1 / world.dt,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alam_core.config import parse_args, to_dict
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
-from alam_training.commands.evaluate import EvaluateConfig, check, episodes
+from alam_training.episodes.evaluation import EvaluateConfig, check, episodes, success_metrics
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.train import train
 from alam_training.stage2.batches import TrainingBatches, split_samples
@@ -83,7 +83,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     identity |= {"latent_encoder": policy_config.latent_encoder, "data_digest": data_digest(data)}
     if config.rollouts.episodes and PartialState().is_main_process:
         with _threads_kept():
-            check(_candidate(policy, config))  # what does not fit is told before hours of training
+            check(_candidate(policy, config))  # report what does not fit before training
     result = train(
         policy, batch_at, losses, config.run, config.loop, evaluate, identity, config.batch
     )
@@ -101,17 +101,17 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
 
 
 def rollouts(policy: JointPolicy, config: FinetuneConfig) -> dict[str, float]:
-    """Success rate over the episodes that ``config.rollouts`` asks for."""
+    """Success rate of the rollouts that ``config.rollouts`` asks for."""
     if not config.rollouts.episodes:
         return {}
     with _threads_kept():
-        played = list(episodes(_candidate(policy, config)))
-    return {"success": sum(episode.success for episode in played) / len(played)}
+        results = list(episodes(_candidate(policy, config)))
+    return {"success": success_metrics(results)["success"]}
 
 
 @contextlib.contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Playing sets torch's threads for its whole process."""
+    """Restores torch's number of threads, which rollouts in this process change."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -120,7 +120,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 def _candidate(policy: JointPolicy, config: FinetuneConfig) -> EvaluateConfig:
-    """Write the policy as it is, and say how it is to be played."""
+    """Write the policy in its present state; returns how to evaluate it."""
     wanted, folder = config.rollouts, Path(config.run) / "candidate"
     policy.save_pretrained(folder)
     return EvaluateConfig(

@@ -1,4 +1,4 @@
-"""Processes that each hold something costly to make, such as a simulator, and run jobs with it."""
+"""Worker processes that each keep a costly object, such as a simulator, and run jobs with it."""
 
 import contextlib
 import multiprocessing
@@ -10,21 +10,22 @@ from typing import Any
 
 from alam_core.errors import UserError
 
-# Of this process, if it is a worker: what it holds, or why it cannot work, for its first job to
-# tell.
-_held: Any
+# State of this worker process: what ``make`` returned, or the UserError that it raised, which the
+# first job raises again.
+_worker_state: Any
 
 
 @contextlib.contextmanager
 def workers(
     count: int, make: Callable[..., Any], *arguments: Any
 ) -> Iterator[Callable[..., "Future[Any]"]]:
-    """Start ``count`` processes that each hold ``make(*arguments)``.
+    """Start ``count`` processes, each with a state of its own: ``make(*arguments)``.
 
-    Gives ``submit(job, *values)``, which runs ``job(held, *values)`` in one of them; make and job
-    must be importable functions. Jobs not begun by the end of the block are dropped. Each process
-    computes and renders with one thread, unless the environment says otherwise. A UserError that
-    ``make`` raises comes from the jobs; where a process dies, the block raises one.
+    Yields ``submit(job, *values)``, which runs ``job(state, *values)`` in one of them; ``make`` and
+    ``job`` must be importable functions. Jobs that have not begun by the end of the block are
+    dropped. Each process computes and renders with one thread, unless the environment sets another
+    number. A UserError raised by ``make`` is raised by the jobs; if a process dies, the block
+    raises a UserError.
     """
     for name in ("OMP_NUM_THREADS", "LP_NUM_THREADS"):
         os.environ.setdefault(name, "1")
@@ -41,14 +42,14 @@ def workers(
 
 
 def _start(make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    global _held
+    global _worker_state
     try:
-        _held = make(*arguments)
+        _worker_state = make(*arguments)
     except UserError as error:
-        _held = error
+        _worker_state = error
 
 
 def _work(job: Callable[..., Any], values: tuple[Any, ...]) -> Any:
-    if isinstance(_held, UserError):
-        raise _held
-    return job(_held, *values)
+    if isinstance(_worker_state, UserError):
+        raise _worker_state
+    return job(_worker_state, *values)

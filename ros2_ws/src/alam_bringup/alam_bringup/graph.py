@@ -12,6 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from alam_core.errors import UserError
+from alam_core.robots.piper import (
+    SIMULATED_MAX_ACCELERATION,
+    SIMULATED_MAX_GRIPPER_VELOCITY,
+    SIMULATED_MAX_VELOCITY,
+)
 
 Values = dict[str, Any]  # argument name -> value in the argument's type
 CAN_GROUP = "239.74.163.2"  # multicast group of the emulated CAN bus
@@ -200,7 +205,13 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     # A simulated arm executes set-points as they were demonstrated; a real one needs the
     # controller's gentler defaults.
     motion = (
-        {"max_velocity": 2.0, "max_acceleration": 50.0, "max_gripper_velocity": 1.0} if sim else {}
+        {
+            "max_velocity": SIMULATED_MAX_VELOCITY,
+            "max_acceleration": SIMULATED_MAX_ACCELERATION,
+            "max_gripper_velocity": SIMULATED_MAX_GRIPPER_VELOCITY,
+        }
+        if sim
+        else {}
     )
     nodes = []
     if sim:

@@ -95,7 +95,6 @@ class ArmControllerNode(Node):
             acceleration=p["max_acceleration"],
             gripper_stroke=p["gripper_stroke"],
             gripper_velocity=p["max_gripper_velocity"],
-            gripper_acceleration=p["max_gripper_velocity"] / 0.1,  # full speed within 0.1 s
         )
         self._controller = ArmController(
             ControllerConfig(

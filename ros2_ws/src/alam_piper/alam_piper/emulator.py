@@ -16,15 +16,18 @@ import can
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.robots.piper import (
+    GRIPPER_STROKE,
+    JOINT_LIMITS,
+    MAX_ACCELERATION,
+    MAX_VELOCITY,
+)
 from alam_piper.bus import BusConfig, open_bus
 from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RAD
 
 FIRMWARE = b"S-V1.8-2"
 FIRMWARE_QUERY = b"\x01" + bytes(7)
-MAX_SPEED = 3.0  # rad/s, at 100 %
-MAX_ACCELERATION = 5.0  # rad/s^2, only reported
-GRIPPER_RANGE = 0.101  # m, with a little slack
+GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a little slack
 STATUS_EVERY, FAST_EVERY, SLOW_EVERY = (
     2,
     4,
@@ -130,7 +133,7 @@ class ArmEmulator:
         """
         self._drain()
         self._seen = self.joint_commands
-        reach = MAX_SPEED * self.speed_percent / 100.0 * dt
+        reach = MAX_VELOCITY * self.speed_percent / 100.0 * dt
         self._pull = self._pull + np.clip(self._target - self._pull, -reach, reach)
         self.plant.set_target(self._pull, self._gripper_target)
         if not self.feedback_frozen:
@@ -233,7 +236,7 @@ class ArmEmulator:
             self._send(
                 0x473,
                 struct.pack(
-                    ">BhhHx", data[0], round(high * 10), round(low * 10), round(MAX_SPEED * 1000)
+                    ">BhhHx", data[0], round(high * 10), round(low * 10), round(MAX_VELOCITY * 1000)
                 ),
             )
         elif data[1] == 2:

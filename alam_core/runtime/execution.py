@@ -1,0 +1,168 @@
+"""How chunks become motion: by steps, or as an arm's controller does it.
+
+Step execution plays one row of a chunk per control step: a world moves there by itself. Controller
+execution follows the timeline of the chunks with a set-point under motion limits, every 5 ms, as
+the ROS arm controller does. Both plan by the same ``Planner``. A: width of an action.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable
+from copy import copy
+
+import numpy as np
+
+from alam_core.errors import UserError
+from alam_core.runtime.motion import MotionLimits, SetPoint
+from alam_core.runtime.planner import Planner
+from alam_core.runtime.timeline import Timeline
+from alam_core.sim.world import DrivenWorld, World
+from alam_core.types import ActionChunk, Observation
+
+TICK = 0.005  # s, period of the arm's controller and of a driven world's physics
+
+Hold = Callable[[np.ndarray], np.ndarray]
+"""The action (A,) that keeps an arm at a state (S,)."""
+
+
+class StepExecution:
+    """Plays a policy with one row of a chunk per control step.
+
+    hold: needed with a delay, for the control steps before the first chunk takes effect, in which
+    the arm stays where it was first observed.
+    """
+
+    def __init__(self, planner: Planner, hold: Hold | None = None) -> None:
+        """Raises UserError for a planner with a delay and no ``hold``."""
+        if planner.delay_steps and hold is None:
+            raise UserError(
+                "with a delay the arm must be held until the first chunk takes effect: give hold"
+            )
+        self.planner = planner
+        self._hold = hold
+        self._first_state: np.ndarray | None = None
+        self._chunks: deque[ActionChunk] = deque()  # the one in effect, then the coming ones
+
+    def reset(self, seed: int = 0) -> None:
+        """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
+        self.planner.reset(seed)
+        self._first_state = None
+        self._chunks.clear()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The action (A,) to execute from the observation's stamp until one control step later.
+
+        Steps are counted by the stamps: a lost observation skips the rows of its time, a repeated
+        one gets the same row again. Raises UserError for an observation without a stamp, and as
+        ``PolicyRunner.infer`` does.
+        """
+        now = observation.stamp
+        if not math.isfinite(now):
+            raise UserError(
+                "the observation has no stamp: give its time in s, such as time.monotonic()"
+            )
+        if self._first_state is None:
+            self._first_state = observation.state
+        if self.planner.due(now):
+            self._chunks.append(self.planner.plan(observation, self._upcoming))
+        while len(self._chunks) > 1 and self._in_effect(self._chunks[1], now):
+            self._chunks.popleft()
+        action = self._action(now)
+        if action is None:
+            assert self._hold is not None
+            return np.array(self._hold(self._first_state), np.float32)
+        return action
+
+    def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
+        """One control step of a world."""
+        return world.step(action, render=render)
+
+    def needs_images(self, stamp: float) -> bool:
+        """Whether a chunk will be planned from the observation of time ``stamp``."""
+        return self.planner.due(stamp)
+
+    def _upcoming(self, time: float) -> np.ndarray | None:
+        """The row that is due at a time: executed during the control step before it."""
+        return self._action(time - self.planner.runner.dt)
+
+    def _action(self, now: float) -> np.ndarray | None:
+        """The row (A,) to execute from ``now`` on, None before the first chunk takes effect."""
+        in_effect = [chunk for chunk in self._chunks if self._in_effect(chunk, now)]
+        if not in_effect:
+            return None
+        chunk = in_effect[-1]
+        return chunk.actions[min(self._step(chunk, now), len(chunk.actions) - 1)]
+
+    def _in_effect(self, chunk: ActionChunk, now: float) -> bool:
+        return self._step(chunk, now) >= self.planner.delay_steps
+
+    def _step(self, chunk: ActionChunk, now: float) -> int:
+        """Whole control steps since the chunk's observation."""
+        return round((now - chunk.stamp) / chunk.dt)
+
+
+class ControllerExecution:
+    """Plays a policy in a driven world as the arm's controller executes its chunks.
+
+    limits: of the set-point. fade: s over which a new chunk's gap to the one before is faded out.
+    """
+
+    def __init__(self, planner: Planner, limits: MotionLimits, fade: float = 0.15) -> None:
+        self.planner = planner
+        self.set_point = SetPoint(limits)
+        self._timeline = Timeline(fade)
+        self._coming: deque[tuple[float, ActionChunk]] = deque()  # (s, chunk that is spliced then)
+        self._seeded = False
+
+    def reset(self, seed: int = 0) -> None:
+        """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
+        self.planner.reset(seed)
+        self._timeline.clear()
+        self._coming.clear()
+        self._seeded = False
+
+    def act(self, observation: Observation) -> np.ndarray:
+        """The set-points (N, A) of the next control step, one a tick.
+
+        The set-point starts at the first observation's state, at rest, and stays there until the
+        first chunk takes effect. Raises UserError as ``PolicyRunner.infer`` does.
+        """
+        now, dt = observation.stamp, self.planner.runner.dt
+        if not self._seeded:
+            self.set_point.seed(observation.state.astype(np.float64))
+            self._seeded = True
+        if self.planner.due(now):
+            self.planner.plan(observation, self._upcoming)
+            arrival = now + self.planner.delay_steps * dt
+            self._coming.append((arrival, self.planner.ready(arrival)))
+        ticks = range(round(dt / TICK))
+        return np.stack([self._tick(now + tick * TICK) for tick in ticks])
+
+    def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
+        """One control step of a driven world, a tick for each set-point."""
+        assert isinstance(world, DrivenWorld)
+        for set_point in action:
+            world.physics_step(set_point)
+        return world.observe(render=render)
+
+    def needs_images(self, stamp: float) -> bool:
+        """Whether a chunk will be planned from the observation of time ``stamp``."""
+        return self.planner.due(stamp)
+
+    def _tick(self, now: float) -> np.ndarray:
+        """The set-point (A,) for the tick that begins at ``now``."""
+        while self._coming and self._coming[0][0] <= now + TICK / 2:
+            self._timeline.splice(self._coming.popleft()[1], now, self.set_point.position)
+        if self._timeline.chunk is None:
+            return self.set_point.brake(TICK)
+        return self.set_point.follow(self._timeline.at(now + TICK), TICK)
+
+    def _upcoming(self, time: float) -> np.ndarray | None:
+        """The reference (A,) at a time, which the chunks that take effect before it contribute to;
+        None if the arm is held until then.
+        """
+        timeline = copy(self._timeline)
+        for arrival, chunk in self._coming:
+            if arrival < time - TICK / 2:
+                timeline.splice(chunk, arrival, self.set_point.position)
+        return None if timeline.chunk is None else timeline.at(time)

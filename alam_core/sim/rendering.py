@@ -1,0 +1,108 @@
+"""Offscreen rendering with MuJoCo, shared by the worlds: images without a screen, and one clear
+error where MuJoCo or GL is missing.
+
+Importing this module imports MuJoCo. Worlds take ``mujoco`` from here, so that the GL backend is
+chosen before MuJoCo is first imported.
+"""
+
+import atexit
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from alam_core.errors import UserError
+
+os.environ.setdefault("MUJOCO_GL", "egl")
+try:
+    import mujoco
+except (ImportError, AttributeError) as error:
+    raise UserError(
+        f"MuJoCo cannot start ({error}); run 'alam doctor' to see what is missing"
+    ) from None
+
+__all__ = ["Renderer", "mujoco"]
+
+T = TypeVar("T")
+
+MAX_GEOMS = 2000  # in one image
+
+
+class Renderer:
+    """Renders the fixed cameras of one or several models, ``size`` x ``size`` pixels, through one
+    GL context (``mujoco.Renderer`` opens one per model).
+
+    Shadows, reflections and multisampling are off: on a software renderer they multiply the time
+    of an image by ten. Use it in one thread: the context belongs to the thread that renders first.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._gl: mujoco.GLContext | None = None
+        # by id of the model, which is kept alive here
+        self._models: dict[int, tuple[mujoco.MjModel, mujoco.MjrContext, mujoco.MjvScene]] = {}
+
+    def render(self, model: "mujoco.MjModel", data: "mujoco.MjData", camera: str) -> np.ndarray:
+        """Image of the named camera, uint8 RGB (size, size, 3), first row at the top. Raises
+        UserError where GL is missing.
+        """
+        if self._gl is None:
+            self._gl = _make_gl(lambda: mujoco.GLContext(self.size, self.size))
+            atexit.register(self.close)  # before the interpreter unloads GL
+        self._gl.make_current()
+        if id(model) not in self._models:
+            self._models[id(model)] = (model, *self._prepare(model))
+        _, context, scene = self._models[id(model)]
+        view = mujoco.MjvCamera()
+        view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(camera).id
+        everything = mujoco.mjtCatBit.mjCAT_ALL
+        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, view, everything, scene)
+        rect = mujoco.MjrRect(0, 0, self.size, self.size)
+        image = np.empty((self.size, self.size, 3), np.uint8)
+        mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+        mujoco.mjr_render(rect, scene, context)
+        mujoco.mjr_readPixels(image, None, rect, context)
+        return image[::-1].copy()  # GL's first row is the lowest
+
+    def close(self) -> None:
+        """Free the GL context. The next ``render`` opens a new one."""
+        if self._gl is not None:
+            atexit.unregister(self.close)
+            self._gl.make_current()
+            for _, context, _ in self._models.values():
+                context.free()
+            self._models.clear()
+            self._gl.free()
+            self._gl = None
+
+    def _prepare(self, model: "mujoco.MjModel") -> tuple["mujoco.MjrContext", "mujoco.MjvScene"]:
+        model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
+        model.vis.global_.offwidth = model.vis.global_.offheight = self.size
+        font = mujoco.mjtFontScale.mjFONTSCALE_100
+        context = _make_gl(lambda: mujoco.MjrContext(model, font))
+        scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
+        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+        scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        return context, scene
+
+
+def _make_gl(make: Callable[[], T]) -> T:
+    """The GL object that ``make`` returns. Raises UserError where GL is missing, and silences what
+    MuJoCo's destructor prints about its half-made object.
+    """
+    try:
+        return make()
+    except Exception as error:  # GL libraries raise many kinds
+        reason = str(error)
+        hook = sys.unraisablehook
+        sys.unraisablehook = lambda _: None
+        traceback.clear_frames(error.__traceback__)
+    gc.collect()
+    sys.unraisablehook = hook
+    raise UserError(
+        f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing"
+    )

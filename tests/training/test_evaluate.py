@@ -1,0 +1,259 @@
+"""Evaluation of a policy: what is counted, written, filmed and refused."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from alam_core.data.video.files import VideoReader
+from policy_fixtures import tiny_policy
+from world_fixtures import BlobWorld, DrivenBlobWorld, make_blobs
+
+from alam_core.errors import UserError
+from alam_core.runtime import Planner, PolicyRunner, StepExecution
+from alam_training.commands.evaluate import evaluate, write_video
+from alam_training.episodes.evaluation import (
+    EpisodeResult,
+    EvaluateConfig,
+    run_episode,
+    success_metrics,
+)
+
+
+def test_the_script_without_arguments_says_what_to_type():
+    done = subprocess.run(
+        [sys.executable, "training/evaluate.py"], capture_output=True, text=True, check=True
+    )
+    assert "python training/evaluate.py --" in done.stdout
+    wrong = subprocess.run(
+        [sys.executable, "training/evaluate.py", "--nonsense", "1"], capture_output=True, text=True
+    )
+    assert wrong.returncode == 2
+    assert "nonsense" in wrong.stderr
+
+
+@pytest.fixture(scope="module")
+def blob_policy(tmp_path_factory):
+    return tiny_policy().save_pretrained(tmp_path_factory.mktemp("policy") / "policy")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, workers):
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 5, 0, 4, workers=workers, results=str(tmp_path), result="alam"
+    )
+    values = evaluate(config, make_blobs)
+    assert (
+        values["episodes"],
+        values["successes"],
+        values["failed_seeds"],
+        values["mean_steps"],
+    ) == (5, 2, [1, 2, 4], 3.0)
+    assert values["per_task"] == {
+        "even": {"episodes": 3, "successes": 1},
+        "odd": {"episodes": 2, "successes": 1},
+    }
+    written = json.loads((tmp_path / "blob.json").read_text())
+    assert written["seeds"] == [0, 1, 2, 3, 4]
+    assert written["values"]["alam"]["successes"] == 2
+
+
+def test_evaluation_films_episodes(blob_policy, tmp_path):
+    evaluate(
+        EvaluateConfig(
+            str(blob_policy), "blob", 3, 0, 4, workers=0, videos=2, video_folder=str(tmp_path)
+        ),
+        make_blobs,
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "even-0-success.mp4",
+        "odd-1-failure.mp4",
+    ]
+    assert VideoReader(tmp_path / "odd-1-failure.mp4").fps == 10.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"intervention": "freeze"}, "no intervention"), ({"horizon": 5}, "trained on 4")],
+)
+def test_what_a_policy_was_not_made_for_is_told_before_any_episode(
+    blob_policy, tmp_path, changes, words
+):
+    without = tiny_policy(latent_views=[]).save_pretrained(tmp_path / "without")
+    played = []
+    config = EvaluateConfig(f"{blob_policy},{without}", "blob", 2, 0, 4, workers=0, **changes)
+    with pytest.raises(UserError, match=words):
+        evaluate(config, lambda *args: played.append(1) or make_blobs(*args))
+    assert len(played) <= 1  # to see whether the first fits
+
+
+def test_images_are_rendered_only_where_a_plan_or_a_film_needs_them():
+    agent = StepExecution(Planner(PolicyRunner(tiny_policy()), 4))
+    for filmed, expected in (
+        (False, [True, False, False, False, True, False, False]),
+        (True, [True] * 7),
+    ):
+        world = BlobWorld()
+        run_episode(world, agent, seed=1, film=filmed)
+        assert world.renders == expected
+
+
+class Still:
+    """An agent that keeps the blob where it is."""
+
+    def reset(self, seed):
+        pass
+
+    def act(self, observation):
+        return np.zeros(7)
+
+    def apply(self, world, action, render):
+        return world.step(action, render=render)
+
+    def needs_images(self, stamp):
+        return False
+
+
+def test_films_run_at_the_worlds_own_speed(tmp_path):
+    world = BlobWorld()
+    world.dt = 1 / 40
+    write_video(
+        EvaluateConfig(world="blob", video_folder=str(tmp_path)),
+        run_episode(world, Still(), 3, film=True),
+    )
+    (path,) = tmp_path.iterdir()
+    assert VideoReader(path).fps == 40.0
+
+
+def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
+    folder = str(tmp_path)
+    config = EvaluateConfig(
+        str(blob_policy),
+        "blob/a,b",
+        1,
+        0,
+        4,
+        workers=0,
+        videos=1,
+        video_folder=folder,
+        result="alam",
+        results=folder,
+    )
+    evaluate(config, make_blobs)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "blob_a,b.json",
+        "even-0-success.mp4",
+    ]
+    evaluate(dataclasses.replace(config, videos=0, result="choices/first", horizon=4), make_blobs)
+    assert json.loads((tmp_path / "choices.json").read_text())["values"]["first"]["successes"] == 1
+
+
+def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy, tmp_path):
+    other = shutil.copytree(blob_policy, tmp_path / "other")
+    config = EvaluateConfig(
+        f"{blob_policy},{other}",
+        "blob",
+        5,
+        0,
+        4,
+        workers=0,
+        results=str(tmp_path),
+        result="study/changes/none",
+    )
+    values = evaluate(config, make_blobs)
+    assert (values["episodes"], values["successes"], values["per_policy"]) == (
+        10,
+        4,
+        {str(blob_policy): 2, str(other): 2},
+    )
+    assert values["per_task"]["even"] == {"episodes": 6, "successes": 2}
+    evaluate(
+        dataclasses.replace(config, policy=str(blob_policy), result="study/changes/other"),
+        make_blobs,
+    )
+    written = json.loads((tmp_path / "study.json").read_text())
+    assert {key: entry["episodes"] for key, entry in written["values"]["changes"].items()} == {
+        "none": 10,
+        "other": 5,
+    }
+    with pytest.raises(UserError, match="named twice"):
+        dataclasses.replace(config, policy=f"{other}, {other},")
+    with pytest.raises(UserError, match="give <key>"):
+        dataclasses.replace(config, result="a/b/c/d")
+
+
+def test_a_second_policy_that_does_not_fit_is_refused_before_the_first_is_played(
+    blob_policy, tmp_path
+):
+    short = tiny_policy(horizon=2).save_pretrained(tmp_path / "short")
+
+    def never(name, size):
+        world = BlobWorld(name, size)
+        world.reset = None
+        return world
+
+    with pytest.raises(UserError, match="replanning every 4 steps"):
+        evaluate(EvaluateConfig(f"{blob_policy},{short}", "blob", 5, 0, 4, workers=0), never)
+
+
+def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
+    class Other(BlobWorld):
+        action_dim = 4
+
+    with pytest.raises(UserError, match="give a policy trained on its data"):
+        evaluate(
+            EvaluateConfig(str(blob_policy), "blob", 1, workers=0, replan_every=4),
+            lambda name, size: Other(name, size),
+        )
+
+
+def test_what_hinders_a_worker_is_told_in_one_line(blob_policy):
+    command = [
+        sys.executable,
+        "training/evaluate.py",
+        "--policy",
+        str(blob_policy),
+        "--workers",
+        "1",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: replanning every 8 steps")
+
+
+def test_the_interval_is_wilsons():
+    done = [EpisodeResult(seed, seed < 41, 10, "") for seed in range(50)]
+    assert success_metrics(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
+    assert success_metrics(done[:41])["ci95"][1] == 1.0
+    assert "per_task" not in success_metrics(done)
+
+
+def make_driven_blobs(name, image_size):
+    return DrivenBlobWorld(name, image_size)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_execution_by_a_controller_needs_a_world_that_can_be_driven(blob_policy, tmp_path, workers):
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 3, 0, 2, workers=workers, delay_steps=2, execution="controller"
+    )
+    values = evaluate(config, make_driven_blobs)
+    assert (values["successes"], values["execution"], values["mean_steps"]) == (
+        1,
+        "controller",
+        3.0,
+    )
+    assert "execution" not in evaluate(dataclasses.replace(config, execution="steps"), make_blobs)
+    with pytest.raises(UserError, match="leave out --execution controller"):
+        evaluate(config, make_blobs)
+
+
+@pytest.mark.parametrize("flags", [["--execution", "rows"], ["--intervention", "none"]])
+def test_a_choice_that_does_not_exist_is_refused(flags):
+    command = [sys.executable, "training/evaluate.py", "--policy", "nowhere", *flags]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert flags[0].strip("-") in done.stderr

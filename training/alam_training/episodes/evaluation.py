@@ -1,0 +1,227 @@
+"""Episodes of a policy in a simulated world, and their metrics: what evaluate.py and the rollouts
+during finetune.py share.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import binomtest
+
+from alam_core.errors import UserError
+from alam_core.robots.piper import (
+    JOINT_LIMITS,
+    SIMULATED_MAX_ACCELERATION,
+    SIMULATED_MAX_GRIPPER_VELOCITY,
+    SIMULATED_MAX_VELOCITY,
+)
+from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
+from alam_core.runtime.motion import make_limits
+from alam_core.runtime.rollout import Agent, Film, rollout
+from alam_core.sim.world import DrivenWorld, World, make_world
+from alam_training.episodes.workers import workers
+
+MakeWorld = Callable[[str, int], World]
+
+
+@dataclass
+class EvaluateConfig:
+    """An evaluation.
+
+    Args:
+        policy: folder of a policy. Several, separated by commas, are trainings of one method: each
+            plays all episodes, and the successes are counted together.
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
+            metaworld/<task>,<task>.
+        episodes: number of episodes per policy.
+        first_seed: seed of the first episode; the next episodes have the seeds after it.
+        replan_every: control steps between two plans.
+        delay_steps: control steps until a plan takes effect, which simulates latency.
+        denoising_steps: K; 0 takes the policy's own.
+        horizon: steps of a chunk; 0 takes the policy's own, which is the maximum.
+        device: cpu or cuda, where the policy runs.
+        bfloat16: keep pi0's weights in bfloat16, half the memory.
+        compiled: compile the network, on a GPU recorded as a CUDA graph; the first chunk takes a
+            minute or more.
+        intervention: on the policy's latents: freeze, block or shuffle; none if empty (Appendix F).
+        workers: processes, each with its own simulator and one thread; 0 runs in this process.
+        videos: number of episodes to film, beginning with the first, at the world's own speed.
+        video_folder: folder of the videos.
+        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name, or
+            <file>/<key>, or <file>/<group>/<key>; nothing if empty.
+        results: folder of the result files.
+        execution: steps plays one row of a chunk per control step; controller executes chunks as
+            the arm's controller does, every 5 ms under motion limits (worlds of the Piper only).
+    """
+
+    policy: str = ""
+    world: str = "piper_place"
+    episodes: int = 50
+    first_seed: int = 1000
+    replan_every: int = 8
+    delay_steps: int = 0
+    denoising_steps: int = 0
+    horizon: int = 0
+    device: str = "cpu"
+    bfloat16: bool = False
+    compiled: bool = False
+    intervention: Literal["", "freeze", "block", "shuffle"] = ""
+    workers: int = 2
+    videos: int = 0
+    video_folder: str = "runs/videos"
+    result: str = ""
+    results: str = "results"
+    execution: Literal["steps", "controller"] = "steps"
+
+    def __post_init__(self) -> None:
+        if (
+            self.episodes < 1
+            or self.workers < 0
+            or min(self.denoising_steps, self.horizon, self.videos) < 0
+        ):
+            raise UserError(
+                "episodes must be at least 1; workers, denoising_steps, horizon and videos must "
+                "not be negative"
+            )
+        parts = self.result.split("/")
+        if self.result and (len(parts) > 3 or "" in parts):
+            raise UserError(
+                f"result is '{self.result}': give <key>, <file>/<key> or <file>/<group>/<key>"
+            )
+        if len(set(self.policies())) < len(self.policies()):
+            raise UserError(f"a policy is named twice in '{self.policy}': name each training once")
+
+    def policies(self) -> list[str]:
+        """The folders that ``policy`` names."""
+        return [folder.strip() for folder in self.policy.split(",") if folder.strip()]
+
+
+@dataclass
+class EpisodeResult:
+    """How one episode ended. steps: control steps executed. frames: uint8 RGB
+    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second.
+    """
+
+    seed: int
+    success: bool
+    steps: int
+    task: str
+    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
+    fps: float = 0.0
+
+
+def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
+    """One episode, until success or the world's step limit."""
+    filming = Film()
+    outcome = rollout(world, agent, seed, [filming] if film else [])
+    result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
+    if film:
+        result.frames = filming.frames
+    return result
+
+
+def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[EpisodeResult]:
+    """The episodes of an evaluation as they end, in any order. Raises UserError for a policy or a
+    world that is missing or does not fit.
+    """
+    seeds = range(config.first_seed, config.first_seed + config.episodes)
+    filmed = set(seeds[: config.videos])
+    if config.workers == 0:
+        world, agent = _prepare(config, make_world)
+        try:
+            for seed in seeds:
+                yield run_episode(world, agent, seed, seed in filmed)
+        finally:
+            world.close()
+        return
+    with workers(min(config.workers, config.episodes), _prepare, config, make_world) as submit:
+        for future in as_completed([submit(_run, seed, seed in filmed) for seed in seeds]):
+            yield future.result()
+
+
+def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
+    """Raises UserError if a policy cannot be played as ``config`` says."""
+    world, _ = _prepare(config, make_world)
+    world.close()
+
+
+def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
+    the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
+    each of them.
+    """
+    succeeded = [result for result in results if result.success]
+    interval = binomtest(len(succeeded), len(results)).proportion_ci(method="wilson")
+    metrics = {
+        "episodes": len(results),
+        "successes": len(succeeded),
+        "success": len(succeeded) / len(results),
+        "ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
+        "failed_seeds": [result.seed for result in results if not result.success],
+        "mean_steps": (
+            round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
+        ),
+    }
+    successes_of: dict[str, list[bool]] = {}
+    for result in results:
+        successes_of.setdefault(result.task, []).append(result.success)
+    if len(successes_of) > 1:
+        metrics["per_task"] = {
+            task: {"episodes": len(successes), "successes": sum(successes)}
+            for task, successes in sorted(successes_of.items())
+        }
+    return metrics
+
+
+def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Agent]:
+    runner = PolicyRunner.from_pretrained(
+        config.policy,
+        config.device,
+        threads=1,
+        denoising_steps=config.denoising_steps or None,
+        horizon=config.horizon or None,
+        intervention=config.intervention,
+        bfloat16=config.bfloat16,
+        compiled=config.compiled,
+    )
+    world = make_world(config.world, runner.image_size)
+    try:
+        if (
+            world.action_dim != len(runner.joint_names)
+            or world.state_dim != runner.state_dim
+            or abs(world.dt - runner.dt) > 1e-6
+        ):
+            raise UserError(
+                f"'{config.policy}' takes a state of {runner.state_dim} and gives "
+                f"{len(runner.joint_names)} actions every {runner.dt} s, the world "
+                f"'{config.world}' has {world.state_dim}, {world.action_dim} and {world.dt} s: "
+                "give a policy trained on its data"
+            )
+        return world, _agent(config, runner, world)
+    except UserError:
+        world.close()
+        raise
+
+
+def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Agent:
+    planner = Planner(runner, config.replan_every, config.delay_steps)
+    if config.execution == "steps":
+        return StepExecution(planner, world.hold)
+    if not isinstance(world, DrivenWorld):
+        raise UserError(
+            f"the world '{config.world}' has no arm that a controller can drive: leave out "
+            "--execution controller"
+        )
+    limits = make_limits(
+        JOINT_LIMITS,
+        velocity=SIMULATED_MAX_VELOCITY,
+        acceleration=SIMULATED_MAX_ACCELERATION,
+        gripper_velocity=SIMULATED_MAX_GRIPPER_VELOCITY,
+    )
+    return ControllerExecution(planner, limits)
+
+
+def _run(prepared: tuple[World, Agent], seed: int, film: bool) -> EpisodeResult:
+    return run_episode(*prepared, seed, film)
