@@ -18,7 +18,7 @@ class Agent(Protocol):
     """What acts in a world: a policy under some kind of execution, or a scripted expert."""
 
     def reset(self, seed: int) -> None:
-        """Begin an episode, after its world; ``seed`` determines all random numbers of the agent."""
+        """Begin an episode, after the world was reset; ``seed`` determines the agent's noise."""
         ...
 
     def act(self, observation: Observation) -> np.ndarray:
