@@ -116,7 +116,7 @@ class Film:
         return np.concatenate(list(observation.images.values()), axis=1)
 
 
-class Recording:
+class DemonstrationRecorder:
     """Keeps each observation and the action that the agent chose for it: a demonstration."""
 
     needs_images = True

@@ -43,12 +43,15 @@ class World(Protocol):
     def close(self) -> None: ...
 
 
+TICK = 0.005  # s of simulated time per ``DrivenWorld.physics_step``
+
+
 @runtime_checkable
 class DrivenWorld(World, Protocol):
     """A world with an arm that a controller drives from outside, tick by tick."""
 
     def physics_step(self, set_point: np.ndarray) -> None:
-        """Advance by one tick of 5 ms with the arm's set-point (A,) in rad and m."""
+        """Advance by one ``TICK`` with the arm's set-point (A,) in rad and m."""
         ...
 
     def joint_state(self) -> tuple[np.ndarray, np.ndarray]:

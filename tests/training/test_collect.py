@@ -1,4 +1,4 @@
-"""Collecting, on a world small enough to know what must come out."""
+"""Collecting demonstrations, in a world whose episodes are known in advance."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from alam_training.commands.collect import (
 
 
 class Line:
-    """A point that must reach 1 on a line, and stay there; seeds divisible by 5 cannot be solved."""
+    """A point that must reach 1 on a line and stay there; seeds divisible by 5 are unsolvable."""
 
     name, dt, max_steps, action_dim, state_dim = "line", 0.1, 40, 2, 2
 
@@ -115,7 +115,7 @@ def test_summary_counts_what_failed(tmp_path: Path) -> None:
     assert summary.frames == LeRobotDataset(tmp_path / "set").num_frames
 
 
-def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> None:
+def test_each_row_pairs_an_observation_with_the_experts_action_there(tmp_path: Path) -> None:
     dataset = collect_line(tmp_path / "set", noisy_fraction=0.5, noise_std=0.2, noise_rate=3.0)
     for e in range(dataset.num_episodes):
         arrays = dataset.episode(e)
@@ -130,7 +130,7 @@ def test_rows_pair_what_was_seen_with_the_action_taken_there(tmp_path: Path) -> 
         assert arrays.task == f"go {dataset.extras['seed'][e] % 2}"
 
 
-def test_an_episode_ends_when_success_has_held() -> None:
+def test_an_episode_ends_when_success_has_lasted() -> None:
     config = CollectConfig(noisy_fraction=0.0, hold_steps=4)
     world = Line(8)
     episode = run_episode(world, Walker, config, 1)
@@ -150,7 +150,7 @@ def test_success_that_is_lost_again_counts_from_the_start() -> None:
     assert episode.success and len(episode.state) == 8
 
 
-def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
+def test_noise_changes_the_executed_actions_except_the_grippers() -> None:
     world = Line(8)
     noisy = run_episode(
         world, Walker, CollectConfig(noisy_fraction=1.0, noise_std=0.3, noise_rate=5.0), 1
@@ -164,7 +164,7 @@ def test_noise_moves_what_is_executed_but_spares_the_gripper() -> None:
     assert (np.array(world.seen_actions)[:, 0] == 1).all()
 
 
-def test_noise_comes_in_pushes_with_rest_between() -> None:
+def test_noise_comes_in_bursts_with_rest_between() -> None:
     noise = burst_noise(20_000, 3, 0.05, 0.6, 0.1, np.random.default_rng(0))
     still = np.abs(noise).max(axis=1) < 1e-3
     assert 0.2 < still.mean() < 0.8
@@ -215,7 +215,7 @@ def test_an_interrupt_keeps_what_was_collected(tmp_path: Path) -> None:
     assert collect_line(tmp_path / "set", resume=True).extras["seed"] == [1, 2, 3, 4, 6, 7]
 
 
-def test_an_interrupt_while_all_is_put_away_does_not_spoil_it(
+def test_an_interrupt_during_closing_does_not_damage_the_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close = LeRobotWriter.close

@@ -28,7 +28,7 @@ from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime.rollout import Recording, rollout
+from alam_core.runtime.rollout import DemonstrationRecorder, rollout
 from alam_core.sim.world import Expert, World, make_expert, make_world
 from alam_core.types import Observation
 from alam_training.episodes.interrupts import uninterrupted
@@ -193,20 +193,20 @@ def run_episode(
     """Let the expert act from ``seed`` until success has lasted ``hold_steps`` steps or the world's
     step limit is reached.
     """
-    agent, recording = NoisyExpert(world, make_expert, config), Recording()
-    outcome = rollout(world, agent, seed, [recording], config.hold_steps)
-    kept = recording.observations if outcome.success else []
+    agent, recorder = NoisyExpert(world, make_expert, config), DemonstrationRecorder()
+    outcome = rollout(world, agent, seed, [recorder], config.hold_steps)
+    kept = recorder.observations if outcome.success else []
     return Demonstration(
         seed=seed,
         success=outcome.success,
         noisy=agent.noisy,
-        task=recording.observations[0].instruction,
+        task=recorder.observations[0].instruction,
         images={
             view: np.stack([observation.images[view] for observation in kept])
             for view in (kept[0].images if kept else ())
         },
         state=np.array([observation.state for observation in kept], np.float32),
-        action=np.array(recording.actions if outcome.success else [], np.float32),
+        action=np.array(recorder.actions if outcome.success else [], np.float32),
         fps=1 / world.dt,
     )
 
