@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from world_fixtures import BlobWorld
 
-from alam_core.runtime.rollout import Film, Outcome, DemonstrationRecorder, rollout
+from alam_core.runtime.rollout import DemonstrationRecorder, Film, Outcome, rollout
 
 
 class Pusher:
