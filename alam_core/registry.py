@@ -1,7 +1,7 @@
-"""Things that are found by name: worlds, encoders, backbones, methods.
+"""Registries of what is found by name: worlds, encoders, backbones, methods.
 
-Each registers itself in its own module. A package of somebody else's adds one without a change
-here, by an entry point in the registry's group::
+Each entry registers itself in its own module. Another package adds one without a change here, by an
+entry point in the registry's group::
 
     [project.entry-points."alam.worlds"]
     my_world = "my_package.world:make_world"
@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for.
+    """Maps names to entries of one kind.
 
-    kind: what is registered, for error messages. group: entry points of installed packages.
+    kind: what an entry is, for error messages. group: of the entry points of installed packages.
     modules: imported at the first look-up, so that the library's own entries register themselves.
     """
 
@@ -31,7 +31,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers an object. Raises ValueError for a name that is taken."""
+        """Decorator that registers an entry. Raises ValueError for a name that is taken."""
 
         def add(entry: T) -> T:
             if self._entries.setdefault(name, entry) is not entry:
@@ -41,12 +41,12 @@ class Registry(Generic[T]):
         return add
 
     def names(self) -> list[str]:
-        """All names, those of installed packages included, in alphabetical order."""
+        """All names, including those of installed packages, in alphabetical order."""
         self._import_modules()
         return sorted({*self._entries, *(entry.name for entry in entry_points(group=self.group))})
 
     def get(self, name: str) -> T:
-        """What a name stands for. Raises UserError, listing the known names, for an unknown one."""
+        """The entry of a name. Raises UserError, listing the known names, for an unknown one."""
         self._import_modules()
         if name not in self._entries:
             for entry in entry_points(group=self.group):

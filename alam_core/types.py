@@ -31,7 +31,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class ActionChunk:
-    """The next actions that a policy plans, as a trajectory: each row has a time at which it is due.
+    """The next actions that a policy plans, as a trajectory: each row is due at a known time.
 
     actions: (H, A); row i is the set-point to be reached at ``due(i)``.
     dt: s between rows. stamp: s, of the observation it was computed from.
@@ -75,7 +75,7 @@ class ActionChunk:
         return (1.0 - fraction) * self.actions[i] + fraction * self.actions[i + 1]
 
     def row_at(self, time: float) -> int:
-        """Index of the row being executed at a time: the next one due, the last one after the end."""
+        """Index of the row being executed at a time: the next one due; after the end the last."""
         row = math.ceil((time - self.stamp) / self.dt - 1e-6) - 1 - self.first_step
         return min(max(row, 0), len(self.actions) - 1)
 

@@ -1,9 +1,8 @@
-"""Generation without the interpreter: the network compiled and, on a GPU, all of it recorded as one
-CUDA graph.
+"""Compiled generation: the network compiled and, on a GPU, all of it recorded as one CUDA graph.
 
-A chunk of pi0 is some thousands of small kernels; launched one by one from Python they take longer
-to launch than to run. A graph replays them from one launch, with every tensor where it was when it
-was recorded.
+A chunk of pi0 takes thousands of small kernels, which take longer to launch one by one from Python
+than to run. A CUDA graph replays them with one launch, with every tensor at the address it had when
+the graph was recorded.
 """
 
 import functools
@@ -19,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
 
-WARM_UP = 3  # calls before a recording, in which compilers and libraries choose their kernels
+WARM_UP = 3  # calls before recording, in which compilers and libraries choose their kernels
 
 
 def compile_generation(policy: JointPolicy) -> None:
@@ -28,15 +27,15 @@ def compile_generation(policy: JointPolicy) -> None:
     """
     if "generate" in vars(policy):
         return  # already done
-    # The instance's own names: what is compiled is called where the plain methods were.
+    # Attributes of the instance, which hide the methods of its class.
     policy.encode = torch.compile(policy.encode)  # type: ignore[method-assign]
     policy.predict = torch.compile(policy.predict)  # type: ignore[method-assign]
     recorded = CudaGraph(policy.generate) if next(policy.parameters()).is_cuda else policy.generate
-    policy.generate = _told_in_one_line(recorded)  # type: ignore[method-assign]
+    policy.generate = _with_user_error(recorded)  # type: ignore[method-assign]
 
 
-def _told_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, with a UserError where torch's compiler cannot do its work."""
+def _with_user_error(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which raises a UserError where torch's compiler fails."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -45,18 +44,19 @@ def _told_in_one_line(function: Callable[..., Any]) -> Callable[..., Any]:
         except (BackendCompilerFailed, InductorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out compiled"
+                f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out "
+                "compiled"
             ) from None
 
     return call
 
 
 class CudaGraph:
-    """A function of CUDA tensors, in any nest of lists and dicts, that is recorded once for each
-    shape of its arguments and then replayed.
+    """A function of CUDA tensors, in nested lists and dicts, that is recorded once for each shape
+    of its arguments and then replayed.
 
-    The function must be called in the same way whatever the tensors hold, and must not look at
-    them. Arguments that are no tensors decide what is recorded, like shapes.
+    The function must do the same operations whatever the values of the tensors, and must not read
+    them. Arguments that are not tensors are part of the key of a recording, as shapes are.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -82,7 +82,7 @@ class CudaGraph:
             for own, new in zip(inputs, tensors, strict=True):
                 own.copy_(new)
             graph.replay()
-            return tree_map(torch.clone, output)  # the next replay writes over its own
+            return tree_map(torch.clone, output)  # the next replay overwrites the output
 
     def _record(
         self, leaves: list[Any], layout: Any

@@ -16,10 +16,8 @@ from alam_core.errors import UserError
 from alam_core.runtime.motion import MotionLimits, SetPoint
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.timeline import Timeline
-from alam_core.sim.world import DrivenWorld, World
+from alam_core.sim.world import TICK, DrivenWorld, World
 from alam_core.types import ActionChunk, Observation
-
-TICK = 0.005  # s, period of the arm's controller and of a driven world's physics
 
 Hold = Callable[[np.ndarray], np.ndarray]
 """The action (A,) that keeps an arm at a state (S,)."""

@@ -24,6 +24,8 @@ Upcoming = Callable[[float], np.ndarray | None]
 """The action (A,) that the arm will reach at a time unless a new chunk arrives; None where it
 executes no chunk."""
 
+TOLERANCE = 0.2  # of a step by which a chunk may take effect later than a whole number of steps
+
 
 class DelayEstimate:
     """Estimates the delay from an observation to its chunk taking effect, in s, as the longest of
@@ -92,7 +94,7 @@ class Planner:
         """Control steps expected to pass until a chunk takes effect."""
         if self._delay_steps is not None:
             return self._delay_steps
-        return math.ceil(self.delay.seconds / self.runner.dt - 1e-6)
+        return math.ceil(self.delay.seconds / self.runner.dt - TOLERANCE)
 
     def due(self, stamp: float) -> bool:
         """Whether to plan from an observation of time ``stamp``, in s: from ``replan_every`` steps

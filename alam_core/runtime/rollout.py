@@ -18,7 +18,7 @@ class Agent(Protocol):
     """What acts in a world: a policy under some kind of execution, or a scripted expert."""
 
     def reset(self, seed: int) -> None:
-        """Begin an episode, after its world; ``seed`` determines all random numbers of the agent."""
+        """Begin an episode, after the world was reset; ``seed`` determines the agent's noise."""
         ...
 
     def act(self, observation: Observation) -> np.ndarray:
@@ -116,7 +116,7 @@ class Film:
         return np.concatenate(list(observation.images.values()), axis=1)
 
 
-class Recording:
+class DemonstrationRecorder:
     """Keeps each observation and the action that the agent chose for it: a demonstration."""
 
     needs_images = True

@@ -1,6 +1,7 @@
 """A trained policy, ready to act: one observation in, one chunk out.
 
-Letters: S image size in px, H chunk length, A action width, D width of the encoder's transitions.
+Letters: S image size in px, H chunk length, A action width, D width of the encoder's transitions,
+K denoising steps, G number of given steps.
 """
 
 from pathlib import Path
@@ -19,11 +20,11 @@ from alam_core.types import ActionChunk, Observation
 class PolicyRunner:
     """Checks observations and turns them into action chunks.
 
-    ``views``: the cameras it needs. ``image_size``: px. ``horizon``: H. ``given_steps``: so many
+    ``views``: the cameras it needs. ``image_size``: S. ``horizon``: H. ``given_steps``: how many
     first steps of a chunk may be given. ``dt``: s between rows. ``joint_names``: the columns of a
-    chunk's actions. ``latent_views``: views with imagined transitions, none for a policy without
-    latents. ``latent_shape``: (tokens, numbers a token) of a transition, D is their product.
-    ``latent_encoder``: hash of the encoder whose transitions they are.
+    chunk's actions. ``latent_views``: views with generated transitions, none for a policy without
+    latents. ``latent_shape``: (tokens, numbers per token) of a transition, D is their product.
+    ``latent_encoder``: hash of the encoder of these transitions.
     """
 
     def __init__(
@@ -36,15 +37,16 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> None:
-        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most what it was trained on.
-        Both are the policy's own if None. intervention: see ``JointPolicy.sample``. bfloat16: pi0's
-        weights in half the memory. compiled: the first chunk takes a minute or more, the others are
-        faster (see ``compile_generation``). Raises UserError for what the policy was not made for.
+        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most the one it was trained
+        with. Both are the policy's own if None. intervention: see ``JointPolicy.sample``. bfloat16:
+        pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the
+        others are faster (see ``compile_generation``). Raises UserError for settings that the
+        policy does not support.
         """
         _check(device)
         self.horizon = policy.check_request(horizon, intervention=intervention)
         if bfloat16:
-            policy.to_bfloat16()  # before it moves: the device need never hold all in float32
+            policy.to_bfloat16()  # before the move: the device never needs the memory of float32
         self.policy = policy.to(device).eval()
         if compiled:
             compile_generation(policy)
@@ -74,8 +76,8 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> "PolicyRunner":
-        """Read a policy folder. ``threads``: of torch in this whole process, unchanged if None. The
-        others as in ``__init__``.
+        """Read a policy folder. ``threads``: torch's number of threads in this process, unchanged
+        if None. The others as in ``__init__``.
 
         Raises UserError naming what is missing or does not fit.
         """
@@ -99,12 +101,12 @@ class PolicyRunner:
     ) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
-        Images of another size are cut to a square and resized as everywhere
-        (``alam_core.data.images``). ``generator``, or the seed of a new one, decides the initial
+        Images of another size are cropped to a square and resized as in training
+        (``alam_core.data.images``). ``generator``, or the seed of a new one, determines the initial
         noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A),
-        G up to ``given_steps``; the rest goes on from them. ``latents`` of the chunk are (H, D) in
-        the encoder's own space: of neighbouring steps, the nearest that project to the generated
-        numbers; what the projection drops stays at its mean.
+        G at most ``given_steps``; the rest continues from them. ``latents`` of the chunk are the
+        transitions between neighbouring steps (H, D), in the encoder's own space: the nearest
+        vectors that project to the generated numbers. What the projection drops is at its mean.
 
         Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong
         width or with NaN, an instruction that is empty or too long.
@@ -138,12 +140,14 @@ class PolicyRunner:
         """(1, 3, S, S) uint8."""
         if view not in observation.images:
             raise UserError(
-                f"the observation has no image of view '{view}', which this policy needs; it has: {_names(observation)}"
+                f"the observation has no image of view '{view}', which this policy needs; it has: "
+                f"{_names(observation)}"
             )
         image = np.asarray(observation.images[view])
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
             raise UserError(
-                f"the image of view '{view}' is {image.dtype} {image.shape}; it must be uint8 RGB (height, width, 3)"
+                f"the image of view '{view}' is {image.dtype} {image.shape}; it must be uint8 RGB "
+                "(height, width, 3)"
             )
         small = np.ascontiguousarray(resize_images(image, self.image_size))
         return torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None]
@@ -157,7 +161,8 @@ class PolicyRunner:
             )
         if not np.isfinite(state).all():
             raise UserError(
-                f"the state is not finite at index {int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}"
+                "the state is not finite at index "
+                f"{int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}"
             )
         return torch.from_numpy(state.copy()).to(self.device)[None]
 
@@ -165,12 +170,10 @@ class PolicyRunner:
 def _check(device: torch.device | str) -> None:
     try:
         torch.empty(1, device=device)
-    except (
-        RuntimeError,
-        AssertionError,
-    ) as error:  # unknown, or torch was built without it, or no such card
+    except (RuntimeError, AssertionError) as error:  # unknown device, or one torch lacks
         raise UserError(
-            f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or cuda"
+            f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or "
+            "cuda"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""What is registered by name is found, and a name that is not known is told with those that are."""
+"""Entries are found by their names; an unknown name raises an error that lists the known ones."""
 
 import importlib.metadata
 import sys
@@ -19,7 +19,7 @@ def test_an_entry_is_found_by_its_name():
     assert things.names() == ["real", "whole"]
 
 
-def test_an_unknown_name_is_told_with_the_known_ones():
+def test_an_unknown_name_raises_an_error_that_lists_the_known_ones():
     things: Registry[type] = Registry("thing", "alam.test_things")
     things.register("whole")(int)
     with pytest.raises(UserError, match="no thing 'hole'; there are: whole"):

@@ -1,4 +1,4 @@
-"""Compiled generation: nothing in it depends on what a tensor holds, and it computes the same."""
+"""Compiled generation: no operation depends on the values of tensors, and results are the same."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -21,7 +21,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("make", [tiny_policy, pi0_policy])
 @pytest.mark.parametrize("model", VARIANTS)
-def test_generation_never_looks_at_a_tensor(make, model):
+def test_generation_never_reads_the_values_of_a_tensor(make, model):
     policy = make(**model)
     batch = random_batch(policy)
     noise = policy._noise(
@@ -39,7 +39,7 @@ def test_generation_never_looks_at_a_tensor(make, model):
 
 
 @pytest.mark.slow
-def test_a_compiled_policy_acts_alike():
+def test_a_compiled_policy_gives_the_same_chunk():
     observation = random_observation()
     expected = PolicyRunner(tiny_policy()).infer(observation, 3)
     found = PolicyRunner(tiny_policy(), compiled=True).infer(observation, 3)
@@ -57,7 +57,7 @@ def test_a_recorded_function_follows_its_arguments():
             assert scaled({ACTION: x}, 2)[ACTION].tolist() == [2 * value] * shape
 
 
-def test_bfloat16_is_refused_where_it_was_not_made_for():
+def test_bfloat16_is_refused_by_policies_that_do_not_support_it():
     with pytest.raises(UserError, match="bfloat16 weights are for pi0"):
         PolicyRunner(tiny_policy(), bfloat16=True)
 
@@ -75,7 +75,7 @@ def test_instructions_of_any_length_share_what_was_compiled():
     )
 
 
-def test_a_policy_that_cannot_be_compiled_is_told_in_one_line(monkeypatch):
+def test_a_policy_that_cannot_be_compiled_raises_a_user_error(monkeypatch):
     def broken(*_):
         raise RuntimeError("no compiler")
 
@@ -87,7 +87,7 @@ def test_a_policy_that_cannot_be_compiled_is_told_in_one_line(monkeypatch):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("make", [tiny_policy, pi0_policy])
 @pytest.mark.parametrize("model", VARIANTS)
-def test_a_recorded_policy_acts_alike_for_every_observation(make, model):
+def test_a_recorded_policy_gives_the_same_chunk_for_every_observation(make, model):
     half = make is pi0_policy
     plain, recorded = (
         PolicyRunner(make(**model), "cuda", bfloat16=half, compiled=compiled)

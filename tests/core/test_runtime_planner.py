@@ -109,10 +109,10 @@ def test_the_estimate_of_the_delay_leaves_the_first_one_out_and_forgets():
         assert delay.seconds == expected
 
 
-def test_an_estimated_delay_is_rounded_up_to_whole_steps():
+def test_an_estimated_delay_is_rounded_up_to_whole_steps_but_for_a_small_excess():
     planner = Planner(CountingRunner(given_steps=4), 8, delay_steps=None)
     assert planner.delay_steps == 0
-    for seconds, steps in ((9.0, 0), (0.1, 1), (0.11, 2), (0.3, 3)):
+    for seconds, steps in ((9.0, 0), (0.05, 1), (0.11, 1), (0.13, 2), (0.3, 3)):
         planner.delay.add(seconds)
         assert planner.delay_steps == steps
     planner.reset()

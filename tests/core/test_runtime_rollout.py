@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from world_fixtures import BlobWorld
 
-from alam_core.runtime.rollout import Film, Outcome, Recording, rollout
+from alam_core.runtime.rollout import DemonstrationRecorder, Film, Outcome, rollout
 
 
 class Pusher:
@@ -49,7 +49,7 @@ def test_success_must_last(successes, expected):
 
 
 def test_images_are_rendered_where_the_agent_or_an_observer_needs_them():
-    blind = Recording()
+    blind = DemonstrationRecorder()
     blind.needs_images = False
     for observers, expected in (
         ([], [True, False, True, False]),
@@ -62,7 +62,7 @@ def test_images_are_rendered_where_the_agent_or_an_observer_needs_them():
 
 
 def test_a_recording_pairs_each_observation_with_the_action_chosen_there():
-    recording = Recording()
+    recording = DemonstrationRecorder()
     for seed, steps in ((1, 6), (3, 3)):  # the second episode replaces the first
         rollout(BlobWorld(), Pusher(), seed, [recording])
         assert [o.stamp for o in recording.observations] == pytest.approx(0.1 * np.arange(steps))
@@ -72,7 +72,7 @@ def test_a_recording_pairs_each_observation_with_the_action_chosen_there():
 
 
 def test_a_film_shows_every_observation_with_its_views_side_by_side():
-    film, recording = Film(), Recording()
+    film, recording = Film(), DemonstrationRecorder()
     rollout(BlobWorld(image_size=32), Pusher(), 3, [film, recording])
     assert film.frames.shape == (4, 32, 64, 3) and film.frames.dtype == np.uint8
     for frame, observation in zip(film.frames, recording.observations, strict=False):

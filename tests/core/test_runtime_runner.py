@@ -1,4 +1,4 @@
-"""One observation in, one chunk out; and what is said of a bad observation."""
+"""One observation in, one chunk out; a bad observation raises an error that names the problem."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_a_chunk_has_the_stamp_the_step_and_latents_in_the_encoders_space(runner
     assert int(np.prod(runner.latent_shape)) == LATENT
 
 
-def test_the_seed_decides_the_chunk(runner):
+def test_the_seed_determines_the_chunk(runner):
     observation = random_observation()
     one, same, other = (runner.infer(observation, seed).actions for seed in (1, 1, 2))
     assert np.array_equal(one, same)
@@ -43,11 +43,11 @@ def test_latents_come_in_the_encoders_own_space(runner):
     np.testing.assert_allclose(projection.transitions(projection.project(z)), z, atol=1e-4)
 
 
-def test_a_policy_without_latents_imagines_none():
+def test_a_policy_without_latents_generates_none():
     assert PolicyRunner(tiny_policy(())).infer(random_observation()).latents == {}
 
 
-def test_a_larger_image_is_resized_as_everywhere(runner):
+def test_a_larger_image_is_resized_as_in_training(runner):
     small = random_observation()
     large = random_observation()
     large.images = {
@@ -56,7 +56,7 @@ def test_a_larger_image_is_resized_as_everywhere(runner):
     assert np.array_equal(runner.infer(small).actions, runner.infer(large).actions)
 
 
-def test_inference_leaves_the_observation_alone(runner):
+def test_inference_does_not_change_the_observation(runner):
     observation, before = random_observation(), random_observation()
     runner.infer(observation)
     assert np.array_equal(observation.state, before.state)
@@ -96,7 +96,7 @@ def spoil(name):
         ("long", "40 words"),
     ],
 )
-def test_a_bad_observation_is_refused_and_named(runner, name, message):
+def test_a_bad_observation_raises_an_error_that_names_the_problem(runner, name, message):
     with pytest.raises(UserError, match=message):
         runner.infer(spoil(name))
 
@@ -111,6 +111,6 @@ def test_from_pretrained(tmp_path, runner):
         PolicyRunner.from_pretrained(tmp_path / "nothing")
 
 
-def test_a_device_that_is_not_there_is_refused_in_one_line():
+def test_a_missing_device_raises_a_one_line_error():
     with pytest.raises(UserError, match="the device 'gpu' cannot be used .* choose cpu or cuda"):
         PolicyRunner(tiny_policy(), "gpu")

@@ -79,7 +79,7 @@ def test_evaluation_films_episodes(blob_policy, tmp_path):
     ("changes", "words"),
     [({"intervention": "freeze"}, "no intervention"), ({"horizon": 5}, "trained on 4")],
 )
-def test_what_a_policy_was_not_made_for_is_told_before_any_episode(
+def test_unsupported_settings_are_reported_before_any_episode(
     blob_policy, tmp_path, changes, words
 ):
     without = tiny_policy(latent_views=[]).save_pretrained(tmp_path / "without")
@@ -117,7 +117,7 @@ class Still:
         return False
 
 
-def test_films_run_at_the_worlds_own_speed(tmp_path):
+def test_videos_play_at_the_worlds_own_speed(tmp_path):
     world = BlobWorld()
     world.dt = 1 / 40
     write_video(
@@ -185,9 +185,7 @@ def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy,
         dataclasses.replace(config, result="a/b/c/d")
 
 
-def test_a_second_policy_that_does_not_fit_is_refused_before_the_first_is_played(
-    blob_policy, tmp_path
-):
+def test_a_second_policy_that_does_not_fit_is_refused_before_any_episode(blob_policy, tmp_path):
     short = tiny_policy(horizon=2).save_pretrained(tmp_path / "short")
 
     def never(name, size):
@@ -210,7 +208,7 @@ def test_a_world_that_does_not_fit_the_policy_is_refused(blob_policy):
         )
 
 
-def test_what_hinders_a_worker_is_told_in_one_line(blob_policy):
+def test_an_error_in_a_worker_is_reported_in_one_line(blob_policy):
     command = [
         sys.executable,
         "training/evaluate.py",
@@ -224,7 +222,7 @@ def test_what_hinders_a_worker_is_told_in_one_line(blob_policy):
     assert done.stderr.startswith("error: replanning every 8 steps")
 
 
-def test_the_interval_is_wilsons():
+def test_the_confidence_interval_is_wilsons():
     done = [EpisodeResult(seed, seed < 41, 10, "") for seed in range(50)]
     assert success_metrics(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
     assert success_metrics(done[:41])["ci95"][1] == 1.0

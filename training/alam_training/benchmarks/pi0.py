@@ -1,5 +1,5 @@
-"""pi0 measured: its naive form, the least time a card could take for it, and one pass at full size
-on a CPU.
+"""Measurements of pi0: naive generation, a lower bound of the time on a GPU, and one pass at full
+size on a CPU.
 """
 
 import resource
@@ -15,14 +15,14 @@ from alam_core.policy.generation import integrate, sample_noise
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.sequence import ACTION
 
-WORDS = 48  # of the published model
-COPIED = 2**28  # numbers, bfloat16
-MULTIPLIED = 8192  # side of the square matrices
+WORDS = 48  # tokens of an instruction in the published model
+COPIED = 2**28  # elements of the copied tensor, bfloat16
+MULTIPLIED = 8192  # rows and columns of the multiplied matrices
 
 
 class NoWords:
-    """Stands in for pi0's tokenizer, whose vocabulary is not at hand: every instruction is
-    ``WORDS`` words long.
+    """Replaces pi0's tokenizer, whose vocabulary may be missing here: every instruction has
+    ``WORDS`` tokens.
     """
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
@@ -33,13 +33,13 @@ class NoWords:
 
 
 def synchronise(device: str) -> None:
-    """Wait for what the device is still doing."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
 
 def observation(policy: JointPolicy, device: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Pictures, state and words of one observation."""
+    """Images, state and instruction tokens of one random observation."""
     size = policy.config.model.image_size
     images = {
         view: torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, device=device)
@@ -53,7 +53,7 @@ def observation(policy: JointPolicy, device: str) -> tuple[dict[str, Tensor], Te
 
 
 def streams(policy: JointPolicy, device: str) -> dict[str, Tensor]:
-    """Zeros in the shapes of what one chunk's noise is."""
+    """Zeros in the shapes of one chunk's noise."""
     return {
         name: torch.zeros(1, policy.config.model.horizon, width, device=device)
         for name, width in policy.stream_widths().items()
@@ -62,8 +62,8 @@ def streams(policy: JointPolicy, device: str) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def naive(policy: JointPolicy, device: str) -> Tensor:
-    """Actions (1, H, A), normalised, made without any cache: the whole observation anew at every
-    step.
+    """Normalised actions (1, H, A), generated without a cache: every denoising step encodes the
+    whole observation again.
     """
     seen = observation(policy, device)
     noise = sample_noise(streams(policy, device))
@@ -77,9 +77,9 @@ def naive(policy: JointPolicy, device: str) -> Tensor:
 
 @torch.inference_mode()
 def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
-    """The least time for a chunk: each of its two phases as long as the longer of its bytes at the
-    card's bandwidth and its operations at the card's rate, both measured here. Weights are read
-    once for the observation and once for every denoising step.
+    """Lower bound of the time for a chunk (roofline): each of its two phases takes at least its
+    bytes at the GPU's bandwidth and its operations at the GPU's rate, both measured here. Weights
+    are read once for the observation and once for every denoising step.
     """
     seen = observation(policy, device)
     context = policy.encode(*seen)
@@ -102,8 +102,8 @@ def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
 
 
 def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
-    """Operations of a call, and the bytes of the weights that it reads; of an embedding only the
-    rows that are looked up, next to none.
+    """Operations of a call, and bytes of the weights that it reads. Embeddings are left out: a call
+    looks up a few rows.
     """
     read: dict[int, int] = {}
 
@@ -122,20 +122,20 @@ def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
 
 
 def bytes_a_second(device: str, count: int = COPIED) -> float:
-    """What a copy of a large tensor reads and writes in a second."""
+    """Bytes per second that a copy of a large tensor reads and writes."""
     source = torch.zeros(count, dtype=torch.bfloat16, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
 
 
 def operations_a_second(device: str, side: int = MULTIPLIED) -> float:
-    """Operations a second of a product of large matrices in bfloat16."""
+    """Operations per second of a product of large matrices in bfloat16."""
     a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
     return 2 * side**3 / _seconds(lambda: a @ a, device)
 
 
 def _seconds(call: Callable[[], object], device: str, count: int = 10) -> float:
-    """The shortest of ``count`` calls, after as many that are not timed."""
+    """Duration in s of the shortest of ``count`` calls, after as many of warm-up."""
     found = []
     for _ in range(2 * count):
         synchronise(device)
@@ -148,7 +148,7 @@ def _seconds(call: Callable[[], object], device: str, count: int = 10) -> float:
 
 @torch.inference_mode()
 def one_pass(policy: JointPolicy) -> dict[str, Any]:
-    """Seconds and memory of an observation and one denoising call on this machine's CPU."""
+    """Time and memory of encoding an observation and of one denoising step, on the CPU."""
     started = time.perf_counter()
     context = policy.eval().encode(*observation(policy, "cpu"))
     encoded = time.perf_counter()

@@ -1,5 +1,5 @@
-"""Latency of a chunk, joint and action-only side by side, and training throughput: what generating
-latents beside actions costs.
+"""What generating latents beside actions costs: latency of a chunk, joint and action-only side by
+side, and training throughput.
 """
 
 import gc
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,10 +33,7 @@ from alam_training.loop.optim import adamw
 from alam_training.loop.state import WeightAverage
 
 LATENT_SHAPE = (7, 32)  # of the shipped encoder's transitions
-CAMERA = 192  # px of the pictures that come in
-
-
-PARTS = ("small_cpu", "pi0_cpu", "pi0_gpu")
+CAMERA = 192  # px of the cameras' images
 
 
 @dataclass
@@ -44,20 +41,20 @@ class PolicyBenchmarkConfig:
     """What to measure.
 
     Args:
-        parts: small_cpu: the small backbone on this machine's cores. pi0_cpu: one denoising pass of
-            pi0 at full size on them, which takes a minute or more and 8 GiB. pi0_gpu: pi0 at full
-            size on a GPU. None given: small_cpu, and pi0_gpu where a GPU is.
-        threads: of torch; 0 takes all cores that this process may use.
-        chunks: measured of each policy, after a fifth as many that are not.
-        batch: samples of a training step.
-        train_steps: measured of each policy.
+        parts: small_cpu: the small backbone on this machine's CPU. pi0_cpu: one denoising pass of
+            pi0 at full size on the CPU, which takes a minute or more and 8 GiB. pi0_gpu: pi0 at
+            full size on a GPU. If empty: small_cpu, and pi0_gpu if there is a GPU.
+        threads: torch's number of threads; 0 takes all cores that this process may use.
+        chunks: number of measured chunks per policy, after a warm-up of a fifth of it.
+        batch: samples per training step.
+        train_steps: number of measured training steps per policy, after a warm-up of a fifth of it.
         small: the network of small_cpu.
         pi0: the network of pi0_cpu and pi0_gpu.
         save: write latency_policy.json.
-        results: folder it is written to.
+        results: folder of the result file.
     """
 
-    parts: list[str] = field(default_factory=list)
+    parts: list[Literal["small_cpu", "pi0_cpu", "pi0_gpu"]] = field(default_factory=list)
     threads: int = 2
     chunks: int = 200
     batch: int = 32
@@ -76,11 +73,6 @@ class PolicyBenchmarkConfig:
             raise UserError(
                 "chunks, batch and train_steps must be at least 1, threads not negative"
             )
-        for part in self.parts:
-            if part not in PARTS:
-                raise UserError(
-                    f"there is no part '{part}' of this measurement: choose among {', '.join(PARTS)}"
-                )
 
 
 def main(config: PolicyBenchmarkConfig) -> int:
@@ -89,7 +81,7 @@ def main(config: PolicyBenchmarkConfig) -> int:
     gpu = torch.cuda.is_available()
     if "pi0_gpu" in config.parts and not gpu:
         raise UserError("no GPU on this machine: leave pi0_gpu out of --parts")
-    parts = config.parts or ["small_cpu", *["pi0_gpu"] * gpu]
+    parts = config.parts or (["small_cpu", "pi0_gpu"] if gpu else ["small_cpu"])
     values: dict[str, Any] = {}
     if "small_cpu" in parts:
         values["small_cpu"] = small_cpu(config)
@@ -108,7 +100,7 @@ def main(config: PolicyBenchmarkConfig) -> int:
 
 
 def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
-    """Latency of a chunk, joint beside action-only, and samples a second in training."""
+    """Latency of a chunk, joint beside action-only, and samples per second in training."""
     policies = {
         "joint": random_policy(config.small, VIEWS),
         "action_only": random_policy(config.small, ()),
@@ -134,16 +126,16 @@ def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
 
 
 def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, Any]:
-    """Latency of a chunk of pi0, as it acts and naively, beside the least that the card could take;
-    samples a second in training.
+    """Latency of a chunk of pi0, as it acts and by naive generation, beside the lower bound of this
+    GPU; training throughput in samples per second.
     """
 
     def make(views: tuple[str, ...], model: ModelConfig = config.pi0) -> JointPolicy:
-        with torch.device(device):  # three billion random numbers take minutes elsewhere
+        with torch.device(device):  # three billion random numbers take minutes on a CPU
             return random_policy(model, views, pi0.NoWords())
 
     values = _latencies(config, make, device)
-    gc.collect()  # a compiled policy holds itself
+    gc.collect()  # a compiled policy refers to itself
     torch.cuda.empty_cache()
     saving = replace(config.pi0, pi0=replace(config.pi0.pi0, gradient_checkpointing=True))
     try:
@@ -154,7 +146,7 @@ def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, An
     except torch.cuda.OutOfMemoryError:
         return values | {
             "joint_samples_s": None,
-            "why": f"a batch of {config.batch} does not fit this card: give a smaller --batch",
+            "why": f"a batch of {config.batch} does not fit this GPU: give a smaller --batch",
         }
     return values | {"joint_samples_s": round(config.batch / statistics.median(seconds), 1)}
 
@@ -189,7 +181,7 @@ def random_policy(
     tokenizer: Tokenizer | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> JointPolicy:
-    """A policy of the Piper's shape with random weights, made in ``dtype``."""
+    """A policy with the Piper's views, state and actions and random weights of type ``dtype``."""
     torch.manual_seed(0)
     width, size = len(JOINT_NAMES), int(np.prod(LATENT_SHAPE))
     config = PolicyConfig(
@@ -224,7 +216,7 @@ def random_policy(
 
 
 def random_observation(policy: JointPolicy) -> Observation:
-    """What the cameras and the arm of the demo would deliver."""
+    """A random observation of the same shape as the demo's."""
     rng = np.random.default_rng(0)
     images = {
         view: rng.integers(0, 256, (CAMERA, CAMERA, 3), dtype=np.uint8)
@@ -239,7 +231,7 @@ def random_observation(policy: JointPolicy) -> Observation:
 
 
 class TrainingStep:
-    """One optimiser step on a random batch, as ``train`` does it."""
+    """One optimiser step on a random batch, as in ``train``."""
 
     def __init__(self, policy: JointPolicy, batch: int, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(0)
@@ -278,10 +270,10 @@ class TrainingStep:
 def side_by_side(
     calls: Mapping[str, Callable[[], object]], count: int, finish: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Seconds of ``count`` calls of each, taken in turn, so that whatever else the machine does
-    falls on all alike.
+    """Durations in s of ``count`` calls of each function, after a warm-up of a fifth of it. The
+    functions take turns, so that other load on the machine affects all of them equally.
 
-    finish: waits for what a call has set going.
+    finish: waits for work that a call has started on a device.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(count + max(1, count // 5)):
@@ -301,7 +293,7 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
 
 
 def ratio(above: list[float], below: list[float]) -> dict[str, Any]:
-    """Median of the ratios of neighbours in time, and their quartiles."""
+    """Median and quartiles of the ratios of calls made at about the same time."""
     low, middle, high = np.quantile(np.array(above) / np.array(below), [0.25, 0.5, 0.75])
     return {
         "median": round(float(middle), 3),

@@ -25,7 +25,7 @@ from rich.console import Console
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime.rollout import Recording, rollout
+from alam_core.runtime.rollout import DemonstrationRecorder, rollout
 from alam_core.sim.world import Expert, World, make_expert, make_world
 from alam_core.types import Observation
 from alam_training.episodes.dataset_run import DatasetRun
@@ -197,20 +197,20 @@ def run_episode(
     """Let the expert act from ``seed`` until success has lasted ``hold_steps`` steps or the world's
     step limit is reached.
     """
-    agent, recording = NoisyExpert(world, make_expert, config), Recording()
-    outcome = rollout(world, agent, seed, [recording], config.hold_steps)
-    kept = recording.observations if outcome.success else []
+    agent, recorder = NoisyExpert(world, make_expert, config), DemonstrationRecorder()
+    outcome = rollout(world, agent, seed, [recorder], config.hold_steps)
+    kept = recorder.observations if outcome.success else []
     return Demonstration(
         seed=seed,
         success=outcome.success,
         noisy=agent.noisy,
-        task=recording.observations[0].instruction,
+        task=recorder.observations[0].instruction,
         images={
             view: np.stack([observation.images[view] for observation in kept])
             for view in (kept[0].images if kept else ())
         },
         state=np.array([observation.state for observation in kept], np.float32),
-        action=np.array(recording.actions if outcome.success else [], np.float32),
+        action=np.array(recorder.actions if outcome.success else [], np.float32),
         fps=1 / world.dt,
     )
 
