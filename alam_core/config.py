@@ -1,11 +1,12 @@
-"""Typed configuration: dataclasses, filled from YAML presets and the command line by jsonargparse.
+"""Typed configuration: dataclasses that jsonargparse fills from YAML presets and the command line.
 
-``python training/X.py --config training/configs/Y.yaml --some.field 3`` : the preset first, then
-the flags, each checked against the dataclass. The same dataclasses go into a checkpoint's
-config.json and come back by ``from_dict``.
+``python training/X.py --config training/configs/Y.yaml --some.field 3`` reads the preset first,
+then the flags; each value is checked against the dataclass. ``to_dict`` and ``from_dict`` store the
+same dataclasses in a checkpoint's config.json.
 """
 
 import dataclasses
+import re
 from typing import Any, TypeVar
 
 import jsonargparse
@@ -14,12 +15,17 @@ from alam_core.errors import UserError
 
 T = TypeVar("T")
 
+# How jsonargparse reports a value that is not among those of a Literal.
+_CHOICE = re.compile(
+    r'Parser key "([^"]+)": Expected a typing\.Literal\[([^\]]*)\]\. Got value: (\S+)'
+)
+
 
 def parse_args(cls: type[T], description: str, args: list[str] | None = None) -> T:
-    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; every field's docstring is its
-    help.
+    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; the docstring is the help.
 
-    Raises UserError for an unknown flag or key, a bad value, and a file that is missing or no YAML.
+    args: the command line, that of this process if None. Raises UserError for an unknown flag or
+    key, a bad value, and a file that is missing or not YAML.
     """
     parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML preset; flags after it win")
@@ -27,7 +33,7 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
     try:
         namespace = parser.parse_args(args)
     except (jsonargparse.ArgumentError, OSError, UnicodeDecodeError) as error:
-        text = " ".join(str(error).split())
+        text = _one_line(error)
         lists = "; a list is written [a,b]" if "<class 'list'>" in text else ""
         raise UserError(f"{text}{lists}; --help lists every option") from None
     del namespace["config"]
@@ -40,19 +46,32 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values."""
+    """The fields of a dataclass as plain JSON values."""
     return dataclasses.asdict(config)
 
 
 def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T:
-    """The strict inverse of ``to_dict``. Raises UserError naming ``source`` for an unknown, missing
-    or ill-typed field.
+    """The strict inverse of ``to_dict``.
+
+    source: where the values come from, for the error message. Raises UserError for an unknown,
+    missing or ill-typed field.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, as_group=False)
     try:
         namespace = parser.parse_object(values)
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
-        raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+        raise UserError(f"{source}: {_one_line(error)}") from None
     objects = parser.instantiate(namespace)
     return cls(**{field.name: objects[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+
+
+def _one_line(error: Exception) -> str:
+    """jsonargparse's message as one line; a bad choice in the form of this project's own errors."""
+    text = " ".join(str(error).split())
+
+    def choices(match: re.Match[str]) -> str:
+        key, values, given = match.groups()
+        return f"{key} is '{given}': choose one of {values.replace(chr(39), '')}"
+
+    return _CHOICE.sub(choices, text)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, distributed, nn
 from vector_quantize_pytorch import VectorQuantize
 
-from alam_core.distributed import gather_rows, spread
+from alam_core.distributed import gather_rows, is_distributed
 from alam_core.latent_action.config import TransitionConfig
 
 
@@ -47,7 +47,7 @@ class Quantizer(nn.Module):
             z.device.type, enabled=False
         ):  # distances and averages in full precision
             z = z.float()
-            if self.training and spread():
+            if self.training and is_distributed():
                 return self._together(z)
             z_q, codes, _ = self.vq(z)
             return z_q, codes

@@ -52,7 +52,7 @@ class WordTokenizer:
         for row, instruction in enumerate(instructions):
             words = _WORD.findall(instruction.lower())
             if not words:
-                raise UserError("the instruction is empty: say in words what the arm should do")
+                raise UserError("the instruction is empty: say what the arm should do")
             if len(words) > self.max_words:
                 limit = f"this policy reads {self.max_words} (model.small.max_words)"
                 raise UserError(
