@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alam_core.latent_action.inference import to_images
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.losses import additivity_residual, reversal_residual
 from alam_core.latent_action.measures import (
     constant_share,
@@ -27,14 +28,13 @@ from alam_core.latent_action.measures import (
     relative_error,
     ssim,
 )
-from alam_core.latent_action.model import TransitionModel
 
 HORIZONS = 5  # t from 1 to 5
 ImageDistance = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
-def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) -> dict[str, float]:
+def probe(model: TransitionEncoder, triplets: np.ndarray, batch_size: int = 32) -> dict[str, float]:
     """Figures of ``model`` in eval mode on ``triplets``, uint8 (3, B, S, S, 3), frames k and 2k
     after the first.
 
@@ -89,16 +89,14 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
         "latent_norm": mean_norm(ab),
         "constant_share": constant_share(ab),
         "effective_dims": effective_dims(ab),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
-        if codes
-        else 0.0,
-        "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else 0,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.codebook_size) if codes else 0.0,
+        "dead_codes": dead_codes(torch.cat(codes), model.codebook_size) if codes else 0,
     }
 
 
 @torch.no_grad()
 def probe_horizons(
-    model: TransitionModel,
+    model: TransitionEncoder,
     clips: np.ndarray,
     groups: np.ndarray | None = None,
     lpips: ImageDistance | None = None,
@@ -197,14 +195,12 @@ def probe_horizons(
         "latent_norm": mean_norm(every),
         "constant_share": constant_share(every),
         "effective_dims": effective_dims(every),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
-        if codes
-        else None,
-        "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else None,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.codebook_size) if codes else None,
+        "dead_codes": dead_codes(torch.cat(codes), model.codebook_size) if codes else None,
     }
 
 
-def _encode(model: TransitionModel, sources: list[Tensor], targets: list[Tensor]) -> Tensor:
+def _encode(model: TransitionEncoder, sources: list[Tensor], targets: list[Tensor]) -> Tensor:
     """Pairs of frame batches (B, 3, S, S) -> (pairs, B, K, D), on the model's device."""
     return torch.stack(
         [

@@ -19,6 +19,7 @@ from alam_core.data.mixture import DataReport, Source, SourceConfig, open_source
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
 from alam_core.latent_action.triplet_reader import TripletReader
@@ -126,7 +127,7 @@ def main() -> int:
 
 def pretrain(
     config: PretrainConfig, sources: list[Source]
-) -> tuple[TransitionModel, dict[str, float], bool]:
+) -> tuple[TransitionEncoder, dict[str, float], bool]:
     """Train on the frames of ``sources`` and write ``<run>/model`` and ``<run>/data_report.json``.
 
     Returns the model, its held-out figures (on the main process; with several sources each figure's
@@ -162,7 +163,7 @@ def pretrain(
         return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
 
     def evaluate(model: nn.Module, step: int) -> dict[str, float]:
-        assert isinstance(model, TransitionModel)
+        assert isinstance(model, TransitionEncoder)
         figures = [probe(model, triplets) for triplets in probes]
         if len(sources) == 1:
             return figures[0]
@@ -189,7 +190,7 @@ def pretrain(
     finally:
         batch_at.close()
     model = result.model
-    assert isinstance(model, TransitionModel)
+    assert isinstance(model, TransitionEncoder)
     report.merge(gather_object([report.found()]))
     figures = {}
     if result.main:

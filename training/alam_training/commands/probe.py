@@ -19,7 +19,7 @@ from alam_core.checkpoints import checkpoint_hash
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.files import write_json
-from alam_core.latent_action.model import TransitionModel
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.probes import ImageDistance, probe_horizons
 from alam_core.results import write_result
@@ -187,7 +187,7 @@ def run_figures(
                 return kept["worlds"]
         except (ValueError, KeyError, TypeError):
             pass  # broken: measured again
-    model = TransitionModel.from_pretrained(run / "model").to(device)
+    model = TransitionEncoder.from_pretrained(run / "model").to(device)
     worlds = held_out_clips(run, trained, model.config.image_size, config.gap, config.clips)
     if lpips is not None and model.config.image_size < 32:
         lpips = None  # smaller than what AlexNet can see

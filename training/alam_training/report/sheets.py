@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alam_core.errors import UserError
 from alam_core.latent_action.inference import to_images
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.measures import psnr
-from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import HORIZONS
 from alam_training.stage1.clips import Clips, held_out_clips, run_config
 
@@ -59,7 +59,7 @@ def draw_sheets(
     for run, (method, _) in runs.items():
         firsts.setdefault(method, run)
     models = {
-        method: TransitionModel.from_pretrained(run / "model") for method, run in firsts.items()
+        method: TransitionEncoder.from_pretrained(run / "model") for method, run in firsts.items()
     }
     sizes = {model.config.image_size for model in models.values()}
     if len(sizes) > 1:
@@ -113,7 +113,7 @@ def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Dom
 
 @torch.no_grad()
 def reconstruction_sheet(
-    models: dict[str, TransitionModel], domain: Domain
+    models: dict[str, TransitionEncoder], domain: Domain
 ) -> dict[str, list[Cell]]:
     """Rows of a sheet, by name: the frames, and for each model what it decodes directly,
     cumulatively, and with another clip's z.
@@ -144,7 +144,9 @@ def reconstruction_sheet(
 
 
 @torch.no_grad()
-def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> dict[str, list[Cell]]:
+def transfer_block(
+    model: TransitionEncoder, source: Domain, target: Domain
+) -> dict[str, list[Cell]]:
     """Rows of a block, columns o_a, o_ab, o_ac and o_ab + o_bc (the sum of the latents, decoded at
     once).
 

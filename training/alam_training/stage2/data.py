@@ -12,7 +12,7 @@ from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.errors import UserError
-from alam_core.latent_action import TransitionModel
+from alam_core.latent_action import TransitionEncoder
 from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.backbone import Tokenizer
 from alam_core.policy.config import PolicyConfig
@@ -72,9 +72,9 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
     )
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
     if encoder is not None:
-        transition = TransitionModel.from_pretrained(encoder).config
+        transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
-        policy_config.latent_shape = [transition.latent_tokens, transition.latent_dim]
+        policy_config.latent_shape = list(transition.latent_shape)
         policy_config.latent_encoder = checkpoint_hash(encoder)
 
     frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
