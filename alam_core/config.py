@@ -37,12 +37,7 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
         lists = "; a list is written [a,b]" if "<class 'list'>" in text else ""
         raise UserError(f"{text}{lists}; --help lists every option") from None
     del namespace["config"]
-    return cls(
-        **{
-            field.name: parser.instantiate(namespace)[field.name]
-            for field in dataclasses.fields(cls)
-        }
-    )  # type: ignore[arg-type]
+    return _build(cls, parser, namespace)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -62,8 +57,13 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T
         namespace = parser.parse_object(values)
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
         raise UserError(f"{source}: {_one_line(error)}") from None
-    objects = parser.instantiate(namespace)
-    return cls(**{field.name: objects[field.name] for field in dataclasses.fields(cls)})  # type: ignore[arg-type]
+    return _build(cls, parser, namespace)
+
+
+def _build(cls: type[T], parser: jsonargparse.ArgumentParser, values: jsonargparse.Namespace) -> T:
+    objects = parser.instantiate(values)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    return cls(**{name: objects[name] for name in names})
 
 
 def _one_line(error: Exception) -> str:

@@ -6,7 +6,7 @@ Letters: F frames of a source, B batch, S image side.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -35,12 +35,10 @@ class GapConfig:
         frames: see kind, in frames of the data set, or of its stride where that is not 1.
     """
 
-    kind: str = "uniform"
+    kind: Literal["uniform", "fixed"] = "uniform"
     frames: int = 16
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "fixed"):
-            raise UserError(f"gaps.kind is '{self.kind}': choose uniform or fixed")
         if self.frames < 1:
             raise UserError(f"gaps.frames is {self.frames}: it must be 1 or more")
 

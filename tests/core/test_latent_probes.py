@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.measures import (
     dead_codes,
     effective_dims,
@@ -18,7 +19,6 @@ from alam_core.latent_action.measures import (
     relative_error,
     ssim,
 )
-from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.probes import _donors, probe, probe_horizons
 
 TIMES = ("1", "2", "3", "4", "5")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from alam_core.config import from_dict
 from alam_core.errors import UserError
 from alam_core.latent_action.triplets import GapConfig, TripletSampler, split_episodes
 
@@ -139,5 +140,5 @@ def test_hopeless_data_is_refused_in_one_line() -> None:
         TripletSampler([source([2, 2])], np.array([0, 1]), GapConfig())
     with pytest.raises(UserError, match="cannot be split"):
         split_episodes(1, 0.05)
-    with pytest.raises(UserError, match="choose uniform or fixed"):
-        GapConfig("random")
+    with pytest.raises(UserError, match="kind is 'random': choose one of uniform, fixed"):
+        from_dict(GapConfig, {"kind": "random"})

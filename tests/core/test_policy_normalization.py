@@ -15,7 +15,7 @@ from alam_core.policy.normalization import (
     fit_policy_stats,
     relative_targets,
 )
-from alam_core.policy.samples import AugmentConfig, PolicyData, augment_images
+from alam_core.policy.samples import AugmentConfig, PolicySamples, augment_images
 
 RELATIVE = np.array([True, True, False])
 
@@ -27,7 +27,8 @@ def walks(rng, lengths=(9, 5)):
 
 
 def test_chunks_repeat_the_last_row_past_the_end():
-    assert chunk_rows(3, 4, 5).tolist() == [3, 4, 4, 4]
+    assert chunk_rows(3, 4, 4).tolist() == [3, 4, 4, 4]
+    assert chunk_rows(np.array([0, 3]), 3, np.array([1, 9])).tolist() == [[0, 1, 1], [3, 4, 5]]
 
 
 def test_relative_targets_do_not_change_when_the_whole_arm_is_elsewhere():
@@ -48,7 +49,7 @@ def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
     states, actions = walks(rng)
     stats = fit_policy_stats(states, actions, 4, RELATIVE)
     chunks = [
-        relative_targets(action[chunk_rows(t, 4, len(action))], state[t], RELATIVE)
+        relative_targets(action[chunk_rows(t, 4, len(action) - 1)], state[t], RELATIVE)
         for state, action in zip(states, actions, strict=True)
         for t in range(len(action))
     ]
@@ -176,7 +177,7 @@ def data(rng, horizon=4):
     words = torch.tensor([[1, 2], [3, 0]])
     frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
     return (
-        PolicyData(
+        PolicySamples(
             frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE
         ),
         states,
@@ -195,7 +196,7 @@ def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
     for i, (e, t) in enumerate([(1, 3), (0, 0), (0, 0), (0, 7)]):
         np.testing.assert_array_equal(batch["state"][i], states[e][t])
         expected = relative_targets(
-            actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE
+            actions[e][chunk_rows(t, 4, len(actions[e]) - 1)], states[e][t], RELATIVE
         )
         restored = (
             batch["targets"]["action"][i].numpy() * samples.stats.action_std

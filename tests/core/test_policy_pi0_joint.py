@@ -5,7 +5,7 @@ weights.
 import pi0_fixtures as published
 import pytest
 import torch
-from policy_fixtures import random_batch, tiny_policy
+from policy_fixtures import pi0_policy, random_batch, tiny_policy
 from safetensors.torch import save_file
 
 from alam_core.errors import UserError
@@ -15,20 +15,6 @@ from alam_core.policy.pi0.text import Pi0Tokenizer
 from alam_core.policy.sequence import ACTION
 
 VIEWS = ("third_person", "wrist")
-
-
-def pi0_policy(**changes):
-    size = {**published.SIZE, "max_words": 12}
-    tokenizer = Pi0Tokenizer(published.make_tokenizer(), 12)
-    return tiny_policy(
-        **{
-            "backbone": "pi0",
-            "image_size": published.IMAGE,
-            "pi0": Pi0Config(**size),
-            "tokenizer": tokenizer,
-            **changes,
-        }
-    )
 
 
 def sample(policy, batch, **kwargs):

@@ -9,8 +9,8 @@ import torch
 from policy_fixtures import random_batch, random_observation, tiny_backbone, tiny_policy
 
 from alam_core.errors import UserError
+from alam_core.policy.backbone import make_tokenizer
 from alam_core.policy.config import ModelConfig
-from alam_core.policy.joint import make_tokenizer
 from alam_core.policy.small import SmallConfig
 from alam_core.policy.small.sentence import SentenceEncoder
 from alam_core.policy.small.text import WordTokenizer

@@ -17,7 +17,7 @@ from alam_core.config import parse_args, to_dict
 from alam_core.errors import UserError
 from alam_core.policy.config import PolicyConfig
 from alam_core.policy.joint import JointPolicy
-from alam_core.policy.samples import PolicyData
+from alam_core.policy.samples import PolicySamples
 from alam_core.policy.sequence import ACTION
 from alam_training.commands.evaluate import EvaluateConfig, check, episodes
 from alam_training.loop.parallel import take_leave
@@ -136,7 +136,7 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
 
 
 def held_out_errors(
-    policy: JointPolicy, data: PolicyData, rows: np.ndarray, size: int
+    policy: JointPolicy, data: PolicySamples, rows: np.ndarray, size: int
 ) -> dict[str, float]:
     """Mean absolute error of sampled actions on held-out samples, in the actions' units, at a
     chunk's first step and over the chunk.

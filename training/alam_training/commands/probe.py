@@ -188,8 +188,8 @@ def run_figures(
         except (ValueError, KeyError, TypeError):
             pass  # broken: measured again
     model = TransitionEncoder.from_pretrained(run / "model").to(device)
-    worlds = held_out_clips(run, trained, model.config.image_size, config.gap, config.clips)
-    if lpips is not None and model.config.image_size < 32:
+    worlds = held_out_clips(run, trained, model.image_size, config.gap, config.clips)
+    if lpips is not None and model.image_size < 32:
         lpips = None  # smaller than what AlexNet can see
     figures = {}
     with Progress(transient=True) as progress:

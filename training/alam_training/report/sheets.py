@@ -61,7 +61,7 @@ def draw_sheets(
     models = {
         method: TransitionEncoder.from_pretrained(run / "model") for method, run in firsts.items()
     }
-    sizes = {model.config.image_size for model in models.values()}
+    sizes = {model.image_size for model in models.values()}
     if len(sizes) > 1:
         raise UserError(
             f"models for pictures of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: give those of one size"
