@@ -43,7 +43,7 @@ class Process(Protocol):
 
 
 class FlowMatching:
-    """x_tau = tau * eps + (1 - tau) * y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
+    """x_tau = tau eps + (1 - tau) y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in [0.001, 1].

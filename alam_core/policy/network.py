@@ -22,7 +22,7 @@ from alam_core.policy.sequence import ACTION, Layout
 
 
 class PolicyNetwork(nn.Module):
-    """The velocity fields of eq. 13, one per modality, conditioned on images, state and instruction.
+    """The velocity fields of eq. 13, one per modality, given images, state and instruction.
 
     ``forward`` is the training loss. Weights are float32; training may run under autocast.
     """

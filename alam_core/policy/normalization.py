@@ -1,5 +1,5 @@
-"""Normalisation for policies: states and action chunks to unit scale, latent transitions projected to
-a few standardised numbers.
+"""Normalisation for policies: states and action chunks to unit scale, latent transitions projected
+to a few standardised numbers.
 
 Letters: N samples, T steps of an episode, S state width, H chunk length, H' <= H steps of a shorter
 chunk, A action width, D numbers in a transition, P projected width.
@@ -82,7 +82,7 @@ class LatentProjection:
         )
 
     def project(self, z: np.ndarray) -> np.ndarray:
-        """z (..., D) -> p (..., P), of zero mean and unit variance on the training set."""
+        """z (..., D) -> p (..., P): mean 0 on the training data, and variance 1 unless one_scale."""
         return ((z - self.mean) @ self.components.T / self.std).astype(np.float32)
 
     def targets(self, p: np.ndarray) -> np.ndarray:
@@ -92,7 +92,7 @@ class LatentProjection:
         return ((p.cumsum(-2) - self.step_mean) / self.step_std).astype(np.float32)
 
     def transitions(self, targets: np.ndarray) -> np.ndarray:
-        """A chunk's targets (..., H', P) -> transitions between neighbouring steps, (..., H', D), in
+        """A chunk's targets (..., H', P) -> transitions between neighbouring steps (..., H', D), in
         the encoder's space: the nearest ones to ``mean`` that project to the targets.
         """
         p = targets

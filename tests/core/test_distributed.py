@@ -1,4 +1,4 @@
-"""A batch spread over two processes: losses, gradients and codebook are those of the whole batch."""
+"""A batch shared by two processes: losses, gradients and codebook are those of the whole batch."""
 
 import os
 from pathlib import Path

@@ -79,9 +79,7 @@ def test_stretching_a_clean_direction_satisfies_the_relative_form_only() -> None
     assert ratio("whitened") > 0.3  # 1 but for the shrinkage
 
 
-def test_growing_constant_costs_more_in_the_whitened_form_and_at_most_its_share_in_the_relative() -> (
-    None
-):
+def test_a_constant_costs_more_when_whitened_and_at_most_its_share_when_relative() -> None:
     z = latents(10)
     sizes = {
         form: [

@@ -1,6 +1,4 @@
-"""The transition model: what reaches what, what moves the codebook, and that saving keeps every
-bit.
-"""
+"""The transition model: gradients, codebook updates, variants, and bit-equal saving and loading."""
 
 from pathlib import Path
 
@@ -45,7 +43,7 @@ def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
 
 
 def trained_a_little(**options: object) -> TransitionModel:
-    """The pixel decoder starts at zero; a few steps give the latents a say and place the codebook."""
+    """A model after a few steps: its decoder uses z, and its codebook is initialised."""
     model = small(**options)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(5):
@@ -366,7 +364,7 @@ def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
         encode_images(model, images[0], images[1, :2])
 
 
-def test_what_cannot_be_is_refused_in_one_line() -> None:
+def test_impossible_settings_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="patch_size 24 does not fit"):
         TransitionConfig(image_size=20, patch_size=24)
     with pytest.raises(

@@ -20,7 +20,7 @@ SIDE = 224
 
 
 def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tensor]:
-    """A state dict with the release's names and shapes, at a smaller size and with random values."""
+    """A small state dict with the release's names and shapes, and random values."""
     generator = torch.Generator().manual_seed(0)
     numbers = 3 * PATCH**2
     shapes: dict[str, tuple[int, ...]] = {

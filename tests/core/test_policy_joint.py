@@ -1,4 +1,4 @@
-"""The joint policy: context used once and fully, modalities isolated, checkpoints strict and exact."""
+"""The joint policy: use of the context, isolation of modalities, strict and exact checkpoints."""
 
 import json
 import subprocess
@@ -134,7 +134,7 @@ def test_all_of_the_observation_reaches_the_actions(part):
     assert ((after - before).abs().amax((1, 2)) > 1e-5).all()
 
 
-def test_imagined_latents_do_not_depend_on_the_noise_of_the_actions_but_actions_on_that_of_latents():
+def test_latents_do_not_depend_on_the_actions_noise_but_actions_on_the_latents_noise():
     policy = tiny_policy()
     batch = random_batch(policy, 1)
     context = policy.encode(batch["images"], batch["state"], batch["words"])
@@ -164,9 +164,11 @@ def test_a_checkpoint_acts_bit_for_bit_alike_in_a_fresh_process(views, tmp_path)
     folder = policy.save_pretrained(tmp_path / "policy", "# Card\n")
     torch.save(batch, tmp_path / "batch.pt")
     code = (
-        "import sys, torch; from alam_core.policy.joint import JointPolicy; torch.set_num_threads(1)\n"
+        "import sys, torch; from alam_core.policy.joint import JointPolicy\n"
+        "torch.set_num_threads(1)\n"
         "policy = JointPolicy.from_pretrained(sys.argv[1]); batch = torch.load(sys.argv[2])\n"
-        "actions, latents = policy.sample(batch['images'], batch['state'], batch['words'], torch.Generator().manual_seed(5))\n"
+        "observed = batch['images'], batch['state'], batch['words']\n"
+        "actions, latents = policy.sample(*observed, torch.Generator().manual_seed(5))\n"
         "torch.save([actions, latents], sys.argv[3])"
     )
     subprocess.run(

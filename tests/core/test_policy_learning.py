@@ -85,7 +85,8 @@ def test_it_points_at_the_named_blob_within_a_pixel():
     )
     errors = (actions[:, 0] - truth).norm(dim=-1)
     print(
-        f"median error {errors.median():.2f} px, off by more than 4 px {(errors > 4).float().mean():.1%}"
+        f"median error {errors.median():.2f} px, "
+        f"off by more than 4 px {(errors > 4).float().mean():.1%}"
     )
     assert errors.median() < 1.0
     assert (

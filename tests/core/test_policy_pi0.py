@@ -313,8 +313,8 @@ def test_every_fault_is_named_and_nothing_is_loaded(tmp_path):
         and f"unexpected {published.LANGUAGE}.layers.3.mlp.up_proj.weight" in message
     )
     assert (
-        f"action_in_proj.weight is ({published.EXPERT}, 3) instead of ({published.EXPERT}, {published.ACTION})"
-        in message
+        f"action_in_proj.weight is ({published.EXPERT}, 3) instead of "
+        f"({published.EXPERT}, {published.ACTION})" in message
     )
     assert torch.equal(modules[0].norm.weight, before)
 
@@ -370,7 +370,8 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     with pytest.raises(
         UserError,
-        match=r"neither '.*tokenizer.json' nor among .* `hf download google/paligemma-3b-pt-224 tokenizer.json`",
+        match=r"neither '.*tokenizer.json' nor among .* "
+        r"`hf download google/paligemma-3b-pt-224 tokenizer.json`",
     ):
         Pi0Tokenizer.from_folder(tmp_path)
     cached = tmp_path / "cached.json"
@@ -385,5 +386,10 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path, monkeypatch):
 
 
 def test_the_policy_package_loads_no_transformers():
-    code = "import sys, alam_core.policy.joint, alam_core.policy.pi0.config; sys.exit('transformers' in sys.modules)"
+    code = (
+        "import sys, alam_core.policy.joint, alam_core.policy.pi0.factory\n"
+        "from alam_core.policy.config import ModelConfig\n"
+        "ModelConfig('pi0', image_size=224), ModelConfig('small')\n"
+        "sys.exit('transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.pi0.config import Pi0Config
-from alam_core.policy.pi0.text import Pi0Tokenizer
 from alam_core.policy.sequence import ACTION
 
 VIEWS = ("third_person", "wrist")

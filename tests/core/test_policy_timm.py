@@ -89,7 +89,7 @@ def test_without_weights_to_be_had_it_says_so_and_starts_from_scratch(monkeypatc
     )
     assert (
         eyes.load_pretrained()
-        == "test_resnet.r160_in1k: no pretrained weights (offline); it starts from scratch"
+        == "test_resnet.r160_in1k: no pretrained weights (offline); it starts from random weights"
     )
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in eyes.model.state_dict().items()
