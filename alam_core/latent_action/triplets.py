@@ -146,7 +146,7 @@ class TripletSampler:
         """The episode that a row of a source belongs to."""
         return int(np.searchsorted(self.sources[source].starts, row, side="right")) - 1
 
-    def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+    def evenly_spaced(self, most: int) -> tuple[np.ndarray, np.ndarray]:
         """At most ``most`` triplets with both gaps ``gaps.frames``, evenly spaced over the
         episodes; the same at every call. The result is as in ``draw``.
         """

@@ -82,7 +82,7 @@ class LatentProjection:
         )
 
     def project(self, z: np.ndarray) -> np.ndarray:
-        """z (..., D) -> p (..., P): mean 0 on the training data, and variance 1 unless one_scale."""
+        """z (..., D) -> p (..., P): mean 0 on the training data; variance 1 unless one_scale."""
         return ((z - self.mean) @ self.components.T / self.std).astype(np.float32)
 
     def targets(self, p: np.ndarray) -> np.ndarray:

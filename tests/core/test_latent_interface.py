@@ -1,4 +1,4 @@
-"""The interface of latent action methods: what others see of them, and reading one by its kind."""
+"""The interface of latent action methods: using one through it, and loading one by its kind."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_policy_is_no_encoder(tmp_path: Path) -> None:
         TransitionEncoder.from_pretrained(tmp_path / "policy")
 
 
-def test_another_method_is_encoded_and_probed_alike() -> None:
+def test_another_method_is_encoded_and_probed_through_the_interface() -> None:
     model, (a, b, _) = MeanChange(MeanConfig()).eval(), images(3)
     z = encode_images(model, a, b)
     expected = (b.astype(np.float64) - a).mean((1, 2)) / 255

@@ -299,7 +299,7 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
     assert (folder / "README.md").read_text() == "# it"
 
 
-def test_a_save_that_fails_leaves_the_old_model_whole(
+def test_a_failed_save_leaves_the_old_model_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = small()

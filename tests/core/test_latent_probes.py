@@ -1,6 +1,4 @@
-"""The probes on toy models whose algebra is known, and against the paper's definitions written out
-clip by clip.
-"""
+"""The probes: on toy models whose algebra is known, and compared with the paper's definitions."""
 
 from typing import cast
 
@@ -78,7 +76,7 @@ def test_an_additive_model_has_no_error_and_sums_decode_as_well_as_direct_latent
     assert metrics["constant_share"] < 0.1 and metrics["effective_dims"] > 10
 
 
-def test_a_constant_z_errs_by_t_minus_one_and_by_two() -> None:
+def test_a_constant_z_has_errors_t_minus_one_and_two() -> None:
     metrics = probe_horizons(model(Toy(constant=0.5, scale=0.0 + 1e-30)), clips())
     for t in TIMES:
         assert metrics["add_rel"][t] == pytest.approx(int(t) - 1, abs=1e-6)
@@ -87,7 +85,7 @@ def test_a_constant_z_errs_by_t_minus_one_and_by_two() -> None:
     assert metrics["latent_norm"] == pytest.approx(0.5 * np.sqrt(16 * 16 * 3))
 
 
-def test_centring_takes_a_constant_out_and_nothing_else() -> None:
+def test_centring_removes_a_constant_and_nothing_else() -> None:
     metrics = probe_horizons(model(Toy(constant=3.0)), clips())
     plain, bent, bent_shifted = (
         probe_horizons(model(Toy(constant=c, bend=0.3)), clips()) for c in (0.0, 0.0, 3.0)
@@ -113,7 +111,7 @@ def test_shrinking_z_changes_raw_errors_only() -> None:
     assert small["effective_dims"] == pytest.approx(large["effective_dims"], rel=1e-3)
 
 
-def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
+def test_the_metrics_are_the_papers_definitions_for_any_batch_size() -> None:
     toy, frames = Toy(constant=0.1, bend=0.4, moved=0.7), clips()
     whole, parts = (
         probe_horizons(model(toy), frames),
@@ -154,7 +152,7 @@ def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
     assert whole["add"]["1"] == 0
 
 
-def test_a_decoder_that_copies_scores_as_the_copy_and_does_not_mind_a_shuffled_z() -> None:
+def test_a_decoder_that_copies_scores_as_copying_also_with_a_shuffled_z() -> None:
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs().mean()
 
@@ -195,7 +193,7 @@ def test_progress_counts_each_clip_twice() -> None:
     assert sum(done) == 2 * 7
 
 
-def test_short_probe_knows_the_same_errors() -> None:
+def test_the_short_probe_finds_the_same_errors() -> None:
     triplets = clips(33)[:3]  # 33: one more than a batch, and still nobody keeps its own z
     metrics = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
     assert metrics["add_rel"] == pytest.approx(1) and metrics["rev_rel"] == pytest.approx(2)
@@ -212,7 +210,7 @@ def test_short_probe_knows_the_same_errors() -> None:
     assert exact["copy_psnr_k"] == pytest.approx(probe(model(Still()), triplets)["psnr_k"])
 
 
-def test_measures_of_what_is_known() -> None:
+def test_measures_of_known_values() -> None:
     grey = torch.full((2, 3, 16, 16), 0.5)
     assert psnr(grey + 0.1, grey) == pytest.approx(20, abs=1e-4) and psnr(
         grey, grey

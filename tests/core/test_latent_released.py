@@ -1,6 +1,4 @@
-"""The released weights find their places: names, shapes and, by an independent computation, what
-they compute.
-"""
+"""The released weights: names, shapes, and outputs compared with an independent computation."""
 
 import math
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""From noise to data: times, targets, and that the exact prediction carries noise to the data, by
-flow and by diffusion.
+"""Flow matching and diffusion: training times, targets, and that exact predictions integrate to the
+data.
 """
 
 import math

@@ -101,7 +101,7 @@ def test_draws_sharing_a_context_equal_separate_contexts(draws):
             torch.testing.assert_close(value[0], together[name][row], atol=1e-5, rtol=1e-5)
 
 
-def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
+def test_sampling_with_one_context_equals_encoding_at_every_step():
     policy = tiny_policy()
     batch = random_batch(policy)
     actions, latents = sample(policy, batch)
@@ -120,7 +120,7 @@ def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
 
 
 @pytest.mark.parametrize("part", ["third_person", "wrist", "state", "words"])
-def test_all_of_the_observation_reaches_the_actions(part):
+def test_every_part_of_the_observation_affects_the_actions(part):
     policy = tiny_policy(relative=())
     batch = random_batch(policy)
     before, _ = sample(policy, batch)
@@ -158,7 +158,7 @@ def test_relative_joints_move_with_the_state_and_the_gripper_does_not():
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_a_checkpoint_acts_bit_for_bit_alike_in_a_fresh_process(views, tmp_path):
+def test_a_checkpoint_acts_bit_equal_in_a_new_process(views, tmp_path):
     policy = tiny_policy(views)
     batch = random_batch(policy)
     folder = policy.save_pretrained(tmp_path / "policy", "# Card\n")

@@ -1,4 +1,4 @@
-"""A policy learns to look at what the instruction names, and to be precise about it."""
+"""A policy learns to localise the object that the instruction names, precisely."""
 
 import numpy as np
 import pytest

@@ -31,7 +31,7 @@ def test_chunks_repeat_the_last_row_past_the_end():
     assert chunk_rows(np.array([0, 3]), 3, np.array([1, 9])).tolist() == [[0, 1, 1], [3, 4, 5]]
 
 
-def test_relative_targets_do_not_change_when_the_whole_arm_is_elsewhere():
+def test_relative_targets_do_not_change_if_the_arm_starts_elsewhere():
     rng = np.random.default_rng(0)
     actions, state = rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 3))
     offset = np.array([1.0, -2.0, 0.0])
@@ -185,7 +185,7 @@ def data(rng, horizon=4):
     )
 
 
-def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
+def test_a_sample_is_the_observation_and_the_chunk_that_begins_there():
     samples, states, actions = data(np.random.default_rng(4))
     rows = np.array([12, 0, 0, 7])  # episode 1 at t = 3, episode 0 at 0, 0 and 7
     batch = samples.batch(rows)
@@ -218,7 +218,7 @@ def test_rows_of_some_episodes():
     assert samples.rows_of(np.array([1])).tolist() == list(range(9, 14))
 
 
-def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_generator():
+def test_augmentation_differs_by_sample_and_view_and_depends_on_the_generator_only():
     samples, *_ = data(np.random.default_rng(6))
     drawn = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
     assert len(np.unique(drawn["pictures"].reshape(16, -1), axis=0)) == 16
@@ -235,7 +235,7 @@ def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_
     np.testing.assert_allclose(noise, drawn["state"], atol=1e-5)
 
 
-def test_a_share_of_a_batch_is_augmented_as_in_the_whole():
+def test_a_share_of_a_batch_is_augmented_as_in_the_full_batch():
     samples, *_ = data(np.random.default_rng(6))
     drawn, rows = (
         samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7)),

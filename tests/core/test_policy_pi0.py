@@ -1,6 +1,4 @@
-"""pi0 as a backbone: what it computes, who sees whom, and how published weights and instructions
-get in.
-"""
+"""The pi0 backbone: its outputs, its attention, published weights and instructions."""
 
 import json
 import subprocess
@@ -86,7 +84,7 @@ def test_published_weights_compute_what_the_published_model_computes(tmp_path, m
             assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_a_missing_camera_is_as_if_it_had_never_been_there():
+def test_a_missing_camera_equals_a_policy_without_that_camera():
     backbone, *_ = make()
     alone, *_ = make(views=VIEWS[:1])
     images, state, words = observe()
@@ -341,7 +339,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     modules = make()
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor")
     for path, message in (
-        (tmp_path / "pi0.bin", "no safetensors file"),
+        (tmp_path / "pi0.bin", "is not a safetensors file"),
         (tmp_path / "a.safetensors", "is missing"),
         (tmp_path, "cannot be read"),
     ):
@@ -366,7 +364,7 @@ def test_instructions_that_do_not_fit_are_refused():
         tokenizer([" \n"])
 
 
-def test_a_tokenizer_that_is_not_there_is_named(tmp_path, monkeypatch):
+def test_a_missing_tokenizer_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     with pytest.raises(
         UserError,

@@ -1,4 +1,4 @@
-"""The interleaved sequence and its mask: perturb a token, see exactly which outputs move."""
+"""The interleaved sequence and its mask: a perturbed token changes the outputs that may see it."""
 
 import itertools
 from typing import get_args
@@ -91,7 +91,7 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it(views, mas
 
 
 @pytest.mark.parametrize("mask", MASKS)
-def test_the_mask_of_a_shorter_chunk_is_the_corner_of_the_whole(mask):
+def test_the_mask_of_a_shorter_chunk_is_the_corner_of_the_full_one(mask):
     for horizon in (1, 3, 5):
         short = Layout(("a", "b"), horizon, mask).attention_mask()
         assert torch.equal(

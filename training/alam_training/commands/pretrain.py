@@ -240,7 +240,7 @@ def held_out(
             f"--probe_gap {config.probe_gap} need: choose a smaller one, or hold out more with --held_out"
         ) from None
     triplets = []
-    for number, rows in zip(*sampler.spread(config.probe_triplets), strict=True):
+    for number, rows in zip(*sampler.evenly_spaced(config.probe_triplets), strict=True):
         try:
             triplets.append(sampler.sources[number].array[rows])
         except UserError as error:
