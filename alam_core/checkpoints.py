@@ -1,13 +1,12 @@
-"""Model folders: ``config.json``, ``model.safetensors``, ``stats.json`` (normalisation, optional)
-and ``README.md`` (the card).
+"""Checkpoints: folders of ``config.json``, ``model.safetensors``, ``stats.json`` (normalisation,
+policies only) and ``README.md`` (the model card).
 
-Saving is atomic (a folder beside the target, renamed when whole). Loading is strict: every missing,
-unexpected or misshapen key is named. Nothing is unpickled.
+Saving is atomic: a new folder is written beside the target and renamed when it is complete. Loading
+is strict: every missing, unexpected or misshapen key is named. Nothing is unpickled.
 """
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 from alam_core.files import replacing_folder
+from alam_core.hub import fetch, is_hub_id
 
 FILES = (
     "config.json",
@@ -29,12 +29,11 @@ FILES = (
     "text_encoder.safetensors",
     "README.md",
 )
-_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass
 class Checkpoint:
-    """What a model folder holds, read but not yet put into a model."""
+    """The content of a model folder, read but not yet loaded into a model."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -52,8 +51,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config must contain ``"kind"``, the sort of model (``"transition"`` or ``"policy"``). files:
-    name -> content of what else belongs to it.
+    config: must contain ``"kind"``, the sort of model, such as ``"transition"`` or ``"policy"``.
+    card: content of README.md. files: name -> content of further files of the model.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -61,23 +60,21 @@ def save_checkpoint(
         name: tensor.detach().cpu().contiguous().clone()
         for name, tensor in model.state_dict().items()
     }
-    with replacing_folder(folder) as temporary:
-        safetensors.torch.save_file(tensors, temporary / "model.safetensors")
-        (temporary / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    with replacing_folder(folder) as new:
+        safetensors.torch.save_file(tensors, new / "model.safetensors")
+        (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
-            (temporary / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
+            (new / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
         for name, content in {**(files or {}), "README.md": card}.items():
-            (temporary / name).write_bytes(
-                content.encode() if isinstance(content, str) else content
-            )
+            (new / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
 
 
-def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
-    """Read a model of the given kind: a folder, or an id "owner/name" on the model hub, which is
-    fetched once.
+def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
+    """Read a model of one of the given kinds.
 
-    Raises UserError naming the folder or file that is missing or broken.
+    folder: a model folder, or an id "owner/name" on the model hub, which is downloaded once. Raises
+    UserError naming the folder or the file that is missing or broken, and for another kind.
     """
     folder = checkpoint_folder(folder)
     if not folder.is_dir():
@@ -97,56 +94,37 @@ def read_checkpoint(folder: str | Path, kind: str) -> Checkpoint:
         ) from None
     if not isinstance(config, dict) or not isinstance(stats, dict):
         raise UserError(
-            f"'{folder}': config.json and stats.json must hold objects; restore them from where the checkpoint came"
+            f"'{folder}': config.json and stats.json must hold objects; restore them from where "
+            "the checkpoint came"
         )
-    if config.get("kind") != kind:
+    if config.get("kind") not in kinds:
         raise UserError(
-            f"'{folder}' holds a {config.get('kind', 'nameless')} model where a {kind} model is needed"
+            f"'{folder}' holds a {config.get('kind', 'nameless')} model where a "
+            f"{' or '.join(kinds)} model is needed"
         )
     try:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"'{folder}/model.safetensors' cannot be read ({error}); is the file whole?"
+            f"'{folder}/model.safetensors' cannot be read ({error}); is the file complete?"
         ) from None
     return Checkpoint(config, tensors, folder, stats)
 
 
-def _is_hub_id(folder: str | Path) -> bool:
-    """Whether this can only be meant for the hub: "owner/name" where there is no folder "owner"
-    that a typing error would be about.
-    """
-    return (
-        isinstance(folder, str)
-        and bool(_HUB_ID.fullmatch(folder))
-        and not Path(folder.split("/")[0]).exists()
-    )
-
-
 def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
-    """The folder that a name stands for: itself, or where ``files`` of an id "owner/name" of the
-    model hub were fetched to.
+    """The local folder of a checkpoint: ``name`` itself, or where ``files`` of the hub's model
+    "owner/name" were downloaded to.
 
-    Raises UserError where the hub does not give it.
+    Raises UserError if ``name`` is an id and the hub does not have the model.
     """
-    return _fetched(str(name), files) if _is_hub_id(name) else Path(name)
-
-
-def _fetched(identifier: str, files: Sequence[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(identifier, allow_patterns=list(files)))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise UserError(
-            f"no checkpoint '{identifier}': there is no such folder, and the model hub does not give it ({type(error).__name__})"
-        ) from None
+    return fetch(str(name), files, "checkpoint") if is_hub_id(name) else Path(name)
 
 
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Put tensors into a model in the model's own dtypes. Raises UserError naming every missing,
-    unexpected or misshapen key.
+    """Load tensors into a model, converted to the model's dtypes.
+
+    source: where they came from, for the error message. Raises UserError naming every missing,
+    unexpected or misshapen key; the model is then unchanged.
     """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in tensors]
@@ -162,10 +140,10 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Pat
 
 
 def checkpoint_hash(folder: str | Path) -> str:
-    """16 hex digits that change with a model folder's weights or configuration; a key for what was
-    computed with it.
+    """16 hex digits that change with a model folder's weights or configuration: a key for caching
+    what was computed with the model.
 
-    Raises UserError where the folder lacks one of the two files.
+    Raises UserError if the folder lacks config.json or model.safetensors.
     """
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):

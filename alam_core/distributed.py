@@ -1,8 +1,8 @@
-"""Statistics of the whole batch when it is spread over several processes (ranks). In a single
-process nothing here does anything.
+"""Statistics over the whole batch when several processes (ranks) share it.
 
-Ranks hold equal shares. Only while gradients are recorded, that is in training, do they wait for
-one another: evaluation, under ``torch.no_grad``, may run on one of them alone.
+Each rank has an equal share of the batch. Ranks communicate only while gradients are recorded, that
+is in training; an evaluation under ``torch.no_grad`` may run on one rank alone. In a single process
+every function is the identity.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, distributed
 
 
-def spread() -> bool:
-    """Whether the batch at hand is one rank's share of it."""
+def is_distributed() -> bool:
+    """Whether this process trains on one rank's share of the batch."""
     return (
         torch.is_grad_enabled()
         and distributed.is_available()
@@ -22,17 +22,18 @@ def spread() -> bool:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """Mean of each rank's ``value``, of any shape, the same on all ranks.
+    """Mean over the ranks of ``value``, of any shape; every rank gets the same result.
 
-    Gradients flow to every rank: if ranks' losses are averaged, as DDP and FSDP do it by their
-    gradients, then each share of the batch gets the gradient it would have in the undivided batch.
+    Gradients flow back to every rank. DDP and FSDP average the ranks' gradients; each sample then
+    gets the gradient that it would have in one process with the whole batch.
     """
-    return _MeanOverRanks.apply(value) if spread() else value
+    return _MeanOverRanks.apply(value) if is_distributed() else value
 
 
 def gather_rows(share: Tensor) -> Tensor:
-    """Rows (B, ...) of all ranks as (ranks * B, ...), without gradients, in the order that
-    ``rows[rank::ranks]`` dealt them out from.
+    """Rows (B, ...) of all ranks as (ranks * B, ...), without gradients.
+
+    The order is that of the undivided batch, of which each rank has ``rows[rank::ranks]``.
     """
     shares = [torch.empty_like(share) for _ in range(distributed.get_world_size())]
     distributed.all_gather(shares, share.detach().contiguous())

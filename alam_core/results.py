@@ -1,7 +1,7 @@
-"""Result files: ``results/<name>.json``, one a measurement, written only by what measured it.
+"""Result files: one ``results/<name>.json`` per measurement, written only by its own script.
 
-Layout: ``{"name", "command", "commit", "date", "machine", "seeds", "values"}``; see docs/results.md
-for the figures.
+Layout: ``{"name", "command", "commit", "date", "machine", "seeds", "values"}``. docs/results.md
+shows the values.
 """
 
 import datetime
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on: processor, cores, memory, Python, torch, GPU."""
+    """The machine of a measurement: processor, cores, memory in GiB, Python, torch, GPU."""
     import torch
 
     cpu = next(
@@ -52,13 +52,12 @@ def write_result(
     command: str | None = None,
     group: str = "",
 ) -> Path:
-    """Write ``folder/name.json`` atomically. Top-level keys of ``values`` already in the file and
-    not given now are kept, and with them the commands that measured the file so far, joined by " &&
-    ".
+    """Write ``folder/name.json`` atomically, merged with an existing file.
 
-    seeds: the seeds the figures were measured on. command: what a person types to measure it again
-    (default: this process's). group: a top-level key that the values belong under, beside others
-    already there. Raises UserError, with the values, where the file that is there is broken.
+    Values of other keys in the existing file are kept, and with them the commands that measured
+    them, joined by " && ". seeds: the random seeds of the measurement. command: what to type to
+    measure again, this process's command line if None. group: the top-level key to store the values
+    under. Raises UserError, with the values, if the existing file is broken.
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,13 +67,14 @@ def write_result(
             json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
         )
         before = old["values"]
-        beside = before.get(group, {}) if group else before  # what stands where the values go
+        beside = before.get(group, {}) if group else before  # the values to merge with
         kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
         commands = [c for c in old["command"].split(" && ") if c and kept]
         values = {group: {**beside, **values}} if group else values
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}' is no result file ({error}): remove it and measure again; measured now: {json.dumps(values)}"
+            f"'{path}' is no result file ({error}): remove it and measure again; measured now: "
+            f"{json.dumps(values)}"
         ) from None
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
@@ -104,8 +104,6 @@ def _lines(path: str) -> list[str]:
 
 
 def _relative(part: str) -> str:
-    """A path inside the project as seen from its root, so that no result names a folder of one
-    machine.
-    """
+    """An absolute path inside the project, relative to its root; other arguments are unchanged."""
     path = Path(part)
     return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else part

@@ -1,8 +1,8 @@
-"""A tiny pi0 as published: its tensors by name, and what it computes, written down from the facts
-alone, in plain torch.
+"""A tiny pi0 in the published format: its tensors by name, and its outputs, computed in plain torch
+from the published description alone.
 
 Nothing here uses ``alam_core.policy.pi0``. Letters: B batch, V views, W words, H steps, T tokens, c
-numbers a head.
+numbers per head.
 """
 
 import math

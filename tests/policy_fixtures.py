@@ -1,11 +1,14 @@
 """Tiny policies for tests."""
 
 import numpy as np
+import pi0_fixtures as published
 import torch
 
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
+from alam_core.policy.pi0.config import Pi0Config
+from alam_core.policy.pi0.text import Pi0Tokenizer
 from alam_core.policy.small import SmallConfig
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.types import VIEWS, Observation
@@ -69,6 +72,21 @@ def tiny_policy(
         for parameter in policy.parameters():
             parameter.add_(noise * torch.randn_like(parameter))
     return policy.eval()
+
+
+def pi0_policy(**changes) -> JointPolicy:
+    """``tiny_policy`` on a tiny pi0, whose words are those of ``pi0_fixtures``."""
+    size = {**published.SIZE, "max_words": 12}
+    tokenizer = Pi0Tokenizer(published.make_tokenizer(), 12)
+    return tiny_policy(
+        **{
+            "backbone": "pi0",
+            "image_size": published.IMAGE,
+            "pi0": Pi0Config(**size),
+            "tokenizer": tokenizer,
+            **changes,
+        }
+    )
 
 
 def random_observation(seed=0, size=32, instruction="put the red cube on the plate") -> Observation:

@@ -1,11 +1,10 @@
-"""Latent transitions of every adjacent frame pair of a data set, encoded once by a frozen encoder
-and kept beside it.
+"""The latent cache: transitions between all adjacent frames of a data set, encoded once by a frozen
+encoder and stored beside the data.
 
-F: frames of the data set, D: numbers in a transition.
+Letters: F frames of the data set, D numbers in a transition.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.progress import Progress
@@ -14,48 +13,44 @@ from alam_core.checkpoints import checkpoint_hash
 from alam_core.data.frames import FrameStore
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
+from alam_core.latent_action.inference import encode_images
+from alam_core.latent_action.interface import TransitionEncoder
 
-if TYPE_CHECKING:
-    from alam_core.latent_action import TransitionModel
-
-PIECE = 256  # pairs encoded at a time
+CHUNK = 256  # pairs encoded at a time
 
 
 def adjacent_latents(
     encoder: str | Path, view: str, frames: FrameStore, cache_dir: str | Path
 ) -> np.ndarray:
-    """z of each frame to its successor (eq. 10), continuous, before quantisation: float32 (F, D),
-    mapped from disk.
+    """Continuous z from each frame to its successor (eq. 10): float32 (F, D), a memory map.
 
-    The last frame of an episode is paired with itself: past the end nothing moves, as the last
-    action is repeated there. encoder: folder of a transition model. The file's name holds the
-    encoder's hash and the frames' fingerprint, so that a change of either encodes anew. Raises
-    UserError for a broken encoder and a folder that cannot be written.
+    The last frame of an episode is paired with itself, which fits its last action: an action chunk
+    repeats it past the end. encoder: folder of a transition encoder. The cache's file name contains
+    the encoder's hash and the frames' fingerprint, so a change of either leads to a new file.
+    Raises UserError for a broken encoder and a folder that cannot be written.
     """
-    from alam_core.latent_action import TransitionModel
-
     fingerprint = Path(str(getattr(frames.array, "filename", view))).stem
     path = Path(cache_dir) / f"latents-{fingerprint}-{checkpoint_hash(encoder)}.npy"
     if not path.is_file():
-        model = TransitionModel.from_pretrained(encoder)
+        model = TransitionEncoder.from_pretrained(encoder)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _encode(model, view, frames, path)
         except OSError as error:
             raise UserError(
-                f"cannot write latents to '{cache_dir}' ({error.strerror}): free space or copy the data set to where you may write"
+                f"cannot write latents to '{cache_dir}' ({error.strerror}): free some space, or "
+                "copy the data set to a folder that you may write to"
             ) from None
     latents = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(latents) != len(frames.array):
         raise UserError(
-            f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames; remove it, it is made anew"
+            f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames: remove it, the "
+            "next run encodes them again"
         )
     return latents
 
 
-def _encode(model: "TransitionModel", view: str, frames: FrameStore, path: Path) -> None:
-    from alam_core.latent_action import encode_images
-
+def _encode(model: TransitionEncoder, view: str, frames: FrameStore, path: Path) -> None:
     count = len(frames.array)
     successors = np.arange(1, count + 1)
     ends = frames.starts + frames.lengths - 1
@@ -66,8 +61,8 @@ def _encode(model: "TransitionModel", view: str, frames: FrameStore, path: Path)
         )
         with Progress(transient=True) as progress:
             task = progress.add_task(f"encoding transitions of {view}", total=count)
-            for first in range(0, count, PIECE):
-                rows = slice(first, min(first + PIECE, count))
+            for first in range(0, count, CHUNK):
+                rows = slice(first, min(first + CHUNK, count))
                 out[rows] = encode_images(model, frames.array[rows], frames.array[successors[rows]])
                 progress.advance(task, rows.stop - rows.start)
         out.flush()

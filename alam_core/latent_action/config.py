@@ -2,41 +2,44 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 from alam_core.errors import UserError
+from alam_core.registry import Registry
 
-ENCODERS = ("relational", "residual", "antisymmetric", "potential")
-VARIANTS = ("full", "no_rev", "no_add", "no_rev_add", "lam")
-OUTPUTS = ("change", "sigmoid")
-PERCEPTUAL_NETS = ("alex", "vgg")
-ALGEBRA_FORMS = ("paper", "relative", "whitened")
-RECONSTRUCTION_FORMS = ("paper", "relative")
+if TYPE_CHECKING:
+    from alam_core.latent_action.encoder import RelationalEncoder
 
+Variant = Literal["full", "no_rev", "no_add", "no_rev_add", "lam"]
+AlgebraScale = Literal["paper", "relative", "whitened"]
+ReconstructionScale = Literal["paper", "relative"]
 
-def _check(owner: str, name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UserError(f"{owner}{name} is '{value}': choose one of {', '.join(choices)}")
+# The networks that compute z, by the names that ``TransitionConfig.encoder`` takes.
+ENCODER_NETWORKS: "Registry[type[RelationalEncoder]]" = Registry(
+    "encoder", "alam.encoder_networks", modules=("alam_core.latent_action.encoder",)
+)
 
 
 @dataclass
 class LossConfig:
-    """Weights of the five terms of eq. 9 and the scale each is measured on. The paper: all 1, both
-    scales "paper".
+    """Weights of the five terms of eq. 9, and the scale that each is measured on.
+
+    In the paper all weights are 1 and both scales are "paper".
 
     Args:
         rec: weight of the pixel reconstruction (eq. 8).
-        perc: weight of the LPIPS distance (eq. 8); above 0 it needs the weights named in
-            ``perceptual.py``.
+        perc: weight of the LPIPS distance (eq. 8); above 0 it needs the weights that
+            ``perceptual.py`` names.
         add: weight of composition consistency (eq. 7).
         rev: weight of reversal consistency (eq. 7).
         vq: weight of the commitment to the codebook (eq. 5).
-        perc_net: network of the LPIPS distance, "alex" or "vgg" (the released code's).
-        algebra: scale of add, rev and vq. "paper": squared L2 as printed, which shrinking z also
-            satisfies. "relative": divided by the mean energy of z, which no scaling changes.
-            "whitened": in units of z's covariance, which stretching one direction over the others
-            does not satisfy either.
-        reconstruction: scale of rec. "paper": squared L2 summed over the image. "relative": divided
-            by the error of copying the source.
+        perc_net: network of the LPIPS distance, "alex" or "vgg"; the released code uses "vgg".
+        algebra: scale of add, rev and vq. "paper": squared L2 norm, as printed; a smaller z also
+            lowers it. "relative": divided by the mean energy of z, so that scaling z does not
+            change it. "whitened": in units of the covariance of z, so that stretching one direction
+            of z does not change it either.
+        reconstruction: scale of rec. "paper": squared L2 norm over the image. "relative": divided
+            by the error of copying the source frame.
     """
 
     rec: float = 1.0
@@ -44,14 +47,9 @@ class LossConfig:
     add: float = 10.0
     rev: float = 10.0
     vq: float = 1.0
-    perc_net: str = "alex"
-    algebra: str = "whitened"
-    reconstruction: str = "relative"
-
-    def __post_init__(self) -> None:
-        _check("losses.", "perc_net", self.perc_net, PERCEPTUAL_NETS)
-        _check("losses.", "algebra", self.algebra, ALGEBRA_FORMS)
-        _check("losses.", "reconstruction", self.reconstruction, RECONSTRUCTION_FORMS)
+    perc_net: Literal["alex", "vgg"] = "alex"
+    algebra: AlgebraScale = "whitened"
+    reconstruction: ReconstructionScale = "relative"
 
 
 @dataclass
@@ -59,36 +57,35 @@ class TransitionConfig:
     """A transition model. The defaults train in minutes on one CPU thread.
 
     Args:
-        encoder: how z is made: "relational", "residual", "antisymmetric" or "potential" (see
-            ``TransitionEncoder``).
-        variant: row of the paper's Table 4: "full" (ALAM), "no_rev", "no_add", "no_rev_add" without
-            those losses, or "lam": on the pairs of neighbours in a triplet only, without algebraic
-            losses.
-        image_size: side of the square images inside, in px.
+        encoder: how z is computed: "relational", "residual", "antisymmetric" or "potential" (see
+            ``alam_core.latent_action.encoder``).
+        variant: row of the paper's Table 4. "full": ALAM. "no_rev", "no_add", "no_rev_add": without
+            these losses. "lam": trained on the two adjacent pairs of a triplet only, without
+            algebraic losses.
+        image_size: side of the square images that the model takes, in px.
         patch_size: side of a patch, in px.
-        width: of the Transformers.
-        heads: attention heads.
-        encoder_layers: depth of the relational encoder.
-        decoder_layers: depth of the decoder.
-        latent_tokens: learnable queries K, hence tokens in a transition.
-        latent_dim: numbers in a token.
+        width: width of the Transformers' tokens.
+        heads: number of attention heads.
+        encoder_layers: layers of the encoder.
+        decoder_layers: layers of the decoder.
+        latent_tokens: number K of learnable queries, which is the number of tokens of a transition.
+        latent_dim: numbers per token of a transition.
         codebook_size: entries of the codebook.
         codebook_decay: decay of the codebook's moving average.
-        warmup_steps: for so many training steps the model is a plain autoencoder: z goes around the
-            codebook and the algebraic losses have no weight, so that z is in use before it is
-            shaped.
-        ramp_steps: over so many steps after the warm-up the weights of the algebraic losses rise to
-            their values.
-        embed_norm: layer norms before and after the embedding of patches.
-        output: what the decoder predicts, the "change" from the source or the frame through a
-            "sigmoid".
+        warmup_steps: training steps before the codebook and the algebraic losses are switched on.
+            Until then the model is a plain autoencoder, so that it uses z before z is constrained.
+        ramp_steps: training steps after the warm-up in which the weights of the algebraic losses
+            rise from 0 to their values.
+        embed_norm: apply layer norms before and after the embedding of patches.
+        output: what the decoder predicts: "change", the difference to the source frame, or
+            "sigmoid", the target frame itself through a sigmoid.
         input_gain: frames enter as input_gain * (image - 0.5).
         difference_gain: the encoder also sees difference_gain * (target - source); 0 leaves it out.
         losses: what is minimised.
     """
 
     encoder: str = "residual"
-    variant: str = "full"
+    variant: Variant = "full"
     image_size: int = 64
     patch_size: int = 16
     width: int = 128
@@ -102,29 +99,29 @@ class TransitionConfig:
     warmup_steps: int = 300
     ramp_steps: int = 300
     embed_norm: bool = False
-    output: str = "change"
+    output: Literal["change", "sigmoid"] = "change"
     input_gain: float = 4.0
     difference_gain: float = 8.0
     losses: LossConfig = field(default_factory=LossConfig)
 
     def __post_init__(self) -> None:
-        _check("", "encoder", self.encoder, ENCODERS)
-        _check("", "variant", self.variant, VARIANTS)
-        _check("", "output", self.output, OUTPUTS)
+        ENCODER_NETWORKS.get(self.encoder)  # raises UserError for an unknown name
         if not 1 <= self.patch_size <= self.image_size:
             raise UserError(
-                f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 to {self.image_size}"
+                f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 "
+                f"to {self.image_size}"
             )
         if self.losses.perc > 0 and self.image_size < 32:
             raise UserError(
-                f"image_size {self.image_size} is too small for the perceptual loss: 32 or more, or losses.perc 0"
+                f"image_size {self.image_size} is too small for the perceptual loss: 32 or more, "
+                "or losses.perc 0"
             )
         if self.width % self.heads:
             raise UserError(
-                f"width {self.width} is no multiple of heads {self.heads}: change one of them"
+                f"width {self.width} is not a multiple of heads {self.heads}: change one of them"
             )
 
     @property
     def patches(self) -> int:
-        """Patches a frame, those that lie partly outside included."""
+        """Patches of a frame, including those that lie partly outside it."""
         return math.ceil(self.image_size / self.patch_size) ** 2

@@ -1,7 +1,6 @@
 """The decoder D (eq. 6): the source's patches and a latent transition in, the target frame out.
 
-Letters: B batch, N patches a frame, d width, K latent tokens, D numbers a token, S image side, p
-patch side.
+Letters: B batch, N patches of a frame, d width, K latent tokens, D numbers per token, S image side.
 """
 
 import torch
@@ -12,11 +11,11 @@ from alam_core.latent_action.layers import SpatialBlock, TokenEmbedding, patchif
 
 
 class TransitionDecoder(nn.Module):
-    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])): the transition's tokens and the source's patches
-    attend to one another.
+    """u_omega(h_psi([f_alpha(z_q), f_beta(X_i)])), where h_psi is self-attention over the
+    transition's tokens and the source's patches.
 
-    ``config.output`` says what the pixel decoder predicts. "change": the difference to the source,
-    zero at first, so that an untrained model copies the source frame. "sigmoid": the frame itself.
+    ``config.output`` says what u_omega predicts. "change": the difference to the source frame,
+    initialised to 0, so that an untrained model copies the source. "sigmoid": the target frame.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -37,8 +36,8 @@ class TransitionDecoder(nn.Module):
             nn.init.zeros_(self.pixels.bias)
 
     def forward(self, source: Tensor, z: Tensor) -> Tensor:
-        """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); not clamped
-        where the change is predicted.
+        """source (B, 3, S, S) in [0, 1], z (B, K, D) -> predicted target (B, 3, S, S); with output
+        "change" it is not clamped to [0, 1].
         """
         patches = patchify(self.config.input_gain * (source - 0.5), self.config.patch_size)
         tokens = self.blocks(self.embed(torch.cat([self.f_alpha(z), self.f_beta(patches)], dim=1)))

@@ -1,77 +1,154 @@
-"""The encoder E (eq. 1, 4): frames in, latent transitions out; relational as in the paper, or with
-the algebra of eq. 2 by construction.
+"""The encoder E (eq. 1, 4): frames in, latent transitions z out.
 
-Letters: F frames of a clip, B batch, T transitions asked for, K latent tokens, D numbers a token, N
-patches a frame, d width, S image side.
+Four networks, found by name in ``ENCODER_NETWORKS``. They differ in which identities of eq. 2 hold
+by construction:
+
+- "relational": z = E(i, j), as in the paper. Neither is exact.
+- "residual": z = f(j) - f(i) + E(i, j), f and E being two heads of one network. Neither is exact,
+  but training starts at f(j) - f(i), where both are.
+- "antisymmetric": z = (E(i, j) - E(j, i)) / 2. Reversal is exact.
+- "potential": z = f(j) - f(i), f being the network applied to a single frame. Both are exact.
+
+Letters: F frames of a clip, B batch, T transitions of a call, K latent tokens, D numbers per token,
+N patches of a frame, L = K + N, d width, S image side.
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
 from alam_core.latent_action.layers import SpatioTemporalBlock, TokenEmbedding, patchify
 
-Pair = tuple[int, int]  # numbers of source and target frame in a clip
+Pair = tuple[int, int]  # indices of the source and the target frame in a clip
 
 
-class TransitionEncoder(nn.Module):
-    """Spatio-temporal Transformer over [queries, patches] of two frames; z is read at the target
-    frame's queries (eq. 4).
+@ENCODER_NETWORKS.register("relational")
+class RelationalEncoder(nn.Module):
+    """z = E(i, j): a spatio-temporal Transformer over [queries, patches] of two frames; z is read
+    out at the target frame's queries (eq. 4).
 
-    Attention in time is causal: the target's tokens see the source's, not the other way round. A
+    Attention in time is causal: the target's tokens attend to the source's, not the reverse. A
     source frame is therefore computed once for all transitions that start from it.
-
-    ``config.encoder`` says how z is made of it: "relational": z = E(i, j), as released. Nothing is
-    exact. "residual": z = f(j) - f(i) + E(i, j), f and E being two heads of one network. Nothing is
-    exact, but what is exact is easy to reach. "antisymmetric": z = (E(i, j) - E(j, i)) / 2, exact
-    under reversal. "potential": z = f(j) - f(i), where f is the same network on a single frame:
-    exact under reversal and composition.
     """
+
+    exact: ClassVar[bool] = False  # whether transitions add up by construction
+    relates: ClassVar[bool] = True  # whether frames are encoded in pairs
 
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
         self.config = config
         numbers = 3 * config.patch_size**2
-        self.queries = nn.Parameter(
-            torch.empty(config.latent_tokens, numbers).uniform_(-1, 1)
-        )  # in the space of patches, embedded alike
+        # The queries have the size of a patch, and the same embedding.
+        self.queries = nn.Parameter(torch.empty(config.latent_tokens, numbers).uniform_(-1, 1))
         self.embed = TokenEmbedding(
             numbers, config.width, config.latent_tokens + config.patches, config.embed_norm
         )
-        sees_change = config.difference_gain > 0 and config.encoder != "potential"
+        sees_change = config.difference_gain > 0 and self.relates
         self.embed_change = nn.Linear(numbers, config.width, bias=False) if sees_change else None
         self.blocks = nn.ModuleList(
             SpatioTemporalBlock(config.width, config.heads) for _ in range(config.encoder_layers)
         )
-        if config.encoder == "potential":  # over one frame attention in time has nothing to choose
-            for name, weight in self.blocks.named_parameters():
-                weight.requires_grad_("temporal.query" not in name and "temporal.key" not in name)
         self.head = nn.Linear(config.width, config.latent_dim)
-        self.skip = (
-            nn.Linear(config.width, config.latent_dim, bias=False)
-            if config.encoder == "residual"
-            else None
-        )
-        if (
-            self.skip is not None
-        ):  # start at the exact part alone; what the relational part adds, it has to be worth
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
 
     def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
-        """Clips (F, B, 3, S, S) in [0, 1], pairs of frame numbers -> z (T, B, K, D), one transition
-        a pair.
+        """Clips (F, B, 3, S, S) in [0, 1] and T pairs of frame indices -> z (T, B, K, D), float32,
+        one transition per pair.
         """
-        if self.config.encoder == "potential":
-            potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-            return torch.stack([potential[j] - potential[i] for i, j in pairs])
-        if self.config.encoder in ("relational", "residual"):
-            return self._relate(frames, pairs)
-        ordered = sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
-        z = dict(zip(ordered, self._relate(frames, ordered), strict=True))
+        _, target = self._read_out(frames, pairs, sorted({i for i, _ in pairs}))
+        return self.head(target).float()
+
+    def _read_out(
+        self, frames: Tensor, pairs: Sequence[Pair], alone: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """The last block's output at the queries: of the frames ``alone``, each without another
+        frame, (len(alone), B, K, d), and of each pair's target beside its source, (T, B, K, d).
+
+        alone: at least the pairs' sources, in ascending order.
+        """
+        batch = frames.shape[1]
+        tokens = self._tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (F, B, L, d)
+        source = tokens[list(alone)].flatten(0, 1)
+        target = tokens[[j for _, j in pairs]]  # (T, B, L, d)
+        if self.embed_change is not None:
+            change = frames[[j for _, j in pairs]] - frames[[i for i, _ in pairs]]
+            patches = patchify(
+                self.config.difference_gain * change.flatten(0, 1), self.config.patch_size
+            )
+            change_tokens = self.embed_change(patches).unflatten(0, target.shape[:2])
+            queries, own = target.split([self.config.latent_tokens, self.config.patches], dim=2)
+            target = torch.cat([queries, own + change_tokens], dim=2)
+
+        # Row of each target's source in ``source``: (T * B,).
+        first = torch.tensor([alone.index(i) for i, _ in pairs], device=frames.device)
+        of = (first[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()
+        target = target.flatten(0, 1)
+        for block in self.blocks[:-1]:
+            source, target = block(source, target, of)
+        source, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
+        return source.unflatten(0, (-1, batch)), target.unflatten(0, (-1, batch))
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """[Q || f_patch(O)] (eq. 4) of images (B, 3, S, S) -> (B, L, d)."""
+        patches = patchify(self.config.input_gain * (images - 0.5), self.config.patch_size)
+        return self.embed(torch.cat([self.queries.expand(len(images), -1, -1), patches], dim=1))
+
+
+@ENCODER_NETWORKS.register("residual")
+class ResidualEncoder(RelationalEncoder):
+    """z = f(j) - f(i) + E(i, j), where f and E are two heads of one network.
+
+    E's head starts at zero, so that the relational part is used only if it lowers the loss.
+    """
+
+    def __init__(self, config: TransitionConfig) -> None:
+        super().__init__(config)
+        self.skip = nn.Linear(config.width, config.latent_dim, bias=False)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """See ``RelationalEncoder.forward``."""
+        used = sorted({frame for pair in pairs for frame in pair})
+        alone, target = self._read_out(frames, pairs, used)
+        potential = self.skip(alone).float()  # (U, B, K, D), U frames used
+        source_rows = [used.index(i) for i, _ in pairs]
+        target_rows = [used.index(j) for _, j in pairs]
+        return self.head(target).float() + potential[target_rows] - potential[source_rows]
+
+
+@ENCODER_NETWORKS.register("antisymmetric")
+class AntisymmetricEncoder(RelationalEncoder):
+    """z = (E(i, j) - E(j, i)) / 2: reversal is exact."""
+
+    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """See ``RelationalEncoder.forward``."""
+        both = sorted({(i, j) for i, j in pairs} | {(j, i) for i, j in pairs})
+        z = dict(zip(both, super().forward(frames, both), strict=True))
         return torch.stack([(z[i, j] - z[j, i]) / 2 for i, j in pairs])
+
+
+@ENCODER_NETWORKS.register("potential")
+class PotentialEncoder(RelationalEncoder):
+    """z = f(j) - f(i), where f is the network applied to a single frame: reversal and composition
+    are exact.
+    """
+
+    exact = True
+    relates = False
+
+    def __init__(self, config: TransitionConfig) -> None:
+        super().__init__(config)
+        # With a single frame, attention in time has one key: query and key have no effect.
+        for name, weight in self.blocks.named_parameters():
+            weight.requires_grad_("temporal.query" not in name and "temporal.key" not in name)
+
+    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """See ``RelationalEncoder.forward``."""
+        potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return torch.stack([potential[j] - potential[i] for i, j in pairs])
 
     def potential(self, images: Tensor) -> Tensor:
         """f of single frames (B, 3, S, S) -> (B, K, D)."""
@@ -81,47 +158,3 @@ class TransitionEncoder(nn.Module):
             tokens, none = block(tokens, none, none)
         tokens, _ = self.blocks[-1](tokens, none, none, self.config.latent_tokens)
         return self.head(tokens).float()
-
-    def _relate(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
-        """E(i, j) of each pair: (F, B, 3, S, S) -> (T, B, K, D)."""
-        batch = frames.shape[1]
-        used = sorted(
-            {frame for pair in pairs for frame in (pair if self.skip is not None else pair[:1])}
-        )
-        tokens = self._tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (F, B, L, d)
-        source = tokens[used].flatten(0, 1)
-        target = tokens[[j for _, j in pairs]]  # (T, B, L, d)
-        if self.embed_change is not None:
-            change = frames[[j for _, j in pairs]] - frames[[i for i, _ in pairs]]
-            patches = patchify(
-                self.config.difference_gain * change.flatten(0, 1), self.config.patch_size
-            )
-            change_tokens = self.embed_change(patches).unflatten(0, target.shape[:2])
-            target = torch.cat(
-                [
-                    target[:, :, : self.config.latent_tokens],
-                    target[:, :, self.config.latent_tokens :] + change_tokens,
-                ],
-                dim=2,
-            )
-
-        def rows(numbers: Sequence[int]) -> Tensor:
-            """Where these frames of every clip stand in ``source``: (T * B,)."""
-            places = torch.tensor([used.index(number) for number in numbers], device=frames.device)
-            return (places[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()
-
-        of = rows([i for i, _ in pairs])
-        target = target.flatten(0, 1)
-        for block in self.blocks[:-1]:
-            source, target = block(source, target, of)
-        source, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
-        z = self.head(target).float()
-        if self.skip is not None:
-            potential = self.skip(source).float()
-            z = z + potential[rows([j for _, j in pairs])] - potential[of]
-        return z.unflatten(0, (len(pairs), batch))
-
-    def _tokens(self, images: Tensor) -> Tensor:
-        """[Q || f_patch(O)] (eq. 4) of images (B, 3, S, S) -> (B, K + N, d)."""
-        patches = patchify(self.config.input_gain * (images - 0.5), self.config.patch_size)
-        return self.embed(torch.cat([self.queries.expand(len(images), -1, -1), patches], dim=1))

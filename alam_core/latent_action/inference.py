@@ -1,8 +1,7 @@
-"""Transitions of uint8 images, for ROS nodes and for the latent cache of policy training: one path
-for both.
+"""Transitions of uint8 images: the path that ROS nodes and the latent cache share.
 
-Letters: N pairs, H, W image height and width, K latent tokens, D numbers a token, S image side
-inside the model.
+Letters: N pairs, H, W image height and width, K latent tokens, D numbers per token, S side of the
+model's images.
 """
 
 import numpy as np
@@ -10,24 +9,24 @@ import torch
 from torch import Tensor
 
 from alam_core.data.images import resize_images
-from alam_core.latent_action.model import TransitionModel
+from alam_core.latent_action.interface import TransitionEncoder
 
 
 def to_images(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S). It copies, as frames of a memory map
-    cannot be written to.
+    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S), always a copy: torch warns about arrays
+    that are read-only, as those of a memory map are.
     """
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def encode_images(
-    model: TransitionModel, source: np.ndarray, target: np.ndarray, batch_size: int = 64
+    model: TransitionEncoder, source: np.ndarray, target: np.ndarray, batch_size: int = 64
 ) -> np.ndarray:
     """Continuous transitions z from ``source`` to ``target``, uint8 RGB (N, H, W, 3) each ->
     float32 (N, K * D).
 
-    Images of another size are cut to a square and resized as everywhere in this project
-    (``alam_core.data.images``). The model's mode is left as it is; no gradients are kept. Raises
+    Images of another size are cropped to a square and resized by ``alam_core.data.images``, as
+    everywhere in this project. The model's mode is not changed; no gradients are recorded. Raises
     ValueError for another shape or dtype.
     """
     if source.shape != target.shape or source.ndim != 4:
@@ -40,7 +39,7 @@ def encode_images(
         for first in range(0, len(source), batch_size):
             rows = slice(first, first + batch_size)
             pair = [
-                to_images(resize_images(images[rows], model.config.image_size), device)
+                to_images(resize_images(images[rows], model.image_size), device)
                 for images in (source, target)
             ]
             out[rows] = model.encode(*pair).flatten(1).float().cpu().numpy()

@@ -1,8 +1,8 @@
-"""What encoder and decoder are built of: patches, positions, and blocks that attend in space and
-between two frames.
+"""Building blocks of encoder and decoder: patches, position embeddings, and Transformer blocks with
+attention in space and between two frames.
 
-Letters: B batch, L tokens of a frame, N patches a frame, P numbers a patch, d width, h heads, S
-image side, p patch side.
+Letters: B batch, F frames, L tokens of a frame, N = n * n patches of a frame, P numbers per patch,
+d width, h heads, S image side, p patch side.
 """
 
 import math
@@ -15,9 +15,9 @@ from alam_core.attention import attention
 
 
 def patchify(images: Tensor, side: int) -> Tensor:
-    """(B, 3, S, S) -> (B, N, P), row by row; P counts p rows, p columns, 3 channels.
+    """(B, 3, S, S) -> (B, N, P), row by row; a patch's numbers are p rows, p columns, 3 channels.
 
-    Where S is no multiple of p, the last row and column of pixels are repeated to the next one.
+    If S is not a multiple of p, the last row and column of pixels are repeated up to the next one.
     """
     missing = -images.shape[-1] % side
     if missing:
@@ -27,9 +27,7 @@ def patchify(images: Tensor, side: int) -> Tensor:
 
 
 def unpatchify(patches: Tensor, side: int, size: int) -> Tensor:
-    """Inverse of ``patchify``: (B, N, P) -> (B, 3, S, S), with S = ``size``; what was added there
-    is cut off.
-    """
+    """The inverse of ``patchify``, padding removed: (B, N, P) -> (B, 3, S, S), S = ``size``."""
     count = math.isqrt(patches.shape[1])
     tiles = patches.unflatten(2, (side, side, 3)).unflatten(1, (count, count))  # (B, n, n, p, p, 3)
     return tiles.permute(0, 5, 1, 3, 2, 4).reshape(len(patches), 3, count * side, count * side)[
@@ -38,8 +36,9 @@ def unpatchify(patches: Tensor, side: int, size: int) -> Tensor:
 
 
 def positions(tokens: int, width: int) -> Tensor:
-    """Sinusoidal positions (L, d): even columns sine, odd columns cosine, wave lengths from 2 pi to
-    20000 pi tokens.
+    """Sinusoidal position embeddings (L, d): sines in even columns, cosines in odd ones.
+
+    Wavelengths are from 2 pi to 20000 pi tokens.
     """
     angles = torch.arange(tokens)[:, None] * torch.exp(
         torch.arange(0, width, 2) * (-math.log(10_000.0) / width)
@@ -48,8 +47,8 @@ def positions(tokens: int, width: int) -> Tensor:
 
 
 class TokenEmbedding(nn.Module):
-    """Linear map to the width, between two layer norms where ``normed`` is set, plus positions: (B,
-    L, P) -> (B, L, d).
+    """A linear map to the width plus position embeddings, (B, L, P) -> (B, L, d); with ``normed``,
+    layer norms precede and follow the linear map.
     """
 
     def __init__(self, inputs: int, width: int, tokens: int, normed: bool) -> None:
@@ -68,8 +67,8 @@ class TokenEmbedding(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    """Multi-head attention among the tokens of one frame; ``keep`` asks only for what the first so
-    many tokens receive.
+    """Multi-head attention among the tokens of one frame; with ``keep``, only the first ``keep``
+    tokens are queries.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -92,11 +91,12 @@ class SpatialAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Causal attention of each token over the same token of the source frame and of its own.
+    """Causal attention in time: each token attends to the same token of the source frame and of its
+    own frame.
 
-    Over two frames it is a gate: the target's token receives v_source + sigmoid(q (k_target -
-    k_source)) (v_target - v_source), a head at a time; the source's token sees only itself and
-    receives v_source.
+    With two keys the softmax is a sigmoid: in each head, a target token receives v_source +
+    sigmoid(q (k_target - k_source) / sqrt(d / h)) (v_target - v_source). A source token attends
+    only to itself and receives v_source.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -106,8 +106,8 @@ class TemporalAttention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, source: Tensor, target: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,), the source frame of each target -> what each
-        receives, of the same shapes.
+        """source (F, L, d), target (B, L, d), of (B,): row in ``source`` of each target's source
+        frame -> the outputs for source and target, of the same shapes.
         """
         values = self.value(source)
         if not len(target):
@@ -128,7 +128,7 @@ def feed_forward(width: int) -> nn.Sequential:
 
 
 class SpatialBlock(nn.Module):
-    """Attention in space and a feed-forward net, each with a layer norm before it."""
+    """Attention in space and a feed-forward network, each after a layer norm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -142,9 +142,7 @@ class SpatialBlock(nn.Module):
 
 
 class SpatioTemporalBlock(nn.Module):
-    """Attention in space, then from target to source frame, then a feed-forward net, each with a
-    layer norm before it.
-    """
+    """Attention in space, attention in time, a feed-forward network, each after a layer norm."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -155,8 +153,8 @@ class SpatioTemporalBlock(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, of: Tensor, keep: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,) -> the same, cut to the first ``keep`` tokens
-        where given.
+        """source (F, L, d), target (B, L, d), of (B,) as in ``TemporalAttention`` -> source and
+        target, only the first ``keep`` tokens of each if given.
         """
         frames = len(source)
         both = torch.cat([source, target])

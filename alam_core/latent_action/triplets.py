@@ -1,12 +1,13 @@
-"""Frame triplets (O_a, O_b, O_c), a < b < c, of eq. 3 from decoded video; the draw is a function of
-the generator alone.
+"""Draws frame triplets (O_a, O_b, O_c), a < b < c (eq. 3). A draw depends only on the random
+generator.
 
-Letters: F frames of a source, B batch, S image side.
+Letters: N frames, E episodes of a source, R (source, episode) rows of a sampler, B batch, S image
+side in px.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -14,9 +15,7 @@ from alam_core.errors import UserError
 
 
 class Frames(Protocol):
-    """Video by its frames: ``FrameStore`` or ``OnDemandFrames`` of ``alam_core.data.frames``, or
-    anything like them.
-    """
+    """A video source, such as ``FrameStore`` or ``OnDemandFrames`` of ``alam_core.data.frames``."""
 
     @property
     def array(self) -> Any: ...  # rows (N,) -> uint8 RGB (N, S, S, 3), by array[rows]
@@ -27,36 +26,34 @@ class Frames(Protocol):
 
 @dataclass
 class GapConfig:
-    """How far apart the frames of a triplet are.
+    """Gaps between the frames of a triplet.
 
     Args:
-        kind: "uniform": b - a and c - b drawn from 1 to ``frames`` (Appendix A). "fixed": both are
-            ``frames`` (Section 4.1's {k, 2k}).
-        frames: see kind, in frames of the data set, or of its stride where that is not 1.
+        kind: "uniform": b - a and c - b are drawn uniformly from 1 to ``frames`` (Appendix A).
+            "fixed": both are ``frames`` (the probes' {k, 2k}, Section 4.1).
+        frames: the largest or fixed gap, in strides (frames if the stride is 1).
     """
 
-    kind: str = "uniform"
+    kind: Literal["uniform", "fixed"] = "uniform"
     frames: int = 16
 
     def __post_init__(self) -> None:
-        if self.kind not in ("uniform", "fixed"):
-            raise UserError(f"gaps.kind is '{self.kind}': choose uniform or fixed")
         if self.frames < 1:
             raise UserError(f"gaps.frames is {self.frames}: it must be 1 or more")
 
 
 def frames_needed(gaps: GapConfig, stride: int = 1) -> int:
-    """The shortest episode that a triplet can be drawn from, in frames."""
+    """Length of the shortest episode that a triplet can be drawn from, in frames."""
     return 2 * stride * (1 if gaps.kind == "uniform" else gaps.frames) + 1
 
 
 class TripletSampler:
-    """Draws triplets from the given episodes of several sources (views of a data set), each frame
-    alike likely to be near.
+    """Draws triplets from the given episodes of several sources (views of a data set). Episodes are
+    drawn in proportion to their length.
 
-    stride: frames of the source to one of the gaps' units. Episodes that are too short for the
-    shortest gaps are left out; where one is too short for the gaps drawn, they are drawn from what
-    fits. Raises UserError when no episode is left.
+    stride: frames of a source per unit of ``gaps``. Episodes that are too short for the smallest
+    gaps are left out; in an episode that is too short for the largest gaps, gaps are drawn from
+    those that fit. Raises UserError if no episode is left.
     """
 
     def __init__(
@@ -70,7 +67,8 @@ class TripletSampler:
         )  # (R, 2): source, episode
         if not len(self.rows):
             raise UserError(
-                f"no episode has the {least} frames that a triplet needs: choose smaller gaps or other data"
+                f"no episode has the {least} frames that a triplet needs: choose smaller gaps or "
+                "other data"
             )
         self.lengths = np.concatenate(
             [source.lengths[own] for source, own in zip(sources, kept, strict=True)]
@@ -79,18 +77,18 @@ class TripletSampler:
             [source.starts[own] for source, own in zip(sources, kept, strict=True)]
         )  # (R,)
         self.strides = np.full(len(self.rows), stride)
-        self.parts = np.zeros(len(sources), int)  # of each source
-        self._bounds = np.cumsum(
-            self.lengths / self.lengths.sum()
-        )  # (R,) where each row's share of [0, 1) ends
-        self._ends = np.array([1.0])  # where each part's ends
+        self.parts = np.zeros(len(sources), int)  # part that each source belongs to
+        # A triplet is drawn by a number in [0, 1): upper end of each row's interval, (R,), and of
+        # each part's.
+        self._bounds = np.cumsum(self.lengths / self.lengths.sum())
+        self._ends = np.array([1.0])
 
     @classmethod
     def mix(
         cls, samplers: "Sequence[TripletSampler]", weights: Sequence[float]
     ) -> "TripletSampler":
-        """One sampler that draws from each of ``samplers``, called its parts, with a probability
-        proportional to its weight.
+        """One sampler that draws from ``samplers``, which become its parts, with probabilities
+        proportional to ``weights``.
         """
         mixed = cls.__new__(cls)
         mixed.gaps = samplers[0].gaps
@@ -117,15 +115,11 @@ class TripletSampler:
         return mixed
 
     def draw(self, batch: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Source of each of ``batch`` triplets (B,), and its three rows in that source's array (B,
-        3).
-        """
+        """``batch`` triplets: the source of each (B,), and its rows in that source (B, 3)."""
         return self._triplets(rng.random(batch), rng)
 
     def redraw(self, source: int, rng: np.random.Generator) -> tuple[int, np.ndarray]:
-        """Another triplet from the part that ``source`` belongs to: its source and its three rows
-        (3,).
-        """
+        """Another triplet from the same part as ``source``: its source, and its three rows (3,)."""
         part = self.parts[source]
         low = self._ends[part - 1] if part else 0.0
         sources, rows = self._triplets(low + (self._ends[part] - low) * rng.random(1), rng)
@@ -135,9 +129,9 @@ class TripletSampler:
         """The episode that a row of a source belongs to."""
         return int(np.searchsorted(self.sources[source].starts, row, side="right")) - 1
 
-    def spread(self, most: int) -> tuple[np.ndarray, np.ndarray]:
-        """Fixed triplets with both gaps ``gaps.frames``, evenly spread over the episodes, at most
-        ``most``: same layout as ``draw``.
+    def evenly_spaced(self, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """At most ``most`` triplets with both gaps ``gaps.frames``, evenly spaced over the
+        episodes; the same at every call. The result is as in ``draw``.
         """
         gaps = self.gaps.frames * self.strides
         places = np.maximum(self.lengths - 2 * gaps, 0)  # (R,) first frames to choose from
@@ -156,7 +150,7 @@ class TripletSampler:
     def _triplets(
         self, place: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Triplets in the episodes at ``place`` (B,), numbers in [0, 1)."""
+        """Triplets from the rows whose intervals contain ``place`` (B,), numbers in [0, 1)."""
         choice = np.minimum(np.searchsorted(self._bounds, place, side="right"), len(self.rows) - 1)
         length, stride = self.lengths[choice], self.strides[choice]
         if self.gaps.kind == "uniform":

@@ -1,55 +1,54 @@
-"""From noise to data: flow matching along straight lines (eq. 12 to 15), or diffusion in its place
-(Table 3).
+"""From noise to data: flow matching along straight lines (eq. 12, 13, 15), or diffusion (Table 3).
 
-Time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length; streams are dicts modality ->
-(N, H, d_m).
+Flow time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length, d_m width of a token of
+modality m. ``Streams`` map a modality to (N, H, d_m).
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from alam_core.errors import UserError
-
+ProcessName = Literal["flow", "diffusion"]
 Streams = dict[str, Tensor]
 
 
 class Process(Protocol):
-    """How data is turned into noise, and what a network learns in order to turn it back.
+    """How data is corrupted by noise, and what a network predicts in order to reverse it.
 
-    ``tau`` broadcasts to the data: (N, 1, 1), or (N, H, 1) where steps have times of their own.
+    data, noise: (N, H, d_m). tau: (N, 1, 1), or (N, H, 1) if each step has its own time.
     """
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """Training times (count,)."""
+        """Random training times (count,), in [0, 1]."""
         ...
 
     def corrupt(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
-        """x_tau."""
+        """x_tau: the data, mixed with noise."""
         ...
 
     def target(self, data: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
-        """What the network is to predict from x_tau."""
+        """What the network predicts from x_tau."""
         ...
 
     def error(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """The loss of each number, in the shape of the arguments."""
+        """The loss of each element, in the shape of the arguments."""
         ...
 
     def step(self, x: Tensor, predicted: Tensor, tau: float, following: float) -> Tensor:
-        """x at time ``following`` < ``tau`` from x at ``tau``."""
+        """x at time ``following`` < ``tau``, from x and the prediction at ``tau``."""
         ...
 
 
 class FlowMatching:
-    """x_tau = tau * eps + (1 - tau) * y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
+    """x_tau = tau eps + (1 - tau) y, v = eps - y (eq. 12), L1 (eq. 13), Euler steps (eq. 15)."""
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in (0.001, 1]: Beta(a, 1) has the
-        distribution function x^a, so xi = U^(1/1.5).
+        """tau = 0.999 xi + 0.001 with xi ~ Beta(1.5, 1), in [0.001, 1].
+
+        Beta(a, 1) has the distribution function x^a, so xi = U^(1/1.5) for a uniform U.
         """
         return 0.999 * torch.rand(count, generator=generator).pow(1.0 / 1.5) + 0.001
 
@@ -70,8 +69,8 @@ class Diffusion:
     """x_tau = cos(pi tau / 2) y + sin(pi tau / 2) eps: variance preserving, cosine schedule;
     squared error; DDIM steps.
 
-    The network predicts v = cos * eps - sin * y (Salimans and Ho 2022), which is well defined at
-    pure noise, where the noise itself says nothing about the data.
+    The network predicts v = cos(pi tau / 2) eps - sin(pi tau / 2) y (Salimans and Ho 2022). At tau
+    = 1 this is -y; predicting the noise would be trivial there.
     """
 
     def sample_time(self, count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -89,25 +88,22 @@ class Diffusion:
         return (predicted - target).square()
 
     def step(self, x: Tensor, predicted: Tensor, tau: float, following: float) -> Tensor:
-        turn = (
-            0.5 * math.pi * (tau - following)
-        )  # (x, v) at tau is (data, noise) turned by the angle of tau
+        # (x, v) at tau is (data, noise) rotated by the angle pi tau / 2.
+        turn = 0.5 * math.pi * (tau - following)
         return math.cos(turn) * x - math.sin(turn) * predicted
 
 
-PROCESSES: dict[str, type[Process]] = {"flow": FlowMatching, "diffusion": Diffusion}
+PROCESSES: dict[ProcessName, type[Process]] = {"flow": FlowMatching, "diffusion": Diffusion}
 
 
-def make_process(name: str) -> Process:
-    """Raises UserError for a name that is not in PROCESSES."""
-    if name not in PROCESSES:
-        raise UserError(f"model.process is '{name}': choose one of {', '.join(PROCESSES)}")
+def make_process(name: ProcessName) -> Process:
+    """The process of this name."""
     return PROCESSES[name]()
 
 
 def time_embedding(tau: Tensor, width: int, shortest: float, longest: float = 4.0) -> Tensor:
-    """Sines, then cosines, of times (...) with periods from ``shortest`` to ``longest``, (...,
-    width) in float64: short periods need it.
+    """Sines, then cosines, of times (...) with periods from ``shortest`` to ``longest``: (...,
+    width), in float64, which short periods need.
     """
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=tau.device)
     phase = tau.double()[..., None] * (
@@ -117,7 +113,7 @@ def time_embedding(tau: Tensor, width: int, shortest: float, longest: float = 4.
 
 
 def sample_noise(like: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Streams:
-    """Independent standard normal noise in the shapes of ``like``."""
+    """Independent standard normal noise with the shapes, dtypes and devices of ``like``."""
     return {
         name: torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
         for name, y in like.items()
@@ -130,8 +126,9 @@ def integrate(
     noise: Mapping[str, Tensor],
     steps: int,
 ) -> Streams:
-    """From tau = 1 to tau = 0 in ``steps`` equal steps. A stream that ``field`` says nothing of
-    stays as it is.
+    """From tau = 1 to tau = 0 in ``steps`` equal steps (eq. 15).
+
+    field: (x, tau) -> the network's prediction for some modalities; the others stay unchanged.
     """
     x = dict(noise)
     for i in range(steps):

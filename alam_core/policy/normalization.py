@@ -1,8 +1,8 @@
-"""Normalisation for policies: states and action chunks to unit scale, latent transitions to a few
-standardised numbers.
+"""Normalisation for policies: states and action chunks to unit scale, latent transitions projected
+to a few standardised numbers.
 
-Letters: N samples, T steps of an episode, F frames of a data set, S state width, H chunk length, A
-action width, D latent width, P projected width.
+Letters: N samples, T steps of an episode, S state width, H chunk length, H' <= H steps of a shorter
+chunk, A action width, D numbers in a transition, P projected width.
 """
 
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from alam_core.errors import UserError
 
 @dataclass
 class LatentProjection:
-    """The fixed linear map between a frozen encoder's transitions and a policy's targets: p = (z -
+    """The fixed linear map from a frozen encoder's transitions z to a policy's targets: p = (z -
     mean) @ components.T / std.
 
-    mean (D,), components (P, D) with orthonormal rows, std (P,): standard deviation along each
-    component, at least a hundredth of the first one's: what the encoder hardly expresses is not
-    blown up to unit scale; or one scale for all, which keeps their proportions. variance_share:
-    part of the variance of z that the P components hold, 0 to 1.
+    mean (D,). components (P, D), with orthonormal rows. std (P,): standard deviation along each
+    component, at least a hundredth of the first one's, so that directions that z hardly uses are
+    not amplified to unit scale; or one scale for all, which keeps their proportions.
+    variance_share: part of the variance of z that the P components explain, 0 to 1.
 
-    A chunk's targets are the p of its steps; or, where there is a step_mean and a step_std (H, P),
-    their standardised sums from the chunk's first step on. As latents are additive, such a sum is
-    the transition from the chunk's first frame to that step's.
+    The targets of a chunk are the p of its steps. If step_mean and step_std (H, P) are set, they
+    are the standardised sums of p from the first step on: as latents are additive (eq. 2), such a
+    sum is the transition from the chunk's first frame to that step's.
     """
 
     mean: np.ndarray
@@ -38,11 +38,10 @@ class LatentProjection:
 
     @classmethod
     def fit(cls, z: np.ndarray, width: int, one_scale: bool = False) -> "LatentProjection":
-        """The ``width`` principal components of z (N, D). Raises UserError where z hardly varies (a
-        collapsed encoder).
+        """The projection to the ``width`` = P first principal components of z (N, D).
 
-        one_scale: all are divided by the root of their mean variance, rather than each by its own
-        deviation.
+        one_scale: divide all by the root of their mean variance instead of each by its own standard
+        deviation. Raises UserError if D < P, and if z hardly varies (a collapsed encoder).
         """
         z = z.astype(np.float64)
         mean = z.mean(0)
@@ -50,11 +49,13 @@ class LatentProjection:
         order = np.argsort(variances)[::-1][:width]
         if len(order) < width:
             raise UserError(
-                f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: lower latent_width"
+                f"latent transitions of width {z.shape[1]} cannot be projected to {width} numbers: "
+                "lower latent_width"
             )
         if variances[order[0]] <= 1e-12:
             raise UserError(
-                "the transition encoder gives the same latent for every frame pair: it has collapsed, pretrain it again"
+                "the transition encoder gives the same latent for every frame pair: it has "
+                "collapsed, pretrain it again"
             )
         std = np.sqrt(np.maximum(variances[order], 1e-4 * variances[order[0]]))
         if one_scale:
@@ -68,8 +69,8 @@ class LatentProjection:
         )
 
     def cumulative(self, chunks: np.ndarray, one_scale: bool = False) -> "LatentProjection":
-        """The same projection with the sums of p as targets, standardised on ``chunks`` of p, (N,
-        H, P). one_scale: as in ``fit``.
+        """The same projection with sums of p as targets; step_mean and step_std are fitted on
+        ``chunks`` of p, (N, H, P). one_scale: as in ``fit``.
         """
         sums = chunks.astype(np.float64).cumsum(1)
         variance = sums.var(0)
@@ -81,18 +82,18 @@ class LatentProjection:
         )
 
     def project(self, z: np.ndarray) -> np.ndarray:
-        """z (..., D) to p (..., P) of zero mean and unit variance on the training set."""
+        """z (..., D) -> p (..., P): mean 0 on the training data; variance 1 unless one_scale."""
         return ((z - self.mean) @ self.components.T / self.std).astype(np.float32)
 
     def targets(self, p: np.ndarray) -> np.ndarray:
-        """Chunks of p (..., H, P) to a policy's targets, (..., H, P)."""
+        """Chunks of p (..., H, P) -> a policy's targets, (..., H, P)."""
         if self.step_mean is None or self.step_std is None:
             return p
         return ((p.cumsum(-2) - self.step_mean) / self.step_std).astype(np.float32)
 
     def transitions(self, targets: np.ndarray) -> np.ndarray:
-        """A chunk's targets (..., H', P), H' <= H, to the nearest transitions between neighbouring
-        steps, (..., H', D), in the encoder's own space.
+        """A chunk's targets (..., H', P) -> transitions between neighbouring steps (..., H', D), in
+        the encoder's space: the nearest ones to ``mean`` that project to the targets.
         """
         p = targets
         if self.step_mean is not None and self.step_std is not None:
@@ -105,12 +106,12 @@ class LatentProjection:
 
 @dataclass
 class PolicyStats:
-    """What a policy needs to know of its training data. All arrays float32.
+    """The normalisation of a policy's data. All arrays are float32.
 
-    state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets per step of the
-    chunk and dimension, where the relative dimensions are differences to the state the chunk starts
-    from. Where quantiles normalise, the middle between them and half their distance. latents: view
-    -> its projection.
+    state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets at each step of the
+    chunk; relative dimensions are differences to the state at the start of the chunk. With
+    quantiles, mean and std are their midpoint and half their distance. latents: view -> its
+    projection.
     """
 
     state_mean: np.ndarray
@@ -139,8 +140,10 @@ class PolicyStats:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], source: str = "stats.json") -> "PolicyStats":
-        """The inverse of ``to_dict``. Raises UserError naming ``source`` for a missing or malformed
-        entry.
+        """The inverse of ``to_dict``.
+
+        source: where the values come from, for the error message. Raises UserError for a missing or
+        malformed entry.
         """
         try:
             if any(("step_mean" in p) != ("step_std" in p) for p in values["latents"].values()):
@@ -170,16 +173,17 @@ class PolicyStats:
             ) from None
 
 
-def chunk_rows(start: int, horizon: int, length: int) -> np.ndarray:
-    """Rows of the chunk that begins at ``start`` in an episode of ``length`` steps; past the end
-    the last row repeats. (H,) int.
+def chunk_rows(first: int | np.ndarray, horizon: int, last: int | np.ndarray) -> np.ndarray:
+    """Rows of the chunks that begin at rows ``first`` (...), int (..., H); past the episode's last
+    row ``last`` (...), that row repeats.
     """
-    return np.minimum(np.arange(start, start + horizon), length - 1)
+    rows = np.asarray(first)[..., None] + np.arange(horizon)
+    return np.minimum(rows, np.asarray(last)[..., None])
 
 
 def relative_targets(actions: np.ndarray, state: np.ndarray, relative: np.ndarray) -> np.ndarray:
-    """Chunks (..., H, A) with the dimensions flagged in ``relative`` (A,) bool as differences to
-    the same columns of the state (..., S).
+    """Chunks (..., H, A) in which the dimensions that ``relative`` (A,) bool marks are differences
+    to the same columns of the state (..., S).
     """
     targets = actions.copy()
     targets[..., relative] -= state[..., None, np.flatnonzero(relative)]
@@ -194,16 +198,15 @@ def fit_policy_stats(
     floor: float = 3e-3,
     quantiles: bool = False,
 ) -> PolicyStats:
-    """Statistics over all chunks of all episodes: states (T, S) and actions (T, A) of each,
-    ``relative`` (A,) bool.
+    """Statistics over all chunks of all episodes, with states (T, S) and actions (T, A) of each.
 
-    floor: least standard deviation (rad, m), so that a dimension that never moves does not amplify
-    noise. quantiles: the 1 % and 99 % quantiles are sent to -1 and 1 (pi0.5), in place of unit
-    variance around the mean; outliers then count for nothing.
+    relative: (A,) bool. floor: smallest standard deviation, in rad and m, so that noise in a
+    dimension that never moves is not amplified. quantiles: map the 1 % and 99 % quantiles to -1 and
+    1, as pi0.5 does, instead of zero mean and unit variance; outliers then have no effect.
     """
     chunks = []
     for state, action in zip(states, actions, strict=True):
-        rows = np.stack([chunk_rows(t, horizon, len(action)) for t in range(len(action))])  # (T, H)
+        rows = chunk_rows(np.arange(len(action)), horizon, len(action) - 1)  # (T, H)
         chunks.append(
             relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative)
         )
@@ -212,7 +215,7 @@ def fit_policy_stats(
 
 
 def _scale(values: np.ndarray, floor: float, quantiles: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and scale over the first axis."""
+    """Centre and scale of ``values`` over the first axis, float32."""
     if quantiles:
         low, high = np.quantile(values, [0.01, 0.99], axis=0)
         centre, scale = (low + high) / 2, (high - low) / 2

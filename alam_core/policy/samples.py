@@ -1,8 +1,7 @@
-"""Training samples of a policy: frames, states, instructions, action chunks and latent chunks,
-ready in memory.
+"""Training samples of a policy, in memory: images, state, instruction, action chunk, latent chunks.
 
-Letters: F frames of the data set, B batch, S image size in px, H chunk length, A action width, P
-projected latent width.
+Letters: F frames of the data set, E episodes, V views, B batch, S image side in px, H chunk length,
+A action width, P projected latent width, state_dim state width.
 """
 
 from collections.abc import Mapping
@@ -14,18 +13,18 @@ from torch import Tensor
 
 from alam_core.data.frames import FrameStore
 from alam_core.errors import UserError
-from alam_core.policy.normalization import PolicyStats, relative_targets
+from alam_core.policy.normalization import PolicyStats, chunk_rows, relative_targets
 from alam_core.policy.sequence import ACTION
 
 
 @dataclass
 class AugmentConfig:
-    """Random changes of a sample, drawn anew for each sample and view.
+    """Data augmentation, drawn independently for each sample and view.
 
     Args:
-        shift: px, the largest shift of the picture either way; the border is repeated.
+        shift: largest shift of the image in each direction, in px; the border is repeated.
         brightness: largest relative change of brightness.
-        contrast: largest relative change of contrast, around the picture's mean.
+        contrast: largest relative change of contrast, around the mean of the image.
         state_noise: noise on the state, in standard deviations of the data; the targets do not
             change.
     """
@@ -38,17 +37,18 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         if min(self.shift, self.brightness, self.contrast, self.state_noise) < 0:
             raise UserError(
-                "augment.shift, brightness, contrast and state_noise must not be negative; 0 leaves one out"
+                "augment.shift, brightness, contrast and state_noise must not be negative; 0 "
+                "switches one off"
             )
 
 
-class PolicyData:
-    """All samples of some episodes; sample t of an episode is what was seen at t and the chunk that
+class PolicySamples:
+    """The samples of a data set, one per frame: the observation at the frame, and the chunk that
     begins there.
 
-    frames: view -> decoded frames. states (F, S), actions (F, A): of all frames one after another.
-    words (E, .): each episode's instruction, as a tokenizer gives it. latents: view -> projected
-    transitions (F, P).
+    frames: view -> decoded frames. states (F, state_dim), actions (F, A): of all frames, episode by
+    episode. words (E, .): the tokenizer's output for each episode's instruction. latents: view ->
+    projected transitions (F, P). relative: (A,) bool.
     """
 
     def __init__(
@@ -61,39 +61,33 @@ class PolicyData:
         stats: PolicyStats,
         relative: np.ndarray,
     ) -> None:
-        self.frames, self.states, self.actions, self.words, self.latents = (
-            frames,
-            states,
-            actions,
-            words,
-            latents,
-        )
+        self.frames, self.states, self.actions = frames, states, actions
+        self.words, self.latents = words, latents
         self.stats, self.relative = stats, relative
         store = next(iter(frames.values()))
         self.starts, self.lengths = store.starts, store.lengths
         self.episode_of = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (F,)
-        self.last = np.repeat(
-            self.starts + self.lengths - 1, self.lengths
-        )  # (F,) last frame of each frame's episode
+        # (F,): last frame of each frame's episode.
+        self.last = np.repeat(self.starts + self.lengths - 1, self.lengths)
 
     def rows_of(self, episodes: np.ndarray) -> np.ndarray:
-        """Numbers of all frames of the given episodes."""
+        """Rows of all frames of the given episodes, int."""
         return np.flatnonzero(np.isin(self.episode_of, episodes))
 
     def batch(self, rows: np.ndarray, drawn: Mapping[str, np.ndarray] | None = None) -> dict:
-        """Samples ``rows`` (B,): a dict of images view -> (B, 3, S, S) uint8, state (B, S), words
-        (B, W), targets modality -> (B, H, .).
+        """The samples ``rows`` (B,): "images" view -> (B, 3, S, S) uint8, "state" (B, state_dim),
+        "words" (B, .), "targets" modality -> (B, H, .), normalised.
 
-        Past an episode's end its last action is repeated and nothing moves. drawn: of
-        ``draw_augmentation``, for these rows; none leaves them as they are.
+        Past the end of an episode, its last action and last transition repeat. drawn: result of
+        ``draw_augmentation`` for these rows, None for no augmentation.
         """
         horizon = len(self.stats.action_mean)
-        chunk = np.minimum(rows[:, None] + np.arange(horizon), self.last[rows][:, None])  # (B, H)
+        chunk = chunk_rows(rows, horizon, self.last[rows])  # (B, H)
         state = self.states[rows]
         actions = relative_targets(self.actions[chunk], state, self.relative)
         targets = {ACTION: (actions - self.stats.action_mean) / self.stats.action_std}
         for view, latents in self.latents.items():
-            # A chunk that reaches past the end repeats the transition of the last frame to itself.
+            # Past the end, the transition is that of the last frame to itself.
             targets[view] = self.stats.latents[view].targets(latents[chunk])
         images = {
             view: store.array[np.sort(rows)][np.argsort(np.argsort(rows))]
@@ -121,8 +115,8 @@ class PolicyData:
     def draw_augmentation(
         self, count: int, config: AugmentConfig, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """What chance decides for ``count`` samples: "pictures" (B, V, 4), each shift in px (down,
-        right) and the factors of brightness and contrast; "state" (B, S), noise in standard
+        """Random numbers for ``count`` = B samples: "pictures" (B, V, 4), the shift down and right
+        in px and the factors of brightness and contrast; "state" (B, state_dim), noise in standard
         deviations.
         """
         views = len(self.frames)
@@ -137,8 +131,8 @@ class PolicyData:
 
 
 def augment_images(images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Shift and recolour each picture of (B, S, S, 3) uint8 by its row of (B, 4): shift down and
-    right in px, brightness, contrast.
+    """Shift and recolour images (B, S, S, 3) uint8, each by its row of ``drawn`` (B, 4): shift down
+    and right in px, brightness, contrast.
     """
     size, levels = images.shape[1], np.arange(256)
     out = np.empty_like(images)

@@ -1,4 +1,4 @@
-"""A model by its id on the hub; the hub itself is not asked here."""
+"""Models by their id on the hub; no test here uses the network."""
 
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
@@ -25,20 +25,21 @@ def test_an_id_is_fetched_and_read(tmp_path, monkeypatch):
     }  # nothing that could run
 
 
-def test_what_the_hub_does_not_have_is_told_in_one_line(monkeypatch):
+def test_a_model_that_the_hub_does_not_have_is_reported_in_one_line(monkeypatch):
     def refuse(*_, **__):
         raise LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(
         UserError,
-        match="no checkpoint 'somebody/policy': there is no such folder, and the model hub does not give it",
+        match="no checkpoint 'somebody/policy': there is no such folder, and the model hub does "
+        "not give it",
     ):
         JointPolicy.from_pretrained("somebody/policy")
 
 
 @pytest.mark.parametrize("path", ["runs/policy", "/nowhere/policy", "a/b/c", "policy"])
-def test_what_can_be_meant_as_a_path_never_asks_the_hub(path, tmp_path, monkeypatch):
+def test_the_hub_is_not_asked_for_what_may_be_a_path(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(

@@ -1,13 +1,14 @@
-"""A batch spread over two processes: losses, gradients and codebook are those of the whole batch."""
+"""A batch shared by two processes: losses, gradients and codebook are those of the whole batch."""
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from torch import Tensor, distributed, nn
 
-from alam_core.latent_action.config import ALGEBRA_FORMS, TransitionConfig
+from alam_core.latent_action.config import AlgebraScale, TransitionConfig
 from alam_core.latent_action.losses import latent_loss
 from alam_core.latent_action.quantizer import Quantizer
 
@@ -41,13 +42,13 @@ def losses_of_each_scale(rank: int, join: object) -> None:
     net = nn.Linear(6, 15).double()
     x = torch.randn(2, 10, 6, dtype=torch.double)  # two frames' worth of rows, dealt out row by row
     expected = {}
-    for form in ALGEBRA_FORMS:
+    for form in get_args(AlgebraScale):
         net.zero_grad()
         loss = latent_loss(*latents(net, x.flatten(0, 1)), form)
         loss.backward()
         expected[form] = (loss.detach(), net.weight.grad.clone(), net.bias.grad.clone())
     join()  # type: ignore[operator]
-    for form in ALGEBRA_FORMS:
+    for form in get_args(AlgebraScale):
         net.zero_grad()
         loss = latent_loss(*latents(net, x[:, rank::RANKS].flatten(0, 1)), form)
         loss.backward()

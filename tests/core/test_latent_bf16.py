@@ -1,6 +1,4 @@
-"""Computed in bfloat16, the algebra of the latents and the codebook stay exact to float32's
-rounding.
-"""
+"""Under bfloat16 autocast, the algebra of the latents and the codebook keep float32 precision."""
 
 import pytest
 import torch

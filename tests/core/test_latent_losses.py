@@ -1,6 +1,4 @@
-"""The algebraic losses say what eq. 7 says, on every scale; the scales have the invariances they
-are there for.
-"""
+"""The algebraic losses: eq. 7 on every scale, and the invariances of each scale."""
 
 import pytest
 import torch
@@ -79,9 +77,7 @@ def test_stretching_a_clean_direction_satisfies_the_relative_form_only() -> None
     assert ratio("whitened") > 0.3  # 1 but for the shrinkage
 
 
-def test_growing_constant_costs_more_in_the_whitened_form_and_at_most_its_share_in_the_relative() -> (
-    None
-):
+def test_a_constant_costs_more_when_whitened_and_at_most_its_share_when_relative() -> None:
     z = latents(10)
     sizes = {
         form: [
@@ -142,7 +138,7 @@ def test_relative_reconstruction_is_one_for_copying_and_paper_form_is_a_sum() ->
     )
 
 
-def test_relative_reconstruction_counts_small_and_large_changes_alike() -> None:
+def test_relative_reconstruction_weights_small_and_large_changes_equally() -> None:
     source = torch.full((2, 3, 8, 8), 0.5)
     change = torch.tensor([0.4, 0.2]).reshape(2, 1, 1, 1)
     halves = [

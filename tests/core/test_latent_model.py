@@ -1,6 +1,4 @@
-"""The transition model: what reaches what, what moves the codebook, and that saving keeps every
-bit.
-"""
+"""The transition model: gradients, codebook updates, variants, and bit-equal saving and loading."""
 
 from pathlib import Path
 
@@ -10,9 +8,10 @@ import torch
 from torch import Tensor
 
 from alam_core.checkpoints import checkpoint_hash
+from alam_core.config import from_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import LossConfig, TransitionConfig, TransitionModel, encode_images
-from alam_core.latent_action.config import ENCODERS
+from alam_core.latent_action.config import ENCODER_NETWORKS
 from alam_core.latent_action.layers import patchify, unpatchify
 from alam_core.latent_action.losses import reconstruction_loss
 
@@ -27,6 +26,7 @@ SIZE = dict(
     latent_dim=4,
     codebook_size=8,
 )
+ENCODERS = ("relational", "residual", "antisymmetric", "potential")
 LOSSES = set(LossConfig.__dataclass_fields__)
 
 
@@ -43,7 +43,7 @@ def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
 
 
 def trained_a_little(**options: object) -> TransitionModel:
-    """The pixel decoder starts at zero; a few steps give the latents a say and place the codebook."""
+    """A model after a few steps: its decoder uses z, and its codebook is initialised."""
     model = small(**options)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(5):
@@ -299,7 +299,7 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
     assert (folder / "README.md").read_text() == "# it"
 
 
-def test_a_save_that_fails_leaves_the_old_model_whole(
+def test_a_failed_save_leaves_the_old_model_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = small()
@@ -364,14 +364,23 @@ def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
         encode_images(model, images[0], images[1, :2])
 
 
-def test_what_cannot_be_is_refused_in_one_line() -> None:
+def test_impossible_settings_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="patch_size 24 does not fit"):
         TransitionConfig(image_size=20, patch_size=24)
-    for name in ("encoder", "variant", "output"):
-        with pytest.raises(UserError, match=f"{name} is 'other': choose one of"):
-            TransitionConfig(**{name: "other"})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="losses.algebra is 'sharp'"):
-        LossConfig(algebra="sharp")
+    with pytest.raises(
+        UserError,
+        match="no encoder 'other'; there are: antisymmetric, potential, relational, residual",
+    ):
+        TransitionConfig(encoder="other")
+    for name in ("variant", "output"):
+        with pytest.raises(UserError, match=f"f.json: {name} is 'other': choose one of"):
+            from_dict(TransitionConfig, {name: "other"}, "f.json")
+    with pytest.raises(UserError, match="losses.algebra is 'sharp': choose one of paper, relative"):
+        from_dict(TransitionConfig, {"losses": {"algebra": "sharp"}})
+
+
+def test_encoders_are_found_by_name() -> None:
+    assert ENCODER_NETWORKS.names() == sorted(ENCODERS)
 
 
 def test_the_default_model_encodes_pictures_of_96_pixels() -> None:

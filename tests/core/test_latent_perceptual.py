@@ -1,6 +1,4 @@
-"""The perceptual distance: real weights give a real distance, what is no array is not unpickled,
-and its absence is one clear line.
-"""
+"""The perceptual distance: pretrained weights, the allow-list of its unpickler, clear errors."""
 
 import importlib.util
 import pickle
@@ -106,7 +104,7 @@ def test_another_backbone_is_refused() -> None:
         PerceptualDistance("squeeze")
 
 
-def test_missing_weights_are_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util,

@@ -1,8 +1,5 @@
-"""The probes on toy models whose algebra is known, and against the paper's definitions written out
-clip by clip.
-"""
+"""The probes: on toy models whose algebra is known, and compared with the paper's definitions."""
 
-from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.measures import (
     dead_codes,
     effective_dims,
@@ -19,7 +17,6 @@ from alam_core.latent_action.measures import (
     relative_error,
     ssim,
 )
-from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import _donors, probe, probe_horizons
 
 TIMES = ("1", "2", "3", "4", "5")
@@ -36,7 +33,7 @@ class Toy(nn.Module):
         super().__init__()
         self.parameter = nn.Parameter(torch.zeros(1))
         self.constant, self.scale, self.bend, self.moved = constant, scale, bend, moved
-        self.config = SimpleNamespace(codebook_size=8)
+        self.codebook_size = 8
 
     def encode(self, source: Tensor, target: Tensor) -> Tensor:
         change = (target - source).flatten(2).transpose(1, 2)  # (B, S * S, 3)
@@ -58,8 +55,8 @@ class Still(Toy):
         return source
 
 
-def model(toy: Toy) -> TransitionModel:
-    return cast(TransitionModel, toy)
+def model(toy: Toy) -> TransitionEncoder:
+    return cast(TransitionEncoder, toy)
 
 
 def clips(number: int = 7, size: int = 16, seed: int = 0) -> np.ndarray:
@@ -67,35 +64,35 @@ def clips(number: int = 7, size: int = 16, seed: int = 0) -> np.ndarray:
 
 
 def test_an_additive_model_has_no_error_and_sums_decode_as_well_as_direct_latents() -> None:
-    figures = probe_horizons(model(Toy()), clips())
+    metrics = probe_horizons(model(Toy()), clips())
     for t in TIMES:
         assert (
-            max(figures[name][t] for name in ("add_rel", "rev_rel", "add_centred", "rev_centred"))
+            max(metrics[name][t] for name in ("add_rel", "rev_rel", "add_centred", "rev_centred"))
             < 1e-5
         )
-        assert figures["psnr"][t] == pytest.approx(100) and figures["psnr_cum"][t] > 90
-        assert figures["ssim"][t] == pytest.approx(1) and figures["norms"][t] > 1
-    assert figures["psnr_k_shuffled"] < 15  # wrong z, wrong frame
-    assert figures["constant_share"] < 0.1 and figures["effective_dims"] > 10
+        assert metrics["psnr"][t] == pytest.approx(100) and metrics["psnr_cum"][t] > 90
+        assert metrics["ssim"][t] == pytest.approx(1) and metrics["norms"][t] > 1
+    assert metrics["psnr_k_shuffled"] < 15  # wrong z, wrong frame
+    assert metrics["constant_share"] < 0.1 and metrics["effective_dims"] > 10
 
 
-def test_a_constant_z_errs_by_t_minus_one_and_by_two() -> None:
-    figures = probe_horizons(model(Toy(constant=0.5, scale=0.0 + 1e-30)), clips())
+def test_a_constant_z_has_errors_t_minus_one_and_two() -> None:
+    metrics = probe_horizons(model(Toy(constant=0.5, scale=0.0 + 1e-30)), clips())
     for t in TIMES:
-        assert figures["add_rel"][t] == pytest.approx(int(t) - 1, abs=1e-6)
-        assert figures["rev_rel"][t] == pytest.approx(2)
-    assert figures["constant_share"] == pytest.approx(1)
-    assert figures["latent_norm"] == pytest.approx(0.5 * np.sqrt(16 * 16 * 3))
+        assert metrics["add_rel"][t] == pytest.approx(int(t) - 1, abs=1e-6)
+        assert metrics["rev_rel"][t] == pytest.approx(2)
+    assert metrics["constant_share"] == pytest.approx(1)
+    assert metrics["latent_norm"] == pytest.approx(0.5 * np.sqrt(16 * 16 * 3))
 
 
-def test_centring_takes_a_constant_out_and_nothing_else() -> None:
-    figures = probe_horizons(model(Toy(constant=3.0)), clips())
+def test_centring_removes_a_constant_and_nothing_else() -> None:
+    metrics = probe_horizons(model(Toy(constant=3.0)), clips())
     plain, bent, bent_shifted = (
         probe_horizons(model(Toy(constant=c, bend=0.3)), clips()) for c in (0.0, 0.0, 3.0)
     )
     for t in TIMES:
-        assert figures["add_centred"][t] < 1e-5 and figures["rev_centred"][t] < 1e-5
-        assert figures["rev_rel"][t] > 1
+        assert metrics["add_centred"][t] < 1e-5 and metrics["rev_centred"][t] < 1e-5
+        assert metrics["rev_rel"][t] > 1
         for name in ("add_centred", "rev_centred"):
             assert bent_shifted[name][t] == pytest.approx(bent[name][t], abs=1e-4)
     assert plain["rev_centred"]["1"] > 0.05 and plain["add_centred"]["5"] > 0.05
@@ -114,7 +111,7 @@ def test_shrinking_z_changes_raw_errors_only() -> None:
     assert small["effective_dims"] == pytest.approx(large["effective_dims"], rel=1e-3)
 
 
-def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
+def test_the_metrics_are_the_papers_definitions_for_any_batch_size() -> None:
     toy, frames = Toy(constant=0.1, bend=0.4, moved=0.7), clips()
     whole, parts = (
         probe_horizons(model(toy), frames),
@@ -136,44 +133,44 @@ def test_the_figures_are_the_papers_definitions_whatever_the_batch() -> None:
                 psnr(toy.decode(images[0, clip][None], latent(clip, 0, t)), images[t, clip][None])
             )
             cumulative.append(psnr(toy.decode(images[0, clip][None], total), images[t, clip][None]))
-        for figures in (whole, parts):
+        for metrics in (whole, parts):
             key = str(t)
-            assert figures["add"][key] == pytest.approx(
+            assert metrics["add"][key] == pytest.approx(
                 float(torch.stack(additivity).mean()), rel=1e-4, abs=1e-6
             )
-            assert figures["rev"][key] == pytest.approx(
+            assert metrics["rev"][key] == pytest.approx(
                 float(torch.stack(reversal).mean()), rel=1e-4
             )
-            assert figures["norms"][key] == pytest.approx(
+            assert metrics["norms"][key] == pytest.approx(
                 float(torch.stack(norms).mean()), rel=1e-4
             )
-            assert figures["add_rel"][key] == pytest.approx(
-                figures["add"][key] / figures["norms"][key]
+            assert metrics["add_rel"][key] == pytest.approx(
+                metrics["add"][key] / metrics["norms"][key]
             )
-            assert figures["psnr"][key] == pytest.approx(np.mean(direct), rel=1e-4)
-            assert figures["psnr_cum"][key] == pytest.approx(np.mean(cumulative), rel=1e-4)
+            assert metrics["psnr"][key] == pytest.approx(np.mean(direct), rel=1e-4)
+            assert metrics["psnr_cum"][key] == pytest.approx(np.mean(cumulative), rel=1e-4)
     assert whole["add"]["1"] == 0
 
 
-def test_a_decoder_that_copies_scores_as_the_copy_and_does_not_mind_a_shuffled_z() -> None:
+def test_a_decoder_that_copies_scores_as_copying_also_with_a_shuffled_z() -> None:
     def distance(prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs().mean()
 
-    figures = probe_horizons(model(Still()), clips(), lpips=distance, batch_size=4)
+    metrics = probe_horizons(model(Still()), clips(), lpips=distance, batch_size=4)
     for score in ("psnr", "ssim", "lpips"):
         for way in ("", "_cum"):
-            assert figures[f"{score}{way}"] == pytest.approx(figures[f"{score}_copy"])
-    assert figures["psnr_k_shuffled"] == pytest.approx(figures["psnr_copy"]["1"])
+            assert metrics[f"{score}{way}"] == pytest.approx(metrics[f"{score}_copy"])
+    assert metrics["psnr_k_shuffled"] == pytest.approx(metrics["psnr_copy"]["1"])
     assert probe_horizons(model(Still()), clips())["lpips_cum"] is None
 
 
 def test_codes_are_counted() -> None:
-    figures = probe_horizons(model(Toy()), clips())
-    assert figures["dead_codes"] == 2 and figures["codebook_perplexity"] == pytest.approx(
+    metrics = probe_horizons(model(Toy()), clips())
+    assert metrics["dead_codes"] == 2 and metrics["codebook_perplexity"] == pytest.approx(
         6, rel=1e-3
     )
-    assert figures["psnr_quantized"] == pytest.approx(
-        figures["psnr_copy"]
+    assert metrics["psnr_quantized"] == pytest.approx(
+        metrics["psnr_copy"]
     )  # the toy's codebook holds zeros
 
 
@@ -196,13 +193,13 @@ def test_progress_counts_each_clip_twice() -> None:
     assert sum(done) == 2 * 7
 
 
-def test_short_probe_knows_the_same_errors() -> None:
+def test_the_short_probe_finds_the_same_errors() -> None:
     triplets = clips(33)[:3]  # 33: one more than a batch, and still nobody keeps its own z
-    figures = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
-    assert figures["add_rel"] == pytest.approx(1) and figures["rev_rel"] == pytest.approx(2)
-    assert figures["add"] == pytest.approx(figures["latent_norm"]) and figures[
+    metrics = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
+    assert metrics["add_rel"] == pytest.approx(1) and metrics["rev_rel"] == pytest.approx(2)
+    assert metrics["add"] == pytest.approx(metrics["latent_norm"]) and metrics[
         "rev"
-    ] == pytest.approx(2 * figures["latent_norm"])
+    ] == pytest.approx(2 * metrics["latent_norm"])
     exact = probe(model(Toy()), triplets)
     assert (
         exact["add_rel"] < 1e-5
@@ -213,7 +210,7 @@ def test_short_probe_knows_the_same_errors() -> None:
     assert exact["copy_psnr_k"] == pytest.approx(probe(model(Still()), triplets)["psnr_k"])
 
 
-def test_measures_of_what_is_known() -> None:
+def test_measures_of_known_values() -> None:
     grey = torch.full((2, 3, 16, 16), 0.5)
     assert psnr(grey + 0.1, grey) == pytest.approx(20, abs=1e-4) and psnr(
         grey, grey

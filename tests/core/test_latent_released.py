@@ -1,6 +1,4 @@
-"""The released weights find their places: names, shapes and, by an independent computation, what
-they compute.
-"""
+"""The released weights: names, shapes, and outputs compared with an independent computation."""
 
 import math
 from pathlib import Path
@@ -20,7 +18,7 @@ SIDE = 224
 
 
 def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tensor]:
-    """A state dict with the release's names and shapes, at a smaller size and with random values."""
+    """A small state dict with the release's names and shapes, and random values."""
     generator = torch.Generator().manual_seed(0)
     numbers = 3 * PATCH**2
     shapes: dict[str, tuple[int, ...]] = {

@@ -1,6 +1,4 @@
-"""Reading triplets: the samples are a function of (seed, step), whoever reads them; broken ones are
-replaced alike and told.
-"""
+"""Reading triplets: a sample depends on (seed, step) only; broken ones are replaced, reported."""
 
 from pathlib import Path
 
@@ -63,7 +61,7 @@ class Torn:
         ).copy()
 
 
-def test_decoded_before_or_on_demand_the_batches_are_the_same(root: Path) -> None:
+def test_batches_are_the_same_from_decoded_frames_and_on_demand(root: Path) -> None:
     lazy, stored = (TripletReader(sampler(opened(root, cache)), 8, 3) for cache in (False, True))
     for step in (0, 1, 2, 7):
         batch = lazy(step, 0, 1)
@@ -135,12 +133,12 @@ def test_only_the_broken_samples_change_and_stay_in_their_source() -> None:
     assert ((replaced < 30) | (replaced >= 70)).all() and (b[2, hit, 0, 0, 0] < 95).all()
 
 
-def test_hopeless_reading_ends_with_the_reason() -> None:
+def test_reading_stops_with_the_reason_if_all_triplets_are_broken() -> None:
     with pytest.raises(UserError, match=r"50 triplets in a row were broken: episode 0 is torn"):
         TripletReader(TripletSampler([Torn([30], {0})], np.arange(1), GapConfig()), 4, 0)(0, 0, 1)
 
 
-def test_what_a_listener_raises_ends_the_reading() -> None:
+def test_an_exception_of_on_fault_ends_the_reading() -> None:
     def stop(*_: object) -> None:
         raise UserError("too much")
 
@@ -151,7 +149,7 @@ def test_what_a_listener_raises_ends_the_reading() -> None:
         reader(0, 0, 1)
 
 
-def test_a_film_that_breaks_later_is_told_by_the_workers(root: Path, tmp_path: Path) -> None:
+def test_a_video_that_breaks_later_is_reported_by_the_workers(root: Path, tmp_path: Path) -> None:
     for e in range(4):
         write_video(tmp_path / f"{e}.mp4", 20, e)
     (source,) = open_sources([SourceConfig(str(tmp_path))], 8, False)

@@ -1,12 +1,11 @@
-"""Triplets stay in their episode and in order, honour their gaps, cover what they should, and are a
-function of the generator.
-"""
+"""Triplets: order, episodes, gaps, coverage, and dependence on the random generator only."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from alam_core.config import from_dict
 from alam_core.errors import UserError
 from alam_core.latent_action.triplets import GapConfig, TripletSampler
 
@@ -58,7 +57,7 @@ def test_gaps_count_in_strides(gaps: GapConfig) -> None:
     )
     _, fixed = TripletSampler(
         [source([60])], np.array([0]), GapConfig("fixed", 3), stride=6
-    ).spread(100)
+    ).evenly_spaced(100)
     assert len(fixed) == 60 - 36 and (np.diff(fixed, axis=1) == 18).all() and fixed.max() == 59
 
 
@@ -115,16 +114,16 @@ def test_frames_are_the_rows_asked_for() -> None:
     assert np.array_equal(frames[:, :, 0, 0, 0], rows.T)
 
 
-def test_spread_has_the_fixed_gap_and_reaches_over_all_episodes() -> None:
+def test_evenly_spaced_triplets_have_the_fixed_gap_and_cover_all_episodes() -> None:
     sampler = TripletSampler([source([20, 20, 20])], np.array([0, 1, 2]), GapConfig("fixed", 3))
-    _, rows = sampler.spread(10)
+    _, rows = sampler.evenly_spaced(10)
     assert len(rows) == 10 and (np.diff(rows, axis=1) == 3).all()
     assert set(rows[:, 0] // 20) == set(rows[:, 2] // 20) == {0, 1, 2}
-    assert len(sampler.spread(1000)[1]) == 3 * 14
+    assert len(sampler.evenly_spaced(1000)[1]) == 3 * 14
 
 
-def test_hopeless_data_is_refused_in_one_line() -> None:
+def test_unusable_data_is_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="no episode has the 3 frames"):
         TripletSampler([source([2, 2])], np.array([0, 1]), GapConfig())
-    with pytest.raises(UserError, match="choose uniform or fixed"):
-        GapConfig("random")
+    with pytest.raises(UserError, match="kind is 'random': choose one of uniform, fixed"):
+        from_dict(GapConfig, {"kind": "random"})

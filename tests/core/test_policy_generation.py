@@ -1,5 +1,5 @@
-"""From noise to data: times, targets, and that the exact prediction carries noise to the data, by
-flow and by diffusion.
+"""Flow matching and diffusion: training times, targets, and that exact predictions integrate to the
+data.
 """
 
 import math
@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from alam_core.config import from_dict
 from alam_core.errors import UserError
+from alam_core.policy.config import ModelConfig
 from alam_core.policy.generation import PROCESSES, Diffusion, FlowMatching, integrate, make_process
 
 flow = FlowMatching()
@@ -132,5 +134,5 @@ def test_the_exact_prediction_of_a_gaussian_mixture_lands_on_it(name):
 
 
 def test_an_unknown_process_is_refused():
-    with pytest.raises(UserError, match="choose one of flow, diffusion"):
-        make_process("gan")
+    with pytest.raises(UserError, match="f.json: process is 'gan': choose one of flow, diffusion"):
+        from_dict(ModelConfig, {"process": "gan"}, "f.json")

@@ -1,4 +1,4 @@
-"""The joint policy: context used once and fully, modalities isolated, checkpoints strict and exact."""
+"""The joint policy: use of the context, isolation of modalities, strict and exact checkpoints."""
 
 import json
 import subprocess
@@ -101,7 +101,7 @@ def test_draws_sharing_a_context_equal_separate_contexts(draws):
             torch.testing.assert_close(value[0], together[name][row], atol=1e-5, rtol=1e-5)
 
 
-def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
+def test_sampling_with_one_context_equals_encoding_at_every_step():
     policy = tiny_policy()
     batch = random_batch(policy)
     actions, latents = sample(policy, batch)
@@ -120,7 +120,7 @@ def test_sampling_with_one_context_equals_encoding_anew_at_every_step():
 
 
 @pytest.mark.parametrize("part", ["third_person", "wrist", "state", "words"])
-def test_all_of_the_observation_reaches_the_actions(part):
+def test_every_part_of_the_observation_affects_the_actions(part):
     policy = tiny_policy(relative=())
     batch = random_batch(policy)
     before, _ = sample(policy, batch)
@@ -134,7 +134,7 @@ def test_all_of_the_observation_reaches_the_actions(part):
     assert ((after - before).abs().amax((1, 2)) > 1e-5).all()
 
 
-def test_imagined_latents_do_not_depend_on_the_noise_of_the_actions_but_actions_on_that_of_latents():
+def test_latents_do_not_depend_on_the_actions_noise_but_actions_on_the_latents_noise():
     policy = tiny_policy()
     batch = random_batch(policy, 1)
     context = policy.encode(batch["images"], batch["state"], batch["words"])
@@ -158,15 +158,17 @@ def test_relative_joints_move_with_the_state_and_the_gripper_does_not():
 
 
 @pytest.mark.parametrize("views", VIEWS)
-def test_a_checkpoint_acts_bit_for_bit_alike_in_a_fresh_process(views, tmp_path):
+def test_a_checkpoint_acts_bit_equal_in_a_new_process(views, tmp_path):
     policy = tiny_policy(views)
     batch = random_batch(policy)
     folder = policy.save_pretrained(tmp_path / "policy", "# Card\n")
     torch.save(batch, tmp_path / "batch.pt")
     code = (
-        "import sys, torch; from alam_core.policy.joint import JointPolicy; torch.set_num_threads(1)\n"
+        "import sys, torch; from alam_core.policy.joint import JointPolicy\n"
+        "torch.set_num_threads(1)\n"
         "policy = JointPolicy.from_pretrained(sys.argv[1]); batch = torch.load(sys.argv[2])\n"
-        "actions, latents = policy.sample(batch['images'], batch['state'], batch['words'], torch.Generator().manual_seed(5))\n"
+        "observed = batch['images'], batch['state'], batch['words']\n"
+        "actions, latents = policy.sample(*observed, torch.Generator().manual_seed(5))\n"
         "torch.save([actions, latents], sys.argv[3])"
     )
     subprocess.run(

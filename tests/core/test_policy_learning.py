@@ -1,4 +1,4 @@
-"""A policy learns to look at what the instruction names, and to be precise about it."""
+"""A policy learns to localise the object that the instruction names, precisely."""
 
 import numpy as np
 import pytest
@@ -85,7 +85,8 @@ def test_it_points_at_the_named_blob_within_a_pixel():
     )
     errors = (actions[:, 0] - truth).norm(dim=-1)
     print(
-        f"median error {errors.median():.2f} px, off by more than 4 px {(errors > 4).float().mean():.1%}"
+        f"median error {errors.median():.2f} px, "
+        f"off by more than 4 px {(errors > 4).float().mean():.1%}"
     )
     assert errors.median() < 1.0
     assert (

@@ -15,7 +15,7 @@ from alam_core.policy.normalization import (
     fit_policy_stats,
     relative_targets,
 )
-from alam_core.policy.samples import AugmentConfig, PolicyData, augment_images
+from alam_core.policy.samples import AugmentConfig, PolicySamples, augment_images
 
 RELATIVE = np.array([True, True, False])
 
@@ -27,10 +27,11 @@ def walks(rng, lengths=(9, 5)):
 
 
 def test_chunks_repeat_the_last_row_past_the_end():
-    assert chunk_rows(3, 4, 5).tolist() == [3, 4, 4, 4]
+    assert chunk_rows(3, 4, 4).tolist() == [3, 4, 4, 4]
+    assert chunk_rows(np.array([0, 3]), 3, np.array([1, 9])).tolist() == [[0, 1, 1], [3, 4, 5]]
 
 
-def test_relative_targets_do_not_change_when_the_whole_arm_is_elsewhere():
+def test_relative_targets_do_not_change_if_the_arm_starts_elsewhere():
     rng = np.random.default_rng(0)
     actions, state = rng.normal(size=(5, 4, 3)), rng.normal(size=(5, 3))
     offset = np.array([1.0, -2.0, 0.0])
@@ -48,7 +49,7 @@ def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
     states, actions = walks(rng)
     stats = fit_policy_stats(states, actions, 4, RELATIVE)
     chunks = [
-        relative_targets(action[chunk_rows(t, 4, len(action))], state[t], RELATIVE)
+        relative_targets(action[chunk_rows(t, 4, len(action) - 1)], state[t], RELATIVE)
         for state, action in zip(states, actions, strict=True)
         for t in range(len(action))
     ]
@@ -176,7 +177,7 @@ def data(rng, horizon=4):
     words = torch.tensor([[1, 2], [3, 0]])
     frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
     return (
-        PolicyData(
+        PolicySamples(
             frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE
         ),
         states,
@@ -184,7 +185,7 @@ def data(rng, horizon=4):
     )
 
 
-def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
+def test_a_sample_is_the_observation_and_the_chunk_that_begins_there():
     samples, states, actions = data(np.random.default_rng(4))
     rows = np.array([12, 0, 0, 7])  # episode 1 at t = 3, episode 0 at 0, 0 and 7
     batch = samples.batch(rows)
@@ -195,7 +196,7 @@ def test_a_sample_is_what_was_seen_and_the_chunk_that_begins_there():
     for i, (e, t) in enumerate([(1, 3), (0, 0), (0, 0), (0, 7)]):
         np.testing.assert_array_equal(batch["state"][i], states[e][t])
         expected = relative_targets(
-            actions[e][chunk_rows(t, 4, len(actions[e]))], states[e][t], RELATIVE
+            actions[e][chunk_rows(t, 4, len(actions[e]) - 1)], states[e][t], RELATIVE
         )
         restored = (
             batch["targets"]["action"][i].numpy() * samples.stats.action_std
@@ -217,7 +218,7 @@ def test_rows_of_some_episodes():
     assert samples.rows_of(np.array([1])).tolist() == list(range(9, 14))
 
 
-def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_generator():
+def test_augmentation_differs_by_sample_and_view_and_depends_on_the_generator_only():
     samples, *_ = data(np.random.default_rng(6))
     drawn = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
     assert len(np.unique(drawn["pictures"].reshape(16, -1), axis=0)) == 16
@@ -234,7 +235,7 @@ def test_augmentation_is_drawn_anew_for_each_sample_and_view_and_decided_by_the_
     np.testing.assert_allclose(noise, drawn["state"], atol=1e-5)
 
 
-def test_a_share_of_a_batch_is_augmented_as_in_the_whole():
+def test_a_share_of_a_batch_is_augmented_as_in_the_full_batch():
     samples, *_ = data(np.random.default_rng(6))
     drawn, rows = (
         samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7)),

@@ -1,34 +1,17 @@
-"""The joint policy on pi0: it trains, acts, is kept and read again, and begins from published
-weights.
-"""
+"""The joint policy on pi0: training, acting, checkpoints, and published weights."""
 
 import pi0_fixtures as published
 import pytest
 import torch
-from policy_fixtures import random_batch, tiny_policy
+from policy_fixtures import pi0_policy, random_batch, tiny_policy
 from safetensors.torch import save_file
 
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.pi0.config import Pi0Config
-from alam_core.policy.pi0.text import Pi0Tokenizer
 from alam_core.policy.sequence import ACTION
 
 VIEWS = ("third_person", "wrist")
-
-
-def pi0_policy(**changes):
-    size = {**published.SIZE, "max_words": 12}
-    tokenizer = Pi0Tokenizer(published.make_tokenizer(), 12)
-    return tiny_policy(
-        **{
-            "backbone": "pi0",
-            "image_size": published.IMAGE,
-            "pi0": Pi0Config(**size),
-            "tokenizer": tokenizer,
-            **changes,
-        }
-    )
 
 
 def sample(policy, batch, **kwargs):
@@ -58,7 +41,7 @@ def test_it_trains_and_acts(model):
 
 
 @pytest.mark.parametrize("part", ["third_person", "wrist", "state"])
-def test_all_of_the_observation_reaches_the_actions(part):
+def test_every_part_of_the_observation_affects_the_actions(part):
     policy = pi0_policy(relative=())
     batch = random_batch(policy)
     before, _ = sample(policy, batch)
@@ -69,7 +52,7 @@ def test_all_of_the_observation_reaches_the_actions(part):
     assert ((sample(policy, batch)[0] - before).abs().amax((1, 2)) > 1e-6).all()
 
 
-def test_a_shorter_chunk_is_the_beginning_of_the_whole_one(monkeypatch):
+def test_a_shorter_chunk_is_the_start_of_the_full_one(monkeypatch):
     policy = pi0_policy()
     batch = random_batch(policy)
     noise = {name: torch.randn(3, 4, width) for name, width in policy.stream_widths().items()}
@@ -83,7 +66,7 @@ def test_a_shorter_chunk_is_the_beginning_of_the_whole_one(monkeypatch):
     torch.testing.assert_close(sample(policy, batch, horizon=2)[0], sample(policy, batch)[0][:, :2])
 
 
-def test_a_checkpoint_holds_all_that_it_acts_with(tmp_path):
+def test_a_checkpoint_contains_everything_needed_to_act(tmp_path):
     policy = pi0_policy()
     folder = policy.save_pretrained(tmp_path / "policy")
     again = JointPolicy.from_pretrained(folder)
@@ -94,7 +77,7 @@ def test_a_checkpoint_holds_all_that_it_acts_with(tmp_path):
     )
 
 
-def test_it_begins_from_published_weights(tmp_path, monkeypatch):
+def test_it_loads_published_weights(tmp_path, monkeypatch):
     policy = pi0_policy(noise=0.0)
     weights = published.random_weights()
     save_file(weights, tmp_path / "model.safetensors")
@@ -116,7 +99,7 @@ def test_published_weights_are_refused_by_another_backbone(tmp_path):
         tiny_policy().load_pretrained(tmp_path)
 
 
-def test_bfloat16_weights_act_nearly_alike():
+def test_bfloat16_weights_give_nearly_the_same_actions():
     policy = pi0_policy(relative=())
     batch = random_batch(policy)
     expected, _ = sample(policy, batch)
@@ -125,7 +108,7 @@ def test_bfloat16_weights_act_nearly_alike():
     assert 0 < (found - expected).abs().mean() < 0.05 * expected.std()
 
 
-def test_computing_layers_again_gives_the_same_gradients_from_less_memory():
+def test_gradient_checkpointing_gives_the_same_gradients_from_less_memory():
     kept, found = [], []
     for again in (False, True):
         policy = pi0_policy(

@@ -1,14 +1,18 @@
-"""The interleaved sequence and its mask: perturb a token, see exactly which outputs move."""
+"""The interleaved sequence and its mask: a perturbed token changes the outputs that may see it."""
 
 import itertools
+from typing import get_args
 
 import pytest
 import torch
 
+from alam_core.config import from_dict
 from alam_core.errors import UserError
-from alam_core.policy.sequence import ACTION, MASKS, Layout
+from alam_core.policy.config import ModelConfig
+from alam_core.policy.sequence import ACTION, Layout, Mask
 from alam_core.policy.small.expert import ActionExpert
 
+MASKS = get_args(Mask)
 VIEWS = [(), ("third_person",), ("third_person", "wrist"), ("a", "b", "c")]
 
 
@@ -87,7 +91,7 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it(views, mas
 
 
 @pytest.mark.parametrize("mask", MASKS)
-def test_the_mask_of_a_shorter_chunk_is_the_corner_of_the_whole(mask):
+def test_the_mask_of_a_shorter_chunk_is_the_corner_of_the_full_one(mask):
     for horizon in (1, 3, 5):
         short = Layout(("a", "b"), horizon, mask).attention_mask()
         assert torch.equal(
@@ -123,5 +127,5 @@ def test_each_token_has_its_own_time():
 
 
 def test_an_unknown_mask_is_refused():
-    with pytest.raises(UserError, match="choose one of own_step"):
-        Layout(("a",), 2, "none")
+    with pytest.raises(UserError, match="f.json: mask is 'none': choose one of own_step, past_la"):
+        from_dict(ModelConfig, {"mask": "none"}, "f.json")

@@ -1,4 +1,4 @@
-"""Instructions as numbers."""
+"""Tokenizers and sentence encoders."""
 
 import dataclasses
 import shutil
@@ -9,8 +9,8 @@ import torch
 from policy_fixtures import random_batch, random_observation, tiny_backbone, tiny_policy
 
 from alam_core.errors import UserError
+from alam_core.policy.backbone import make_tokenizer
 from alam_core.policy.config import ModelConfig
-from alam_core.policy.joint import make_tokenizer
 from alam_core.policy.small import SmallConfig
 from alam_core.policy.small.sentence import SentenceEncoder
 from alam_core.policy.small.text import WordTokenizer
@@ -56,7 +56,7 @@ def sentences() -> SentenceEncoder:
     return SentenceEncoder.from_pretrained(NAME, 24)  # set-up installs the package that carries it
 
 
-def test_what_means_the_same_lies_closer_than_what_does_not(sentences: SentenceEncoder) -> None:
+def test_instructions_of_the_same_meaning_have_similar_vectors(sentences: SentenceEncoder) -> None:
     put, place, drawer = sentences(
         ["put the red cube on the plate", "place the red block onto the dish", "open the drawer"]
     )
@@ -78,7 +78,7 @@ def test_sentences_that_do_not_fit_are_refused(sentences: SentenceEncoder) -> No
         sentences(["word " * 30])
 
 
-def test_a_policy_keeps_its_sentence_encoder_and_acts_bit_for_bit_alike(
+def test_a_checkpoint_contains_the_sentence_encoder_and_acts_bit_equal(
     tmp_path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = {"small": dataclasses.replace(tiny_backbone(), text=NAME)}
@@ -125,7 +125,7 @@ def test_vectors_are_float32_whatever_the_configuration_says(sentences: Sentence
     )
 
 
-def test_an_encoder_of_another_width_or_of_no_name_is_refused(
+def test_an_encoder_of_another_width_or_an_unknown_name_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(UserError, match="give --model.small.text_width 384"):

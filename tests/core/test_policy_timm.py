@@ -1,4 +1,4 @@
-"""Image models of timm as the small backbone's eyes."""
+"""Image models of timm as the small backbone's image encoder."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def test_tokens_of_any_architecture(name, tokens):
 
 
 def test_a_model_that_gives_no_feature_map_is_named():
-    with pytest.raises(UserError, match="'efficientvit_b0', which has no feature map to give"):
+    with pytest.raises(UserError, match="'efficientvit_b0', which has no feature map "):
         TimmVision("efficientvit_b0", 64, 8, 2)
 
 
@@ -89,7 +89,7 @@ def test_without_weights_to_be_had_it_says_so_and_starts_from_scratch(monkeypatc
     )
     assert (
         eyes.load_pretrained()
-        == "test_resnet.r160_in1k: no pretrained weights (offline); it starts from scratch"
+        == "test_resnet.r160_in1k: no pretrained weights (offline); it starts from random weights"
     )
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in eyes.model.state_dict().items()

@@ -1,5 +1,5 @@
-"""What a policy can be made for beside the default: two stages, learned projections, given first
-steps, interventions on its latents.
+"""Policies other than the default: two stages, learned projections, given first steps, and
+interventions on the latents.
 """
 
 import pytest
@@ -81,13 +81,13 @@ def test_two_stages_finish_the_latents_before_the_actions_begin(monkeypatch):
     assert [round(float(tau[ACTION][0]), 3) for _, tau in seen[3:]] == [1.0, 0.667, 0.333]
 
 
-def test_two_stages_refuse_latents_that_look_at_actions():
+def test_two_stages_refuse_latents_that_attend_to_actions():
     with pytest.raises(UserError, match="two stages need latents that do not"):
         tiny_policy(coupling="two_stage", mask="block_causal")
 
 
 @pytest.mark.parametrize("views", [(), VIEWS])
-def test_a_shorter_chunk_is_the_beginning_of_the_whole_one_for_the_same_noise(views, monkeypatch):
+def test_a_shorter_chunk_is_the_start_of_the_full_one_for_the_same_noise(views, monkeypatch):
     policy = tiny_policy(views)
     batch = random_batch(policy, 2)
     noise = {name: torch.randn(2, 4, width) for name, width in policy.stream_widths().items()}
@@ -141,7 +141,7 @@ def test_training_gives_first_steps_clean_and_does_not_count_them(monkeypatch):
     ("given", "horizon", "message"),
     [(3, None, "at most 2"), (1, 1, "chunk of 1"), (0, 5, "trained on 4")],
 )
-def test_what_a_policy_was_not_made_for_is_refused(given, horizon, message):
+def test_requests_that_a_policy_was_not_trained_for_are_refused(given, horizon, message):
     policy = tiny_policy(given_steps=2)
     batch = random_batch(policy)
     with pytest.raises(UserError, match=message):

@@ -14,7 +14,6 @@ import torch
 from policy_fixtures import tiny_backbone
 from world_fixtures import BlobWorld
 
-import alam_core.latent_action
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
@@ -118,7 +117,7 @@ def test_latents_are_those_of_adjacent_frames_and_encoded_once(
     def forbidden(*_):
         raise AssertionError("encoded twice")
 
-    monkeypatch.setattr(alam_core.latent_action, "encode_images", forbidden)
+    monkeypatch.setattr("alam_core.latent_action.cache.encode_images", forbidden)
     np.testing.assert_array_equal(adjacent_latents(encoder, "wrist", frames, tmp_path), z)
     with torch.no_grad():
         next(model.parameters()).add_(0.1)

@@ -152,7 +152,7 @@ def test_script_without_arguments_says_how_to_start(
     [
         (["--run", "x"], "--data"),
         (["--data", "nowhere/at/all"], "nowhere/at/all"),
-        (["--gaps.kind", "random"], "uniform or fixed"),
+        (["--gaps.kind", "random"], "gaps.kind is 'random': choose one of uniform, fixed"),
         (["--loop.stepz", "3"], "stepz"),
         (["--batch", "many"], "many"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),

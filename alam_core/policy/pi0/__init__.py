@@ -1,6 +1,4 @@
-"""pi0 as a backbone: PaliGemma reads the observation, a second Gemma beside it denoises the
-sequence.
+"""pi0 as a backbone: PaliGemma encodes the observation, a second Gemma denoises the sequence.
 
-Nothing is imported here, so that ``transformers`` is loaded only where ``backbone``, ``weights`` or
-``text`` are asked for.
+Nothing is imported here: only ``backbone`` and ``weights`` import transformers.
 """

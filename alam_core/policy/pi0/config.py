@@ -1,4 +1,4 @@
-"""The size of a pi0 backbone. Importing this loads no network code."""
+"""The size of a pi0 backbone. Importing this does not import transformers."""
 
 from dataclasses import dataclass, fields
 
@@ -10,26 +10,26 @@ class Pi0Config:
     """The size of a pi0 backbone; the defaults are those of the published ``pi0_base`` weights.
 
     Args:
-        patch_size: px, side of the square patches.
-        vision_width: of the vision transformer's tokens.
-        vision_layers: of the vision transformer.
-        vision_heads: of its attentions.
-        vision_mlp_width: hidden width of its MLPs.
-        text_width: of the language model's tokens.
-        text_mlp_width: hidden width of its MLPs.
-        expert_width: of the action expert's tokens.
-        expert_mlp_width: hidden width of its MLPs.
-        layers: of the language model and of the expert.
-        heads: of queries, in both.
-        kv_heads: of keys and values, in both.
-        head_dim: numbers a head, in both.
-        vocabulary: word ids.
-        max_words: longest instruction, in tokens.
-        state_width: states are padded to so many numbers.
-        action_width: actions and latents are padded to so many numbers; wider ones are left as they
-            are.
-        gradient_checkpointing: in training, compute each layer again on the way back instead of
-            keeping it: less memory, more time.
+        patch_size: side of the square image patches, in px.
+        vision_width: width of the vision Transformer's tokens.
+        vision_layers: layers of the vision Transformer.
+        vision_heads: attention heads of the vision Transformer.
+        vision_mlp_width: hidden width of the vision Transformer's MLPs.
+        text_width: width of the language model's tokens.
+        text_mlp_width: hidden width of the language model's MLPs.
+        expert_width: width of the action expert's tokens.
+        expert_mlp_width: hidden width of the action expert's MLPs.
+        layers: layers of the language model, and of the expert.
+        heads: query heads of both.
+        kv_heads: key and value heads of both.
+        head_dim: numbers per head of both.
+        vocabulary: number of token ids.
+        max_words: length of the longest instruction, in tokens.
+        state_width: states are padded with zeros to this width.
+        action_width: actions and latents are padded with zeros to this width; wider ones are not
+            changed.
+        gradient_checkpointing: in training, recompute each layer's activations in the backward pass
+            instead of storing them: less memory, more time.
     """
 
     patch_size: int = 14
@@ -61,10 +61,12 @@ class Pi0Config:
         for name, divisor in multiples.items():
             if getattr(self, name) % getattr(self, divisor):
                 raise UserError(
-                    f"model.pi0.{name} is {getattr(self, name)}: it must be a multiple of model.pi0.{divisor}, {getattr(self, divisor)}"
+                    f"model.pi0.{name} is {getattr(self, name)}: it must be a multiple of "
+                    f"model.pi0.{divisor}, {getattr(self, divisor)}"
                 )
         for name in ("head_dim", "expert_width"):
             if getattr(self, name) % 2:
                 raise UserError(
-                    f"model.pi0.{name} is {getattr(self, name)}: it must be even, for pairs of a sine and a cosine"
+                    f"model.pi0.{name} is {getattr(self, name)}: it must be even, for pairs of a "
+                    "sine and a cosine"
                 )

@@ -1,8 +1,8 @@
-"""Gemma's layers with their attention opened up, so that a stack can attend to keys and values of
-another one.
+"""Gemma's layers with an attention of our own, which can also attend to the keys and values of
+another stack.
 
-Letters: B batch, T tokens, C context tokens, d width, h heads of queries, k heads of keys and
-values, c numbers a head.
+Letters: B batch, T tokens, C context tokens, d width, h query heads, k key and value heads, c
+numbers per head.
 """
 
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ ROTARY_BASE = 10_000.0
 
 
 def rotary(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines that rotate pairs of a head's numbers, (B, 1, T, c) each, float32, for
-    integer positions (B, T).
+    """Cosines and sines of the rotary position embedding for integer positions (B, T): (B, 1, T, c)
+    each, float32.
 
-    Gemma's own module keeps its frequencies in a buffer, which a model cast to bfloat16 would
+    Gemma's own module keeps the frequencies in a buffer, which casting the model to bfloat16 would
     round.
     """
     frequency = ROTARY_BASE ** (torch.arange(0, width, 2, device=positions.device) / -width)
@@ -36,7 +36,7 @@ def rotary(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
 class Gemma(nn.Module):
     """A stack of Gemma layers, without embedding and final norm.
 
-    keys_only: only the keys and values will be used, so the last layer has nothing beyond those.
+    keys_only: only the keys and values are used, so the last layer has only the weights for these.
     """
 
     layers: Sequence[GemmaDecoderLayer]
@@ -67,36 +67,40 @@ class Gemma(nn.Module):
             )
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, context: list[KeyValue] | None = None
-    ) -> tuple[Tensor, list[KeyValue]]:
-        """x (B, T, d) to the last layer's output (B, T, d) and each layer's keys and values of x,
-        (B, k, T, c) each.
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        context: list[KeyValue] | None = None,
+        layers: Sequence[int] = (),
+    ) -> tuple[Tensor, list[KeyValue], list[Tensor]]:
+        """x (B, T, d) -> the last layer's output (B, T, d), each layer's keys and values of x, (B,
+        k, T, c) each, and the outputs of ``layers``, from 0, (B, T, d) each.
 
-        positions: (B, T). mask: (B, 1, T or 1, C + T) bool, True where the row may look at the
-        column. context: keys and values (B, k, C, c) of each layer that come before those of x.
-        With ``keys_only`` the output is that of the last layer but one.
+        positions: (B, T). mask: (B, 1, T or 1, C + T) bool, True where the row may attend to the
+        column. context: keys and values (B, k, C, c) for each layer, which precede those of x. With
+        ``keys_only`` the output is that of the last layer but one.
         """
-        x = x.to(
-            self.layers[0].input_layernorm.weight.dtype
-        )  # where the heads autocast, the residual stream still is in full precision
+        # Where the heads run under autocast, the residual stream stays in the weights' dtype.
+        x = x.to(self.layers[0].input_layernorm.weight.dtype)
         rotation = rotary(positions, self.head_dim)
-        rows = (
-            mask if mask.shape[2] == 1 else mask.repeat(1, 1, self.groups, 1)
-        )  # to (B, 1, groups * T, C + T) when broadcast
-        keys = []
-        for i, layer in enumerate(self.layers):
-            before = None if context is None else context[i]
-            # Where memory is short, what a layer computed is forgotten and computed again on the
-            # way back.
-            again = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        # Broadcast to (B, 1, groups * T, C + T).
+        rows = mask if mask.shape[2] == 1 else mask.repeat(1, 1, self.groups, 1)
+        keys, hidden = [], {}
+        for number, layer in enumerate(self.layers):
+            before = None if context is None else context[number]
+            # Gradient checkpointing: activations are recomputed in the backward pass.
+            recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
             arguments = (layer, x, rotation, rows, before)
             x, own = (
                 checkpoint(self._layer, *arguments, use_reentrant=False)
-                if again
+                if recompute
                 else self._layer(*arguments)
             )
             keys.append(own)
-        return x, keys
+            if number in layers:
+                hidden[number] = x
+        return x, keys, [hidden[layer] for layer in layers]
 
     def _layer(
         self,
@@ -106,8 +110,9 @@ class Gemma(nn.Module):
         rows: Tensor,
         context: KeyValue | None,
     ) -> tuple[Tensor, KeyValue]:
-        """One layer's output (B, T, d) and its own keys and values (B, k, T, c). rows: the mask for
-        all heads that share keys.
+        """One layer's output (B, T, d) and its keys and values of x, (B, k, T, c) each.
+
+        rows: the mask, repeated for all query heads that share a key head.
         """
         project = layer.self_attn
         h = layer.input_layernorm(x)
@@ -120,7 +125,7 @@ class Gemma(nn.Module):
         query = self._rotated(project.q_proj(h), rotation)
         if context is not None:
             key, value = torch.cat([context[0], key], dim=2), torch.cat([context[1], value], dim=2)
-        # Heads that share keys stand below each other as rows of one: the keys need no copies.
+        # Query heads that share a key head become rows of one head: keys are not copied.
         h = attention(query.unflatten(1, (-1, self.groups)).flatten(2, 3), key, value, rows)
         h = h.unflatten(2, (self.groups, -1)).flatten(1, 2)  # (B, h, T, c)
         x = x + project.o_proj(h.transpose(1, 2).flatten(2))
@@ -132,6 +137,5 @@ class Gemma(nn.Module):
     def _rotated(self, x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
         cos, sin = rotation
         x = self._split(x)
-        return (x * cos + rotate_half(x) * sin).to(
-            x.dtype
-        )  # in float32, as the published weights were trained
+        # Computed in float32, as in the training of the published weights.
+        return (x * cos + rotate_half(x) * sin).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Where a modality enters pi0's expert, together with the flow time, and where it leaves.
+"""The heads of one modality: into pi0's expert, together with the flow time, and out of it.
 
 Letters: N sequences, H steps, d width of the expert.
 """
@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from alam_core.policy.generation import time_embedding
 
-SHORTEST = 4e-3  # period of the time embedding
+SHORTEST = 4e-3  # shortest period of the time embedding, in flow time
 
 
 class InputHead(nn.Module):
-    """pi0's action head: the projected input and the time's embedding, mixed by an MLP.
+    """pi0's action head: an MLP of the projected input and the embedding of the flow time.
 
-    inputs: numbers a step, after padding with zeros.
+    inputs: width of a step's input after padding with zeros.
     """
 
     def __init__(self, inputs: int, width: int) -> None:
@@ -25,7 +25,7 @@ class InputHead(nn.Module):
         self.mlp_out = nn.Linear(width, width)
 
     def forward(self, x: Tensor, tau: Tensor) -> Tensor:
-        """x (N, H, up to ``inputs`` numbers), tau (N, 1 or H, 1) -> (N, H, d)."""
+        """x (N, H, at most ``inputs``), tau (N, 1 or H, 1) -> (N, H, d)."""
         x = F.pad(x, (0, self.project.in_features - x.shape[-1]))
         token = self.project(x.to(self.project.weight.dtype))
         time = (
@@ -37,9 +37,9 @@ class InputHead(nn.Module):
 
 
 class OutputHead(nn.Linear):
-    """A linear layer in float32, whatever surrounds it; 0 at the start.
+    """A linear layer computed in float32, even under autocast; initialised to return 0.
 
-    outputs: numbers it computes, of which the first ``kept`` are returned.
+    outputs: width of the layer, of which the first ``kept`` numbers are returned.
     """
 
     def __init__(self, width: int, outputs: int, kept: int) -> None:

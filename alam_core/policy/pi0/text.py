@@ -1,35 +1,35 @@
-"""Instructions as PaliGemma reads them: its own tokenizer, from the checkpoint's folder or from
-what was downloaded before.
+"""pi0's tokenizer, which is PaliGemma's: read from a checkpoint's folder, or from an earlier
+download of PaliGemma.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from huggingface_hub import try_to_load_from_cache
 from tokenizers import Tokenizer
 from torch import Tensor
 
 from alam_core.errors import UserError
+from alam_core.hub import cached_file
 
-PADDING = 0  # PaliGemma's own; no text is ever encoded as it
+PADDING = 0  # id of PaliGemma's <pad>, to which no text is encoded
 FILE = "tokenizer.json"
 REPOSITORY = "google/paligemma-3b-pt-224"
 START, END = "<bos>", "\n"
 
 
 class Pi0Tokenizer:
-    """Instructions to ids: <bos>, the text, and a newline that is encoded apart, as the published
-    weights were trained.
+    """Instructions to token ids: <bos>, the text, and a newline, each encoded separately, as in the
+    training of the published weights.
 
-    max_words: the longest instruction, in tokens.
+    max_words: length of the longest instruction, in tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_words: int = 48) -> None:
-        """Raises UserError for a tokenizer that has no <bos>, so cannot be PaliGemma's."""
+        """Raises UserError for a tokenizer without <bos>, which cannot be PaliGemma's."""
         start = tokenizer.token_to_id(START)
         if start is None:
-            raise UserError(f"this {FILE} knows no {START}: take the one of {REPOSITORY}")
+            raise UserError(f"this {FILE} has no {START}: use the one of {REPOSITORY}")
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tokenizer = tokenizer
@@ -38,18 +38,20 @@ class Pi0Tokenizer:
 
     @classmethod
     def from_folder(cls, folder: str | Path, max_words: int = 48) -> "Pi0Tokenizer":
-        """From ``tokenizer.json`` in a folder, else from the local cache of downloads. Raises
-        UserError if it is in neither or broken.
+        """From ``tokenizer.json`` in a folder, or else from the hub's local cache.
+
+        Raises UserError if it is in neither, or broken.
         """
         file = Path(folder) / FILE
         if not file.is_file():
-            cached = try_to_load_from_cache(REPOSITORY, FILE)
-            if not isinstance(cached, str):
+            cached = cached_file(REPOSITORY, FILE)
+            if cached is None:
                 raise UserError(
-                    f"pi0 reads by PaliGemma's tokenizer, which is neither '{file}' nor among the hub's downloads: accept its licence on "
-                    f"the model hub, then `hf download {REPOSITORY} {FILE}`, or put the file there"
+                    f"pi0 needs PaliGemma's tokenizer, which is neither '{file}' nor among the "
+                    "hub's downloads: accept its licence on the model hub, then "
+                    f"`hf download {REPOSITORY} {FILE}`, or put the file there"
                 )
-            file = Path(cached)
+            file = cached
         try:
             tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
@@ -57,12 +59,11 @@ class Pi0Tokenizer:
         return cls(tokenizer, max_words)
 
     def files(self) -> dict[str, str | bytes]:
-        """Name -> content of what a checkpoint keeps to read instructions by."""
+        """See ``Tokenizer``: the tokenizer's own file."""
         return {FILE: self.tokenizer.to_str()}
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, max_words), int64. A word is padding exactly where its id is 0, at the end of a
-        row.
+        """Ids (B, max_words), int64; each row is padded with 0 at its end.
 
         Raises UserError for an instruction that is empty or has more than ``max_words`` tokens.
         """
@@ -70,11 +71,12 @@ class Pi0Tokenizer:
         for row, instruction in enumerate(instructions):
             text = instruction.replace("_", " ").replace("\n", " ").strip()
             if not text:
-                raise UserError("the instruction is empty: say in words what the arm should do")
+                raise UserError("the instruction is empty: say what the arm should do")
             tokens = self.start + self._encode(text) + self.end
             if len(tokens) > self.max_words:
                 raise UserError(
-                    f"the instruction has {len(tokens)} tokens, this policy reads {self.max_words}: '{instruction[:60]}...'"
+                    f"the instruction has {len(tokens)} tokens, this policy reads "
+                    f"{self.max_words}: '{instruction[:60]}...'"
                 )
             ids[row, : len(tokens)] = torch.tensor(tokens)
         return ids

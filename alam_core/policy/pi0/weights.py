@@ -1,8 +1,8 @@
-"""Published pi0 weights (openpi's PyTorch port, LeRobot's ``pi0_base``) into a backbone and the
-action's heads, strictly.
+"""Loads published pi0 weights (openpi's PyTorch port, LeRobot's ``pi0_base``) into a backbone and
+the heads of the action, strictly.
 
-Names and shapes are read off the published files. Nothing is unpickled, and one tensor at a time is
-in memory beside the model.
+Names and shapes are those of the published files. Nothing is unpickled, and only one tensor at a
+time is in memory beside the model.
 """
 
 import json
@@ -15,8 +15,8 @@ from torch import nn
 from alam_core.errors import UserError
 from alam_core.policy.pi0.backbone import Pi0Backbone
 
-# Their module -> ours; "backbone", "input" and "output" are what ``load_pi0`` is given. What stands
-# nowhere here is an error.
+# Their module -> ours; "backbone", "input" and "output" are the arguments of ``load_pi0``. A tensor
+# of any other module is an error.
 PALIGEMMA, EXPERT = "paligemma_with_expert.paligemma", "paligemma_with_expert.gemma_expert"
 NAMES = {
     f"{PALIGEMMA}.model.vision_tower.vision_model": "backbone.vision",
@@ -31,26 +31,22 @@ NAMES = {
     "action_time_mlp_out": "input.mlp_out",
     "action_out_proj": "output",
 }
-PUBLISHED = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-)  # what is fetched of them from the model hub
+# Files that are downloaded from the model hub.
+PUBLISHED = ("*.safetensors", "*.safetensors.index.json")
 EMBEDDING, TIED = (
     f"{PALIGEMMA}.model.language_model.embed_tokens.weight",
     f"{PALIGEMMA}.lm_head.weight",
 )
-# Of the language models' outputs nothing is used: policies write no words.
+# The output layers of the language models, which a policy does not use.
 UNUSED = (f"{PALIGEMMA}.model.language_model.norm.", f"{EXPERT}.lm_head.")
-KEYS = (
-    "input_layernorm.weight",
-    "self_attn.k_proj.weight",
-    "self_attn.v_proj.weight",
-)  # all that is used of the prefix's last layer
+# The tensors of the prefix's last layer that are used.
+KEYS = ("input_layernorm.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
 
 
 def our_name(name: str, layers: int) -> str | None:
-    """Where a tensor named as openpi does belongs; None for one without use here. Unknown names are
-    kept. layers: of the language model.
+    """Our name of a tensor of openpi, None if it is not used. Unknown names are returned unchanged.
+
+    layers: number of layers of the language model.
     """
     last = f"{PALIGEMMA}.model.language_model.layers.{layers - 1}."
     if name.startswith(UNUSED) or (name.startswith(last) and not name.endswith(KEYS)):
@@ -64,11 +60,12 @@ def our_name(name: str, layers: int) -> str | None:
 def load_pi0(
     path: str | Path, backbone: Pi0Backbone, input_head: nn.Module, output_head: nn.Module
 ) -> None:
-    """Put published weights into a backbone and the action's heads, in the model's own dtypes.
+    """Load published weights into a backbone and the heads of the action, in the model's dtypes.
 
     path: a safetensors file, or a folder with ``model.safetensors`` or
-    ``model.safetensors.index.json``. Names are openpi's, also behind LeRobot's ``model.``. Raises
-    UserError naming every missing, unexpected and misshapen tensor; the model is then as it was.
+    ``model.safetensors.index.json``. Names are openpi's, with or without LeRobot's prefix
+    ``model.``. Raises UserError naming every missing, unexpected and misshapen tensor; the model is
+    then unchanged.
     """
     modules = {"backbone": backbone, "input": input_head, "output": output_head}
     own = {
@@ -115,12 +112,10 @@ def _their_name(name: str) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    """The safetensors files that a path stands for."""
+    """The safetensors files at ``path``. Raises UserError for other formats and a broken index."""
     if not path.is_dir():
         if path.suffix != ".safetensors":
-            raise UserError(
-                f"'{path}' is no safetensors file; nothing else is read, as pickles can run code"
-            )
+            raise UserError(f"'{path}' is not a safetensors file, and other formats can run code")
         return [path]
     index = path / "model.safetensors.index.json"
     if not index.is_file():
@@ -132,14 +127,15 @@ def _files(path: Path) -> list[Path]:
         ]
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(
-            f"'{index}' is broken: it must map tensors to files under 'weight_map'; download it again"
+            f"'{index}' is broken: it must map tensors to files under 'weight_map'; download it "
+            "again"
         ) from None
 
 
 def _open(file: Path) -> safe_open:
     if not file.is_file():
         raise UserError(
-            f"'{file}' is missing: give pi0's safetensors file, or the folder that holds all its parts"
+            f"'{file}' is missing: give pi0's safetensors file, or the folder with all its parts"
         )
     try:
         return safe_open(file, "pt")

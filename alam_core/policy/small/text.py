@@ -1,5 +1,5 @@
-"""Instructions: lower-cased words hashed into a fixed vocabulary, the same on every machine and in
-every run, and what encodes them.
+"""Instructions as lower-case words, hashed into a fixed vocabulary, and their encoder. The hash is
+the same on every machine and in every run.
 
 Letters: B batch, W words, d width.
 """
@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from alam_core.errors import UserError
 
-WORDS = "words"  # the name of this way to read
-PADDING = 0
+WORDS = "words"  # value of ``SmallConfig.text`` that selects this tokenizer
+PADDING = 0  # id that fills up a row
 _WORD = re.compile(r"[^\W_]+")
 
 
 class WordTokenizer:
-    """Words to ids 1..vocabulary-1 by crc32; id 0 is padding.
+    """Words to ids from 1 to ``vocabulary`` - 1, by crc32; id 0 is padding.
 
-    vocabulary: number of ids. max_words: the longest instruction.
+    vocabulary: number of ids. max_words: length W of the longest instruction.
     """
 
     def __init__(self, vocabulary: int = 2048, max_words: int = 24) -> None:
@@ -29,7 +29,7 @@ class WordTokenizer:
         self.max_words = max_words
 
     def files(self) -> dict[str, str | bytes]:
-        """What a checkpoint must keep to read instructions by: nothing."""
+        """See ``Tokenizer``: no file is needed."""
         return {}
 
     def collisions(self, instructions: Sequence[str]) -> list[tuple[str, ...]]:
@@ -45,14 +45,12 @@ class WordTokenizer:
         return zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
-        """Ids (B, max_words), int64. Raises UserError for an instruction without words or with more
-        than ``max_words``.
-        """
+        """Ids (B, W), int64. Raises UserError for an instruction that has no words, or too many."""
         ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
         for row, instruction in enumerate(instructions):
             words = _WORD.findall(instruction.lower())
             if not words:
-                raise UserError("the instruction is empty: say in words what the arm should do")
+                raise UserError("the instruction is empty: say what the arm should do")
             if len(words) > self.max_words:
                 limit = f"this policy reads {self.max_words} (model.small.max_words)"
                 raise UserError(
@@ -63,7 +61,7 @@ class WordTokenizer:
 
 
 class TextEncoder(nn.Module):
-    """Word ids (B, W) to one vector (B, d): embeddings, one transformer layer, mean over the words."""
+    """Word ids (B, W) -> (B, d): embeddings, one Transformer layer, the mean over the words."""
 
     def __init__(self, vocabulary: int, max_words: int, width: int, heads: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""Any image model of timm as the small backbone's eyes: one network for all views, its last feature
-map as tokens.
+"""An image model of timm as the small backbone's image encoder: one network for all views, whose
+last feature map becomes tokens.
 
-Letters: B batch, S image size in px, T tokens of a picture, d token width.
+Letters: B batch, S image side in px, T tokens of an image, F features, d token width.
 """
 
 import contextlib
@@ -14,20 +14,19 @@ from alam_core.errors import UserError
 
 
 class TimmVision(nn.Module):
-    """Pictures of one view to tokens. The instruction does not reach it; the expert reads it beside
-    the tokens.
+    """Images of a view -> tokens. They do not depend on the instruction: the expert reads both.
 
-    The network stays in eval mode while its weights are trained: batch norms keep the statistics
-    they came with, which averages of weights and several processes would else have to agree on, and
-    nothing is dropped.
+    The network stays in eval mode while its weights are trained. Batch norms keep their pretrained
+    statistics, which would otherwise have to be synchronised between processes and with the moving
+    average of the weights; dropout is inactive.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, name: str, image_size: int, width: int, views: int) -> None:
-        """name: of timm, such as "resnet18.a1_in1k". Raises UserError for one that timm does not
-        have.
+        """name: a model of timm, such as "resnet18.a1_in1k". Raises UserError for an unknown name
+        and for a model without a feature map.
         """
         super().__init__()
         self.name, self.image_size = name, image_size
@@ -53,8 +52,8 @@ class TimmVision(nn.Module):
         return self
 
     def load_pretrained(self) -> str:
-        """Take timm's pretrained weights where they are or can be fetched. Returns in words what it
-        has now.
+        """Load timm's pretrained weights, downloaded if necessary. Returns a message that says
+        whether it worked.
         """
         try:
             loaded = _create(self.name, self.image_size, pretrained=True)
@@ -63,12 +62,13 @@ class TimmVision(nn.Module):
             RuntimeError,
             ValueError,
         ) as error:  # not published, not cached, no network
-            return f"{self.name}: no pretrained weights ({str(error).splitlines()[0]}); it starts from scratch"
+            reason = str(error).splitlines()[0]
+            return f"{self.name}: no pretrained weights ({reason}); it starts from random weights"
         self.model.load_state_dict(loaded.state_dict())
         return f"{self.name}: pretrained"
 
     def _tokens(self, image: Tensor) -> Tensor:
-        """(B, T, F), whatever the order of the network's axes."""
+        """The last feature map as (B, T, F), for networks of any axis order."""
         features = self.model.forward_features(image)
         if features.ndim == 4 and getattr(self.model, "output_fmt", "NCHW") == "NHWC":
             features = features.flatten(1, 2)
@@ -76,29 +76,30 @@ class TimmVision(nn.Module):
             features = features.flatten(2).mT
         if features.ndim != 3 or features.shape[-1] != self.model.num_features:
             raise UserError(
-                f"model.small.vision is '{self.name}', whose features {tuple(features.shape)} are no tokens: choose another"
+                f"model.small.vision is '{self.name}', whose features {tuple(features.shape)} are "
+                "not tokens: choose another"
             )
         return features
 
 
 def _create(name: str, image_size: int, pretrained: bool) -> Any:
-    import timm  # takes seconds, and most policies do without
+    import timm  # takes seconds, and most policies do not need it
 
     try:
-        with contextlib.suppress(
-            TypeError
-        ):  # convolutional ones take any size and no such argument
+        # Convolutional networks take any image size and have no such argument.
+        with contextlib.suppress(TypeError):
             return timm.create_model(
                 name, pretrained=pretrained, num_classes=0, global_pool="", img_size=image_size
             )
         return timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool="")
-    except AssertionError as error:  # some cannot do without their pooling
+    except AssertionError as error:  # networks that require their pooling
         raise UserError(
-            f"model.small.vision is '{name}', which has no feature map to give ({error}): choose another"
+            f"model.small.vision is '{name}', which has no feature map ({error}): choose another"
         ) from None
     except RuntimeError as error:
         if timm.is_model(name):
             raise
         raise UserError(
-            f"model.small.vision is '{name}', which timm does not have ({error}): see timm.list_models()"
+            f"model.small.vision is '{name}', which timm does not have ({error}): see "
+            "timm.list_models()"
         ) from None

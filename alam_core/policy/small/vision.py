@@ -1,5 +1,5 @@
-"""The small backbone's eyes: a convolutional encoder a view, modulated by the instruction, trained
-from scratch.
+"""The small backbone's own image encoder: one convolutional network per view, conditioned on the
+instruction and trained from scratch.
 
 Letters: B batch, S image size in px, d token width.
 """
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STRIDE = 16  # px of the picture to a patch token
+STRIDE = 16  # image px per patch token
 
 
 class FilmConv(nn.Module):
-    """A strided convolution whose channels the instruction scales and shifts (FiLM)."""
+    """A strided convolution; the instruction scales and shifts its channels (FiLM)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, condition: int) -> None:
         super().__init__()
@@ -26,17 +26,16 @@ class FilmConv(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
-        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(
-            0, 3, 1, 2
-        )  # over channels, at each pixel
+        # The norm is over the channels of each pixel.
+        x = self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return F.silu(torch.addcmul(shift, x, 1.0 + scale))
 
 
 class Keypoints(nn.Module):
-    """Soft-argmaxes of heat maps: where in the picture something is, finer than a pixel of the map.
+    """Soft-argmaxes of heat maps: positions in the image, more precise than the maps' resolution.
 
-    Half of the heat maps look for learned features (the plate, the fingers), the other half for
-    what the instruction names.
+    Half of the heat maps have learned queries, for objects such as plate and fingers; the queries
+    of the other half depend on the instruction.
     """
 
     def __init__(self, size: int, channels: int, count: int, width: int, condition: int) -> None:
@@ -53,8 +52,8 @@ class Keypoints(nn.Module):
         )
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        """features (B, channels, size, size), condition (B, d_c) -> tokens of mean positions in
-        [-1, 1]^2, (B, 2, d).
+        """features (B, channels, size, size), condition (B, d_c) -> (B, 2, d): a token for each
+        half, which embeds its positions in [-1, 1]^2.
         """
         pixels = features.flatten(2)
         queries = (
@@ -68,8 +67,8 @@ class Keypoints(nn.Module):
 
 
 class ViewEncoder(nn.Module):
-    """One camera: images (B, 3, S, S) to two tokens of keypoints at stride 4 and two at stride 8,
-    and (S / 16)^2 patch tokens.
+    """Images (B, 3, S, S) of one view -> (B, 4 + (S / 16)^2, d): two keypoint tokens at stride 4,
+    two at stride 8, and patch tokens.
     """
 
     def __init__(

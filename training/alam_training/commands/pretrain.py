@@ -14,6 +14,7 @@ from alam_core.config import parse_args, to_dict
 from alam_core.data.mixture import VideoSource, open_sources
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
 from alam_training.loop.parallel import shutdown_ranks
@@ -77,7 +78,7 @@ def main() -> int:
 
 def pretrain(
     config: PretrainConfig, sources: list[VideoSource]
-) -> tuple[TransitionModel, dict[str, float], bool]:
+) -> tuple[TransitionEncoder, dict[str, float], bool]:
     """Train on the frames of ``sources`` and write ``<run>/model`` and ``<run>/data_report.json``.
 
     Returns the model, its metrics on the held-out set (on the main process; with several sources
@@ -107,7 +108,7 @@ def pretrain(
         return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
 
     def evaluate(model: nn.Module, step: int) -> dict[str, float]:
-        assert isinstance(model, TransitionModel)
+        assert isinstance(model, TransitionEncoder)
         metrics = [probe(model, triplets) for triplets in probes]
         if len(sources) == 1:
             return metrics[0]
@@ -134,7 +135,7 @@ def pretrain(
     finally:
         batch_at.close()
     model = result.model
-    assert isinstance(model, TransitionModel)
+    assert isinstance(model, TransitionEncoder)
     report.merge(gather_object([report.found()]))
     if result.main:
         write_report(config.run, report)

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from alam_core.errors import UserError
 from alam_core.latent_action.inference import to_images
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.measures import psnr
-from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import HORIZONS
 from alam_training.stage1.clips import Clips, held_out_clips
 from alam_training.stage1.runs import run_config
@@ -62,9 +62,9 @@ def draw_sheets(
     for run, (method, _) in runs.items():
         firsts.setdefault(method, run)
     models = {
-        method: TransitionModel.from_pretrained(run / "model") for method, run in firsts.items()
+        method: TransitionEncoder.from_pretrained(run / "model") for method, run in firsts.items()
     }
-    sizes = {model.config.image_size for model in models.values()}
+    sizes = {model.image_size for model in models.values()}
     if len(sizes) > 1:
         raise UserError(
             f"models for images of {', '.join(map(str, sorted(sizes)))} px cannot share a sheet: "
@@ -117,7 +117,7 @@ def transfer_pairs(worlds: list[list[Domain]], unseen: Domain) -> list[tuple[Dom
 
 @torch.no_grad()
 def reconstruction_sheet(
-    models: dict[str, TransitionModel], domain: Domain
+    models: dict[str, TransitionEncoder], domain: Domain
 ) -> dict[str, list[Cell]]:
     """Rows of a sheet by name: the true frames, and for each model what it decodes from z_0^t, from
     the sum of the steps' z, and from another clip's z.
@@ -148,7 +148,9 @@ def reconstruction_sheet(
 
 
 @torch.no_grad()
-def transfer_block(model: TransitionModel, source: Domain, target: Domain) -> dict[str, list[Cell]]:
+def transfer_block(
+    model: TransitionEncoder, source: Domain, target: Domain
+) -> dict[str, list[Cell]]:
     """Rows of a block by name. Columns: o_a, o_ab, o_ac and o_ab + o_bc (decoded from the sum of
     the latents).
 

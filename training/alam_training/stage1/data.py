@@ -92,7 +92,7 @@ def held_out_triplets(
             "hold out more with --held_out"
         ) from None
     triplets = []
-    for view, rows in zip(*sampler.spread(config.probe_triplets), strict=True):
+    for view, rows in zip(*sampler.evenly_spaced(config.probe_triplets), strict=True):
         try:
             triplets.append(sampler.sources[view].array[rows])
         except UserError as error:

@@ -12,7 +12,7 @@ from rich.progress import Progress
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.errors import UserError
 from alam_core.files import write_json
-from alam_core.latent_action.model import TransitionModel
+from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.probes import ImageDistance, probe_horizons
 from alam_training.stage1.clips import held_out_clips
@@ -60,8 +60,8 @@ def probe_run(
                 return cached["worlds"]
         except (ValueError, KeyError, TypeError):
             pass  # a broken file: probe again
-    model = TransitionModel.from_pretrained(run / "model").to(device)
-    size = model.config.image_size
+    model = TransitionEncoder.from_pretrained(run / "model").to(device)
+    size = model.image_size
     worlds = held_out_clips(run, trained, size, gap, clips)
     metrics = {}
     with Progress(transient=True) as progress:

@@ -5,7 +5,7 @@ import torch
 
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
-from alam_core.policy.samples import PolicyData
+from alam_core.policy.samples import PolicySamples
 from alam_training.loop.gradients import shard_rows
 from alam_training.loop.seeds import step_rng
 from alam_training.splits import split_episodes
@@ -14,7 +14,9 @@ from alam_training.stage2.config import FinetuneConfig
 HELD_OUT_SAMPLES = 256  # at most, for an evaluation
 
 
-def split_samples(config: FinetuneConfig, data: PolicyData) -> tuple[np.ndarray, np.ndarray, int]:
+def split_samples(
+    config: FinetuneConfig, data: PolicySamples
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Numbers of all training samples (N,), of evenly spread held-out samples (M,), and how many
     episodes are trained on. Without held-out episodes, M is 0.
 
@@ -40,7 +42,7 @@ class TrainingBatches:
     """
 
     def __init__(
-        self, config: FinetuneConfig, policy: JointPolicy, data: PolicyData, rows: np.ndarray
+        self, config: FinetuneConfig, policy: JointPolicy, data: PolicySamples, rows: np.ndarray
     ) -> None:
         self.config, self.policy, self.data, self.rows = config, policy, data, rows
 

@@ -12,14 +12,18 @@ from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.errors import UserError
-from alam_core.latent_action import TransitionModel
+from alam_core.latent_action import TransitionEncoder
 from alam_core.latent_action.cache import adjacent_latents
-from alam_core.policy.backbone import Tokenizer
+from alam_core.policy.backbone import Tokenizer, make_tokenizer
 from alam_core.policy.config import PolicyConfig
-from alam_core.policy.joint import make_tokenizer
-from alam_core.policy.normalization import LatentProjection, PolicyStats, fit_policy_stats
+from alam_core.policy.normalization import (
+    LatentProjection,
+    PolicyStats,
+    chunk_rows,
+    fit_policy_stats,
+)
 from alam_core.policy.pi0.text import FILE as TOKENIZER
-from alam_core.policy.samples import PolicyData
+from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small import WordTokenizer
 from alam_training.stage2.config import FinetuneConfig
 
@@ -27,7 +31,7 @@ PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
 LEARNED_FROM = 64  # principal components that are the input of a learned projection
 
 
-def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
+def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer]:
     """Open the data set, decode its frames and encode its transitions unless cached, fit the
     normalisation.
 
@@ -73,9 +77,9 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
     )
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
     if encoder is not None:
-        transition = TransitionModel.from_pretrained(encoder).config
+        transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
-        policy_config.latent_shape = [transition.latent_tokens, transition.latent_dim]
+        policy_config.latent_shape = list(transition.latent_shape)
         policy_config.latent_encoder = checkpoint_hash(encoder)
 
     frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
@@ -89,14 +93,14 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicyData, Tokenizer]:
             )
     return (
         policy_config,
-        PolicyData(
+        PolicySamples(
             frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative
         ),
         tokenizer,
     )
 
 
-def data_digest(data: PolicyData) -> str:
+def data_digest(data: PolicySamples) -> str:
     """16 hex digits that change with the lengths, states or actions of the episodes."""
     digest = hashlib.sha256()
     for array in (data.lengths, data.states, data.actions):
@@ -122,9 +126,7 @@ def _projected(
     p = projection.project(np.asarray(z))
     if config.latent_targets == "cumulative":
         last = np.repeat(np.cumsum(lengths) - 1, lengths)  # (F,) last frame of each frame's episode
-        chunks = p[
-            np.minimum(picked[:, None] + np.arange(config.model.horizon), last[picked][:, None])
-        ]
+        chunks = p[chunk_rows(picked, config.model.horizon, last[picked])]
         projection = projection.cumulative(chunks, one_scale=learned)
     stats.latents[view] = projection
     return p

@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from alam_core.policy.joint import JointPolicy
-from alam_core.policy.samples import PolicyData
+from alam_core.policy.samples import PolicySamples
 from alam_core.policy.sequence import ACTION
 
 
 def held_out_errors(
-    policy: JointPolicy, data: PolicyData, rows: np.ndarray, size: int
+    policy: JointPolicy, data: PolicySamples, rows: np.ndarray, size: int
 ) -> dict[str, float]:
     """Mean absolute error of sampled actions on the held-out samples ``rows``, ``size`` at a time,
     in the actions' units; empty if there are none.

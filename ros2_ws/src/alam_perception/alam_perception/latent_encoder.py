@@ -14,7 +14,7 @@ from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, image_to_numpy, stamp_to_ns
 from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
-from alam_core.latent_action import TransitionModel, encode_images
+from alam_core.latent_action import TransitionEncoder, encode_images
 
 SILENCE = 2.0  # s of the steady clock without an observation after which the node says so
 
@@ -35,8 +35,8 @@ class LatentEncoder(Node):
         if self.stride < 1 or threads < 1:
             raise UserError("latent_encoder: stride and threads must be at least 1")
         torch.set_num_threads(threads)
-        self.model = TransitionModel.from_pretrained(checkpoint)
-        self._tokens, self._dim = self.model.config.latent_tokens, self.model.config.latent_dim
+        self.model = TransitionEncoder.from_pretrained(checkpoint)
+        self._tokens, self._dim = self.model.latent_shape
 
         self._from: Observation | None = None  # the earlier frame of the next transition
         self._skipped = 0  # observations since then

@@ -1,0 +1,51 @@
+"""The model hub: what is fetched from it, and what an earlier download has left on this machine.
+
+Every download of weights goes through here, except timm's own pretrained image models.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from alam_core.errors import UserError
+
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def is_hub_id(name: str | Path) -> bool:
+    """Whether ``name`` can only be an id "owner/name" of the hub, not a local path.
+
+    A string whose first part is an existing folder is taken as a mistyped path. A ``Path`` is never
+    an id.
+    """
+    return (
+        isinstance(name, str)
+        and bool(_HUB_ID.fullmatch(name))
+        and not Path(name.split("/")[0]).exists()
+    )
+
+
+def fetch(identifier: str, patterns: Sequence[str], what: str, hint: str = "") -> Path:
+    """Download the files of a hub model that match ``patterns``, once; returns their folder.
+
+    what: the kind of thing, for the error message. hint: what else the user can do, appended to the
+    message. Raises UserError if the hub does not have the model or cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(identifier, allow_patterns=list(patterns)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"no {what} '{identifier}': there is no such folder, and the model hub does not give "
+            f"it ({type(error).__name__}){hint}"
+        ) from None
+
+
+def cached_file(repository: str, file: str) -> Path | None:
+    """A file of a hub repository that was downloaded before, None if it was not. No network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, file)
+    return Path(found) if isinstance(found, str) else None
