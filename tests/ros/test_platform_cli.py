@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from alam_cli.echo import message_class, to_plain
-from alam_common.processes import Process
+from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,7 +112,7 @@ def test_doctor_agrees_with_its_exit_code(ros_env: dict[str, str]) -> None:
 # Echo
 
 
-def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Process]) -> None:
+def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., ChildProcess]) -> None:
     publisher = ros.node.create_publisher(LatentTransition, "/alam/latents", 10)
     message = LatentTransition(view="wrist", tokens=2, dim=16, data=[0.5] * 32)
     echo = start("echo", [ALAM, "echo", "/alam/latents", "--once"])
@@ -130,7 +130,7 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Pro
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
 def test_echo_fits_what_the_publisher_offers(
-    reliability: ReliabilityPolicy, ros, start: Callable[..., Process]
+    reliability: ReliabilityPolicy, ros, start: Callable[..., ChildProcess]
 ) -> None:
     """A latched message sent before echo came is printed if it is reliable; a best-effort one if it
     is sent again.
@@ -190,13 +190,13 @@ FLEET = """
 
 @pytest.fixture
 def fleet(
-    tmp_path: Path, start: Callable[..., Process], ros_env: dict[str, str]
-) -> Callable[..., Process]:
+    tmp_path: Path, start: Callable[..., ChildProcess], ros_env: dict[str, str]
+) -> Callable[..., ChildProcess]:
     """``alam up`` of a graph whose nodes are shell scripts: ``fleet(name=(script, required),
     ...)``.
     """
 
-    def start_fleet(**nodes: tuple[str, bool]) -> Process:
+    def start_fleet(**nodes: tuple[str, bool]) -> ChildProcess:
         index = tmp_path / "share/ament_index/resource_index/packages"
         index.mkdir(parents=True)
         (index / "alam_fleet").touch()
@@ -217,7 +217,7 @@ def fleet(
     return start_fleet
 
 
-def pid_of(up: Process, name: str) -> int:
+def pid_of(up: ChildProcess, name: str) -> int:
     """The process id that a node has printed."""
     wait_until(
         lambda: any(re.search(rf"\[{name}\] +pid \d+", line) for line in up.lines),
@@ -232,7 +232,7 @@ RUNNING = "echo pid $$; exec sleep 600"
 STUBBORN = "trap '' INT TERM; echo pid $$; while true; do sleep 0.2; done"
 
 
-def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Process]) -> None:
+def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), bad=("echo; echo 'error: no camera'; sleep 1; exit 3", True))
     good = pid_of(up, "good")
     wait_until(lambda: up.poll() is not None, "alam up to end")
@@ -245,7 +245,7 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Pro
     assert not is_alive(good)
 
 
-def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]) -> None:
+def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
     """The arm must be able to hold and to say why."""
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
@@ -260,7 +260,7 @@ def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]
     assert not is_alive(good)
 
 
-def test_up_goes_on_without_an_optional_node(fleet: Callable[..., Process]) -> None:
+def test_up_goes_on_without_an_optional_node(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), extra=("kill -SEGV $$", False))
     good = pid_of(up, "good")
     wait_until(
@@ -272,7 +272,7 @@ def test_up_goes_on_without_an_optional_node(fleet: Callable[..., Process]) -> N
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_no_process_behind(
-    number: signal.Signals, fleet: Callable[..., Process]
+    number: signal.Signals, fleet: Callable[..., ChildProcess]
 ) -> None:
     up = fleet(good=(RUNNING, True), stubborn=(STUBBORN, True))
     pids = [pid_of(up, "good"), pid_of(up, "stubborn")]
@@ -282,7 +282,7 @@ def test_a_stop_leaves_no_process_behind(
     assert not any(map(is_alive, pids))
 
 
-def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., Process]) -> None:
+def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), stubborn=(STUBBORN, True))
     pids = [pid_of(up, "good"), pid_of(up, "stubborn")]
     os.kill(up.pid, signal.SIGKILL)
@@ -292,7 +292,7 @@ def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., Process]) -> 
 # DDS
 
 
-def test_every_socket_of_a_node_is_on_loopback(ros, start: Callable[..., Process]) -> None:
+def test_every_socket_of_a_node_is_on_loopback(ros, start: Callable[..., ChildProcess]) -> None:
     code = "import rclpy; rclpy.init(); node = rclpy.create_node('quiet'); print('ready', flush=True); rclpy.spin(node)"
     process = start("quiet", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines, "the node to start")

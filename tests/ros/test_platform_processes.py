@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from alam_common.processes import Process, stop_all
+from alam_common.processes import ChildProcess, stop_all
 
 PLAIN = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PLAIN
@@ -36,7 +36,7 @@ def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
 
 def test_reports_lines_and_exit_code() -> None:
     heard: list[tuple[str, str]] = []
-    process = Process(
+    process = ChildProcess(
         "child",
         [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(7)"],
         on_line=lambda *x: heard.append(x),
@@ -58,13 +58,13 @@ def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatc
         "alam_common.processes.STEPS",
         ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)),
     )
-    process = Process("child", [sys.executable, "-c", code])
+    process = ChildProcess("child", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines)
     assert process.stop() == expected
 
 
 def test_stop_all_leaves_no_grandchild() -> None:
-    process = Process("shell", ["bash", "-c", "sleep 600 & echo $!; wait"])
+    process = ChildProcess("shell", ["bash", "-c", "sleep 600 & echo $!; wait"])
     wait_until(lambda: process.lines)
     grandchild = int(process.lines[0])
     assert is_alive(grandchild)
@@ -75,8 +75,8 @@ def test_stop_all_leaves_no_grandchild() -> None:
 def test_child_dies_with_a_killed_parent() -> None:
     parent_code = (
         "import time\n"
-        "from alam_common.processes import Process\n"
-        "print(Process('child', ['sleep', '600']).pid, flush=True)\n"
+        "from alam_common.processes import ChildProcess\n"
+        "print(ChildProcess('child', ['sleep', '600']).pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(

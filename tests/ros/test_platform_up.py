@@ -14,7 +14,7 @@ from rcl_interfaces.srv import ListParameters
 from tiny_checkpoints import SIZE, save_tiny_policy, save_tiny_transition
 
 from alam_bringup.graph import PIPER
-from alam_common.processes import Process
+from alam_common.processes import ChildProcess
 from alam_core.types import VIEWS
 
 ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
@@ -37,7 +37,7 @@ def group_of(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_the_whole_graph_comes_up_and_goes_away(
-    tmp_path: Path, ros, start: Callable[..., Process]
+    tmp_path: Path, ros, start: Callable[..., ChildProcess]
 ) -> None:
     save_tiny_policy(tmp_path / "policy")
     save_tiny_transition(tmp_path / "transition")

@@ -13,7 +13,7 @@ from threading import Event, Lock
 
 from alam_bringup.graph import Graph, NodeSpec, Values, environment
 from alam_bringup.installed import available, config_folder, executable, parameter_files
-from alam_common.processes import Process, stop_all
+from alam_common.processes import ChildProcess, stop_all
 
 COLOURS = (36, 33, 35, 32, 34, 31)
 
@@ -54,7 +54,7 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
     return command
 
 
-def describe_end(process: Process) -> str:
+def describe_end(process: ChildProcess) -> str:
     """One line about a process that is over: its code or signal, and the last thing it said."""
     code = process.poll()
     assert code is not None
@@ -79,7 +79,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
-    running: dict[str, tuple[NodeSpec, Process]] = {}
+    running: dict[str, tuple[NodeSpec, ChildProcess]] = {}
     failed = ended = False
     env = os.environ | environment(values, config)
     with tempfile.TemporaryDirectory(prefix="alam_up_") as scratch:
@@ -87,7 +87,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
             commands = [node_command(node, config, Path(scratch)) for node in nodes]
             for node, command in zip(nodes, commands, strict=True):
                 if not stop.is_set():
-                    running[node.name] = (node, Process(node.name, command, on_line=say, env=env))
+                    running[node.name] = (node, ChildProcess(node.name, command, on_line=say, env=env))
             said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
             say("alam", f"started {said}; Ctrl-C stops everything")
             while running and not failed and not stop.is_set():

@@ -39,7 +39,7 @@ def _die_with(parent: int) -> Callable[[], None]:
     return in_child
 
 
-class Process:
+class ChildProcess:
     """A running command. ``on_line`` gets each line of its stdout and stderr together, from a
     thread of its own.
     """
@@ -107,7 +107,7 @@ class Process:
         return self.poll()
 
 
-def stop_all(processes: Iterable[Process]) -> None:
+def stop_all(processes: Iterable[ChildProcess]) -> None:
     """Stop several processes together, in steps; what they left in their groups is killed."""
     everyone = list(processes)
     for number, patience in STEPS:

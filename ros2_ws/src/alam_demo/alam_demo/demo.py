@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from alam_bringup.graph import PIPER, Argument, Graph, environment, root, split_assignments
 from alam_bringup.installed import config_folder
-from alam_common.processes import Process
+from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
 from alam_core.results import write_result
 from alam_core.types import VIEWS
@@ -85,7 +85,7 @@ def main(words: Sequence[str]) -> int:
     console.print(f"starting the graph (its log: {log.relative_to(root())}) ...")
     with log.open("w", buffering=1) as file:
         command = [sys.executable, "-m", "alam_cli", "up", "piper", *graph_words]
-        graph = Process("graph", command, lambda _, line: print(line, file=file))
+        graph = ChildProcess("graph", command, lambda _, line: print(line, file=file))
         try:
             episodes, figures = _run(values, graph, console)
         finally:
@@ -95,7 +95,7 @@ def main(words: Sequence[str]) -> int:
     return 0 if any(episode.success for episode in episodes) else 1
 
 
-def _run(values: dict, graph: Process, console: Console) -> tuple[list[Episode], dict[str, dict]]:
+def _run(values: dict, graph: ChildProcess, console: Console) -> tuple[list[Episode], dict[str, dict]]:
     def alive() -> None:
         if graph.poll() is not None:
             raise UserError(f"the graph ended: {graph.last_line()} (more in log/demo.log)")
