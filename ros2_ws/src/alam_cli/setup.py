@@ -14,5 +14,5 @@ setup(
     maintainer_email="maintainers@alam.invalid",
     description="The alam command: starts, inspects and checks the ALAM stack",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["alam = alam_cli.cli:main"]},
+    entry_points={"console_scripts": ["alam = alam_cli.main:main"]},
 )

@@ -13,6 +13,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from alam_core.command_line import command_line
 from alam_core.config import parse_args, to_dict
 from alam_core.errors import UserError
 from alam_core.policy.config import PolicyConfig
@@ -21,7 +22,7 @@ from alam_core.policy.samples import PolicyData
 from alam_core.policy.sequence import ACTION
 from alam_training.commands.evaluate import EvaluateConfig, check, episodes
 from alam_training.loop.parallel import take_leave
-from alam_training.loop.train import command_line, every_nth, step_rng, train
+from alam_training.loop.train import every_nth, step_rng, train
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.data import data_digest, load
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from alam_core.command_line import command_line
 from alam_core.config import parse_args, to_dict
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.mixture import DataReport, Source, SourceConfig, open_sources
@@ -30,7 +31,7 @@ from alam_core.latent_action.triplets import (
 )
 from alam_training.loop.parallel import take_leave
 from alam_training.loop.state import STATE_FILE
-from alam_training.loop.train import LoopConfig, command_line, train
+from alam_training.loop.train import LoopConfig, train
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1): a LeRobot data set, a folder of videos, or a mixture. No action is read.
 

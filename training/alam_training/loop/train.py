@@ -10,10 +10,7 @@ import contextlib
 import copy
 import dataclasses
 import math
-import os
-import shlex
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -118,13 +115,6 @@ class TrainResult:
     step: int
     stopped: str
     main: bool
-
-
-def command_line() -> str:
-    """What a person types in the project's root to start this process again."""
-    return shlex.join(
-        ["python", *(os.path.relpath(part) if os.path.isabs(part) else part for part in sys.argv)]
-    )
 
 
 def step_rng(seed: int, step: int, *stream: int) -> np.random.Generator:

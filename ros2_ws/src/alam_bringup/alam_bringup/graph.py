@@ -119,14 +119,22 @@ class Graph:
 
 
 def split_assignments(words: Iterable[str]) -> dict[str, str]:
-    """``["sim:=false", ...]`` as a dictionary. Raises UserError for a word of another form or a
-    name given twice.
+    """Texts by argument name, given as ROS writes them (``sim:=false``) or as options are written
+    (``--sim false`` or ``--sim=false``).
+
+    Raises UserError for a word of another form, an option without a value and a repeated name.
     """
     texts: dict[str, str] = {}
-    for word in words:
-        name, separator, text = word.partition(":=")
-        if not separator or not name:
-            raise UserError(f"'{word}' is not of the form name:=value")
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            name, separator, text = word[2:].partition("=")
+            if not separator and (text := next(rest, "")) == "":
+                raise UserError(f"'{word}' needs a value: {word} VALUE")
+        else:
+            name, separator, text = word.partition(":=")
+            if not separator or not name:
+                raise UserError(f"'{word}' is not of the form --name value or name:=value")
         if name in texts:
             raise UserError(f"argument '{name}' is given twice")
         texts[name] = text

@@ -10,7 +10,13 @@ from launch_ros.actions import Node
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 from alam_core.errors import UserError
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+# mypy takes the folder launch/ beside this package for the module.
+from launch import (  # type: ignore[attr-defined]
+    LaunchContext,
+    LaunchDescription,
+    LaunchDescriptionEntity,
+)
 
 # As with alam up, no node is left behind if launch itself is killed (util-linux, part of every
 # Debian and Ubuntu).

@@ -87,7 +87,10 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
             commands = [node_command(node, config, Path(scratch)) for node in nodes]
             for node, command in zip(nodes, commands, strict=True):
                 if not stop.is_set():
-                    running[node.name] = (node, ChildProcess(node.name, command, on_line=say, env=env))
+                    running[node.name] = (
+                        node,
+                        ChildProcess(node.name, command, on_line=say, env=env),
+                    )
             said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
             say("alam", f"started {said}; Ctrl-C stops everything")
             while running and not failed and not stop.is_set():
