@@ -49,7 +49,8 @@ def main() -> int:
     python_headers = sysconfig.get_paths()["include"]
     if not (Path(python_headers) / "Python.h").is_file():
         print(
-            f"error: no Python.h in {python_headers}: install the headers of Python {sys.version_info.major}.{sys.version_info.minor}"
+            f"error: no Python.h in {python_headers}: install the headers of "
+            f"Python {sys.version_info.major}.{sys.version_info.minor}"
         )
         return 2
     changed = mend_tree(Path(sys.prefix) / "share", python_headers, numpy.get_include())

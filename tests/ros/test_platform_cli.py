@@ -64,6 +64,8 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         (["up", "plane"], "no graph is called 'plane'; there are: piper"),
         (["up", "piper", "sin:=true"], "no argument 'sin'"),
         (["up", "piper", "sim:=perhaps"], "not true or false"),
+        (["up", "piper", "--sim", "perhaps"], "not true or false"),
+        (["up", "piper", "--sim"], "'--sim' needs a value"),
         (["up", "piper", "checkpoint:=/nowhere/policy"], "no folder '/nowhere/policy'"),
         (["echo"], "required: TOPIC"),
         (["echo", "/x", "--timeout", "soon"], "invalid float value: 'soon'"),

@@ -63,7 +63,8 @@ def run(arguments: Sequence[str]) -> int:
         from alam_bringup.graph import find_graph, split_assignments
     except ImportError as error:
         raise UserError(
-            f"the ROS workspace cannot be used ({error}): run 'make setup', then 'source setup.bash'"
+            f"the ROS workspace cannot be imported ({error}): "
+            "run 'make setup', then 'source setup.bash'"
         ) from None
     if arguments and arguments[0] == "demo":
         from alam_demo import demo

@@ -1,6 +1,4 @@
-"""``alam up GRAPH [name:=value ...]``: starts a graph's nodes without the ROS package ``launch``,
-and stops them all.
-"""
+"""``alam up GRAPH``: starts and stops the nodes of a graph without the ROS package ``launch``."""
 
 import json
 import os
@@ -19,7 +17,7 @@ COLOURS = (36, 33, 35, 32, 34, 31)
 
 
 class Printer:
-    """Prints lines of several processes, each with the name it came from."""
+    """Prints the lines of several processes, each line after the name of its process."""
 
     def __init__(self, names: list[str]) -> None:
         self._width = max(map(len, names))
@@ -36,8 +34,8 @@ class Printer:
 
 
 def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
-    """The command that runs a node; its parameters go through a file in ``scratch``, as YAML keeps
-    their types.
+    """The command that runs a node. Its parameters go through a YAML file in ``scratch``, which
+    keeps their types.
     """
     file = scratch / f"{node.name}.yaml"
     file.write_text(
@@ -55,7 +53,7 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
 
 
 def describe_end(process: ChildProcess) -> str:
-    """One line about a process that is over: its code or signal, and the last thing it said."""
+    """One line about a process that ended: its exit code or signal, and its last line."""
     code = process.poll()
     assert code is not None
     how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
@@ -65,9 +63,9 @@ def describe_end(process: ChildProcess) -> str:
 def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
-    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises
-    UserError before anything is started if an argument, a checkpoint or a package is wrong. Call it
-    in the main thread.
+    Returns 0 if every required node ran until the stop was requested, else 1. Raises UserError
+    before any node starts if an argument, a checkpoint or a package is wrong. Call it in the main
+    thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -75,7 +73,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     say = Printer(["alam", *(node.name for node in nodes)])
     for note in notes:
         say("alam", note)
-    old = {
+    handlers = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
@@ -104,7 +102,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
                     say("alam", describe_end(process) + (": stopping the others" if failed else ""))
         finally:
             stop_all(process for _, process in running.values())
-            for number, handler in old.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
     say("alam", "all nodes are stopped")
     return 1 if ended else 0

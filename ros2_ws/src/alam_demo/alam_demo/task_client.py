@@ -242,9 +242,6 @@ class TaskClient(Node):
                 chunk = max((start for start in self._predicted if start <= stamp), default=None)
                 predicted = self._predicted[chunk] if chunk is not None else {}
                 images = {view: self._images[stamp][view] for view in self._views}
-                frames.append(
-                    FilmFrame(
-                        stamp - stamps[0], images, dict(self._observed.get(stamp, {})), predicted
-                    )
-                )
+                observed = dict(self._observed.get(stamp, {}))
+                frames.append(FilmFrame(stamp - stamps[0], images, observed, predicted))
             return frames
