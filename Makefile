@@ -20,7 +20,7 @@ test: lint  ## all checks and tests, the fast ones first
 	echo "tests passed in $$((SECONDS - start)) s"
 
 docs: setup  ## the documentation site, in site/; broken links fail
-	@source setup.bash && mkdocs build --strict --quiet && echo "site/index.html"
+	@source setup.bash && NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
 demo: setup  ## the whole stack on a simulated arm; EPISODES=5
 	@source setup.bash && ALAM_SETUP_S=$(SETUP_S) alam demo --episodes $(EPISODES)
