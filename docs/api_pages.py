@@ -1,13 +1,14 @@
-"""MkDocs hook that makes the API pages: one for each room of alam_core, from its docstrings.
+"""MkDocs hook: makes the API pages from docstrings, and shows CONTRIBUTING.md as a page.
 
-A page lists the public modules of its room, so that no page must be edited when a module is added
-or moved.
+Each room of alam_core has an API page that lists its public modules, so that no page must be edited
+when a module is added or moved.
 """
 
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -38,3 +39,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         content = f"# {room}\n\n" + "\n\n".join(f"::: {module}" for module in modules) + "\n"
         files.append(File.generated(config, f"api/{room}.md", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Replace the stub contributing.md by CONTRIBUTING.md, with links relative to docs/."""
+    if page.file.src_uri == "contributing.md":
+        return (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
+    return markdown
