@@ -28,7 +28,11 @@ def alam(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]
         timeout=120,
         stdin=subprocess.DEVNULL,
         cwd=root,
-        env=env | {"PYTHONPATH": ":".join(map(str, paths))},
+        env=env
+        | {
+            "PYTHONPATH": ":".join(map(str, paths)),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
     )
 
 

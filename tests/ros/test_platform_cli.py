@@ -295,7 +295,10 @@ def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., ChildProcess]
 
 
 def test_every_socket_of_a_node_is_on_loopback(ros, start: Callable[..., ChildProcess]) -> None:
-    code = "import rclpy; rclpy.init(); node = rclpy.create_node('quiet'); print('ready', flush=True); rclpy.spin(node)"
+    code = (
+        "import rclpy; rclpy.init(); node = rclpy.create_node('quiet'); "
+        "print('ready', flush=True); rclpy.spin(node)"
+    )
     process = start("quiet", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines, "the node to start")
     ros.wait_for(lambda: "quiet" in ros.node.get_node_names(), what="the node to be discovered")

@@ -79,10 +79,9 @@ def run_ros(arguments: list[str]) -> int:
             f"'alam {arguments[0]}' needs the ROS workspace, which is not set up: "
             f"run 'make setup' in '{root}'"
         )
-    script = 'source "$0" && exec "$@"'
-    command = ["bash", "-c", script, str(setup), sys.executable, "-m", "alam_cli.ros", *arguments]
-    sys.stdout.flush()
-    os.execvp("bash", command)
+    # The Python of the sourced shell, which the workspace was built for.
+    script = 'source "$0" && exec python -m alam_cli.ros "$@"'
+    os.execvp("bash", ["bash", "-c", script, str(setup), *arguments])
 
 
 def run(arguments: list[str]) -> int | None:
