@@ -1,4 +1,4 @@
-"""The demo: its film opens as a film and shows what was observed; its arguments are checked before
+"""The demo: its film can be decoded and shows what was observed; its arguments are checked before
 anything starts.
 """
 
@@ -37,7 +37,7 @@ def test_the_film_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path)
     write_film(path, [("first", True, film_frames(7)), ("second", False, film_frames(4))], fps=10.0)
     frames = frames_of(path)
     assert len(frames) == (7 - 1 + 10) + (4 - 1 + 10)
-    assert list(path.parent.iterdir()) == [path]  # nothing half-written beside it
+    assert list(path.parent.iterdir()) == [path]  # no temporary file is left
     third_person, wrist = frames[3][150, 128], frames[3][150, 256 + 128]
     assert (
         np.abs(third_person.astype(int) - 40).max() < 8 and np.abs(wrist.astype(int) - 80).max() < 8
@@ -45,7 +45,7 @@ def test_the_film_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path)
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the path has moved on
 
 
-def test_a_film_without_latents_and_of_no_episode(tmp_path: Path) -> None:
+def test_a_film_without_latents_and_one_without_episodes(tmp_path: Path) -> None:
     bare = [FilmFrame(frame.time, frame.images) for frame in film_frames(3)]
     write_film(tmp_path / "bare.mp4", [("no latents", True, bare)], fps=10.0)
     assert len(frames_of(tmp_path / "bare.mp4")) == 12
@@ -63,7 +63,7 @@ def test_a_film_without_latents_and_of_no_episode(tmp_path: Path) -> None:
         (["checkpoint:=nowhere"], "no folder 'nowhere'"),
     ],
 )
-def test_wrong_arguments_are_said_before_anything_starts(words: list[str], said: str) -> None:
+def test_wrong_arguments_are_reported_before_anything_starts(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         demo.main(words)
 

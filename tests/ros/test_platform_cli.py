@@ -1,5 +1,5 @@
-"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, up with
-nodes that fail or are stopped.
+"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, graphs
+whose nodes fail or are stopped.
 """
 
 import os
@@ -48,7 +48,7 @@ def is_alive(pid: int) -> bool:
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
 
 
@@ -131,11 +131,11 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Chi
 
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
-def test_echo_fits_what_the_publisher_offers(
+def test_echo_adapts_to_the_publishers_qos(
     reliability: ReliabilityPolicy, ros, start: Callable[..., ChildProcess]
 ) -> None:
-    """A latched message sent before echo came is printed if it is reliable; a best-effort one if it
-    is sent again.
+    """A latched message is printed although it was sent before echo started; a best-effort one is
+    printed when it is sent again.
     """
     latched = reliability == ReliabilityPolicy.RELIABLE
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
@@ -156,7 +156,7 @@ def test_echo_fits_what_the_publisher_offers(
     assert "data: hello" in echo.lines
 
 
-def test_echo_gives_up_when_nobody_publishes(ros_env: dict[str, str]) -> None:
+def test_echo_times_out_without_a_publisher(ros_env: dict[str, str]) -> None:
     done = alam("echo", "/nothing", "--timeout", "1", env=ros_env)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "nobody publishes /nothing" in done.stderr
@@ -220,7 +220,7 @@ def fleet(
 
 
 def pid_of(up: ChildProcess, name: str) -> int:
-    """The process id that a node has printed."""
+    """The process id that a node printed."""
     wait_until(
         lambda: any(re.search(rf"\[{name}\] +pid \d+", line) for line in up.lines),
         f"{name} to start",
@@ -247,14 +247,14 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Chi
     assert not is_alive(good)
 
 
-def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
-    """The arm must be able to hold and to say why."""
+def test_up_continues_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
+    """The arm must be able to hold its position and to report why."""
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
     os.kill(victim, signal.SIGKILL)
     wait_until(
         lambda: any("victim ended (killed by SIGKILL)" in line for line in up.lines),
-        "the news that it died",
+        "the report that it died",
     )
     assert up.poll() is None and is_alive(good)
     os.kill(up.pid, signal.SIGINT)
@@ -262,12 +262,12 @@ def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., ChildPro
     assert not is_alive(good)
 
 
-def test_up_goes_on_without_an_optional_node(fleet: Callable[..., ChildProcess]) -> None:
+def test_up_continues_without_an_optional_node(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), extra=("kill -SEGV $$", False))
     good = pid_of(up, "good")
     wait_until(
         lambda: any("extra ended (killed by SIGSEGV)" in line for line in up.lines),
-        "the news that it died",
+        "the report that it died",
     )
     assert up.poll() is None and is_alive(good)
 

@@ -1,5 +1,5 @@
-"""Processes of ``alam up`` and of the tests: stopped in steps, nothing left behind, not even if the
-parent is killed.
+"""Child processes of ``alam up`` and of the tests: none outlives its parent, even if the parent is
+killed.
 """
 
 import os
@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
@@ -51,9 +51,8 @@ def test_reports_lines_and_exit_code() -> None:
     [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)],
 )
 def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = (
-        0.5 if code == HOPELESS else 30.0
-    )  # an interrupted Python takes its time on a busy machine
+    # On a busy machine Python may need seconds to end after SIGINT.
+    patience = 0.5 if code == HOPELESS else 30.0
     monkeypatch.setattr(
         "alam_common.processes.STEPS",
         ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)),
