@@ -1,13 +1,14 @@
-# The few commands there are. 'make help' lists them.
+# The few commands of the project; 'make help' lists them.
 SHELL := /bin/bash
 EPISODES ?= 5
+SETUP_S = $$(cat .venv/.alam_setup_s 2>/dev/null)
 .DEFAULT_GOAL := help
-.PHONY: help setup lint test demo clean
+.PHONY: help setup lint test docs demo clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-setup:  ## virtual environment, ROS 2 Jazzy, workspace; does nothing that is done already
+setup:  ## virtual environment, ROS 2 Jazzy, workspace; does nothing if all is up to date
 	@scripts/setup.sh
 
 lint: setup  ## ruff and mypy
@@ -18,8 +19,11 @@ test: lint  ## all checks and tests, the fast ones first
 	python -m pytest -q -m "not slow" && python -m pytest -q -m slow && \
 	echo "tests passed in $$((SECONDS - start)) s"
 
-demo: setup  ## the whole stack on a simulated arm; EPISODES=5
-	@source setup.bash && ALAM_SETUP_S=$$(cat .venv/.alam_setup_s 2>/dev/null) alam demo episodes:=$(EPISODES)
+docs: setup  ## the documentation site, in site/; broken links fail
+	@source setup.bash && NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-clean:  ## remove what was built (not .venv, data/ or runs/)
-	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log .pytest_cache .mypy_cache .ruff_cache alam_core.egg-info
+demo: setup  ## the whole stack on a simulated arm; EPISODES=5
+	@source setup.bash && ALAM_SETUP_S=$(SETUP_S) alam demo --episodes $(EPISODES)
+
+clean:  ## remove build products (keeps .venv, data/ and runs/)
+	rm -rf ros2_ws/{build,install,log} site .{pytest,mypy,ruff}_cache *.egg-info

@@ -1,17 +1,21 @@
-# Makes this shell ready for the ALAM stack: source setup.bash (after: make setup)
-# What is set already of the variables with a ':-' below is kept.
+# Prepares this shell for the ALAM stack: source setup.bash (after: make setup)
+# Variables below with a ':-' keep a value that is already set.
 ALAM_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ ! -f "$ALAM_ROOT/.venv/bin/activate" ] || [ ! -f "$ALAM_ROOT/ros2_ws/install/setup.bash" ]; then
+_install=$ALAM_ROOT/ros2_ws/install
+if [ ! -f "$ALAM_ROOT/.venv/bin/activate" ] || [ ! -f "$_install/setup.bash" ]; then
   echo "error: not set up yet: run 'make setup' in $ALAM_ROOT" >&2
   return 2 2>/dev/null || exit 2
 fi
 export ALAM_ROOT
 source "$ALAM_ROOT/.venv/bin/activate"
-source "$ALAM_ROOT/ros2_ws/install/setup.bash"
+source "$_install/setup.bash"
 export RMW_IMPLEMENTATION=rmw_fastrtps_cpp
-# DDS stays on this host: the local profile binds to the loopback interface, and SYSTEM_DEFAULT leaves discovery to the profile.
-export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$ALAM_ROOT/ros2_ws/install/alam_bringup/share/alam_bringup/config/fastdds_local.xml}
+# DDS stays on this host: the local profile binds to the loopback interface, and SYSTEM_DEFAULT
+# leaves discovery to the profile.
+_local=$_install/alam_bringup/share/alam_bringup/config/fastdds_local.xml
+export FASTRTPS_DEFAULT_PROFILES_FILE=${FASTRTPS_DEFAULT_PROFILES_FILE:-$_local}
 export ROS_AUTOMATIC_DISCOVERY_RANGE=${ROS_AUTOMATIC_DISCOVERY_RANGE:-SYSTEM_DEFAULT}
 export MUJOCO_GL=${MUJOCO_GL:-egl}
 # python-can: the emulated bus stays on this host (multicast packets do not leave it).
 export CAN_CONFIG=${CAN_CONFIG:-'{"hop_limit": 0}'}
+unset _install _local

@@ -3,3 +3,5 @@
 The library imports torch and numpy only. Simulators are imported by the modules under ``sim/`` that
 need them.
 """
+
+__version__ = "0.2.0"

@@ -9,14 +9,12 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+from alam_core.command_line import ROOT, command_line
 from alam_core.errors import UserError
 from alam_core.files import write_json
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def machine() -> dict[str, Any]:
@@ -61,7 +59,7 @@ def write_result(
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = command or " ".join(["python", *(_relative(part) for part in sys.argv)])
+    command = command or command_line()
     try:
         old: dict[str, Any] = (
             json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
@@ -101,9 +99,3 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-def _relative(part: str) -> str:
-    """An absolute path inside the project, relative to its root; other arguments are unchanged."""
-    path = Path(part)
-    return str(path.relative_to(ROOT)) if path.is_absolute() and path.is_relative_to(ROOT) else part

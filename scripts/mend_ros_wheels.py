@@ -1,8 +1,8 @@
-"""Mend the CMake files of the ROS wheels: point them at this Python's and this numpy's headers.
+"""Repair the CMake files of the ROS wheels: point them at the headers of this Python and numpy.
 
-The wheels' exported targets name include folders of the machine they were built on, which CMake
-rightly refuses. Run with the virtual environment's Python after installing requirements/ros.txt;
-running it again changes nothing. Prints what it mended.
+The exported targets of the wheels name include folders of the machine that built them, which CMake
+rejects. Run it with the virtual environment's Python after installing requirements/ros.txt; a
+second run changes nothing. Prints how many files it changed.
 """
 
 import os
@@ -12,15 +12,13 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-# A folder of headers as it is written in a CMake list: no quotes, semicolons or white space in it.
+# An include folder in a CMake list; it contains no quotes, semicolons or white space.
 PYTHON_HEADERS = re.compile(r'/[^\s;"]*?/include/python3\.\d+(?=[;"\s])')
 NUMPY_HEADERS = re.compile(r'/[^\s;"]*?/numpy/(?:_core|core)/include(?=[;"\s])')
 
 
 def mend(text: str, python_headers: str, numpy_headers: str) -> str:
-    """Replace the include folders of Python and numpy named in a CMake file by those given;
-    everything else stays as it is.
-    """
+    """Replace the include folders of Python and numpy in the text of a CMake file."""
     text = PYTHON_HEADERS.sub(lambda _: python_headers, text)
     return NUMPY_HEADERS.sub(lambda _: numpy_headers, text)
 
@@ -49,11 +47,12 @@ def main() -> int:
     python_headers = sysconfig.get_paths()["include"]
     if not (Path(python_headers) / "Python.h").is_file():
         print(
-            f"error: no Python.h in {python_headers}: install the headers of Python {sys.version_info.major}.{sys.version_info.minor}"
+            f"error: no Python.h in {python_headers}: install the headers of "
+            f"Python {sys.version_info.major}.{sys.version_info.minor}"
         )
         return 2
     changed = mend_tree(Path(sys.prefix) / "share", python_headers, numpy.get_include())
-    print(f"mended {len(changed)} CMake files of the ROS wheels")
+    print(f"repaired {len(changed)} CMake files of the ROS wheels")
     return 0
 
 

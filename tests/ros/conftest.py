@@ -24,7 +24,7 @@ try:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
-    from alam_common.processes import Process, stop_all
+    from alam_common.processes import ChildProcess, stop_all
 except ImportError as error:
     raise pytest.UsageError(
         f"the tests in tests/ros need the built workspace ({error}): make setup && source setup.bash"
@@ -134,16 +134,16 @@ def ros_arguments(
 
 
 @pytest.fixture
-def start(ros_env: dict[str, str]) -> Iterator[Callable[..., Process]]:
+def start(ros_env: dict[str, str]) -> Iterator[Callable[..., ChildProcess]]:
     """Start any command as a process of this test: ``start("name", ["command", ...], env={...})``.
     All are stopped at the end.
     """
-    processes: list[Process] = []
+    processes: list[ChildProcess] = []
 
     def start_process(
         name: str, command: list[str], env: Mapping[str, str] | None = None
-    ) -> Process:
-        process = Process(
+    ) -> ChildProcess:
+        process = ChildProcess(
             name,
             command,
             on_line=lambda who, line: print(f"[{who}] {line}"),
@@ -158,7 +158,7 @@ def start(ros_env: dict[str, str]) -> Iterator[Callable[..., Process]]:
 
 
 @pytest.fixture
-def start_node(start: Callable[..., Process]) -> Callable[..., Process]:
+def start_node(start: Callable[..., ChildProcess]) -> Callable[..., ChildProcess]:
     """Start a node of the workspace: ``start_node("alam_policy", "policy", parameters={...},
     remappings={...}, name=None)``.
     """
@@ -170,7 +170,7 @@ def start_node(start: Callable[..., Process]) -> Callable[..., Process]:
         remappings: Mapping[str, str] | None = None,
         name: str | None = None,
         env: Mapping[str, str] | None = None,
-    ) -> Process:
+    ) -> ChildProcess:
         command = [
             str(INSTALL / package / "lib" / package / executable),
             *ros_arguments(name, parameters or {}, remappings or {}),

@@ -1,4 +1,4 @@
-"""The demo: its film opens as a film and shows what was seen; its arguments are checked before
+"""The demo: its film can be decoded and shows what was observed; its arguments are checked before
 anything starts.
 """
 
@@ -9,19 +9,19 @@ import pytest
 
 from alam_core.errors import UserError
 from alam_demo import demo
-from alam_demo.film import Look, write_film
+from alam_demo.film import FilmFrame, write_film
 
 
-def looks(count: int, views: tuple[str, ...] = ("third_person", "wrist")) -> list[Look]:
+def film_frames(count: int, views: tuple[str, ...] = ("third_person", "wrist")) -> list[FilmFrame]:
     rng = np.random.default_rng(0)
     found = []
     for i in range(count):
         images = {
             view: np.full((48, 48, 3), 40 * (k + 1), np.uint8) for k, view in enumerate(views)
         }
-        seen = {view: rng.standard_normal(12) for view in views} if i else {}
-        imagined = {view: rng.standard_normal((16, 12)) for view in views} if i > 2 else {}
-        found.append(Look(i / 10, images, seen, imagined))
+        observed = {view: rng.standard_normal(12) for view in views} if i else {}
+        predicted = {view: rng.standard_normal((16, 12)) for view in views} if i > 2 else {}
+        found.append(FilmFrame(i / 10, images, observed, predicted))
     return found
 
 
@@ -32,12 +32,12 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_the_film_has_every_look_and_a_pause_after_each_episode(tmp_path: Path) -> None:
+def test_the_film_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "demo.mp4"
-    write_film(path, [("first", True, looks(7)), ("second", False, looks(4))], fps=10.0)
+    write_film(path, [("first", True, film_frames(7)), ("second", False, film_frames(4))], fps=10.0)
     frames = frames_of(path)
     assert len(frames) == (7 - 1 + 10) + (4 - 1 + 10)
-    assert list(path.parent.iterdir()) == [path]  # nothing half-written beside it
+    assert list(path.parent.iterdir()) == [path]  # no temporary file is left
     third_person, wrist = frames[3][150, 128], frames[3][150, 256 + 128]
     assert (
         np.abs(third_person.astype(int) - 40).max() < 8 and np.abs(wrist.astype(int) - 80).max() < 8
@@ -45,8 +45,8 @@ def test_the_film_has_every_look_and_a_pause_after_each_episode(tmp_path: Path) 
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the path has moved on
 
 
-def test_a_film_without_latents_and_of_no_episode(tmp_path: Path) -> None:
-    bare = [Look(look.time, look.images) for look in looks(3)]
+def test_a_film_without_latents_and_one_without_episodes(tmp_path: Path) -> None:
+    bare = [FilmFrame(frame.time, frame.images) for frame in film_frames(3)]
     write_film(tmp_path / "bare.mp4", [("no latents", True, bare)], fps=10.0)
     assert len(frames_of(tmp_path / "bare.mp4")) == 12
     write_film(tmp_path / "none.mp4", [("nothing", False, [])], fps=10.0)
@@ -63,7 +63,7 @@ def test_a_film_without_latents_and_of_no_episode(tmp_path: Path) -> None:
         (["checkpoint:=nowhere"], "no folder 'nowhere'"),
     ],
 )
-def test_wrong_arguments_are_said_before_anything_starts(words: list[str], said: str) -> None:
+def test_wrong_arguments_are_reported_before_anything_starts(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said.replace("(", r"\(")):
         demo.main(words)
 

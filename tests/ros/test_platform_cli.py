@@ -1,5 +1,5 @@
-"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, up with
-nodes that fail or are stopped.
+"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, graphs
+whose nodes fail or are stopped.
 """
 
 import os
@@ -20,7 +20,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from std_msgs.msg import String
 
 from alam_cli.echo import message_class, to_plain
-from alam_common.processes import Process
+from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def is_alive(pid: int) -> bool:
 def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        assert time.monotonic() < deadline, f"timed out waiting for {what}"
         time.sleep(0.02)
 
 
@@ -64,6 +64,8 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         (["up", "plane"], "no graph is called 'plane'; there are: piper"),
         (["up", "piper", "sin:=true"], "no argument 'sin'"),
         (["up", "piper", "sim:=perhaps"], "not true or false"),
+        (["up", "piper", "--sim", "perhaps"], "not true or false"),
+        (["up", "piper", "--sim"], "'--sim' needs a value"),
         (["up", "piper", "checkpoint:=/nowhere/policy"], "no folder '/nowhere/policy'"),
         (["echo"], "required: TOPIC"),
         (["echo", "/x", "--timeout", "soon"], "invalid float value: 'soon'"),
@@ -112,7 +114,7 @@ def test_doctor_agrees_with_its_exit_code(ros_env: dict[str, str]) -> None:
 # Echo
 
 
-def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Process]) -> None:
+def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., ChildProcess]) -> None:
     publisher = ros.node.create_publisher(LatentTransition, "/alam/latents", 10)
     message = LatentTransition(view="wrist", tokens=2, dim=16, data=[0.5] * 32)
     echo = start("echo", [ALAM, "echo", "/alam/latents", "--once"])
@@ -129,11 +131,11 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Pro
 
 
 @pytest.mark.parametrize("reliability", [ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE])
-def test_echo_fits_what_the_publisher_offers(
-    reliability: ReliabilityPolicy, ros, start: Callable[..., Process]
+def test_echo_adapts_to_the_publishers_qos(
+    reliability: ReliabilityPolicy, ros, start: Callable[..., ChildProcess]
 ) -> None:
-    """A latched message sent before echo came is printed if it is reliable; a best-effort one if it
-    is sent again.
+    """A latched message is printed although it was sent before echo started; a best-effort one is
+    printed when it is sent again.
     """
     latched = reliability == ReliabilityPolicy.RELIABLE
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
@@ -154,7 +156,7 @@ def test_echo_fits_what_the_publisher_offers(
     assert "data: hello" in echo.lines
 
 
-def test_echo_gives_up_when_nobody_publishes(ros_env: dict[str, str]) -> None:
+def test_echo_times_out_without_a_publisher(ros_env: dict[str, str]) -> None:
     done = alam("echo", "/nothing", "--timeout", "1", env=ros_env)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "nobody publishes /nothing" in done.stderr
@@ -190,13 +192,13 @@ FLEET = """
 
 @pytest.fixture
 def fleet(
-    tmp_path: Path, start: Callable[..., Process], ros_env: dict[str, str]
-) -> Callable[..., Process]:
+    tmp_path: Path, start: Callable[..., ChildProcess], ros_env: dict[str, str]
+) -> Callable[..., ChildProcess]:
     """``alam up`` of a graph whose nodes are shell scripts: ``fleet(name=(script, required),
     ...)``.
     """
 
-    def start_fleet(**nodes: tuple[str, bool]) -> Process:
+    def start_fleet(**nodes: tuple[str, bool]) -> ChildProcess:
         index = tmp_path / "share/ament_index/resource_index/packages"
         index.mkdir(parents=True)
         (index / "alam_fleet").touch()
@@ -217,8 +219,8 @@ def fleet(
     return start_fleet
 
 
-def pid_of(up: Process, name: str) -> int:
-    """The process id that a node has printed."""
+def pid_of(up: ChildProcess, name: str) -> int:
+    """The process id that a node printed."""
     wait_until(
         lambda: any(re.search(rf"\[{name}\] +pid \d+", line) for line in up.lines),
         f"{name} to start",
@@ -232,7 +234,7 @@ RUNNING = "echo pid $$; exec sleep 600"
 STUBBORN = "trap '' INT TERM; echo pid $$; while true; do sleep 0.2; done"
 
 
-def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Process]) -> None:
+def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), bad=("echo; echo 'error: no camera'; sleep 1; exit 3", True))
     good = pid_of(up, "good")
     wait_until(lambda: up.poll() is not None, "alam up to end")
@@ -245,14 +247,14 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Pro
     assert not is_alive(good)
 
 
-def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]) -> None:
-    """The arm must be able to hold and to say why."""
+def test_up_continues_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
+    """The arm must be able to hold its position and to report why."""
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
     os.kill(victim, signal.SIGKILL)
     wait_until(
         lambda: any("victim ended (killed by SIGKILL)" in line for line in up.lines),
-        "the news that it died",
+        "the report that it died",
     )
     assert up.poll() is None and is_alive(good)
     os.kill(up.pid, signal.SIGINT)
@@ -260,19 +262,19 @@ def test_up_goes_on_when_a_required_node_is_killed(fleet: Callable[..., Process]
     assert not is_alive(good)
 
 
-def test_up_goes_on_without_an_optional_node(fleet: Callable[..., Process]) -> None:
+def test_up_continues_without_an_optional_node(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), extra=("kill -SEGV $$", False))
     good = pid_of(up, "good")
     wait_until(
         lambda: any("extra ended (killed by SIGSEGV)" in line for line in up.lines),
-        "the news that it died",
+        "the report that it died",
     )
     assert up.poll() is None and is_alive(good)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_no_process_behind(
-    number: signal.Signals, fleet: Callable[..., Process]
+    number: signal.Signals, fleet: Callable[..., ChildProcess]
 ) -> None:
     up = fleet(good=(RUNNING, True), stubborn=(STUBBORN, True))
     pids = [pid_of(up, "good"), pid_of(up, "stubborn")]
@@ -282,7 +284,7 @@ def test_a_stop_leaves_no_process_behind(
     assert not any(map(is_alive, pids))
 
 
-def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., Process]) -> None:
+def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., ChildProcess]) -> None:
     up = fleet(good=(RUNNING, True), stubborn=(STUBBORN, True))
     pids = [pid_of(up, "good"), pid_of(up, "stubborn")]
     os.kill(up.pid, signal.SIGKILL)
@@ -292,8 +294,11 @@ def test_a_killed_up_leaves_no_process_behind(fleet: Callable[..., Process]) -> 
 # DDS
 
 
-def test_every_socket_of_a_node_is_on_loopback(ros, start: Callable[..., Process]) -> None:
-    code = "import rclpy; rclpy.init(); node = rclpy.create_node('quiet'); print('ready', flush=True); rclpy.spin(node)"
+def test_every_socket_of_a_node_is_on_loopback(ros, start: Callable[..., ChildProcess]) -> None:
+    code = (
+        "import rclpy; rclpy.init(); node = rclpy.create_node('quiet'); "
+        "print('ready', flush=True); rclpy.spin(node)"
+    )
     process = start("quiet", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines, "the node to start")
     ros.wait_for(lambda: "quiet" in ros.node.get_node_names(), what="the node to be discovered")

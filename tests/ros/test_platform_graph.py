@@ -1,5 +1,5 @@
-"""The graph's description: arguments, their errors, what the nodes get, and that both front ends
-offer the same.
+"""The description of the graph: arguments and their errors, the parameters of the nodes, and that
+both front ends offer the same arguments.
 """
 
 import ast
@@ -29,7 +29,7 @@ SOURCES = ROOT / "ros2_ws" / "src"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
-    """Arguments that name folders which exist."""
+    """Arguments that name existing folders."""
     return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
 
 
@@ -143,7 +143,7 @@ def test_relative_folders_are_found_from_the_root(
     assert graphs.folder("checkpoint", "checkpoints/x") == str(tmp_path / "checkpoints" / "x")
 
 
-def test_network_is_asked_for_by_name() -> None:
+def test_network_opens_dds_to_other_machines() -> None:
     config = Path("/config")
     closed = environment(PIPER.values({}), config)
     opened = environment(PIPER.values({"network": "true"}), config)
@@ -164,7 +164,7 @@ def test_parameters_keep_their_types(tmp_path: Path, folders: dict[str, str]) ->
 
 
 def strings_of_node(package: str, executable: str) -> set[str]:
-    """Every string in a node's module, the names of the parameters it declares among them."""
+    """Every string in a node's module, which includes the names of its parameters."""
     setup = (SOURCES / package / "setup.py").read_text()
     match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
     assert match, f"{package} has no executable {executable}"
@@ -181,9 +181,7 @@ def strings_of_node(package: str, executable: str) -> set[str]:
 
 @pytest.mark.parametrize("sim", ["true", "false"])
 def test_nodes_know_every_parameter_they_are_given(sim: str, folders: dict[str, str]) -> None:
-    """ROS ignores a parameter that the node does not declare, so that a misspelt one would go
-    unnoticed.
-    """
+    """ROS ignores a parameter that the node does not declare, so a misspelt one goes unnoticed."""
     for node in nodes(PIPER, **folders, sim=sim).values():
         if (SOURCES / node.package).is_dir():
             unknown = set(node.parameters) - strings_of_node(node.package, node.executable)

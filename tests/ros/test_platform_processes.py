@@ -1,5 +1,5 @@
-"""Processes of ``alam up`` and of the tests: stopped in steps, nothing left behind, not even if the
-parent is killed.
+"""Child processes of ``alam up`` and of the tests: none outlives its parent, even if the parent is
+killed.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from alam_common.processes import Process, stop_all
+from alam_common.processes import ChildProcess, stop_all
 
 PLAIN = "import time; print('ready', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN);" + PLAIN
@@ -30,13 +30,13 @@ def is_alive(pid: int) -> bool:
 def wait_until(condition: Callable[[], object], timeout: float = 20.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
 def test_reports_lines_and_exit_code() -> None:
     heard: list[tuple[str, str]] = []
-    process = Process(
+    process = ChildProcess(
         "child",
         [sys.executable, "-c", "print('one'); print('two'); raise SystemExit(7)"],
         on_line=lambda *x: heard.append(x),
@@ -51,20 +51,19 @@ def test_reports_lines_and_exit_code() -> None:
     [(PLAIN, -signal.SIGTERM), (STUBBORN, -signal.SIGINT), (HOPELESS, -signal.SIGKILL)],
 )
 def test_stop_escalates(code: str, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    patience = (
-        0.5 if code == HOPELESS else 30.0
-    )  # an interrupted Python takes its time on a busy machine
+    # On a busy machine Python may need seconds to end after SIGINT.
+    patience = 0.5 if code == HOPELESS else 30.0
     monkeypatch.setattr(
         "alam_common.processes.STEPS",
         ((signal.SIGTERM, 0.5), (signal.SIGINT, patience), (signal.SIGKILL, 5.0)),
     )
-    process = Process("child", [sys.executable, "-c", code])
+    process = ChildProcess("child", [sys.executable, "-c", code])
     wait_until(lambda: "ready" in process.lines)
     assert process.stop() == expected
 
 
 def test_stop_all_leaves_no_grandchild() -> None:
-    process = Process("shell", ["bash", "-c", "sleep 600 & echo $!; wait"])
+    process = ChildProcess("shell", ["bash", "-c", "sleep 600 & echo $!; wait"])
     wait_until(lambda: process.lines)
     grandchild = int(process.lines[0])
     assert is_alive(grandchild)
@@ -75,8 +74,8 @@ def test_stop_all_leaves_no_grandchild() -> None:
 def test_child_dies_with_a_killed_parent() -> None:
     parent_code = (
         "import time\n"
-        "from alam_common.processes import Process\n"
-        "print(Process('child', ['sleep', '600']).pid, flush=True)\n"
+        "from alam_common.processes import ChildProcess\n"
+        "print(ChildProcess('child', ['sleep', '600']).pid, flush=True)\n"
         "time.sleep(600)\n"
     )
     with subprocess.Popen(

@@ -1,5 +1,5 @@
-"""``alam up piper`` with the real nodes and models with random weights: it comes up, every node
-knows its parameters, it goes away.
+"""``alam up piper`` with the real nodes and randomly initialised models: it starts, every node
+declares its parameters, and it stops.
 """
 
 import os
@@ -14,15 +14,15 @@ from rcl_interfaces.srv import ListParameters
 from tiny_checkpoints import SIZE, save_tiny_policy, save_tiny_transition
 
 from alam_bringup.graph import PIPER
-from alam_common.processes import Process
+from alam_common.processes import ChildProcess
 from alam_core.types import VIEWS
 
 ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
-START = 150.0  # s: torch is imported twice, MuJoCo once, on a machine that may be busy
+START = 150.0  # s; a busy machine imports torch twice and MuJoCo once
 
 
 def group_of(pid: int) -> list[int]:
-    """The processes of a process group that are alive."""
+    """The living processes of a process group."""
     alive = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -36,8 +36,8 @@ def group_of(pid: int) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_whole_graph_comes_up_and_goes_away(
-    tmp_path: Path, ros, start: Callable[..., Process]
+def test_the_whole_graph_starts_and_stops(
+    tmp_path: Path, ros, start: Callable[..., ChildProcess]
 ) -> None:
     save_tiny_policy(tmp_path / "policy")
     save_tiny_transition(tmp_path / "transition")
@@ -64,7 +64,7 @@ def test_the_whole_graph_comes_up_and_goes_away(
     os.kill(groups[[node.name for node in nodes].index("policy")], signal.SIGKILL)
     ros.wait_for(
         lambda: any("policy ended (killed by SIGKILL)" in line for line in up.lines),
-        what="the news that the policy died",
+        what="the report that the policy died",
     )
     assert up.poll() is None
     os.kill(up.pid, signal.SIGINT)

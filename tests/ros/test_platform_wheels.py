@@ -1,6 +1,4 @@
-"""The mend of the ROS wheels' CMake files: changes what it must, nothing else, and nothing the
-second time.
-"""
+"""The repair of the ROS wheels' CMake files changes include folders only, and only once."""
 
 import importlib.util
 from pathlib import Path

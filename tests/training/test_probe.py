@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from alam_core.command_line import join_values
 from alam_core.data.frames import FrameStore
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.latent_action.triplets import GapConfig
-from alam_training.command_line import join_values
 from alam_training.commands import probe as script
 from alam_training.commands.figures import main as figures_main
 from alam_training.commands.pretrain import pretrain

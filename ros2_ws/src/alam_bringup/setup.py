@@ -5,14 +5,14 @@ from setuptools import setup
 package = "alam_bringup"
 setup(
     name=package,
-    version="0.1.0",
+    version="0.2.0",
     packages=[package],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/launch", sorted(glob("launch/*.launch.py"))),
-        # puts the root of the tree, where alam_core is, on the path of every Python: ros2 launch
-        # runs under the system's
+        # Puts the project's root, and with it alam_core, on PYTHONPATH: ros2 launch runs under the
+        # system's Python.
         (f"share/{package}/hook", ["hook/alam_core.dsv"]),
         (f"share/{package}/config", sorted(glob("config/*"))),
     ],
@@ -20,6 +20,6 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="Starts the ALAM stack",
+    description="The graph of nodes: its description, launch files, parameters and DDS profiles",
     license="Apache-2.0",
 )

@@ -2,7 +2,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="alam_cli",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(),
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/alam_cli"]),
@@ -12,7 +12,7 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="The alam command: starts, inspects and checks the ALAM stack",
+    description="The alam command: one front door to training commands and to the running robot",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["alam = alam_cli.cli:main"]},
+    entry_points={"console_scripts": ["alam = alam_cli.main:main"]},
 )

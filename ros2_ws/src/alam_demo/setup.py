@@ -2,7 +2,7 @@ from setuptools import find_packages, setup
 
 setup(
     name="alam_demo",
-    version="0.1.0",
+    version="0.2.0",
     packages=find_packages(),
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/alam_demo"]),
@@ -12,6 +12,6 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="The demo: the shipped policy does its task several times, filmed and counted",
+    description="The demo: the shipped policy runs its task in simulation, is filmed and counted",
     license="Apache-2.0",
 )

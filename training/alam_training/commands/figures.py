@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.errors import UserError
-from alam_training.command_line import join_values
 from alam_training.report.plots import draw_plots
 from alam_training.report.policies import draw_success
 from alam_training.report.sheets import draw_sheets

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from rich.console import Console
 
+from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.errors import UserError
-from alam_training.command_line import join_values
 from alam_training.report.terminal import probe_table
 from alam_training.stage1.probing import perceptual_distance, probe_run
 from alam_training.stage1.runs import find_runs, run_config, trained_frames

@@ -1,8 +1,8 @@
 """The card (README.md) of a transition model."""
 
 from alam_core.cards import model_card
+from alam_core.command_line import command_line
 from alam_core.data.report import DataReport
-from alam_training.command_line import command_line
 from alam_training.stage1.config import PretrainConfig
 
 HEADLINE = ("psnr_k", "add_rel", "rev_rel", "effective_dims")  # metrics for the hub's metadata

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from alam_core.cards import model_card
+from alam_core.command_line import command_line
 from alam_core.policy.config import PolicyConfig
-from alam_training.command_line import command_line
 from alam_training.stage2.config import FinetuneConfig
 
 

@@ -1,1 +1,1 @@
-"""Starting the stack: one description of the graph, two front ends, and the ``alam`` command."""
+"""The graph of nodes: its description, launch files, parameters and DDS profiles."""

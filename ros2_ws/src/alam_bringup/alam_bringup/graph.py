@@ -1,8 +1,7 @@
-"""The graphs: which nodes run together, with which parameters, for which arguments. Plain data,
-with no ROS imported.
+"""The graphs: which nodes run together, with which parameters, for which arguments.
 
-Two front ends start them: ``launch/*.launch.py`` (where the ROS package ``launch`` is installed)
-and ``alam up`` (everywhere).
+Plain data; ROS is not imported. Two front ends start a graph: ``launch/*.launch.py`` (needs the ROS
+package ``launch``) and ``alam up`` (works everywhere).
 """
 
 import os
@@ -18,15 +17,20 @@ from alam_core.robots.piper import (
     SIMULATED_MAX_VELOCITY,
 )
 
-Values = dict[str, Any]  # argument name -> value in the argument's type
+Values = dict[str, Any]  # argument name -> value of the argument's type
 CAN_GROUP = "239.74.163.2"  # multicast group of the emulated CAN bus
-CAN_BASE_PORT = 43113  # its UDP port in ROS domain 0; domain n uses this + n, so that two graphs on one host do not mix
+# UDP port of the emulated bus in ROS domain 0; domain n uses this + n, so that two graphs on one
+# host do not mix.
+CAN_BASE_PORT = 43113
 
 
 @dataclass(frozen=True)
 class Argument:
-    """Something a person may set as name:=value. Its type is that of the default; ``choices`` or
-    ``bounds`` (inclusive) limit it.
+    """A setting of a graph, given as name:=value. The default determines its type; ``choices`` or
+    ``bounds`` (inclusive) limit its values.
+
+    folder: the value is an existing folder, relative to the working directory or the project's
+    root.
     """
 
     name: str
@@ -34,14 +38,14 @@ class Argument:
     description: str
     choices: tuple[str, ...] = ()
     bounds: tuple[float, float] | None = None
-    folder: bool = False  # a path to an existing folder, relative to the working directory or the root of the tree
+    folder: bool = False
 
     @property
     def default_text(self) -> str:
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     def parse(self, text: str) -> bool | int | float | str:
-        """The value a text stands for. Raises UserError if it is not one of the argument's values."""
+        """Convert a text to a value. Raises UserError if the text is not a valid value."""
         value: bool | int | float | str = text
         try:
             if isinstance(self.default, bool):
@@ -72,11 +76,11 @@ class Argument:
 
 @dataclass(frozen=True)
 class NodeSpec:
-    """One process.
+    """One node, run as a process.
 
-    If a required node fails (exit code over 0: a wrong checkpoint, a port in use), the whole graph
-    is stopped. If it is killed or asked to end, the others go on: the arm holds, and says why in
-    /diagnostics.
+    If a required node fails (exit code above 0: a wrong checkpoint, a port in use), the whole graph
+    is stopped. If it is killed or asked to end, the others continue: the arm holds its position and
+    reports the reason on /diagnostics.
     """
 
     package: str
@@ -88,8 +92,8 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """A set of nodes that depends on arguments. ``build`` may raise UserError (a checkpoint that is
-    not there).
+    """A set of nodes that depends on arguments. ``build`` may raise UserError (a missing
+    checkpoint).
     """
 
     name: str
@@ -101,7 +105,7 @@ class Graph:
         return {argument.name: argument.default for argument in self.arguments}
 
     def help(self) -> str:
-        """What the graph is, and a line for each argument with its default."""
+        """The description, and a line for each argument with its default."""
         names = [f"  {argument.name}:={argument.default_text}" for argument in self.arguments]
         width = max(map(len, names)) + 2
         lines = [
@@ -124,14 +128,22 @@ class Graph:
 
 
 def split_assignments(words: Iterable[str]) -> dict[str, str]:
-    """``["sim:=false", ...]`` as a dictionary. Raises UserError for a word of another form or a
-    name given twice.
+    """Texts by argument name, given as ROS writes them (``sim:=false``) or as options are written
+    (``--sim false`` or ``--sim=false``).
+
+    Raises UserError for a word of another form, an option without a value and a repeated name.
     """
     texts: dict[str, str] = {}
-    for word in words:
-        name, separator, text = word.partition(":=")
-        if not separator or not name:
-            raise UserError(f"'{word}' is not of the form name:=value")
+    rest = iter(words)
+    for word in rest:
+        if word.startswith("--"):
+            name, separator, text = word[2:].partition("=")
+            if not separator and (text := next(rest, "")) == "":
+                raise UserError(f"'{word}' needs a value: {word} VALUE")
+        else:
+            name, separator, text = word.partition(":=")
+            if not separator or not name:
+                raise UserError(f"'{word}' is not of the form name:=value or --name value")
         if name in texts:
             raise UserError(f"argument '{name}' is given twice")
         texts[name] = text
@@ -139,8 +151,8 @@ def split_assignments(words: Iterable[str]) -> dict[str, str]:
 
 
 def root() -> Path:
-    """The root of the tree, for paths like checkpoints/...: what setup.bash says, else where this
-    file's source lies.
+    """The project's root, for paths like checkpoints/...: ALAM_ROOT, which setup.bash sets, or else
+    the folder of the workspace that holds this file.
     """
     return Path(os.environ.get("ALAM_ROOT") or Path(__file__).resolve().parents[4])
 
@@ -155,15 +167,16 @@ def folder(name: str, text: str) -> str:
         if candidate.is_dir():
             return str(candidate)
     raise UserError(
-        f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); give one with {name}:=FOLDER"
+        f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); "
+        f"give one with {name}:=FOLDER"
     )
 
 
 def environment(values: Values, config: Path) -> dict[str, str]:
-    """Environment variables every node of a graph needs; ``config`` is the folder with the Fast DDS
-    profiles.
+    """Environment variables that every node of a graph needs.
 
-    DDS is kept on this host by the local profile itself, see there why the range is SYSTEM_DEFAULT.
+    config: folder of the Fast DDS profiles. The local profile itself keeps DDS on this host; its
+    comment explains why the discovery range is SYSTEM_DEFAULT.
     """
     profile, reach = ("network", "SUBNET") if values["network"] else ("local", "SYSTEM_DEFAULT")
     return {
@@ -177,7 +190,7 @@ def environment(values: Values, config: Path) -> dict[str, str]:
 
 
 def domain() -> int:
-    """The ROS domain of this shell. Raises UserError if it is none."""
+    """The ROS domain of this shell. Raises UserError if ROS_DOMAIN_ID is not a valid domain."""
     text = os.environ.get("ROS_DOMAIN_ID") or "0"
     if not (text.isdecimal() and int(text) <= 232):
         raise UserError(f"ROS_DOMAIN_ID={text} is not a whole number from 0 to 232")
@@ -188,7 +201,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     sim = values["sim"]
     if values["realtime"] and not sim:
         raise UserError(
-            "realtime:=true only means something with sim:=true: a real arm always runs on the wall clock"
+            "realtime:=true only means something with sim:=true: "
+            "a real arm always runs on the wall clock"
         )
     checkpoint, encoder = (
         folder("checkpoint", values["checkpoint"]),
@@ -202,8 +216,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
-    # A simulated arm executes set-points as they were demonstrated; a real one needs the
-    # controller's gentler defaults.
+    # The simulated arm follows set-points as fast as the scripted expert demonstrates them; a real
+    # arm keeps the controller's lower default limits.
     motion = (
         {
             "max_velocity": SIMULATED_MAX_VELOCITY,
@@ -262,12 +276,14 @@ PIPER = Graph(
     (
         Argument("sim", True, "simulate the arm and its cameras; false drives the real arm"),
         Argument(
-            "realtime", False, "simulation on the wall clock instead of waiting for slow nodes"
+            "realtime",
+            False,
+            "simulate on the wall clock instead of waiting for slow nodes",
         ),
         Argument(
             "speed",
             1.0,
-            "how much faster than the wall clock simulated time may run; 0: as fast as it goes",
+            "upper limit of simulated time relative to the wall clock; 0: no limit",
             bounds=(0, 100),
         ),
         Argument(
@@ -276,11 +292,11 @@ PIPER = Graph(
             "seed of the first simulated episode and of the policy's noise",
             bounds=(0, 2**31 - 1),
         ),
-        Argument("world", "piper_place", "which simulated world"),
+        Argument("world", "piper_place", "name of the simulated world"),
         Argument(
             "camera_size",
             0,
-            "width and height in pixels of the simulated cameras' images; 0: as the world has them",
+            "width and height in pixels of the simulated cameras' images; 0: the world's default",
             bounds=(0, 2048),
         ),
         Argument(
@@ -314,13 +330,11 @@ PIPER = Graph(
         Argument(
             "realsense",
             True,
-            "with the real arm: start realsense2_camera nodes, where that package is installed",
+            "real arm only: start realsense2_camera nodes if that package is installed",
         ),
         Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
         Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
-        Argument(
-            "network", False, "let other machines take part; otherwise DDS stays on this host"
-        ),
+        Argument("network", False, "open DDS to other machines; otherwise it stays on this host"),
     ),
     _build_piper,
 )
@@ -328,7 +342,7 @@ GRAPHS = {graph.name: graph for graph in (PIPER,)}
 
 
 def find_graph(name: str) -> Graph:
-    """The graph of that name. Raises UserError if there is none."""
+    """The graph with that name. Raises UserError for an unknown name."""
     if name not in GRAPHS:
         raise UserError(f"no graph is called '{name}'; there are: {', '.join(GRAPHS)}")
     return GRAPHS[name]

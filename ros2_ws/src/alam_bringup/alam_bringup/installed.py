@@ -1,6 +1,4 @@
-"""What is installed: packages, their executables and share folders, by the ament index, with
-messages for people.
-"""
+"""Looks up installed ROS packages, their executables and share folders in the ament index."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +10,7 @@ from alam_core.errors import UserError
 
 
 def has_package(name: str) -> bool:
-    """Whether a ROS package is installed and found."""
+    """Whether a ROS package is installed and sourced."""
     try:
         get_package_prefix(name)
     except PackageNotFoundError:
@@ -21,15 +19,16 @@ def has_package(name: str) -> bool:
 
 
 def config_folder() -> Path:
-    """Where the Fast DDS profiles and parameter files lie."""
+    """The folder of the Fast DDS profiles and parameter files."""
     return Path(get_package_prefix("alam_bringup")) / "share" / "alam_bringup" / "config"
 
 
 def executable(package: str, name: str) -> str:
-    """The path of a node. Raises UserError if its package is not built."""
+    """The path of a node's executable. Raises UserError if it is not built."""
     if not has_package(package):
         raise UserError(
-            f"package '{package}' is not built or not sourced: run 'make setup', then 'source setup.bash'"
+            f"package '{package}' is not built or not sourced: "
+            "run 'make setup', then 'source setup.bash'"
         )
     path = Path(get_package_prefix(package)) / "lib" / package / name
     if not path.is_file():
@@ -40,18 +39,17 @@ def executable(package: str, name: str) -> str:
 
 
 def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
-    """The nodes that can be started, and one line for each package of optional nodes that is not
-    installed.
-    """
+    """The nodes that can be started, and a note for each missing package of optional nodes."""
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
-        f"note: package '{package}' is not installed: start its cameras by hand and give their topics (third_person_topic:=..., ...)"
+        f"note: package '{package}' is not installed: start its cameras by hand and give their "
+        "topics (third_person_topic:=..., ...)"
         for package in sorted(absent)
     ]
     return [node for node in nodes if node.package not in absent], notes
 
 
 def parameter_files(node: NodeSpec, config: Path) -> list[str]:
-    """The file of default parameters of a node, if it has one: config/<node name>.yaml."""
+    """The file of a node's default parameters, config/<node name>.yaml, if it exists."""
     file = config / f"{node.name}.yaml"
     return [str(file)] if file.is_file() else []

@@ -1,5 +1,6 @@
-"""A graph as a launch description: the front end for ``ros2 launch``. The only module that needs
-the ROS package ``launch``.
+"""A graph as a launch description: the front end for ``ros2 launch``.
+
+The only module that needs the ROS package ``launch``.
 """
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
@@ -10,25 +11,31 @@ from launch_ros.actions import Node
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 from alam_core.errors import UserError
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
-# As with alam up, no node is left behind if launch itself is killed (util-linux, part of every
-# Debian and Ubuntu).
+# mypy takes the folder launch/ beside this package for the module.
+from launch import (  # type: ignore[attr-defined]
+    LaunchContext,
+    LaunchDescription,
+    LaunchDescriptionEntity,
+)
+
+# As with alam up, nodes die with launch if it is killed (setpriv is part of Debian and Ubuntu).
 DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
 
 
 def stop_if_failed(event: ProcessExited, context: LaunchContext) -> None:
-    """Stops the graph, with an exit code of 1, if a node failed; if it was killed, the others go
-    on, as under alam up.
+    """Stops the graph with exit code 1 if a node failed. If the node was killed, the others
+    continue, as with alam up.
     """
     if event.returncode > 0 and not context.is_shutdown:
         raise UserError(
-            f"{event.process_name} failed with exit code {event.returncode}, see above: stopping the others"
+            f"{event.process_name} failed with exit code {event.returncode}, see above: "
+            "stopping the others"
         )
 
 
 def describe(name: str) -> LaunchDescription:
-    """The launch description of a graph: its arguments, its environment, its nodes."""
+    """The launch description of a graph: its arguments, environment and nodes."""
     graph = find_graph(name)
 
     def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:

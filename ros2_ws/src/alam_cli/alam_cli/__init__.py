@@ -1,1 +1,1 @@
-"""The alam command: starts, inspects and checks the ALAM stack."""
+"""The alam command: one front door to training commands and to the running robot."""

@@ -1,5 +1,6 @@
 """``python -m alam_cli`` is the ``alam`` command."""
 
-from alam_cli.cli import main
+from alam_cli.main import main
 
-main()
+if __name__ == "__main__":
+    main()

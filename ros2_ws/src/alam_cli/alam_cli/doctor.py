@@ -1,5 +1,6 @@
-"""``alam doctor``: what is here, what is missing, and how to get it. Imports nothing at the top
-that may be missing.
+"""``alam doctor``: reports what is installed, what is missing and how to get it.
+
+Nothing that may be missing is imported at the top.
 """
 
 import importlib.metadata
@@ -16,17 +17,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
+from alam_bringup.graph import CAN_GROUP, PIPER, NodeSpec, folder, root
 from alam_core.errors import UserError
 
 RENDER = """
 import mujoco, numpy
-model = mujoco.MjModel.from_xml_string('<mujoco><worldbody><light pos="0 0 3"/><geom size="1" rgba="1 0 0 1"/></worldbody></mujoco>')
+scene = '<light pos="0 0 3"/><geom size="1" rgba="1 0 0 1"/>'
+model = mujoco.MjModel.from_xml_string(
+    f'<mujoco><worldbody>{scene}</worldbody></mujoco>')
 data = mujoco.MjData(model)
 mujoco.mj_forward(model, data)
 with mujoco.Renderer(model, 32, 32) as renderer:
     renderer.update_scene(data)
-    assert renderer.render().std() > 1, 'the picture is empty'
+    assert renderer.render().std() > 1, 'the image is empty'
 from OpenGL import GL
 """
 DDS = """
@@ -34,7 +37,8 @@ import os, rclpy, time
 rclpy.init(domain_id=99)
 node = rclpy.create_node('alam_doctor')
 time.sleep(0.3)
-own = {os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if os.path.exists(f'/proc/self/fd/{n}')}
+folder = '/proc/self/fd/'
+own = {os.readlink(folder + n) for n in os.listdir(folder) if os.path.exists(folder + n)}
 rows = [line.split() for line in open('/proc/net/udp').readlines()[1:]]
 bound = {row[1].split(':')[0] for row in rows if f'socket:[{row[9]}]' in own}
 node.destroy_node()
@@ -44,8 +48,8 @@ print('loopback' if bound == {'0100007F'} else 'open' if bound else 'none')
 
 
 @dataclass(frozen=True)
-class Check:
-    """One finding. ``needed``: without it the demo cannot run. ``fix``: what to do about it."""
+class Finding:
+    """The result of one check. needed: the demo cannot run without it. fix: how to get it."""
 
     what: str
     ok: bool
@@ -55,8 +59,9 @@ class Check:
 
 
 def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
-    """Run code in a process of its own, as broken GL or DDS libraries may take theirs down; (went
-    well, last line said).
+    """Run code in a child process, because broken GL or DDS libraries may crash it.
+
+    Returns whether it succeeded and the last line that it printed.
     """
     try:
         done = subprocess.run(
@@ -67,7 +72,7 @@ def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
             stdin=subprocess.DEVNULL,
         )
     except subprocess.TimeoutExpired:
-        return False, f"no end after {timeout:.0f} s"
+        return False, f"still running after {timeout:.0f} s"
     lines = [
         line
         for line in (done.stdout if done.returncode == 0 else done.stderr).splitlines()
@@ -76,9 +81,9 @@ def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
     return done.returncode == 0, lines[-1] if lines else f"exit code {done.returncode}"
 
 
-def check_python() -> Iterator[Check]:
+def check_python() -> Iterator[Finding]:
     fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    yield Check(
+    yield Finding(
         "Python",
         fits,
         sys.version.split()[0],
@@ -86,10 +91,11 @@ def check_python() -> Iterator[Check]:
     )
     for tool, package in (("g++", "build-essential"), ("cmake", "cmake")):
         path = shutil.which(tool)
-        yield Check(tool, path is not None, path or "not found", f"sudo apt-get install {package}")
+        fix = f"sudo apt-get install {package}"
+        yield Finding(tool, path is not None, path or "not found", fix)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    yield Check(
+    yield Finding(
         "Python headers",
         header.is_file(),
         str(header.parent),
@@ -97,7 +103,7 @@ def check_python() -> Iterator[Check]:
     )
 
 
-def check_packages() -> Iterator[Check]:
+def check_packages() -> Iterator[Finding]:
     pins = re.findall(
         r"^([A-Za-z0-9_.-]+)(?:\[.*?\])?==([^\s#]+)",
         (root() / "requirements" / "base.txt").read_text(),
@@ -110,14 +116,12 @@ def check_packages() -> Iterator[Check]:
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{name} is missing")
             continue
-        if (
-            found != version and name != "numpy"
-        ):  # apt ROS needs another numpy, see scripts/setup.sh
+        # apt ROS needs another numpy, see scripts/setup.sh.
+        if found != version and name != "numpy":
             wrong.append(f"{name} is {found} instead of {version}")
-    here = importlib.util.find_spec("alam_core") is not None
-    if not here:
+    if importlib.util.find_spec("alam_core") is None:
         wrong.append("alam_core is not installed")
-    yield Check(
+    yield Finding(
         "Python packages",
         not wrong,
         "; ".join(wrong) or f"{len(pins)} as pinned in requirements/base.txt",
@@ -125,34 +129,37 @@ def check_packages() -> Iterator[Check]:
     )
 
 
-def check_rendering() -> Iterator[Check]:
+def check_rendering() -> Iterator[Finding]:
     ok, said = _script(RENDER)
     backend = os.environ.get("MUJOCO_GL", "egl")
-    fix = "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 (software rendering), or set MUJOCO_GL=osmesa with libosmesa6"
-    yield Check(f"rendering ({backend})", ok, "MuJoCo drew a picture" if ok else said, fix)
+    fix = (
+        "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 (software rendering), "
+        "or set MUJOCO_GL=osmesa with libosmesa6"
+    )
+    yield Finding(f"rendering ({backend})", ok, "MuJoCo rendered an image" if ok else said, fix)
 
 
-def check_ros() -> Iterator[Check]:
+def check_ros() -> Iterator[Finding]:
     spec = importlib.util.find_spec("rclpy")
     origin = "not found" if spec is None else f"{Path(spec.origin or '').parent}"
     kind = "" if spec is None else " (PyPI wheels)" if origin.startswith(sys.prefix) else " (apt)"
-    yield Check(
+    yield Finding(
         "ROS 2 Jazzy",
         spec is not None,
         origin + kind,
         "make setup (wheels), or source /opt/ros/jazzy/setup.bash and make setup",
     )
     commands = shutil.which("ros2")
-    yield Check(
+    yield Finding(
         "ros2 command",
         commands is not None,
         commands or "not found",
-        "not needed: 'alam up' and 'alam echo' do",
+        "optional: 'alam up' and 'alam echo' work without it",
         needed=False,
     )
 
 
-def check_workspace() -> Iterator[Check]:
+def check_workspace() -> Iterator[Finding]:
     try:
         from alam_bringup.installed import executable
 
@@ -160,36 +167,36 @@ def check_workspace() -> Iterator[Check]:
             executable(package, name)
         from alam_msgs.msg import Observation  # noqa: F401
 
-        yield Check("workspace", True, "all nodes of 'piper' and alam_msgs are built")
+        yield Finding("workspace", True, "all nodes of 'piper' and alam_msgs are built")
     except (ImportError, UserError) as error:
-        yield Check("workspace", False, str(error), "make setup, then source setup.bash")
+        yield Finding("workspace", False, str(error), "make setup, then source setup.bash")
 
 
-def _piper_nodes() -> list:
+def _piper_nodes() -> list[NodeSpec]:
     values = PIPER.defaults() | {"checkpoint": "/", "encoder": "/"}
     return PIPER.build(values)
 
 
-def check_dds() -> Iterator[Check]:
+def check_dds() -> Iterator[Finding]:
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     good = Path(profile).is_file()
-    yield Check("Fast DDS profile", good, profile or "not set", "source setup.bash")
+    yield Finding("Fast DDS profile", good, profile or "not set", "source setup.bash")
     ok, said = _script(DDS)
     detail = {
         "loopback": "sockets are on 127.0.0.1 only",
         "open": "sockets are open to the network",
     }.get(said, said)
-    yield Check("DDS", ok, detail, "source setup.bash")
+    yield Finding("DDS", ok, detail, "source setup.bash")
     if ok and said != "loopback":
-        yield Check(
+        yield Finding(
             "DDS on this host only",
             False,
             detail,
-            "source setup.bash, unless you asked for the network",
+            "source setup.bash, unless you want other machines to take part",
             needed=False,
         )
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
-    yield Check(
+    yield Finding(
         "shared memory",
         free > 300,
         f"{free:.0f} MiB free in /dev/shm",
@@ -197,11 +204,11 @@ def check_dds() -> Iterator[Check]:
     )
 
 
-def check_can() -> Iterator[Check]:
+def check_can() -> Iterator[Finding]:
     try:
         import can
 
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # a port that is free now
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # finds a free port
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         options = {"interface": "udp_multicast", "channel": CAN_GROUP, "port": port, "hop_limit": 0}
@@ -210,42 +217,48 @@ def check_can() -> Iterator[Check]:
             message = other.recv(2.0)
         ok, said = (
             message is not None and bytes(message.data) == b"\x01\x02\x03",
-            "no frame came through",
+            "no frame was received",
         )
-    except Exception as error:  # whatever keeps the emulated bus from working is the finding
+    except Exception as error:  # any failure of the emulated bus is the finding
         ok, said = False, str(error)
-    fix = "multicast needs a route: sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
-    yield Check("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
+    fix = (
+        "multicast needs a route: "
+        "sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
+    )
+    yield Finding("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
     names = Path("/sys/class/net")
     real = sorted(
         item.name
         for item in names.iterdir()
         if (item / "type").is_file() and (item / "type").read_text().strip() == "280"
     )
-    fix = "only for a real arm: plug the adapter in, sudo ip link set can0 up type can bitrate 1000000"
-    yield Check("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
+    fix = (
+        "only for a real arm: connect the adapter, "
+        "sudo ip link set can0 up type can bitrate 1000000"
+    )
+    yield Finding("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
 
 
-def check_checkpoints() -> Iterator[Check]:
+def check_checkpoints() -> Iterator[Finding]:
     for argument in PIPER.arguments:
         if argument.folder:
             try:
                 path = folder(argument.name, str(argument.default))
-                whole = all(
+                complete = all(
                     (Path(path) / name).is_file() for name in ("config.json", "model.safetensors")
                 )
-                yield Check(
+                yield Finding(
                     f"model {argument.name}",
-                    whole,
-                    path if whole else f"{path} is not whole",
+                    complete,
+                    path if complete else f"{path} is incomplete",
                     "git checkout checkpoints/",
                 )
             except UserError:
-                fix = "git checkout checkpoints/, or train one: training/pretrain.py, training/finetune.py"
-                yield Check(f"model {argument.name}", False, f"no folder {argument.default}", fix)
+                fix = "git checkout checkpoints/, or train one: alam pretrain, alam finetune"
+                yield Finding(f"model {argument.name}", False, f"no folder {argument.default}", fix)
 
 
-CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
+CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
     check_python,
     check_packages,
     check_rendering,
@@ -258,7 +271,7 @@ CHECKS: tuple[Callable[[], Iterator[Check]], ...] = (
 
 
 def doctor() -> int:
-    """Print a line for each finding; 0 if the demo can run, 1 if not."""
+    """Print a line for each finding. Returns 0 if the demo can run, else 1."""
     missing = 0
     for check in CHECKS:
         for finding in check():

@@ -15,11 +15,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from alam_core.errors import UserError
 
-LONG = 16  # elements of an array that are printed unless asked for all
+LONG = 16  # number of array elements that are printed by default
 
 
 def message_class(type_name: str) -> type:
-    """The class of a type like ``std_msgs/msg/String``. Raises UserError if its package is not
+    """The class of a type such as ``std_msgs/msg/String``. Raises UserError if its package is not
     installed.
     """
     package, *middle, name = type_name.split("/")
@@ -27,13 +27,14 @@ def message_class(type_name: str) -> type:
         return getattr(importlib.import_module(".".join([package, *middle])), name)
     except (ImportError, AttributeError):
         raise UserError(
-            f"message type {type_name} is not installed here: source the workspace that has package '{package}'"
+            f"message type {type_name} is not installed here: "
+            f"source the workspace that has package '{package}'"
         ) from None
 
 
 def to_plain(value: Any, full: bool = False) -> Any:
-    """A message as dictionaries, lists and scalars; arrays of more than ``LONG`` elements are cut
-    unless ``full``.
+    """A message as dictionaries, lists and scalars; arrays are cut to ``LONG`` elements unless
+    ``full``.
     """
     if hasattr(value, "get_fields_and_field_types"):
         return {
@@ -50,7 +51,7 @@ def to_plain(value: Any, full: bool = False) -> Any:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Fields below each other, numbers beside each other."""
+    """Writes each field on its own line, and a list of numbers on one line."""
 
 
 def _represent_list(dumper: _Dumper, items: list) -> yaml.Node:
@@ -65,15 +66,16 @@ _Dumper.add_representer(list, _represent_list)
 
 
 def to_yaml(plain: Any) -> str:
-    """A plain value as YAML, fields in the message's order."""
+    """A plain value as YAML, with fields in the order of the message."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=140)
 
 
 def find_type(node: Node, topic: str, deadline: float) -> str:
-    """The type name of a topic, once somebody offers it. Raises UserError if nobody does, or if
-    people do not agree.
+    """Wait for a publisher of a topic and return its type name. Raises UserError after ``deadline``
+    (a time.monotonic() value), and for a topic with several types.
     """
-    said = time.monotonic()
+    domain = os.environ.get("ROS_DOMAIN_ID", "0")
+    notice = time.monotonic() + 2
     while True:
         types = dict(node.get_topic_names_and_types()).get(topic, [])
         if len(types) > 1:
@@ -81,22 +83,15 @@ def find_type(node: Node, topic: str, deadline: float) -> str:
         if types:
             return types[0]
         if time.monotonic() > deadline:
-            raise UserError(
-                f"nobody publishes {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}: is the graph up?"
-            )
-        if said is not None and time.monotonic() - said > 2:
-            print(
-                f"# waiting for somebody to publish {topic} in ROS domain {os.environ.get('ROS_DOMAIN_ID', '0')}",
-                flush=True,
-            )
-            said = float("inf")
+            raise UserError(f"nobody publishes {topic} in ROS domain {domain}: is the graph up?")
+        if time.monotonic() > notice:
+            print(f"# waiting for a publisher of {topic} in ROS domain {domain}", flush=True)
+            notice = float("inf")
         rclpy.spin_once(node, timeout_sec=0.1)
 
 
 def offered_qos(node: Node, topic: str) -> QoSProfile:
-    """A subscription that fits everybody who publishes the topic: as reliable and as durable as the
-    least of them.
-    """
+    """The strictest QoS of a subscription that is compatible with every publisher of the topic."""
     offers = [info.qos_profile for info in node.get_publishers_info_by_topic(topic)]
     reliable = bool(offers) and all(
         offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers
@@ -112,8 +107,9 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
 
 
 def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = False) -> int:
-    """Print the messages of a topic until Ctrl-C, only the first if ``once``. Raises UserError
-    after ``timeout`` s (> 0) without one.
+    """Print the messages of a topic until Ctrl-C, or only the first one if ``once``.
+
+    Raises UserError after ``timeout`` s without a message; 0 waits for ever.
     """
     if not topic.startswith("/"):
         topic = f"/{topic}"

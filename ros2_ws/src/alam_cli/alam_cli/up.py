@@ -1,6 +1,4 @@
-"""``alam up GRAPH [name:=value ...]``: starts a graph's nodes without the ROS package ``launch``,
-and stops them all.
-"""
+"""``alam up GRAPH``: starts and stops the nodes of a graph without the ROS package ``launch``."""
 
 import json
 import os
@@ -13,13 +11,13 @@ from threading import Event, Lock
 
 from alam_bringup.graph import Graph, NodeSpec, Values, environment
 from alam_bringup.installed import available, config_folder, executable, parameter_files
-from alam_common.processes import Process, stop_all
+from alam_common.processes import ChildProcess, stop_all
 
 COLOURS = (36, 33, 35, 32, 34, 31)
 
 
 class Printer:
-    """Prints lines of several processes, each with the name it came from."""
+    """Prints the lines of several processes, each line after the name of its process."""
 
     def __init__(self, names: list[str]) -> None:
         self._width = max(map(len, names))
@@ -36,8 +34,8 @@ class Printer:
 
 
 def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
-    """The command that runs a node; its parameters go through a file in ``scratch``, as YAML keeps
-    their types.
+    """The command that runs a node. Its parameters go through a YAML file in ``scratch``, which
+    keeps their types.
     """
     file = scratch / f"{node.name}.yaml"
     file.write_text(
@@ -54,8 +52,8 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
     return command
 
 
-def describe_end(process: Process) -> str:
-    """One line about a process that is over: its code or signal, and the last thing it said."""
+def describe_end(process: ChildProcess) -> str:
+    """One line about a process that ended: its exit code or signal, and its last line."""
     code = process.poll()
     assert code is not None
     how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
@@ -65,9 +63,9 @@ def describe_end(process: Process) -> str:
 def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
-    Returns 0 if all went well until it was asked to stop, 1 if a required node ended before. Raises
-    UserError before anything is started if an argument, a checkpoint or a package is wrong. Call it
-    in the main thread.
+    Returns 0 if every required node ran until the stop was requested, else 1. Raises UserError
+    before any node starts if an argument, a checkpoint or a package is wrong. Call it in the main
+    thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -75,11 +73,11 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     say = Printer(["alam", *(node.name for node in nodes)])
     for note in notes:
         say("alam", note)
-    old = {
+    handlers = {
         number: signal.signal(number, lambda *_: stop.set())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
-    running: dict[str, tuple[NodeSpec, Process]] = {}
+    running: dict[str, tuple[NodeSpec, ChildProcess]] = {}
     failed = ended = False
     env = os.environ | environment(values, config)
     with tempfile.TemporaryDirectory(prefix="alam_up_") as scratch:
@@ -87,7 +85,10 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
             commands = [node_command(node, config, Path(scratch)) for node in nodes]
             for node, command in zip(nodes, commands, strict=True):
                 if not stop.is_set():
-                    running[node.name] = (node, Process(node.name, command, on_line=say, env=env))
+                    running[node.name] = (
+                        node,
+                        ChildProcess(node.name, command, on_line=say, env=env),
+                    )
             said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
             say("alam", f"started {said}; Ctrl-C stops everything")
             while running and not failed and not stop.is_set():
@@ -101,7 +102,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
                     say("alam", describe_end(process) + (": stopping the others" if failed else ""))
         finally:
             stop_all(process for _, process in running.values())
-            for number, handler in old.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
     say("alam", "all nodes are stopped")
     return 1 if ended else 0

@@ -1,11 +1,10 @@
-"""Child processes that cannot be left behind: each in a process group of its own, output by the
-line, stopped in steps.
+"""Child processes that cannot outlive their parent, with output line by line.
 
-Stopping sends SIGTERM, then SIGINT, then SIGKILL, to the whole group. (A node ends alike on the
-first two once it runs; while it still imports torch, SIGTERM ends it without a page of traceback; a
-hung one says where it hangs on SIGINT.) Should the parent itself be killed, the kernel kills the
-child (PR_SET_PDEATHSIG). Start children from the main thread: to the kernel the parent is the
-thread that forked.
+Each child leads its own process group. Stopping it sends SIGTERM, then SIGINT, then SIGKILL to the
+whole group. A running node handles the first two in the same way; a node that still imports torch
+ends on SIGTERM without a traceback; a node that hangs prints on SIGINT where it hangs. If the
+parent is killed, the kernel kills the child (PR_SET_PDEATHSIG). Start children from the main
+thread, because the kernel takes the thread that forked for the parent.
 """
 
 import contextlib
@@ -20,28 +19,24 @@ from threading import Thread
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-STEPS = (
-    (signal.SIGTERM, 6.0),
-    (signal.SIGINT, 2.0),
-    (signal.SIGKILL, 5.0),
-)  # (signal, s to wait after it)
+# (signal, s to wait after it)
+STEPS = ((signal.SIGTERM, 6.0), (signal.SIGINT, 2.0), (signal.SIGKILL, 5.0))
 
 
 def _die_with(parent: int) -> Callable[[], None]:
     def in_child() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        signal.signal(
-            signal.SIGINT, signal.SIG_DFL
-        )  # a shell's background jobs ignore it, and would pass that on
-        if os.getppid() != parent:  # it died before the call above
+        # A shell's background jobs ignore SIGINT, and a child would inherit that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
 
     return in_child
 
 
-class Process:
-    """A running command. ``on_line`` gets each line of its stdout and stderr together, from a
-    thread of its own.
+class ChildProcess:
+    """A running command. A reader thread calls ``on_line(name, line)`` for each line of its stdout
+    and stderr.
     """
 
     def __init__(
@@ -79,44 +74,44 @@ class Process:
                 self._on_line(self.name, line)
 
     def poll(self) -> int | None:
-        """The exit code (negative: the signal that ended it), None while it runs."""
+        """The exit code, negative for the signal that ended the process, or None while it runs."""
         return self._popen.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait up to ``timeout`` s for the end; the exit code, or None if it still runs."""
+        """Wait at most ``timeout`` s for the end; the exit code, or None if it still runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._popen.wait(timeout)
         return None
 
     def send(self, number: int) -> None:
-        """Send a signal to the whole group; nothing happens if it is gone."""
+        """Send a signal to the whole process group; does nothing if the group has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
     def last_line(self) -> str:
-        """The last line that is not empty, once the output has been read to its end if the process
-        is over.
-        """
+        """The last non-empty line of output; if the process has ended, of its whole output."""
         if self.poll() is not None:
             self._reader.join(1.0)
         return next((line for line in reversed(self.lines) if line.strip()), "")
 
     def stop(self) -> int | None:
-        """Stop it in steps; the exit code."""
+        """Stop the process with increasingly strong signals and return its exit code."""
         stop_all([self])
         return self.poll()
 
 
-def stop_all(processes: Iterable[Process]) -> None:
-    """Stop several processes together, in steps; what they left in their groups is killed."""
-    everyone = list(processes)
+def stop_all(processes: Iterable[ChildProcess]) -> None:
+    """Stop several processes together with increasingly strong signals; children that they left
+    behind in their groups are killed.
+    """
+    children = list(processes)
     for number, patience in STEPS:
-        alive = [process for process in everyone if process.poll() is None]
+        alive = [process for process in children if process.poll() is None]
         for process in alive:
             process.send(number)
         deadline = time.monotonic() + patience
         for process in alive:
             process.wait(max(0.0, deadline - time.monotonic()))
-    for process in everyone:
-        process.send(signal.SIGKILL)  # grandchildren, if there are any
+    for process in children:
+        process.send(signal.SIGKILL)  # remaining grandchildren
         process._reader.join(1.0)

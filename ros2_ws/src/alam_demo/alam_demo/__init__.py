@@ -1,1 +1,1 @@
-"""The demo: the shipped policy does its task several times, filmed and counted."""
+"""The demo: the shipped policy runs its task in simulation, is filmed and counted."""

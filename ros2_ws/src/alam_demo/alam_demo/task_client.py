@@ -1,10 +1,11 @@
-"""Runs tasks on a live graph as a person would: reset the world, enable the arm, send the goal,
-wait for the result, watch on the way.
+"""A client that runs tasks on a live graph: it resets the world, enables the arm, sends the goal,
+records what the nodes publish and waits for the result.
 
-Everything is waited for with a limit on the wall clock, and what did not answer is named.
+Every wait has a limit on the wall clock; the error names what did not answer.
 """
 
 import contextlib
+import functools
 import threading
 import time
 from collections import defaultdict
@@ -29,15 +30,15 @@ from std_srvs.srv import SetBool
 from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
-from alam_demo.film import Look
+from alam_demo.film import FilmFrame
 
-ANSWER = 30.0  # s of wall time that a service may take
-SILENCE = 60.0  # s of wall time without any sign of progress before a running task is given up
+ANSWER = 30.0  # s of wall time within which a service must answer
+SILENCE = 60.0  # s of wall time without feedback after which a running task is cancelled
 
 
 @dataclass
-class Episode:
-    """How one task went; ``looks`` is empty unless it was filmed."""
+class TaskResult:
+    """The outcome of one task; ``frames`` is empty unless it was filmed."""
 
     seed: int
     instruction: str
@@ -46,22 +47,21 @@ class Episode:
     duration: float  # s of ROS time
     wall: float  # s
     chunks: int
-    looks: list[Look] = field(default_factory=list)
+    frames: list[FilmFrame] = field(default_factory=list)
 
 
 class TaskClient(Node):
-    """A node that carries out episodes one after the other. Use as a context manager; spins in a
-    thread of its own.
+    """A node that runs episodes one after the other. Use it as a context manager; it spins in a
+    separate thread.
     """
 
     def __init__(self, film: bool = False, views: tuple[str, ...] = VIEWS) -> None:
         super().__init__("task_client")
         self._film = film
         self._views = views
-        self.latent_times: dict[str, list[float]] = defaultdict(
-            list
-        )  # view -> wall times of arrival, s
-        self.diagnostics: dict[str, dict[str, str]] = {}  # node -> key -> value, the newest
+        # view -> arrival times of latents on the wall clock, s
+        self.latent_times: dict[str, list[float]] = defaultdict(list)
+        self.diagnostics: dict[str, dict[str, str]] = {}  # node -> key -> latest value
         self._lock = threading.Lock()
         self._clear()
         self._reset = self.create_client(ResetWorld, "/alam/sim/reset")
@@ -77,7 +77,7 @@ class TaskClient(Node):
                 self.create_subscription(
                     Image,
                     f"/{view}/color/image_raw",
-                    lambda message, view=view: self._on_image(view, message),
+                    functools.partial(self._on_image, view),
                     qos_profile_sensor_data,
                 )
         self._executor = SingleThreadedExecutor()
@@ -97,24 +97,27 @@ class TaskClient(Node):
         with contextlib.suppress(ExternalShutdownException):
             self._executor.spin()
 
-    # -- what a caller does ------------------------------------------------------------------------------------------------------
+    # -- running tasks ------------------------------------------------------------------------
 
     def wait_for_graph(self, timeout: float, alive: Callable[[], None] = lambda: None) -> None:
-        """Wait until simulator, controller, policy and encoder answer. ``alive`` may raise when a
-        node has died meanwhile.
+        """Wait until simulator, controller, policy and encoder answer.
+
+        alive: called while waiting; it may raise if a node has died. Raises UserError, with what
+        did not answer, after ``timeout`` s.
         """
-        doors = {
+        ready_checks = {
             "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
             "the arm controller (/alam/arm/enable)": self._enable.service_is_ready,
             "the policy (/alam/execute_task)": self._task.server_is_ready,
             "the latent encoder (/alam/latents)": lambda: bool(self.latent_times),
         }
         deadline = time.monotonic() + timeout
-        while waiting := [name for name, ready in doors.items() if not ready()]:
+        while waiting := [name for name, ready in ready_checks.items() if not ready()]:
             alive()
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"no answer within {timeout:.0f} s from {' and '.join(waiting)}; look at the node's log above"
+                    f"no answer within {timeout:.0f} s from {' and '.join(waiting)}; "
+                    "see the log of that node above"
                 )
             time.sleep(0.05)
 
@@ -123,16 +126,15 @@ class TaskClient(Node):
         seed: int,
         time_limit: float,
         on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
-    ) -> Episode:
-        """Reset the world to ``seed`` and carry out what it asks for within ``time_limit`` s of ROS
-        time.
+    ) -> TaskResult:
+        """Reset the world to ``seed`` and run its instruction for at most ``time_limit`` s of ROS
+        time. Raises UserError if a service, the policy or the arm does not do its part.
         """
         self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
         reset = self._call(self._reset, ResetWorld.Request(seed=seed), "/alam/sim/reset")
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
-        # The controller takes its set-point from fresh feedback; right after a reset there may be
-        # none yet.
+        # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
         for attempt in range(20):
             enabled = self._call(self._enable, SetBool.Request(data=True), "/alam/arm/enable")
             if enabled.success:
@@ -142,10 +144,10 @@ class TaskClient(Node):
             raise UserError(f"the arm could not be enabled: {enabled.message}")
         self._clear()
         started = time.monotonic()
-        last_sign = [started]
+        last_feedback = [started]
 
         def feedback(message: ExecuteTask.Impl.FeedbackMessage) -> None:
-            last_sign[0] = time.monotonic()
+            last_feedback[0] = time.monotonic()
             on_feedback(message.feedback)
 
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
@@ -158,16 +160,17 @@ class TaskClient(Node):
             raise UserError("the policy rejected the goal; its log says why")
         future = handle.get_result_async()
         while not future.done():
-            if time.monotonic() - last_sign[0] > SILENCE:
+            if time.monotonic() - last_feedback[0] > SILENCE:
                 handle.cancel_goal_async()
                 raise UserError(
-                    f"no progress for {SILENCE:.0f} s of wall time in episode {seed}; look at /diagnostics"
+                    f"no feedback for {SILENCE:.0f} s of wall time in episode {seed}; "
+                    "see /diagnostics"
                 )
             time.sleep(0.02)
         outcome = future.result()
         result = outcome.result
         success = result.success and outcome.status == GoalStatus.STATUS_SUCCEEDED
-        return Episode(
+        return TaskResult(
             seed,
             reset.instruction,
             success,
@@ -175,13 +178,14 @@ class TaskClient(Node):
             result.duration,
             time.monotonic() - started,
             result.chunks,
-            self._looks(),
+            self._frames(),
         )
 
     def disable(self) -> None:
+        """Disable the arm."""
         self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
 
-    # -- asking ----------------------------------------------------------------------------------------------------------------
+    # -- calling services ---------------------------------------------------------------------
 
     def _call(self, client: rclpy.client.Client, request: object, name: str):
         return self._wait(client.call_async(request), ANSWER, name)
@@ -193,13 +197,13 @@ class TaskClient(Node):
             raise UserError(f"{name} did not answer within {timeout:.0f} s")
         return future.result()
 
-    # -- watching ----------------------------------------------------------------------------------------------------------------
+    # -- recording ----------------------------------------------------------------------------
 
     def _clear(self) -> None:
         with self._lock:
             self._images: dict[float, dict[str, np.ndarray]] = defaultdict(dict)
-            self._seen: dict[float, dict[str, np.ndarray]] = defaultdict(dict)
-            self._imagined: dict[float, dict[str, np.ndarray]] = {}
+            self._observed: dict[float, dict[str, np.ndarray]] = defaultdict(dict)
+            self._predicted: dict[float, dict[str, np.ndarray]] = {}
 
     def _on_image(self, view: str, message: Image) -> None:
         with self._lock:
@@ -209,7 +213,7 @@ class TaskClient(Node):
         with self._lock:
             self.latent_times[message.view].append(time.monotonic())
             if self._film:
-                self._seen[stamp_to_seconds(message.to_stamp)][message.view] = np.asarray(
+                self._observed[stamp_to_seconds(message.to_stamp)][message.view] = np.asarray(
                     message.data
                 )
 
@@ -218,7 +222,7 @@ class TaskClient(Node):
         for transition in message.transitions:
             steps[transition.view].append(np.asarray(transition.data))
         with self._lock:
-            self._imagined[stamp_to_seconds(message.header.stamp)] = {
+            self._predicted[stamp_to_seconds(message.header.stamp)] = {
                 view: np.stack(rows) for view, rows in steps.items()
             }
 
@@ -228,17 +232,16 @@ class TaskClient(Node):
                 values = {pair.key: pair.value for pair in status.values}
                 self.diagnostics[status.name] = {"message": status.message, **values}
 
-    def _looks(self) -> list[Look]:
+    def _frames(self) -> list[FilmFrame]:
         with self._lock:
             stamps = sorted(
                 stamp for stamp, images in self._images.items() if len(images) == len(self._views)
             )
-            looks = []
+            frames = []
             for stamp in stamps:
-                chunk = max((start for start in self._imagined if start <= stamp), default=None)
-                imagined = self._imagined[chunk] if chunk is not None else {}
+                chunk = max((start for start in self._predicted if start <= stamp), default=None)
+                predicted = self._predicted[chunk] if chunk is not None else {}
                 images = {view: self._images[stamp][view] for view in self._views}
-                looks.append(
-                    Look(stamp - stamps[0], images, dict(self._seen.get(stamp, {})), imagined)
-                )
-            return looks
+                observed = dict(self._observed.get(stamp, {}))
+                frames.append(FilmFrame(stamp - stamps[0], images, observed, predicted))
+            return frames

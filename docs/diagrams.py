@@ -1,0 +1,191 @@
+"""Draw the diagrams of docs/architecture.md as SVG: python docs/diagrams.py."""
+
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+OUT = Path(__file__).resolve().parent / "figures"
+FONT = "font-family='DejaVu Sans, Helvetica, Arial, sans-serif'"
+INK, FAINT = "#1e2026", "#6b7280"
+LIBRARY, TRAINING, NODES, MACHINE = "#e3ecfd", "#e2f3e5", "#fdeedd", "#eceef1"  # fills
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle with a title and smaller lines below it; x and y are its top left corner."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+    lines: tuple[str, ...] = ()
+    fill: str = LIBRARY
+
+    def side(self, name: str, at: float = 0.5) -> tuple[float, float]:
+        """A point on the left, right, top or bottom side; ``at`` is its share of the side."""
+        if name in ("left", "right"):
+            return self.x + (self.width if name == "right" else 0), self.y + at * self.height
+        return self.x + at * self.width, self.y + (self.height if name == "bottom" else 0)
+
+    def svg(self) -> str:
+        middle = self.x + self.width / 2
+        top = self.y + self.height / 2 - 7.5 * len(self.lines) + 4.5
+        parts = [
+            f"<rect x='{self.x}' y='{self.y}' width='{self.width}' height='{self.height}' rx='6' "
+            f"fill='{self.fill}' stroke='{FAINT}'/>",
+            text(middle, top, self.title, 13, weight="bold"),
+        ]
+        parts += [
+            text(middle, top + 16 + 14 * i, line, 10.5, FAINT) for i, line in enumerate(self.lines)
+        ]
+        return "".join(parts)
+
+
+def text(
+    x: float,
+    y: float,
+    words: str,
+    size: float,
+    colour: str = INK,
+    anchor: str = "middle",
+    weight: str = "normal",
+) -> str:
+    return (
+        f"<text x='{x}' y='{y}' {FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}' "
+        f"font-weight='{weight}'>{escape(words)}</text>"
+    )
+
+
+def arrow(*points: tuple[float, float], label: str = "", above: bool = True) -> str:
+    """A line through the points with a head at its end; the label is at the first segment."""
+    line = " ".join(f"{x},{y}" for x, y in points)
+    svg = (
+        f"<polyline points='{line}' fill='none' stroke='{INK}' stroke-width='1.3' "
+        "marker-end='url(#head)'/>"
+    )
+    if label:
+        (x0, y0), (x1, y1) = points[:2]
+        if y0 == y1:
+            svg += text((x0 + x1) / 2, y0 + (-6 if above else 14), label, 10.5)
+        else:
+            svg += text(x0 + 6, (y0 + y1) / 2 + 4, label, 10.5, anchor="start")
+    return svg
+
+
+def save(name: str, width: int, height: int, title: str, parts: list[str]) -> None:
+    head = (
+        "<defs><marker id='head' viewBox='0 0 8 8' refX='7.5' refY='4' markerWidth='8' "
+        f"markerHeight='8' orient='auto'><path d='M0,0 L8,4 L0,8 z' fill='{INK}'/></marker></defs>"
+    )
+    (OUT / f"{name}.svg").write_text(
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} {height}' role='img'>"
+        f"<title>{escape(title)}</title><rect width='100%' height='100%' fill='white'/>"
+        f"{head}\n" + "\n".join(parts) + "\n</svg>\n"
+    )
+
+
+def rooms() -> None:
+    """Packages and rooms; an arrow means "imports"."""
+    cli = Box(290, 16, 220, 44, "alam_cli", ("the command alam",), NODES)
+    demo = Box(570, 70, 160, 44, "alam_demo", ("film, task client",), NODES)
+    bringup = Box(570, 140, 160, 44, "alam_bringup", ("graph, launch files",), NODES)
+    packages = ("alam_perception, alam_policy, alam_piper,", "alam_sim; all share alam_common")
+    nodes = Box(510, 214, 280, 62, "ROS nodes", packages, NODES)
+    training = Box(40, 120, 260, 156, "", (), TRAINING)
+    commands = Box(56, 152, 228, 40, "commands", ("one file a command",), "white")
+    folders = ("loop, stage1, stage2, episodes,", "converters, benchmarks, report")
+    shared = Box(56, 212, 228, 54, "shared rooms", folders, "white")
+    library = Box(24, 330, 752, 250, "", ())
+    runtime = Box(560, 370, 190, 48, "runtime", ("planner, timeline, motion, rollout",), "white")
+    methods = Box(60, 370, 150, 48, "methods", ("planned: LARA, LatBot",), "white")
+    latent = Box(40, 446, 150, 48, "latent_action", ("stage 1",), "white")
+    policy = Box(220, 446, 150, 48, "policy", ("stage 2",), "white")
+    sim = Box(420, 446, 150, 48, "sim", ("worlds, tasks, experts",), "white")
+    data = Box(120, 516, 260, 44, "data", ("LeRobot, video, frames, mixtures",), "white")
+    robots = Box(600, 516, 150, 44, "robots", ("the Piper",), "white")
+    parts = [box.svg() for box in (cli, demo, bringup, nodes, training, commands, shared, library)]
+    parts += [
+        text(56, 142, "training/: alam_training", 13, anchor="start", weight="bold"),
+        text(40, 350, "alam_core: the library, without ROS", 13, anchor="start", weight="bold"),
+    ]
+    parts += [box.svg() for box in (runtime, methods, latent, policy, sim, data, robots)]
+    parts += [
+        arrow(cli.side("left"), (170, 38), training.side("top")),
+        arrow(cli.side("right"), (650, 38), demo.side("top")),
+        arrow(demo.side("bottom"), bringup.side("top")),
+        arrow(bringup.side("bottom"), (650, 214), label="starts"),
+        arrow(commands.side("bottom"), shared.side("top")),
+        arrow(training.side("bottom"), (170, 330)),
+        arrow(nodes.side("bottom"), (650, 330)),
+        arrow(methods.side("bottom", 0.3), latent.side("top", 0.433)),
+        arrow(methods.side("right"), (295, 394), policy.side("top")),
+        arrow(runtime.side("left"), (330, 394), (330, 446)),
+        arrow(runtime.side("left", 0.8), (495, 408.4), sim.side("top")),
+        arrow(runtime.side("bottom", 0.7), (693, 516)),
+        arrow(latent.side("bottom", 0.7), (145, 516)),
+        arrow(policy.side("bottom"), (295, 516)),
+        arrow(sim.side("bottom", 0.2), (450, 538), data.side("right")),
+        arrow(sim.side("bottom", 0.8), (540, 538), robots.side("left")),
+    ]
+    save("rooms", 800, 600, "Packages and rooms; an arrow means imports", parts)
+
+
+def life_of_an_image() -> None:
+    """From a camera to the encoder and the policy."""
+    camera = Box(16, 70, 120, 60, "camera", ("RealSense or sim",), MACHINE)
+    sync = Box(250, 70, 140, 60, "camera_sync", ("one set per period", "resize once"), NODES)
+    encoder = Box(560, 16, 150, 60, "latent_encoder", ("z for each view",), NODES)
+    policy = Box(560, 126, 150, 60, "policy", ("plans when it is due",), NODES)
+    arm = Box(250, 170, 140, 44, "arm_controller", ("joint state",), NODES)
+    parts = [box.svg() for box in (camera, sync, encoder, policy, arm)]
+    parts += [
+        arrow(camera.side("right"), sync.side("left"), label="image_raw"),
+        text(193, 116, "uint8 RGB", 9.5, FAINT),
+        arrow(arm.side("top"), sync.side("bottom"), label="/joint_states"),
+        arrow(sync.side("right", 0.35), (470, 91), (470, 46), encoder.side("left")),
+        arrow(sync.side("right", 0.65), (470, 109), (470, 156), policy.side("left")),
+        text(478, 104, "/alam/observation", 10.5, anchor="start"),
+        arrow(encoder.side("right"), (880, 46), label="/alam/latents"),
+        arrow(policy.side("right", 0.3), (880, 144), label="/alam/action_chunk"),
+        arrow(policy.side("right", 0.75), (880, 171), label="/alam/predicted_latents"),
+    ]
+    save("life_of_an_image", 900, 230, "The life of an image", parts)
+
+
+def life_of_a_chunk() -> None:
+    """From the planner to the CAN bus and back to the planner."""
+    y, height = 60, 62
+    planner = Box(16, y, 130, height, "planner", ("an observation", "is due: plan"), NODES)
+    gate = Box(240, y, 120, height, "gate", ("valid? on time?", "else refused"), NODES)
+    timeline = Box(400, y, 130, height, "timeline", ("reference at t:", "splice, fade"), NODES)
+    motion = Box(570, y, 130, height, "motion", ("set-point within", "all limits"), NODES)
+    can = Box(786, y, 98, height, "CAN bus", ("Piper, or", "its emulator"), MACHINE)
+    checks = Box(570, 176, 130, 44, "checks", ("a fault stops it",), NODES)
+    parts = [
+        f"<rect x='226' y='22' width='490' height='216' rx='8' fill='none' stroke='{FAINT}' "
+        "stroke-dasharray='4 3'/>",
+        text(236, 40, "arm_controller, 200 Hz", 11, FAINT, anchor="start"),
+        f"<rect x='8' y='22' width='146' height='216' rx='8' fill='none' stroke='{FAINT}' "
+        "stroke-dasharray='4 3'/>",
+        text(18, 40, "policy node", 11, FAINT, anchor="start"),
+    ]
+    parts += [box.svg() for box in (planner, gate, timeline, motion, can, checks)]
+    parts += [
+        arrow(planner.side("right"), gate.side("left"), label="chunk"),
+        arrow(gate.side("right"), timeline.side("left")),
+        arrow(timeline.side("right"), motion.side("left")),
+        arrow(motion.side("right"), can.side("left"), label="set-point"),
+        arrow(can.side("bottom"), (835, 198), checks.side("right")),
+        text(775, 192, "feedback", 10.5),
+        arrow(checks.side("top"), motion.side("bottom")),
+        arrow(timeline.side("bottom"), (465, 198), (81, 198), planner.side("bottom")),
+        text(290, 192, "/alam/arm/status: chunk and step being executed", 10.5),
+    ]
+    save("life_of_a_chunk", 900, 250, "The life of a chunk", parts)
+
+
+if __name__ == "__main__":
+    rooms()
+    life_of_an_image()
+    life_of_a_chunk()

@@ -1,0 +1,95 @@
+"""The ``alam`` command: one front door to the training commands and to the ROS ones.
+
+``alam finetune`` does what ``python training/finetune.py`` does. ``up``, ``echo``, ``doctor`` and
+``demo`` need a shell in which the ROS workspace is sourced; elsewhere the command starts itself
+again in such a shell. A command is imported when it is run, so that ``alam --help`` is quick.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import alam_core
+from alam_cli.parser import Parser
+from alam_cli.ros import ROS_COMMANDS
+from alam_cli.ros import run as run_sourced
+from alam_core.errors import UserError, run_main
+
+TRAINING_COMMANDS = {
+    "Data": {
+        "collect": "record demonstrations of a world's scripted expert",
+        "convert": "turn RLDS, CALVIN, LIBERO or ROS bags into a LeRobot data set",
+    },
+    "Training": {
+        "pretrain": "stage 1: learn latent transitions from video",
+        "finetune": "stage 2: train a policy on demonstrations",
+        "import_weights": "turn the authors' released weights into a checkpoint",
+    },
+    "Measuring": {
+        "probe": "measure what transition models have learned",
+        "evaluate": "measure the success rate of a policy in simulation",
+        "benchmark": "measure speed, memory and latency",
+        "figures": "draw the pictures of the results",
+        "report": "write docs/results.md from results/*.json",
+    },
+}
+GROUPS = TRAINING_COMMANDS | {"Robot (ROS 2)": ROS_COMMANDS}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command's name; the arguments after it belong to the command."""
+    groups = (
+        f"{title}:\n" + "\n".join(f"  {name:<16}{what}" for name, what in commands.items())
+        for title, commands in GROUPS.items()
+    )
+    parser = Parser(
+        prog="alam",
+        usage="alam COMMAND [--option VALUE ...]",
+        description="Learn latent actions from video, train policies on them, run them on an arm.",
+        epilog="\n\n".join(groups) + "\n\n'alam COMMAND --help' lists the options of a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"alam {alam_core.__version__}")
+    names = [name for commands in GROUPS.values() for name in commands]
+    parser.add_argument("command", metavar="COMMAND", choices=names, help=argparse.SUPPRESS)
+    return parser
+
+
+def run_training(name: str, arguments: list[str]) -> int | None:
+    """Run ``alam_training.commands.<name>``, which reads its options from ``sys.argv``."""
+    # The program's name appears in its help and in the command that results and cards record.
+    sys.argv = [f"alam {name}", *arguments]
+    return importlib.import_module(f"alam_training.commands.{name}").main()
+
+
+def run_ros(arguments: list[str]) -> int:
+    """Run a ROS command here or, where the workspace is not sourced, in a shell that sources it.
+
+    Raises UserError if the workspace has not been built.
+    """
+    if importlib.util.find_spec("alam_bringup") is not None:
+        return run_sourced(arguments)
+    root = Path(alam_core.__file__).resolve().parents[1]
+    setup = root / "setup.bash"
+    if not setup.is_file() or not (root / "ros2_ws/install/setup.bash").is_file():
+        raise UserError(
+            f"'alam {arguments[0]}' needs the ROS workspace, which is not set up: "
+            f"run 'make setup' in '{root}'"
+        )
+    # The Python of the sourced shell, which the workspace was built for.
+    script = 'source "$0" && exec python -m alam_cli.ros "$@"'
+    os.execvp("bash", ["bash", "-c", script, str(setup), *arguments])
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run one command and return its exit code."""
+    name = make_parser().parse_args(arguments[:1]).command
+    return run_ros(arguments) if name in ROS_COMMANDS else run_training(name, arguments[1:])
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_main(lambda: run(sys.argv[1:]))

@@ -1,0 +1,92 @@
+"""The commands that need ROS: ``alam up``, ``echo``, ``doctor`` and ``demo``.
+
+``python -m alam_cli.ros COMMAND`` runs one in a shell in which the workspace is sourced.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from alam_cli.parser import Parser
+from alam_core.errors import UserError, run_main
+
+ROS_COMMANDS = {
+    "up": "start a graph of nodes, simulated or on the real arm",
+    "echo": "print the messages of a topic",
+    "doctor": "say what is installed, what is missing and how to get it",
+    "demo": "run the shipped policy in simulation, film it and count successes",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all ROS commands but the demo, which parses its own arguments."""
+    from alam_bringup.graph import GRAPHS
+
+    parser = Parser(prog="alam", description="Runs and inspects the ROS graph.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    up = commands.add_parser(
+        "up",
+        help=ROS_COMMANDS["up"],
+        description="Starts every node of a graph and stops them all on Ctrl-C. An argument of the "
+        "graph is written --name value, or name:=value as for ros2 launch.",
+        epilog="graphs and their arguments:\n\n"
+        + "\n\n".join(graph.help() for graph in GRAPHS.values()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    up.add_argument("graph", metavar="GRAPH", help=f"one of: {', '.join(GRAPHS)}")
+    up.add_argument(
+        "assignments",
+        nargs=argparse.REMAINDER,
+        metavar="--name value",
+        help="arguments of the graph, see below",
+    )
+    echo = commands.add_parser(
+        "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
+    )
+    echo.add_argument("topic", metavar="TOPIC")
+    echo.add_argument("--once", action="store_true", help="stop after one message")
+    echo.add_argument(
+        "--timeout",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="stop with an error after S seconds without a message; 0: wait for ever",
+    )
+    echo.add_argument("--full", action="store_true", help="print long arrays in full")
+    commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
+    return parser
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Raises UserError if the workspace is broken."""
+    try:
+        from alam_bringup.graph import find_graph, split_assignments
+    except ImportError as error:
+        raise UserError(
+            f"the ROS workspace cannot be imported ({error}): "
+            "run 'make setup', then 'source setup.bash'"
+        ) from None
+    if arguments and arguments[0] == "demo":
+        from alam_demo import demo
+
+        return demo.main(list(arguments[1:]))
+    options = make_parser().parse_args(arguments)
+    if options.command == "up":
+        from alam_cli.up import up
+
+        graph = find_graph(options.graph)
+        if any(word in ("-h", "--help") for word in options.assignments):
+            print(f"usage: alam up {graph.name} [--name value ...]\n\n{graph.help()}")
+            return 0
+        return up(graph, graph.values(split_assignments(options.assignments)))
+    if options.command == "echo":
+        from alam_cli.echo import echo
+
+        return echo(options.topic, once=options.once, timeout=options.timeout, full=options.full)
+    from alam_cli.doctor import doctor
+
+    return doctor()
+
+
+if __name__ == "__main__":
+    run_main(lambda: run(sys.argv[1:]))

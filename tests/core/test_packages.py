@@ -1,0 +1,109 @@
+"""Packaging: one version, declared dependencies that are pinned, and package.xml files that name
+what their packages import.
+"""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+import alam_core
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGES = sorted(path.parent for path in (ROOT / "ros2_ws/src").glob("*/package.xml"))
+PYTHON_PACKAGES = [path for path in PACKAGES if (path / "setup.py").is_file()]
+REQUIREMENTS = {  # pyproject's dependencies, and the extras, by the file that pins them
+    "base": ["sim", "hardware", "convert"],
+    "docs": ["docs"],
+    "dev": ["dev"],
+}
+EXTERNAL_ROS = {"ament_index_python", "launch", "launch_ros", "rcl_interfaces"}
+
+
+def normalised(requirement: str) -> str:
+    """The name in a requirement, spelled as PyPI compares names."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    assert name, requirement
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def pins(file: str) -> dict[str, str]:
+    """Name -> version of a requirements file."""
+    lines = (ROOT / "requirements" / f"{file}.txt").read_text().splitlines()
+    found = {}
+    for line in lines:
+        requirement = line.split("#")[0].strip()
+        if requirement:
+            assert "==" in requirement, f"{file}.txt does not pin '{requirement}'"
+            found[normalised(requirement)] = requirement.split("==")[1]
+    return found
+
+
+@pytest.mark.parametrize("file", REQUIREMENTS)
+def test_requirements_pin_what_pyproject_declares(file: str) -> None:
+    extras = PROJECT["optional-dependencies"]
+    declared = [part for extra in REQUIREMENTS[file] for part in extras[extra]]
+    if file == "base":
+        declared += PROJECT["dependencies"]
+    assert {normalised(part) for part in declared} == pins(file).keys()
+    for part in declared:
+        if lower := re.search(r">=([\d.]+)", part):
+            pinned = pins(file)[normalised(part)]
+            numbers = [
+                [int(number) for number in re.findall(r"\d+", text.split(".post")[0])[:3]]
+                for text in (lower[1], pinned)
+            ]
+            assert numbers[0] <= numbers[1], f"{part} excludes the pinned {pinned}"
+
+
+def test_every_extra_is_pinned_somewhere() -> None:
+    extras = [extra for names in REQUIREMENTS.values() for extra in names]
+    assert sorted(extras) == sorted(PROJECT["optional-dependencies"])
+
+
+def test_constraints_agree_with_the_pins() -> None:
+    constraints = pins("constraints")
+    for file in [*REQUIREMENTS, "build"]:
+        for name, version in pins(file).items():
+            assert constraints.get(name, version) == version, f"{name} in {file}.txt"
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=lambda path: path.name)
+def test_ros_packages_have_the_librarys_version(package: Path) -> None:
+    assert ElementTree.parse(package / "package.xml").findtext("version") == (alam_core.__version__)
+    if package in PYTHON_PACKAGES:
+        assert f'version="{alam_core.__version__}"' in (package / "setup.py").read_text()
+
+
+def test_changelog_begins_with_this_version() -> None:
+    versions = re.findall(r"^## \[([\d.]+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == alam_core.__version__
+
+
+def imported(package: Path) -> set[str]:
+    """Top-level modules that a package's Python files import."""
+    found = set()
+    files = [*package.glob(f"{package.name}/**/*.py"), *package.glob("launch/*.py")]
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", PYTHON_PACKAGES, ids=lambda path: path.name)
+def test_package_xml_names_every_ros_package_that_is_imported(package: Path) -> None:
+    from_wheels = {name.removeprefix("ros-jazzy-").replace("-", "_") for name in pins("ros")}
+    ros = from_wheels | EXTERNAL_ROS | {path.name for path in PACKAGES}
+    used = (imported(package) & ros) - {package.name}
+    tree = ElementTree.parse(package / "package.xml").getroot()
+    named = {node.text for node in tree if node.tag in ("depend", "exec_depend")}
+    assert used <= named, f"{package.name}/package.xml does not name {sorted(used - named)}"
+    unknown = named - ros
+    assert not unknown, f"{package.name}/package.xml names {sorted(unknown)}, which is no package"
