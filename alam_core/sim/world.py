@@ -2,7 +2,7 @@
 of worlds.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -41,6 +41,31 @@ class World(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class DrivenWorld(World, Protocol):
+    """A world with a Piper arm whose physics an outside loop advances, as the ROS simulator node
+    does: it stands in for the arm and the cameras.
+
+    Check for it with ``isinstance``, which tests that the members exist, not their types.
+    """
+
+    camera_size: int  # pixels, width and height of an image as the camera delivers it
+    instruction: str  # of the current episode
+    seed: int  # of the current episode
+
+    def physics_step(self, set_point: np.ndarray) -> None:
+        """Advance by 5 ms with ``set_point`` (7,): six joints in rad, gripper opening in m."""
+        ...
+
+    def joint_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (7,) in rad and m, velocities (7,) in rad/s and m/s."""
+        ...
+
+    def render(self, view: str, size: int | None = None) -> np.ndarray:
+        """Image of one camera, uint8 RGB (size, size, 3); ``size`` defaults to ``camera_size``."""
+        ...
 
 
 class Expert(Protocol):
