@@ -23,6 +23,11 @@ Upcoming = Callable[[float], np.ndarray | None]
 executes none."""
 
 
+TOLERANCE = (
+    0.2  # of a step: a chunk that takes effect this little after a step joins it all the same
+)
+
+
 class DelayEstimate:
     """How long it takes from an observation to its chunk taking effect, in s: the longest of the
     last ``window`` delays. The first one is left out: it holds what happens only once, such as the
@@ -89,7 +94,7 @@ class Planner:
         """Control steps that are expected to pass until a chunk takes effect."""
         if self._delay_steps is not None:
             return self._delay_steps
-        return math.ceil(self.delay.seconds / self.runner.dt - 1e-6)
+        return math.ceil(self.delay.seconds / self.runner.dt - TOLERANCE)
 
     def due(self, stamp: float) -> bool:
         """Whether an observation of time ``stamp`` is to be planned from: ``replan_every`` steps
