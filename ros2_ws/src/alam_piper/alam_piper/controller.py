@@ -94,6 +94,16 @@ class ArmController:
         self._unsent_chunk: float | None = None
 
     @property
+    def now(self) -> float | None:
+        """s, time of the last tick; None before the first."""
+        return self._now
+
+    @property
+    def chunk(self) -> ActionChunk | None:
+        """The chunk being executed, None if none is."""
+        return self._timeline.chunk
+
+    @property
     def feedback_age(self) -> float:
         """s since new feedback was first seen; infinite before any."""
         return np.inf if self._now is None else self._now - self.feedback_time
