@@ -5,7 +5,7 @@ from setuptools import setup
 package = "alam_bringup"
 setup(
     name=package,
-    version="0.1.0",
+    version="0.2.0",
     packages=[package],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
