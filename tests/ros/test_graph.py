@@ -71,13 +71,12 @@ class Operator:
 
         ros.wait_for(enabled, timeout=60, what="the arm to be enabled")
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=time_limit)
-        future = self.client.send_goal_async(goal)
-        ros.wait_for(future.done, what="the answer to the goal")
-        assert future.result().accepted
+        handle = ros.send_goal(self.client, "/alam/execute_task", goal)
+        assert handle.accepted
         sent = len(self.chunks)
         ros.wait_for(lambda: len(self.chunks) > sent + 1, timeout=60, what="chunks")
         ros.wait_for(self.moving, what="the arm to move")
-        return future.result()
+        return handle
 
     def moving(self) -> bool:
         return bool(self.joints) and abs(self.joints[-1].velocity[0]) > 0.05
