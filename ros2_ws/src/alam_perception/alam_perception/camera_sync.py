@@ -5,6 +5,7 @@ On a simulator's clock an observation is served when the frames of one stamp are
 wall clock as soon as a fresh set is complete, at most at a given rate.
 """
 
+import functools
 import time
 
 from alam_msgs.msg import Observation
@@ -102,7 +103,7 @@ class CameraSync(Node):
         best_effort = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         for view, topic in self._topics.items():
             self.create_subscription(
-                Image, topic, lambda message, view=view: self._on_image(view, message), best_effort
+                Image, topic, functools.partial(self._on_image, view), best_effort
             )
         # By the steady clock: a timer on the system's clock stops for as long as that was set back.
         paced_by_ros = simulated_time and self._pacing is not None

@@ -24,7 +24,6 @@ from alam_common.main import run_node
 from alam_common.messages import seconds_to_stamp, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
-from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES, MAX_VELOCITY, tcp_position
 from alam_core.runtime.motion import make_limits
 from alam_piper.bus import INTERFACES, BusConfig
@@ -136,7 +135,8 @@ class ArmControllerNode(Node):
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
         except OSError as error:
             self.get_logger().info(
-                f"no real-time priority ({error.strerror}): other work on this machine may delay the loop"
+                f"no real-time priority ({error.strerror}): "
+                "other work on this machine may delay the loop"
             )
 
     def _now(self) -> float:
