@@ -1,5 +1,5 @@
 """The whole graph as real processes: it runs a goal, and when a part of it dies the arm holds, the
-reason is told and nothing hangs.
+reason is reported and nothing hangs.
 """
 
 import os
@@ -51,7 +51,7 @@ class Operator:
             self.diagnostics[status.name] = status.message
 
     def told(self, node: str, text: str) -> None:
-        """Wait until a node's diagnosis says so."""
+        """Wait until a node's diagnosis contains a text."""
         self.ros.wait_for(
             lambda: text in self.diagnostics.get(node, ""),
             timeout=60,
@@ -99,7 +99,7 @@ def operator(ros, can_udp_port: int, tmp_path: Path) -> Operator:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_arm_holds_and_the_reason_is_told_whatever_dies(
+def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
     start_node: Callable, ros, operator: Operator
 ) -> None:
     nodes = PIPER.build(PIPER.values(operator.arguments))

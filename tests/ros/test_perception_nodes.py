@@ -23,9 +23,7 @@ PATIENCE = 60.0  # s, for a machine that is busy with other work
 
 
 class Robot:
-    """Cameras and arm of a robot, on a clock that stands still until it is told to go on, or on the
-    wall clock.
-    """
+    """Cameras and arm of a robot, on a clock that only ``tick`` advances, or on the wall clock."""
 
     def __init__(self, ros) -> None:
         self.ros = ros
@@ -137,7 +135,7 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(
     assert len(set(stamps)) == len(stamps)  # no set is served twice
 
     count = len(robot.observations)
-    for _ in range(10):  # one camera dies: no observation, and the reason is told
+    for _ in range(10):  # one camera dies: no observation, and the reason is reported
         robot.tick(views=("third_person",))
     ros.wait_for(
         lambda: (

@@ -45,7 +45,7 @@ def test_each_delay_is_measured_once_from_the_observation_to_the_first_report() 
     execution.sent(chunk(7, 10.0), 10.2)
     execution.reported("EXECUTING", 7, 10.25)
     execution.reported("EXECUTING", 7, 10.3)
-    execution.reported("EXECUTING", 5, 10.35)  # somebody else's
+    execution.reported("EXECUTING", 5, 10.35)  # not sent by this node
     assert execution.new_delays() == [pytest.approx(0.25)]
     assert execution.new_delays() == []
     execution.sent(chunk(8, 10.8), 11.0)

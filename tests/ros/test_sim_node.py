@@ -39,7 +39,7 @@ class Listener:
         return stamp_to_ns(self.clock[-1].clock) if self.clock else 0
 
     def done(self, stamp: int, name: str = "slow_node") -> None:
-        """Tell the simulator that a node is done with the observation of ``stamp``."""
+        """Report to the simulator that a node has processed the observation of ``stamp``."""
         message = Processed(node=name)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         self.processed.publish(message)
@@ -192,7 +192,7 @@ def test_realtime_publishes_no_clock(
     assert now - 60_000 * MS < stamps(sim.images["wrist"])[-1] <= now
 
 
-def test_what_is_missing_or_taken_is_told_in_one_line(
+def test_what_is_missing_or_in_use_is_one_line(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})

@@ -30,7 +30,7 @@ ARM_STATUS = {
     15: "brake resistor too hot",
 }
 
-# rad by which a joint may be measured beyond its range: an arm at rest lies on its mechanical stops,
+# rad by which a joint may be measured beyond its range: an arm at rest lies on its stops,
 # within the accuracy of its encoders.
 MAX_OUTSIDE = 0.05
 

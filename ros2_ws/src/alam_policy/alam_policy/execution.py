@@ -45,7 +45,7 @@ class Execution:
             self._sent.append((chunk, now))
 
     def reported(self, state: str, sequence: int, stamp: float) -> None:
-        """The arm's status at time ``stamp``: state and number of the chunk it executes, 0: none."""
+        """The arm's status at ``stamp``: its state and the chunk that it executes, 0 if none."""
         with self._lock:
             self._state, self._sequence, self._stamp = state, sequence, stamp
             if state == EXECUTING and sequence > self._taken_up:

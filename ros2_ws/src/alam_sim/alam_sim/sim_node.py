@@ -29,7 +29,7 @@ from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.emulator import ArmEmulator, open_emulator_bus
 from alam_sim.pacing import NodeWait, Throttle
 
-TICK = 5_000_000  # ns of physics between two looks at the arm
+TICK = 5_000_000  # ns of physics between two exchanges with the arm's bus
 START = 1_000_000_000  # ns: simulated time starts here, as 0 means "no time yet" in ROS
 PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
 PARAMETERS = {
@@ -57,10 +57,10 @@ PARAMETERS = {
 
 
 class WorldPlant:
-    """The world as the arm that the CAN emulator moves.
+    """The plant that the CAN emulator moves: the world's arm.
 
-    ``tick`` lets the emulator take in commands, advances the physics to the new moment and sends
-    the feedback of that moment.
+    ``tick`` lets the emulator read commands, advances the physics and sends the feedback of the new
+    state.
     """
 
     def __init__(self, world: DrivenWorld) -> None:
@@ -233,7 +233,7 @@ class SimNode(Node):
         return OK, f"running at {speed:.2f} of real time", values
 
     def close(self) -> None:
-        """Let go of the bus and the renderer."""
+        """Close the bus and the world."""
         self._bus.shutdown()
         self.world.close()
 
