@@ -70,7 +70,7 @@ class World:
         return np.random.default_rng(stamp).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
 
     def advance(self, ns: int) -> None:
-        """Time goes by without an observation; the clock is sent repeatedly, as it is best effort."""
+        """Time passes without an observation. The clock is sent repeatedly: it is best effort."""
         self.now += ns
         for _ in range(3):
             self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
