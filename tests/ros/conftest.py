@@ -148,6 +148,8 @@ class RosClient:
                 return future.result()
             lost = True
             self.call(CancelGoal, f"{name}/_action/cancel_goal", CancelGoal.Request())
+            ended = time.monotonic() + 0.5
+            self.wait_for(lambda t=ended: time.monotonic() > t)
         pytest.fail(f"no answer to a goal for {name}")
 
 
