@@ -6,6 +6,7 @@ Run them in a shell that was made ready: ``source setup.bash`` (``make test`` do
 
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +20,9 @@ INSTALL = ROOT / "ros2_ws" / "install"
 
 try:
     import rclpy
-    from alam_msgs.msg import Observation  # noqa: F401  (needs the library path of a shell that is ready)
+    from action_msgs.srv import CancelGoal
+    from alam_msgs.msg import Observation  # noqa: F401  (needs a prepared shell's library path)
+    from rclpy.action import ActionClient
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
@@ -27,8 +30,11 @@ try:
     from alam_common.processes import ChildProcess, stop_all
 except ImportError as error:
     raise pytest.UsageError(
-        f"the tests in tests/ros need the built workspace ({error}): make setup && source setup.bash"
+        f"the tests in tests/ros need the built workspace ({error}): "
+        "make setup && source setup.bash"
     ) from None
+
+RESEND = 15.0  # s without an answer before a request is sent again
 
 # Whatever the calling shell says, tests stay on this host.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = (
@@ -78,31 +84,73 @@ class RosClient:
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self.node = node
         self.executor = executor
+        self._clients: dict[str, Any] = {}
 
     def collect(self, message_type: type, topic: str, qos: Any = 10) -> list:
-        """Subscribe; the list that is returned grows with every message that arrives while waiting."""
+        """Subscribe; the returned list grows with every message that arrives while waiting."""
         messages: list = []
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
 
-    def wait_for(self, condition: Callable[[], Any], timeout: float = 30.0, what: str = "") -> Any:
+    def wait_for(
+        self,
+        condition: Callable[[], Any],
+        timeout: float = 60.0,
+        what: str = "",
+        again: Callable[[], Any] | None = None,
+        every: float = 1.0,
+    ) -> Any:
         """Spin until the condition holds and return its value; fails the test after ``timeout`` s
         (a bound, not a measurement).
+
+        again: called at once and then every ``every`` s while the condition does not hold, to send
+        what may get lost: an endpoint that is discovered on one side may not be on the other.
         """
         deadline = time.monotonic() + timeout
-        while not (value := condition()):
+        send_at = time.monotonic() if again else math.inf
+        while True:
+            if again and time.monotonic() >= send_at:
+                again()
+                send_at = time.monotonic() + every
+            if value := condition():
+                return value
             if time.monotonic() > deadline:
                 pytest.fail(f"waited {timeout:.0f} s in vain for {what or condition}")
             self.executor.spin_once(timeout_sec=0.05)
-        return value
 
-    def call(self, service_type: type, name: str, request: Any, timeout: float = 30.0) -> Any:
-        """Call a service and return its answer."""
-        client = self.node.create_client(service_type, name)
+    def call(self, service_type: type, name: str, request: Any, timeout: float = 90.0) -> Any:
+        """Call a service, again where no answer comes, and return its answer."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(service_type, name)
+        client = self._clients[name]
         self.wait_for(client.service_is_ready, timeout, f"service {name}")
-        future = client.call_async(request)
-        self.wait_for(future.done, timeout, f"answer of {name}")
-        return future.result()
+        futures: list[Any] = []
+        done = self.wait_for(
+            lambda: [future for future in futures if future.done()],
+            timeout,
+            f"answer of {name}",
+            again=lambda: futures.append(client.call_async(request)),
+            every=RESEND,
+        )
+        return done[-1].result()
+
+    def send_goal(self, client: ActionClient, name: str, goal: Any, **options: Any) -> Any:
+        """Send a goal to the action ``name`` and return its handle, accepted or not. Where no
+        answer comes it is cancelled, as it may be carried out, and sent again.
+        """
+        self.wait_for(client.server_is_ready, 120.0, f"action {name}")
+        lost = False
+        for _ in range(6):
+            future = client.send_goal_async(goal, **options)
+            deadline = time.monotonic() + RESEND
+            self.wait_for(lambda f=future, d=deadline: f.done() or time.monotonic() > d)
+            if future.done() and (future.result().accepted or not lost):
+                return future.result()
+            lost = True
+            self.call(CancelGoal, f"{name}/_action/cancel_goal", CancelGoal.Request())
+            ended = time.monotonic() + 0.5
+            self.wait_for(lambda t=ended: time.monotonic() > t)
+        pytest.fail(f"no answer to a goal for {name}")
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """The whole graph as real processes: it runs a goal, and when a part of it dies the arm holds, the
-reason is told and nothing hangs.
+reason is reported and nothing hangs.
 """
 
 import os
@@ -50,8 +50,8 @@ class Operator:
         for status in message.status:
             self.diagnostics[status.name] = status.message
 
-    def told(self, node: str, text: str) -> None:
-        """Wait until a node's diagnosis says so."""
+    def diagnosed(self, node: str, text: str) -> None:
+        """Wait until a node's diagnosis contains a text."""
         self.ros.wait_for(
             lambda: text in self.diagnostics.get(node, ""),
             timeout=60,
@@ -71,20 +71,19 @@ class Operator:
 
         ros.wait_for(enabled, timeout=60, what="the arm to be enabled")
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=time_limit)
-        future = self.client.send_goal_async(goal)
-        ros.wait_for(future.done, what="the answer to the goal")
-        assert future.result().accepted
+        handle = ros.send_goal(self.client, "/alam/execute_task", goal)
+        assert handle.accepted
         sent = len(self.chunks)
         ros.wait_for(lambda: len(self.chunks) > sent + 1, timeout=60, what="chunks")
         ros.wait_for(self.moving, what="the arm to move")
-        return future.result()
+        return handle
 
     def moving(self) -> bool:
         return bool(self.joints) and abs(self.joints[-1].velocity[0]) > 0.05
 
     def arm_holds(self) -> None:
         """Wait until the controller holds, and see that the arm rests with its power on."""
-        self.told("arm_controller", "HOLDING")
+        self.diagnosed("arm_controller", "HOLDING")
         self.ros.wait_for(lambda: not self.moving(), what="the arm to rest")
 
     def mute(self, view: str) -> None:
@@ -100,7 +99,7 @@ def operator(ros, can_udp_port: int, tmp_path: Path) -> Operator:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_arm_holds_and_the_reason_is_told_whatever_dies(
+def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
     start_node: Callable, ros, operator: Operator
 ) -> None:
     nodes = PIPER.build(PIPER.values(operator.arguments))
@@ -121,21 +120,21 @@ def test_the_arm_holds_and_the_reason_is_told_whatever_dies(
 
     # a camera dies: the goal is aborted, the arm holds; it comes back: the next goal is carried out
     operator.mute("wrist")
-    operator.told("camera_sync", "wrist")
+    operator.diagnosed("camera_sync", "wrist")
     result = goal.get_result_async()
     ros.wait_for(result.done, timeout=60, what="the goal's end")
     assert result.result().status == GoalStatus.STATUS_ABORTED
     assert "no observation" in result.result().result.reason
     operator.arm_holds()
     operator.mute("")
-    operator.told("camera_sync", "serving")
+    operator.diagnosed("camera_sync", "serving")
 
     # the policy is killed: the arm holds, the rest goes on
     operator.start_episode(seed=2)
     processes["policy"].send(signal.SIGKILL)
     operator.arm_holds()
-    operator.told("arm_controller", "the last chunk ended")
-    operator.told("sim", "no longer waiting for policy")
+    operator.diagnosed("arm_controller", "the last chunk ended")
+    operator.diagnosed("sim", "no longer waiting for policy")
     served = len(operator.observations)
     ros.wait_for(
         lambda: len(operator.observations) >= served + 5,
@@ -164,7 +163,7 @@ def test_the_arm_holds_and_the_reason_is_told_whatever_dies(
     result = goal.get_result_async()
     ros.wait_for(result.done, timeout=60, what="the goal's end")
     assert "simulator" in result.result().result.reason
-    operator.told("arm_controller", "no ROS time")
+    operator.diagnosed("arm_controller", "no ROS time")
 
     # Ctrl-C ends all that is left
     left = [process for name, process in processes.items() if name != "sim"]

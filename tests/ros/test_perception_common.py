@@ -1,5 +1,5 @@
-"""Conversions between messages and numpy, meters, and the putting together of looks; no node is
-started.
+"""Conversions between messages and numpy, meters, and which frames are combined to an observation;
+no node is started.
 """
 
 import time
@@ -21,7 +21,7 @@ from alam_common.messages import (
 from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
-from alam_perception.sync import Look, Synchroniser
+from alam_perception.sync import FrameSet, Synchroniser
 
 MS = 1_000_000
 
@@ -120,30 +120,30 @@ def synchroniser() -> Synchroniser:
     return Synchroniser(["a", "b"], max_skew=50 * MS, max_age=500 * MS)
 
 
-def test_a_look_has_the_newest_images_and_the_joint_state_nearest_to_them() -> None:
+def test_a_frame_set_has_the_newest_images_and_the_joint_state_nearest_to_them() -> None:
     sync = synchroniser()
     for stamp in range(900, 1200, 5):
         sync.add_joints(stamp * MS, stamp)
     sync.add_image("a", 900 * MS, "old")
     sync.add_image("a", 1000 * MS, "a")
     sync.add_image("b", 1020 * MS, "b")
-    look = sync.look(1200 * MS)
-    assert isinstance(look, Look)
-    assert (look.images, look.stamp, look.joints) == ({"a": "a", "b": "b"}, 1000 * MS, 1020)
-    assert (look.skew, look.skewed) == (20 * MS, False)
-    assert sync.look(1210 * MS) is None  # nothing new
+    frames = sync.take(1200 * MS)
+    assert isinstance(frames, FrameSet)
+    assert (frames.images, frames.stamp, frames.joints) == ({"a": "a", "b": "b"}, 1000 * MS, 1020)
+    assert (frames.skew, frames.skewed) == (20 * MS, False)
+    assert sync.take(1210 * MS) is None  # nothing new
 
 
-def test_a_skewed_look_is_flagged_and_a_stale_one_withheld() -> None:
+def test_a_skewed_set_is_flagged_and_a_stale_one_withheld() -> None:
     sync = synchroniser()
-    assert "no image of a yet, no image of b yet, no joint state yet" in sync.look(0)  # type: ignore[operator]
+    assert "no image of a yet, no image of b yet, no joint state yet" in sync.take(0)  # type: ignore[operator]
     sync.add_joints(1000 * MS, "j")
     sync.add_image("a", 940 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
-    look = sync.look(1000 * MS)
-    assert isinstance(look, Look) and look.skewed and look.skew == 60 * MS
+    frames = sync.take(1000 * MS)
+    assert isinstance(frames, FrameSet) and frames.skewed and frames.skew == 60 * MS
     sync.add_image("b", 1440 * MS, "b")
-    reason = sync.look(1441 * MS)
+    reason = sync.take(1441 * MS)
     assert (
         isinstance(reason, str)
         and "image of a is 0.5 s old" in reason
@@ -160,7 +160,7 @@ def test_a_part_from_the_future_is_stale() -> None:
     sync.add_joints(1000 * MS, "j")
     sync.add_image("a", 9000 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
-    reason = sync.look(1000 * MS)
+    reason = sync.take(1000 * MS)
     assert (
         isinstance(reason, str)
         and "image of a is 8.0 s in the future" in reason
@@ -168,22 +168,22 @@ def test_a_part_from_the_future_is_stale() -> None:
     )
 
 
-def test_a_set_of_frames_is_complete_once_and_only_with_one_stamp() -> None:
+def test_frames_of_one_stamp_are_taken_once() -> None:
     sync = synchroniser()
     sync.add_joints(190 * MS, "before")
     sync.add_image("a", 100 * MS, "a")
-    assert not sync.complete()
+    assert not sync.one_stamp()
     sync.add_image("b", 200 * MS, "b")
-    assert not sync.complete()
+    assert not sync.one_stamp()
     assert sync.behind() == ["a"]
     sync.add_image("a", 200 * MS, "a")
     assert sync.behind() == []
-    assert sync.complete() and not sync.caught_up()
+    assert sync.one_stamp() and not sync.caught_up()
     sync.add_joints(200 * MS, "then")
-    assert sync.complete() and sync.caught_up()
-    look = sync.look(200 * MS)
-    assert isinstance(look, Look) and look.joints == "then" and look.skew == 0
-    assert not sync.complete()
+    assert sync.one_stamp() and sync.caught_up()
+    frames = sync.take(200 * MS)
+    assert isinstance(frames, FrameSet) and frames.joints == "then" and frames.skew == 0
+    assert not sync.one_stamp()
 
 
 def test_joint_states_of_a_clock_that_was_set_back_are_taken() -> None:
@@ -192,5 +192,20 @@ def test_joint_states_of_a_clock_that_was_set_back_are_taken() -> None:
     sync.add_joints(100 * MS, "new")
     sync.add_image("a", 100 * MS, "a")
     sync.add_image("b", 100 * MS, "b")
-    look = sync.look(100 * MS)
-    assert isinstance(look, Look) and look.joints == "new"
+    frames = sync.take(100 * MS)
+    assert isinstance(frames, FrameSet) and frames.joints == "new"
+
+
+def test_a_set_is_fresh_when_every_view_has_a_new_frame() -> None:
+    sync = synchroniser()
+    sync.add_joints(100 * MS, "j")
+    sync.add_image("a", 100 * MS, "a")
+    assert not sync.all_fresh()
+    sync.add_image("b", 120 * MS, "b")
+    assert sync.all_fresh()
+    assert isinstance(sync.take(130 * MS), FrameSet)
+    assert not sync.all_fresh()
+    sync.add_image("a", 200 * MS, "a")
+    assert not sync.all_fresh()
+    sync.add_image("b", 20 * MS, "b")  # its clock was set back
+    assert sync.all_fresh()

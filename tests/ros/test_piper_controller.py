@@ -29,7 +29,10 @@ class Stage:
         self.sequence = 0
         ros.wait_for(lambda: self.joint_states, PATIENCE, "joint states of the emulated arm")
         ros.wait_for(
-            lambda: self.chunks.get_subscription_count(), PATIENCE, "the controller to subscribe"
+            lambda: "arm is DISABLED" in self.value("last_rejection"),
+            PATIENCE,
+            "the controller to hear a chunk",
+            again=lambda: self.chunks.publish(self.chunk(HOME)),
         )
 
     def status(self) -> DiagnosticStatus | None:

@@ -3,10 +3,12 @@ both front ends offer the same arguments.
 """
 
 import ast
+import json
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alam_bringup import graph as graphs
@@ -21,6 +23,7 @@ from alam_bringup.graph import (
 )
 from alam_bringup.installed import available, has_package
 from alam_cli.up import node_command
+from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +32,9 @@ SOURCES = ROOT / "ros2_ws" / "src"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
-    """Arguments that name existing folders."""
+    """Arguments that name folders which exist, a policy's among them."""
+    config = {"policy": {"model": {"image_size": 64}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
 
 
@@ -44,7 +49,7 @@ def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
         (["sim:=maybe"], "sim:=maybe is not true or false"),
         (["seed:=1.5"], "not a whole number"),
         (["seed:=-1"], "not between 0 and"),
-        (["image_size:=8"], "not between 16 and 1024"),
+        (["image_size:=-8"], "not between 0 and 4096"),
         (["wrist_topic:=wrist/image"], "must begin with '/'"),
         (["sim"], "not of the form name:=value"),
         (["seed:=1", "seed:=2"], "given twice"),
@@ -82,6 +87,26 @@ def test_nothing_real_moves_by_default(folders: dict[str, str]) -> None:
     assert "sim" in found
     assert found["arm_controller"].parameters["can_interface"] == "udp_multicast"
     assert all(node.parameters.get("use_sim_time") for name, node in found.items() if name != "sim")
+
+
+def test_images_are_resized_once_to_the_policys_size(folders: dict[str, str]) -> None:
+    assert nodes(PIPER, **folders)["camera_sync"].parameters["image_size"] == 64
+    given = nodes(PIPER, **folders, image_size="128")
+    assert given["camera_sync"].parameters["image_size"] == 128
+    image = np.zeros((64, 64, 3), np.uint8)
+    assert resize_images(image, 64).base is image  # by the policy: nothing is left to do
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"kind": "transition", "transition": {}}'])
+def test_a_folder_without_a_policy_is_named(
+    text: str, folders: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").unlink()
+    if text:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match="checkpoint: .*policy") as caught:
+        nodes(PIPER, **folders)
+    assert "\n" not in str(caught.value)
 
 
 def test_real_mode_uses_the_can_interface_and_no_simulator(folders: dict[str, str]) -> None:

@@ -39,7 +39,7 @@ class Listener:
         return stamp_to_ns(self.clock[-1].clock) if self.clock else 0
 
     def done(self, stamp: int, name: str = "slow_node") -> None:
-        """Tell the simulator that a node is done with the observation of ``stamp``."""
+        """Report to the simulator that a node has processed the observation of ``stamp``."""
         message = Processed(node=name)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 1_000_000_000)
         self.processed.publish(message)
@@ -127,8 +127,10 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
         timeout=120,
         what="the simulator",
     )
-    sim.done(stamps(sim.images["wrist"])[-1])
-    ros.wait_for(lambda: sim.says("waiting for slow_node"), what="the wait")
+    first = stamps(sim.images["wrist"])[-1]
+    ros.wait_for(
+        lambda: sim.says("waiting for slow_node"), what="the wait", again=lambda: sim.done(first)
+    )
     held_at = sim.time()
     seen = stamps(sim.images["wrist"])[-1]
     assert seen == held_at or seen == held_at // FRAME * FRAME
@@ -136,9 +138,10 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     for _ in range(
         6
     ):  # each frame is answered late; none is skipped and time stands still meanwhile
-        sim.done(seen)
         ros.wait_for(
-            lambda seen=seen: stamps(sim.images["wrist"])[-1] > seen, what="the next frame"
+            lambda seen=seen: stamps(sim.images["wrist"])[-1] > seen,
+            what="the next frame",
+            again=lambda seen=seen: sim.done(seen),
         )
         ros.wait_for(lambda seen=seen: sim.time() == seen + FRAME, what="the clock")
         for _ in range(6):
@@ -149,9 +152,10 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
 
     ros.wait_for(lambda: sim.time() > seen + 10 * FRAME, what="going on without the dead node")
     ros.wait_for(lambda: sim.says("no longer waiting for slow_node"), what="the diagnosis")
-    sim.done(stamps(sim.images["wrist"])[-1])  # it is back
-    ros.wait_for(
-        lambda: sim.says("waiting for slow_node") and not sim.says("no longer"), what="the wait"
+    ros.wait_for(  # it is back
+        lambda: sim.says("waiting for slow_node") and not sim.says("no longer"),
+        what="the wait",
+        again=lambda: sim.done(stamps(sim.images["wrist"])[-1]),
     )
 
 
@@ -188,7 +192,7 @@ def test_realtime_publishes_no_clock(
     assert now - 60_000 * MS < stamps(sim.images["wrist"])[-1] <= now
 
 
-def test_what_is_missing_or_taken_is_told_in_one_line(
+def test_what_is_missing_or_in_use_is_one_line(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})
@@ -199,7 +203,7 @@ def test_what_is_missing_or_taken_is_told_in_one_line(
         "GL": start_node(
             "alam_sim", "sim_node", {"can_port": can_udp_port + 100}, name="blind", env=no_gl
         ),
-        "seed and camera_size must be at least 0": start_node(
+        "'seed' must be integer, 0 to": start_node(
             "alam_sim", "sim_node", {"seed": -1}, name="negative"
         ),
         "there is no world": start_node("alam_sim", "sim_node", {"world": "moon"}, name="moon"),

@@ -35,16 +35,21 @@ def save_tiny_transition(folder: Path) -> TransitionModel:
     return model
 
 
-def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
+def save_tiny_policy(
+    folder: Path, turn: float = 0.0, offset: float = 0.0, given_steps: int = 0
+) -> JointPolicy:
     """A policy with latents of both views; its actions stay within a few mrad of the state it sees,
-    but joint1 turns by ``turn`` rad/s.
+    but joint1 starts ``offset`` rad beside it and turns by ``turn`` rad/s. given_steps: first steps
+    that may be given, which it returns unchanged.
     """
     torch.manual_seed(0)
     width = 5
     small = SmallConfig(
         width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4
     )
-    model = ModelConfig(horizon=HORIZON, image_size=SIZE, denoising_steps=2, small=small)
+    model = ModelConfig(
+        horizon=HORIZON, image_size=SIZE, denoising_steps=2, given_steps=given_steps, small=small
+    )
     config = PolicyConfig(
         model=model,
         views=list(VIEWS),
@@ -62,7 +67,7 @@ def save_tiny_policy(folder: Path, turn: float = 0.0) -> JointPolicy:
         np.zeros(TOKENS * DIM, np.float32), components, np.ones(width, np.float32), 1.0
     )
     drift = np.zeros((HORIZON, 7), np.float32)
-    drift[:, 0] = turn * 0.1 * np.arange(1, HORIZON + 1)
+    drift[:, 0] = offset + turn * 0.1 * np.arange(1, HORIZON + 1)
     stats = PolicyStats(
         np.zeros(7, np.float32),
         np.ones(7, np.float32),

@@ -4,6 +4,7 @@ Plain data; ROS is not imported. Two front ends start a graph: ``launch/*.launch
 package ``launch``) and ``alam up`` (works everywhere).
 """
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -172,6 +173,22 @@ def folder(name: str, text: str) -> str:
     )
 
 
+def policy_image_size(checkpoint: str) -> int:
+    """Side in px of the images that a policy was trained on, from its folder. Raises UserError."""
+    file = Path(checkpoint) / "config.json"
+    try:
+        return int(json.loads(file.read_text())["policy"]["model"]["image_size"])
+    except OSError:
+        raise UserError(
+            f"checkpoint: '{checkpoint}' is no policy's folder: no config.json"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"checkpoint: {file} is not a policy's: it names no image size "
+            "(a transition encoder by mistake?)"
+        ) from None
+
+
 def environment(values: Values, config: Path) -> dict[str, str]:
     """Environment variables that every node of a graph needs.
 
@@ -254,7 +271,12 @@ def _build_piper(values: Values) -> list[NodeSpec]:
             "alam_perception",
             "camera_sync",
             "camera_sync",
-            {"views": views, "image_topics": topics, "image_size": values["image_size"]} | clock,
+            {
+                "views": views,
+                "image_topics": topics,
+                "image_size": values["image_size"] or policy_image_size(checkpoint),
+            }
+            | clock,
         ),
         NodeSpec(
             "alam_perception", "latent_encoder", "latent_encoder", {"checkpoint": encoder} | clock
@@ -310,9 +332,9 @@ PIPER = Graph(
         ),
         Argument(
             "image_size",
-            96,
-            "width and height in pixels of the images in observations",
-            bounds=(16, 1024),
+            0,
+            "width and height in pixels of the images in observations; 0: as the policy needs them",
+            bounds=(0, 4096),
         ),
         Argument(
             "third_person_topic",

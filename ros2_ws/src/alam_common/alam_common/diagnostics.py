@@ -20,15 +20,14 @@ OK, WARN, ERROR, STALE = (
 
 Report = tuple[
     bytes, str, Mapping[str, object]
-]  # level, one line that says the state or the reason, values
+]  # level, one line with the state or the reason, values
 
 
 class Diagnostics:
-    """Asks ``check`` for the node's state ``rate`` times a second of the steady clock and publishes
-    it under the node's name.
+    """Publishes what ``check`` returns, under the node's name, at ``rate`` Hz of the steady clock.
 
-    ``stamp`` tells the time of the header, by default the node's. A change of level, or of what is
-    wrong, is also logged, once.
+    stamp: returns the header's time, by default that of the node's clock. A change of level or of
+    the problem is also logged, once.
     """
 
     def __init__(

@@ -4,6 +4,7 @@ code 2.
 
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -12,19 +13,21 @@ from rclpy.node import Node
 
 from alam_core.errors import UserError
 
+N = TypeVar("N", bound=Node)
+
 
 def run_node(
-    make_node: Callable[[], Node],
-    spin: Callable[[Node, Executor], None] | None = None,
+    make_node: Callable[[], N],
+    spin: Callable[[N, Executor], None] | None = None,
     args: list[str] | None = None,
 ) -> None:
-    """Initialise ROS, build the node, spin it until it is told to stop, clean up and exit.
+    """Initialise ROS, build the node, spin it until it is asked to stop, clean up and exit.
 
     A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)``
     replaces ``executor.spin()``. A UserError or a parameter of the wrong type raised while building
     the node or in one of its callbacks ends the process with one line on stderr and code 2.
     """
-    node: Node | None = None
+    node: N | None = None
     code = 0
     try:
         rclpy.init(args=args)
@@ -40,9 +43,7 @@ def run_node(
     except (UserError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
-    except (
-        Exception
-    ):  # what a callback does after ROS was shut down under it fails, and that is all right
+    except Exception:  # a callback that is interrupted by the shutdown of ROS may fail
         if rclpy.ok():
             raise
     finally:

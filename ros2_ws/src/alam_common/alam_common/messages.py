@@ -1,5 +1,5 @@
-"""Between ROS messages and numpy: images, stamps, joint states. No cv_bridge: one path that runs
-everywhere.
+"""Conversions between ROS messages and numpy: images, stamps, joint states. They need no cv_bridge,
+which is not installed everywhere.
 """
 
 import numpy as np
@@ -21,10 +21,11 @@ _WIDTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 
 def check_encoding(message: Image, topic: str) -> None:
-    """Raises UserError naming ``topic`` if its images are of an encoding that is not taken here."""
+    """Raises UserError naming ``topic`` if its images have an unsupported encoding."""
     if message.encoding not in _CHANNELS:
         raise UserError(
-            f"{topic} carries '{message.encoding}' images; give a topic with one of {', '.join(_CHANNELS)} (a depth topic by mistake?)"
+            f"{topic} carries '{message.encoding}' images; give a topic with one of "
+            f"{', '.join(_CHANNELS)} (a depth topic by mistake?)"
         )
 
 
@@ -44,7 +45,8 @@ def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
         or data.size != message.height * message.step
     ):
         raise UserError(
-            f"{topic} carries a broken image: {message.width}x{message.height} {message.encoding}, step {message.step}, {data.size} bytes"
+            f"{topic} carries a broken image: {message.width}x{message.height} "
+            f"{message.encoding}, step {message.step}, {data.size} bytes"
         )
     pixels = data.reshape(message.height, message.step)[:, :row].reshape(
         message.height, message.width, width
@@ -62,7 +64,7 @@ def numpy_to_image(image: np.ndarray, stamp: Time, frame_id: str = "") -> Image:
     message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
     message.header.stamp = stamp
     message.header.frame_id = frame_id
-    # an array.array is taken as it is; bytes would be checked number by number
+    # An array.array is assigned as it is; bytes would be checked number by number.
     message.data.frombytes(np.ascontiguousarray(image).tobytes())
     return message
 

@@ -1,4 +1,4 @@
-"""Rates and latencies over the last moments, for diagnostics."""
+"""Recent rates and latencies, for diagnostics."""
 
 import time
 from collections import deque

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from alam_msgs.action import ExecuteTask
 from alam_msgs.msg import LatentTransition, PredictedLatents
 from alam_msgs.srv import ResetWorld
@@ -32,8 +33,9 @@ from alam_core.errors import UserError
 from alam_core.types import VIEWS
 from alam_demo.film import FilmFrame
 
-ANSWER = 30.0  # s of wall time within which a service must answer
-SILENCE = 60.0  # s of wall time without feedback after which a running task is cancelled
+ANSWER = 15.0  # s of wall time without an answer before a request is sent again
+ATTEMPTS = 3
+SILENCE = 60.0  # s of wall time without any sign of progress before a running task is given up
 
 
 @dataclass
@@ -67,6 +69,7 @@ class TaskClient(Node):
         self._reset = self.create_client(ResetWorld, "/alam/sim/reset")
         self._enable = self.create_client(SetBool, "/alam/arm/enable")
         self._task = ActionClient(self, ExecuteTask, "/alam/execute_task")
+        self._cancel = self.create_client(CancelGoal, "/alam/execute_task/_action/cancel_goal")
         self.create_subscription(LatentTransition, "/alam/latents", self._on_latent, 20)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
         if film:
@@ -151,11 +154,7 @@ class TaskClient(Node):
             on_feedback(message.feedback)
 
         goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
-        handle = self._wait(
-            self._task.send_goal_async(goal, feedback_callback=feedback),
-            ANSWER,
-            "/alam/execute_task",
-        )
+        handle = self._send_goal(goal, feedback)
         if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
         future = handle.get_result_async()
@@ -188,14 +187,34 @@ class TaskClient(Node):
     # -- calling services ---------------------------------------------------------------------
 
     def _call(self, client: rclpy.client.Client, request: object, name: str):
-        return self._wait(client.call_async(request), ANSWER, name)
+        """Call a service. An answer may get lost while nodes discover each other, so the request is
+        sent again; all requests here may be repeated.
+        """
+        for _ in range(ATTEMPTS):
+            future = client.call_async(request)
+            if self._is_answered(future):
+                return future.result()
+        raise UserError(f"{name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
 
-    def _wait(self, future: Future, timeout: float, name: str):
+    def _send_goal(self, goal: ExecuteTask.Goal, feedback: Callable[..., None]):
+        """The goal's handle. Where no answer comes the goal is cancelled, as the policy may carry
+        it out, and sent again.
+        """
+        for attempt in range(ATTEMPTS):
+            future = self._task.send_goal_async(goal, feedback_callback=feedback)
+            if self._is_answered(future) and (future.result().accepted or attempt == 0):
+                return future.result()
+            self._call(self._cancel, CancelGoal.Request(), "/alam/execute_task")
+            time.sleep(0.5)  # until the policy has ended it
+        raise UserError(
+            f"/alam/execute_task did not accept a goal within {ATTEMPTS * ANSWER:.0f} s"
+        )
+
+    def _is_answered(self, future: Future) -> bool:
+        """Wait for an answer for at most ``ANSWER`` s."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
-        if not done.wait(timeout):
-            raise UserError(f"{name} did not answer within {timeout:.0f} s")
-        return future.result()
+        return done.wait(ANSWER)
 
     # -- recording ----------------------------------------------------------------------------
 

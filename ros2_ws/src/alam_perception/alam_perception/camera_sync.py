@@ -1,10 +1,11 @@
-"""Node ``camera_sync``: images of all views and the joint state in, one synchronised and resized
-observation out.
+"""Node ``camera_sync``: images of all views and the joint state in, one synchronised observation
+with resized images out.
 
-On a simulator's clock an observation is served when the frames of one stamp are complete; on the
-wall clock at a fixed rate.
+On a simulator's clock an observation is served when the frames of one stamp are complete, on the
+wall clock as soon as a fresh set is complete, at most at a given rate.
 """
 
+import functools
 import time
 
 from alam_msgs.msg import Observation
@@ -24,15 +25,37 @@ from alam_common.messages import (
     stamp_to_ns,
 )
 from alam_common.meters import RateMeter, Recent
+from alam_common.parameters import Parameter, declare_parameters
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
-from alam_perception.sync import Look, Synchroniser
+from alam_perception.pacing import Pacing
+from alam_perception.sync import FrameSet, Synchroniser
 
-JOINT_PATIENCE = (
-    0.02  # s of the steady clock that complete frames wait for the joint state of their moment
-)
-SILENCE = 1.0  # s of the steady clock without an image after which a camera is called dead
+JOINT_PATIENCE = 0.02  # s of the steady clock that frames of one stamp wait for their joint state
+SILENCE = 1.0  # s of the steady clock without an image before a camera is reported dead
+PARAMETERS = {
+    "views": Parameter(list(VIEWS), "names of the views, in the order of the observation"),
+    "image_topics": Parameter(
+        [f"/{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
+    ),
+    "joint_topic": Parameter("/joint_states", "topic of the arm's joint state"),
+    "image_size": Parameter(96, "px, side of the square images that are served", 1, 4096),
+    "trigger": Parameter(
+        "auto",
+        "frames: serve when all views have a frame of the same stamp. timer: serve a fresh frame "
+        "of each view as soon as all are there, at most at 'rate'; without a late one. auto: "
+        "frames with use_sim_time, else timer",
+        choices=("auto", "frames", "timer"),
+    ),
+    "rate": Parameter(10.0, "Hz, at most, for the trigger 'timer'", 0.01, 1000.0),
+    "max_skew": Parameter(
+        0.05, "s between two stamps over which an observation is flagged as skewed", 0.0, 1e6
+    ),
+    "max_age": Parameter(
+        0.5, "s over which a part is stale and the observation is withheld", 0.0, 1e6
+    ),
+}
 
 
 class CameraSync(Node):
@@ -40,75 +63,55 @@ class CameraSync(Node):
 
     def __init__(self) -> None:
         super().__init__("camera_sync")
-        self.views: list[str] = list(self.declare_parameter("views", list(VIEWS)).value)
-        topics = list(
-            self.declare_parameter(
-                "image_topics", [f"/{view}/color/image_raw" for view in self.views]
-            ).value
-        )
-        joint_topic = self.declare_parameter("joint_topic", "/joint_states").value
-        rate = self.declare_parameter("rate", 10.0).value
-        self.image_size = self.declare_parameter("image_size", 96).value
-        max_skew = self.declare_parameter("max_skew", 0.05).value
-        max_age = self.declare_parameter("max_age", 0.5).value
-        trigger = self.declare_parameter("trigger", "auto").value
-        if len(topics) != len(self.views):
+        p = declare_parameters(self, PARAMETERS)
+        self.views: list[str] = p["views"]
+        self.image_size: int = p["image_size"]
+        if len(p["image_topics"]) != len(self.views):
             raise UserError(
-                f"camera_sync: {len(self.views)} views but {len(topics)} image_topics; give one topic a view, in the same order"
+                f"camera_sync: {len(self.views)} views but {len(p['image_topics'])} image_topics; "
+                "give one topic per view, in the same order"
             )
-        if trigger not in ("auto", "frames", "timer"):
-            raise UserError(
-                f"camera_sync: trigger is '{trigger}'; it must be auto, frames or timer"
-            )
-        if rate <= 0 or self.image_size <= 0:
-            raise UserError("camera_sync: rate and image_size must be over 0")
+        simulated_time = self.get_parameter("use_sim_time").value
+        trigger = p["trigger"]
         if trigger == "auto":
-            trigger = "frames" if self.get_parameter("use_sim_time").value else "timer"
+            trigger = "frames" if simulated_time else "timer"
 
-        self._topics = dict(zip(self.views, topics, strict=True))
+        self._topics = dict(zip(self.views, p["image_topics"], strict=True))
         self._sync = Synchroniser(
-            self.views, round(max_skew * NANOSECONDS), round(max_age * NANOSECONDS)
+            self.views, round(p["max_skew"] * NANOSECONDS), round(p["max_age"] * NANOSECONDS)
         )
-        self._by_frames = trigger == "frames"
+        self._pacing = Pacing(1.0 / p["rate"]) if trigger == "timer" else None
         self._meters = {view: RateMeter() for view in self.views}
         self._joint_meter, self._served = RateMeter(), RateMeter()
         self._work = Recent()
-        self._now = (
-            0,
-            time.monotonic(),
-        )  # newest ROS time (ns) and when it was seen first (s, steady)
+        # Newest ROS time (ns) and when it was seen first (s, steady).
+        self._now = (0, time.monotonic())
         self._skewed = 0
-        self._skewed_told = 0  # of these, those before the last diagnosis
+        self._skewed_reported = 0  # of these, those before the last diagnosis
         self._withheld = 0
-        self._last: Look | None = None
+        self._last: FrameSet | None = None
 
         self._publisher = self.create_publisher(Observation, "/alam/observation", 1)
         # Before the cameras: of messages that wait together, the executor takes those of the older
         # subscription first.
         self.create_subscription(
             JointState,
-            joint_topic,
+            p["joint_topic"],
             self._on_joints,
             QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT),
         )
         best_effort = QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         for view, topic in self._topics.items():
             self.create_subscription(
-                Image, topic, lambda message, view=view: self._on_image(view, message), best_effort
+                Image, topic, functools.partial(self._on_image, view), best_effort
             )
-        self._patience = self.create_timer(
-            JOINT_PATIENCE, self._serve, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        # By the steady clock: a timer on the system's clock stops for as long as that was set back.
+        paced_by_ros = simulated_time and self._pacing is not None
+        self._pace_clock = (
+            self.get_clock() if paced_by_ros else Clock(clock_type=ClockType.STEADY_TIME)
         )
+        self._patience = self.create_timer(JOINT_PATIENCE, self._serve, clock=self._pace_clock)
         self._patience.cancel()
-        if not self._by_frames:
-            # On the wall clock by the steady one: a timer on the system's clock stops for as long
-            # as that was set back.
-            steady = (
-                None
-                if self.get_parameter("use_sim_time").value
-                else Clock(clock_type=ClockType.STEADY_TIME)
-            )
-            self.create_timer(1.0 / rate, self._serve, clock=steady)
         self._diagnostics = Diagnostics(self, self._check)
 
     def _on_image(self, view: str, message: Image) -> None:
@@ -119,49 +122,72 @@ class CameraSync(Node):
             raise
         self._meters[view].tick()
         self._sync.add_image(view, stamp_to_ns(message.header.stamp), message)
-        self._serve_if_complete()
+        if self._pacing is None:
+            self._serve_if_one_stamp()
+        else:
+            self._serve_if_due(self._pacing, self._seconds())
 
     def _on_joints(self, message: JointState) -> None:
         self._joint_meter.tick()
         self._sync.add_joints(stamp_to_ns(message.header.stamp), message)
-        self._serve_if_complete()
+        if self._pacing is None:
+            self._serve_if_one_stamp()
 
-    def _serve_if_complete(self) -> None:
-        """Serve a complete set of frames; if their joint state is still on its way, wait a little
-        for it.
+    def _serve_if_one_stamp(self) -> None:
+        """Serve frames of one stamp; if their joint state is still on its way, wait a little for
+        it.
         """
-        if not self._by_frames or not self._sync.complete():
+        if not self._sync.one_stamp():
             return
         if self._sync.caught_up():
             self._serve()
         elif self._patience.is_canceled():
             self._patience.reset()
 
+    def _serve_if_due(self, pacing: Pacing, now: float) -> None:
+        """Serve a complete set at its time; wait for a late camera until the deadline."""
+        pacing.frame(now)
+        complete = self._sync.all_fresh()
+        if complete and pacing.may_serve(now):
+            self._serve()
+        elif (deadline := pacing.deadline(complete)) is not None:
+            self._patience.timer_period_ns = max(round((deadline - now) * NANOSECONDS), 1)
+            self._patience.reset()
+
+    def _seconds(self) -> float:
+        return self._pace_clock.now().nanoseconds * 1e-9
+
     def _serve(self) -> None:
+        """Serve what is there, unless a part is stale."""
         self._patience.cancel()
+        if self._pacing is not None:
+            self._pacing.served(self._seconds())
         now = self.get_clock().now().nanoseconds
-        look = self._sync.look(now)
-        if look is None:
+        frames = self._sync.take(now)
+        if frames is None:
             return
-        if isinstance(look, str):
+        if isinstance(frames, str):
             self._withheld += 1
             return
-        self._last = look
-        self._skewed += look.skewed
-        stamp = ns_to_stamp(look.stamp)
+        self._last = frames
+        self._skewed += frames.skewed
+        stamp = ns_to_stamp(frames.stamp)
         message = Observation(
-            views=self.views, joint_state=look.joints, skew=look.skew * 1e-9, skewed=look.skewed
+            views=self.views,
+            joint_state=frames.joints,
+            skew=frames.skew * 1e-9,
+            skewed=frames.skewed,
         )
         message.header.stamp = stamp
         message.header.frame_id = "base_link"
-        for view, image in look.images.items():
+        for view, image in frames.images.items():
             pixels = resize_images(image_to_numpy(image, self._topics[view]), self.image_size)
             message.images.append(numpy_to_image(pixels, image.header.stamp, image.header.frame_id))
-            message.image_ages.append((now - look.image_stamps[view]) * 1e-9)
-        message.joint_age = (now - look.joint_stamp) * 1e-9
+            message.image_ages.append((now - frames.image_stamps[view]) * 1e-9)
+        message.joint_age = (now - frames.joint_stamp) * 1e-9
         self._publisher.publish(message)
         self._served.tick()
-        self._work.add((self.get_clock().now().nanoseconds - look.stamp) * 1e-6)
+        self._work.add((self.get_clock().now().nanoseconds - frames.stamp) * 1e-6)
 
     def _why(self, view: str) -> str:
         """What the topic itself says about its silence."""
@@ -191,8 +217,8 @@ class CameraSync(Node):
         if now != self._now[0]:
             self._now = (now, time.monotonic())
         still = time.monotonic() - self._now[1]
-        # While ROS time stands still all cameras are silent: then only those are to blame whose
-        # image is missing beside the others.
+        # While ROS time stands still all cameras are silent. A camera is then reported only if its
+        # last image is older than another camera's.
         watched = self.views if still <= SILENCE else self._sync.behind()
         silences = {view: self._meters[view].silence() for view in watched}
         dead = [
@@ -209,9 +235,11 @@ class CameraSync(Node):
         stale = self._sync.stale(now)
         if stale:
             return ERROR, f"no observation: {stale}", values
-        if self._skewed > self._skewed_told:
-            message = f"{self._skewed - self._skewed_told} observations skewed by more than {self._sync.max_skew * 1e-9:.3f} s"
-            self._skewed_told = self._skewed
+        if self._skewed > self._skewed_reported:
+            count = self._skewed - self._skewed_reported
+            limit = self._sync.max_skew * 1e-9
+            message = f"{count} observations skewed by more than {limit:.3f} s"
+            self._skewed_reported = self._skewed
             return WARN, message, values
         return OK, f"serving {self._served.rate():.1f} Hz", values
 

@@ -13,10 +13,19 @@ from alam_common.diagnostics import ERROR, OK, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, image_to_numpy, stamp_to_ns
 from alam_common.meters import RateMeter, Recent
+from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder, encode_images
 
-SILENCE = 2.0  # s of the steady clock without an observation after which the node says so
+SILENCE = 2.0  # s of the steady clock without an observation before diagnostics report it
+PARAMETERS = {
+    "checkpoint": Parameter("", "folder of a transition model; needed"),
+    "stride": Parameter(1, "observations between the two frames of a transition", 1, 1000),
+    "max_gap": Parameter(
+        0.5, "s between two observations over which no transition is encoded", 0.0, 1e6
+    ),
+    "threads": Parameter(1, "CPU threads of the encoder", 1, 1024),
+}
 
 
 class LatentEncoder(Node):
@@ -24,18 +33,16 @@ class LatentEncoder(Node):
 
     def __init__(self) -> None:
         super().__init__("latent_encoder")
-        checkpoint = self.declare_parameter("checkpoint", "").value
-        self.stride = self.declare_parameter("stride", 1).value
-        self.max_gap = round(self.declare_parameter("max_gap", 0.5).value * NANOSECONDS)
-        threads = self.declare_parameter("threads", 1).value
-        if not checkpoint:
+        p = declare_parameters(self, PARAMETERS)
+        if not p["checkpoint"]:
             raise UserError(
-                "latent_encoder: no checkpoint given; set the parameter 'checkpoint' to the folder of a transition model"
+                "latent_encoder: no checkpoint given; set the parameter 'checkpoint' to the "
+                "folder of a transition model"
             )
-        if self.stride < 1 or threads < 1:
-            raise UserError("latent_encoder: stride and threads must be at least 1")
-        torch.set_num_threads(threads)
-        self.model = TransitionEncoder.from_pretrained(checkpoint)
+        self.stride: int = p["stride"]
+        self.max_gap = round(p["max_gap"] * NANOSECONDS)
+        torch.set_num_threads(p["threads"])
+        self.model = TransitionEncoder.from_pretrained(p["checkpoint"])
         self._tokens, self._dim = self.model.latent_shape
 
         self._from: Observation | None = None  # the earlier frame of the next transition

@@ -1,4 +1,4 @@
-"""Which images and which joint state belong together: the newest image of each view and the joint
+"""Which images and which joint state belong together: the newest image of each view, and the joint
 state nearest to them in time.
 """
 
@@ -8,8 +8,8 @@ from typing import Any
 
 
 @dataclass
-class Look:
-    """Parts that are served together. Stamps and ages are in ns."""
+class FrameSet:
+    """Parts that are served together. Stamps and skew are in ns."""
 
     images: dict[str, Any]  # view -> message, in the order of the views
     image_stamps: dict[str, int]
@@ -25,10 +25,10 @@ class Look:
 
 
 class Synchroniser:
-    """Keeps what arrived last and puts looks together. A look is served once per new set of images.
+    """Keeps what arrived last and combines it to frame sets. A set of images is taken once.
 
-    max_skew: ns between two stamps over which a look is flagged (and served all the same).
-    max_age: ns over which a part is stale and no look is served.
+    max_skew: ns between two stamps over which a set is flagged (and served all the same). max_age:
+    ns over which a part is stale and nothing is served.
     """
 
     def __init__(self, views: list[str], max_skew: int, max_age: int) -> None:
@@ -37,66 +37,63 @@ class Synchroniser:
         self.max_age = max_age
         self._images: dict[str, tuple[int, Any]] = {}
         self._joints: deque[tuple[int, Any]] = deque(maxlen=100)
-        self._served: tuple[int, ...] = ()
+        self._taken: dict[str, int] = {}  # stamps of the set that was taken last
 
     def add_image(self, view: str, stamp: int, message: Any) -> None:
         self._images[view] = (stamp, message)
 
     def add_joints(self, stamp: int, message: Any) -> None:
         if self._joints and stamp < self._joints[-1][0]:
-            self._joints.clear()  # time went backwards: another source, or a simulator that was started anew
+            self._joints.clear()  # time went back: another source, or a simulator was restarted
         self._joints.append((stamp, message))
 
-    def complete(self) -> bool:
-        """Whether every view's newest image has the same stamp and this set was not served yet."""
+    def all_fresh(self) -> bool:
+        """Whether every view has an image that was not in the set taken last."""
         stamps = self._stamps()
-        return len(stamps) == len(self.views) and len(set(stamps)) == 1 and stamps != self._served
+        return len(stamps) == len(self.views) and all(
+            self._taken.get(view) != stamp for view, stamp in stamps.items()
+        )
+
+    def one_stamp(self) -> bool:
+        """Whether every view's newest image has the same stamp and this set was not taken yet."""
+        stamps = self._stamps()
+        complete = len(stamps) == len(self.views) and len(set(stamps.values())) == 1
+        return complete and stamps != self._taken
 
     def caught_up(self) -> bool:
         """Whether the newest joint state is not older than the newest image."""
-        return (
-            bool(self._joints) and bool(self._images) and self._joints[-1][0] >= max(self._stamps())
-        )
+        newest = max(self._stamps().values(), default=None)
+        return bool(self._joints) and newest is not None and self._joints[-1][0] >= newest
 
     def behind(self) -> list[str]:
-        """The views whose newest image is older than that of another view, or that never had one."""
-        newest = max(self._stamps(), default=0)
-        return [
-            view
-            for view in self.views
-            if view not in self._images or self._images[view][0] < newest
-        ]
+        """The views whose newest image is older than another view's, or that never had one."""
+        stamps = self._stamps()
+        newest = max(stamps.values(), default=0)
+        return [view for view in self.views if stamps.get(view, -1) < newest]
 
-    def look(self, now: int) -> Look | str | None:
-        """The look of this moment; a line that says why there is none; None if no image came since
-        the last one was served.
+    def take(self, now: int) -> FrameSet | str | None:
+        """The newest set; a line that says why there is none; None if no image came since the last
+        one was taken.
         """
         stale = self.stale(now)
         if stale:
             return stale
         stamps = self._stamps()
-        if stamps == self._served:
+        if stamps == self._taken:
             return None
-        self._served = stamps
-        joint_stamp, joints = min(self._joints, key=lambda entry: abs(entry[0] - max(stamps)))
-        everything = [*stamps, joint_stamp]
-        skew = max(everything) - min(everything)
+        self._taken = stamps
+        newest = max(stamps.values())
+        joint_stamp, joints = min(self._joints, key=lambda entry: abs(entry[0] - newest))
+        skew = max(newest, joint_stamp) - min(*stamps.values(), joint_stamp)
         images = {view: self._images[view][1] for view in self.views}
-        return Look(
-            images,
-            dict(zip(self.views, stamps, strict=True)),
-            joints,
-            joint_stamp,
-            skew,
-            skew > self.max_skew,
-        )
+        return FrameSet(images, stamps, joints, joint_stamp, skew, skew > self.max_skew)
 
     def stale(self, now: int) -> str:
         """The parts that are missing or older than ``max_age``, as one line; empty if all are
         fresh.
 
-        One from the future is stale as well: its clock is another one, or time jumped back and it
-        is frozen.
+        A part from the future is stale as well: it has another clock, or time went back and it is
+        frozen.
         """
         problems = []
         for view in self.views:
@@ -110,8 +107,9 @@ class Synchroniser:
             problems.append(f"newest joint state is {_age(age)}")
         return ", ".join(problems)
 
-    def _stamps(self) -> tuple[int, ...]:
-        return tuple(self._images[view][0] for view in self.views if view in self._images)
+    def _stamps(self) -> dict[str, int]:
+        """View -> stamp of its newest image, in the order of the views."""
+        return {view: self._images[view][0] for view in self.views if view in self._images}
 
 
 def _age(age: int) -> str:

@@ -11,11 +11,9 @@ import signal
 import time
 from collections.abc import Callable
 
-from alam_msgs.msg import ActionChunk
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from alam_msgs.msg import ActionChunk, ArmStatus
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -25,7 +23,7 @@ from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import seconds_to_stamp, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
-from alam_core.errors import UserError
+from alam_common.parameters import Parameter, declare_parameters
 from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES, MAX_VELOCITY, tcp_position
 from alam_core.runtime.motion import make_limits
 from alam_piper.bus import INTERFACES, BusConfig
@@ -37,49 +35,40 @@ PERIOD = 0.005  # s
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which the clock counts as stopped
 FEEDBACK_PATIENCE = 0.03  # s of wall time a tick of simulated time waits for its feedback
 ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, done or not
-PARAMETERS: dict[
-    str, tuple[object, str, float | None, float | None]
-] = {  # name: default, description, least, most
-    "can_interface": (
-        "udp_multicast",
-        f"how the CAN bus is reached: {', '.join(INTERFACES)}",
-        None,
-        None,
+PARAMETERS = {
+    "can_interface": Parameter("udp_multicast", "python-can interface", choices=INTERFACES),
+    "can_channel": Parameter("239.74.163.2", "can0, a multicast address, or socket://host:port"),
+    "can_port": Parameter(43113, "UDP port, for udp_multicast only", 0, 65535),
+    "max_velocity": Parameter(1.0, "rad/s per joint", 0.05, MAX_VELOCITY),
+    "max_acceleration": Parameter(
+        5.0, "rad/s^2 per joint; the firmware of a real arm allows 5", 0.5, 50.0
     ),
-    "can_channel": ("239.74.163.2", "can0, a multicast address, or socket://host:port", None, None),
-    "can_port": (43113, "UDP port, for udp_multicast only", 0, 65535),
-    "max_velocity": (1.0, "rad/s a joint", 0.05, MAX_VELOCITY),
-    "max_acceleration": (5.0, "rad/s^2 a joint; a real arm's firmware allows 5", 0.5, 50.0),
-    "gripper_stroke": (
-        0.10,
-        "m, full opening: 0.07 for the first gripper, 0.10 for the newer one",
-        0.01,
-        0.10,
+    "gripper_stroke": Parameter(
+        0.10, "m, full opening: 0.07 for the first gripper, 0.10 for the newer one", 0.01, 0.10
     ),
-    "max_gripper_velocity": (0.3, "m/s of opening", 0.01, 1.0),
-    "gripper_effort": (1.0, "N*m", 0.0, 5.0),
-    "firmware_speed_percent": (
-        100,
-        "speed limit of the firmware itself, percent of 3 rad/s",
-        1,
-        100,
+    "max_gripper_velocity": Parameter(0.3, "m/s of opening", 0.01, 1.0),
+    "gripper_effort": Parameter(1.0, "N*m", 0.0, 5.0),
+    "firmware_speed_percent": Parameter(
+        100, "speed limit of the firmware itself, percent of 3 rad/s", 1, 100
     ),
-    "command_timeout": (
-        0.2,
-        "s the clock may pass a chunk's last row before the arm counts as left alone",
-        0.02,
-        5.0,
+    "command_timeout": Parameter(
+        0.2, "s without a new chunk after the last row before the arm holds", 0.02, 5.0
     ),
-    "feedback_timeout": (0.1, "s without new feedback that latch a fault", 0.02, 2.0),
-    "max_chunk_age": (1.0, "s an observation may be old when its chunk arrives", 0.05, 10.0),
-    "splice_fade": (0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0),
-    "realtime_priority": (
+    "feedback_timeout": Parameter(0.1, "s without new feedback before a fault", 0.02, 2.0),
+    "max_chunk_age": Parameter(1.0, "s between an observation and its chunk, at most", 0.05, 10.0),
+    "splice_fade": Parameter(
+        0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0
+    ),
+    "realtime_priority": Parameter(
         20,
-        "of the loop and the CAN reader (SCHED_FIFO), on the wall clock and where permitted; 0: none",
+        "SCHED_FIFO priority of the loop and the CAN reader, on the wall clock and where "
+        "permitted; 0: none",
         0,
         90,
     ),
-    "joint_state_divider": (4, "/joint_states is published on every n-th tick", 1, 200),
+    "joint_state_divider": Parameter(
+        4, "/joint_states and /alam/arm/status are published on every n-th tick", 1, 200
+    ),
 }
 
 
@@ -88,7 +77,7 @@ class ArmControllerNode(Node):
 
     def __init__(self) -> None:
         super().__init__("arm_controller")
-        p = {name: self._declare(name, *entry) for name, entry in PARAMETERS.items()}
+        p = declare_parameters(self, PARAMETERS)
         limits = make_limits(
             JOINT_LIMITS,
             velocity=p["max_velocity"],
@@ -112,7 +101,8 @@ class ArmControllerNode(Node):
         self._divider = p["joint_state_divider"]
         self._ticks = 0
         self._last_tick = time.monotonic()
-        self._published: Feedback | None = None
+        self._published: Feedback | None = None  # what the last joint state was made of
+        self._reported: tuple[State, str, int] | None = None  # by the last status
         self._loop_rate = RateMeter()
         self._jitter = Recent(4000)  # ms
         self._jitter_max = 0.0
@@ -124,6 +114,7 @@ class ArmControllerNode(Node):
             self._raise_priority(p["realtime_priority"])
         self._backend.connect()  # its threads inherit the priority
         self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
+        self._status = self.create_publisher(ArmStatus, "/alam/arm/status", 50)
         self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
         # Enabling waits for the arm: in a group of its own, or the loop would wait for it as well.
         self.create_service(
@@ -138,34 +129,13 @@ class ArmControllerNode(Node):
         self._diagnostics = Diagnostics(self, self._report)
         self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
 
-    def _declare(
-        self, name: str, default: object, description: str, least: float | None, most: float | None
-    ):
-        descriptor = ParameterDescriptor(description=description, read_only=True)
-        if isinstance(default, float):
-            descriptor.floating_point_range = [FloatingPointRange(from_value=least, to_value=most)]
-        elif isinstance(default, int):
-            descriptor.integer_range = [
-                IntegerRange(from_value=int(least or 0), to_value=int(most or 0), step=1)
-            ]
-        try:
-            return self.declare_parameter(name, default, descriptor).value
-        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-            bounds = (
-                f"{type(default).__name__}, {least} to {most}"
-                if least is not None
-                else type(default).__name__
-            )
-            raise UserError(
-                f"parameter {name} of arm_controller must be {bounds}: {error}"
-            ) from error
-
     def _raise_priority(self, priority: int) -> None:
         try:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
         except OSError as error:
             self.get_logger().info(
-                f"no real-time priority ({error.strerror}): other work on this machine may delay the loop"
+                f"no real-time priority ({error.strerror}): "
+                "other work on this machine may delay the loop"
             )
 
     def _now(self) -> float:
@@ -209,10 +179,13 @@ class ArmControllerNode(Node):
                 f"{state} -> {self._controller.state}: {self._controller.reason}"
             )
             self._diagnostics.publish()
-        # In simulated time on whole multiples of the period, so that there is a joint state of the
-        # very moment of each image.
+        # In simulated time on whole multiples of the period, so that each image has a joint state
+        # of the same stamp.
         if (round(now / PERIOD) if self._simulated_time else self._ticks) % self._divider == 0:
             self._publish_joint_states()
+            self._publish_status()
+        elif self._reported != self._present():
+            self._publish_status()
         if self._waiting:
             self._answer()
 
@@ -229,6 +202,28 @@ class ArmControllerNode(Node):
         message.velocity = [*controller.feedback.velocities.tolist(), controller.gripper_velocity]
         self._joint_states.publish(message)
 
+    def _present(self) -> tuple[State, str, int]:
+        """State, reason, and sequence number of the chunk being executed (0: none)."""
+        controller = self._controller
+        return (
+            controller.state,
+            controller.reason,
+            controller.chunk.sequence if controller.chunk else 0,
+        )
+
+    def _publish_status(self) -> None:
+        controller = self._controller
+        if controller.now is None:
+            return
+        self._reported = state, reason, sequence = self._present()
+        message = ArmStatus(state=str(state), reason=reason, sequence=sequence)
+        message.header.stamp = seconds_to_stamp(controller.now)
+        message.header.frame_id = "base_link"
+        message.row = controller.chunk.row_at(controller.now) if controller.chunk else -1
+        message.joint_names = list(JOINT_NAMES)
+        message.set_point = controller.set_point.position.tolist()
+        self._status.publish(message)
+
     # Requests
 
     def _on_chunk(self, message: ActionChunk) -> None:
@@ -241,8 +236,10 @@ class ArmControllerNode(Node):
                 message.dt,
                 message.steps,
                 message.positions,
+                message.first_step,
             )
             self._controller.offer(chunk)
+            self._publish_status()  # at once: a planner measures its delay by it
         except ChunkRejected as reason:
             self._controller.refuse(str(reason))
             self.get_logger().warning(

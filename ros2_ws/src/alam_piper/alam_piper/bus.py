@@ -1,4 +1,4 @@
-"""How the CAN bus is reached: a real one, or one emulated over the network of this host."""
+"""Opening the CAN bus: a real one, or one emulated over the network of this host."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +55,8 @@ def open_bus(config: BusConfig) -> can.BusABC:
 
 def _advice(config: BusConfig) -> str:
     if config.interface == "socketcan":
-        return f"is the adapter plugged in and up (ip link set {config.channel} up type can bitrate {BITRATE})?"
+        up = f"ip link set {config.channel} up type can bitrate {BITRATE}"
+        return f"is the adapter plugged in and up ({up})?"
     if config.interface == "udp_multicast":
         return (
             "is the UDP port taken by another program, or does no network interface take multicast?"

@@ -30,7 +30,9 @@ ARM_STATUS = {
     15: "brake resistor too hot",
 }
 
-MAX_OUTSIDE = 0.05  # rad a joint may be measured beyond its range: an arm at rest lies on its stops, give or take its encoders
+# rad by which a joint may be measured beyond its range: an arm at rest lies on its stops,
+# within the accuracy of its encoders.
+MAX_OUTSIDE = 0.05
 
 
 @dataclass(frozen=True)

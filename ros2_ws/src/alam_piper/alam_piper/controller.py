@@ -5,8 +5,9 @@ tick out.
 gripper opening in m.
 
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
-    DISABLED <--disable, once at rest-- HOLDING        FAULT <--a check broken-- any powered state; reset_fault --> HOLDING
-                                                          (without power: DISABLED)
+    DISABLED <--disable, once at rest-- HOLDING
+    FAULT <--failed check-- any powered state
+    FAULT --reset_fault--> HOLDING, or DISABLED without power
 
 Every stop is a brake at the acceleration limit followed by holding. Motor power is never taken
 away.
@@ -73,7 +74,7 @@ class ArmController:
         self.config = config
         self.state = State.DISABLED
         self.reason = "not enabled yet"
-        self.stopped_short = False  # holding because something went missing or someone asked, not because all is done
+        self.stopped_short = False  # whether it holds for another reason than the end of a task
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
@@ -92,6 +93,16 @@ class ArmController:
         self._enable_next = 0.0
         self._settled = 0.0
         self._unsent_chunk: float | None = None
+
+    @property
+    def now(self) -> float | None:
+        """s, time of the last tick; None before the first."""
+        return self._now
+
+    @property
+    def chunk(self) -> ActionChunk | None:
+        """The chunk being executed, None if none is."""
+        return self._timeline.chunk
 
     @property
     def feedback_age(self) -> float:
@@ -198,7 +209,9 @@ class ArmController:
     def _start_enabling(self, now: float) -> None:
         self._enable_next = now
         self._enable_deadline = now + self.config.enable_timeout
-        self._settled = np.inf  # until power and mode were asked for: the arm may be powered in another mode, or at another speed
+        # Infinite until power and mode were requested: the arm may be powered in another mode or
+        # at another speed.
+        self._settled = np.inf
 
     # The loop
 
@@ -240,7 +253,8 @@ class ArmController:
         if now >= self._enable_deadline:
             self._enter(
                 State.DISABLED,
-                f"not enabled within {self.config.enable_timeout} s: {waiting or 'no new feedback'}",
+                f"not enabled within {self.config.enable_timeout} s: "
+                f"{waiting or 'no new feedback'}",
             )
             return Output()
         asked = self._settled < np.inf

@@ -28,11 +28,8 @@ from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RA
 FIRMWARE = b"S-V1.8-2"
 FIRMWARE_QUERY = b"\x01" + bytes(7)
 GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a little slack
-STATUS_EVERY, FAST_EVERY, SLOW_EVERY = (
-    2,
-    4,
-    10,
-)  # steps between frames of 0x2A1, 0x251-256, 0x261-266
+# Steps between two frames of 0x2A1, of 0x251 to 0x256, and of 0x261 to 0x266.
+STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 10
 STATUS_OVER_LIMIT = 4
 ENABLED, COLLISION, ERROR = 0x40, 0x10, 0x20  # bits of a driver's state
 FEEDBACK_IDS = frozenset((0x2A1, 0x2A5, 0x2A6, 0x2A7, 0x2A8))
@@ -69,9 +66,7 @@ class KinematicPlant:
 
 
 def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
-    """Open the bus as an arm. Raises UserError if that is impossible or if an arm already speaks on
-    it.
-    """
+    """Open the bus as an arm. Raises UserError if that fails or if an arm already answers on it."""
     bus = open_bus(config)
     until = time.monotonic() + listen
     while (left := until - time.monotonic()) > 0.0:
@@ -79,7 +74,8 @@ def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
         if message is not None and message.arbitration_id in FEEDBACK_IDS:
             bus.shutdown()
             raise UserError(
-                f"an arm is already answering on CAN bus {config}; stop it or choose another channel or UDP port"
+                f"an arm is already answering on CAN bus {config}; "
+                "stop it or choose another channel or UDP port"
             )
     return bus
 

@@ -67,7 +67,7 @@ class ChunkRules:
 
 
 class ChunkGate:
-    """Refuses chunks that are late, early, or replayed."""
+    """Refuses chunks that are too old, from the future, expired or replayed."""
 
     def __init__(self, rules: ChunkRules):
         self._rules = rules

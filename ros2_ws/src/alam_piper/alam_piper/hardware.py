@@ -1,5 +1,4 @@
-"""The arm as the controller sees it: a snapshot to read and a set-point to write, over the vendor's
-SDK.
+"""The arm behind the vendor's SDK: feedback is read as a snapshot, set-points are written.
 
 The SDK counts in integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK
 is not thread-safe: all methods of a backend must be called from one thread.
@@ -36,7 +35,7 @@ DRIVER_FAULTS = (
 
 @dataclass(frozen=True)
 class Feedback:
-    """What the arm last said about itself, copied at once.
+    """A snapshot of the arm's newest feedback.
 
     stamp: s, wall-clock time of its newest joint frame; only good for telling new from old.
     positions: (7,) rad and m. velocities: (6,) rad/s, joints only.
@@ -93,10 +92,10 @@ def to_units(set_point: np.ndarray) -> list[int]:
 
 def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
     """Read feedback newer than a given one, waiting for it at most ``patience`` s of wall time;
-    else what there is.
+    after that the newest there is.
 
-    In simulated time the feedback of a moment is sent before the clock shows it, but the SDK's
-    reading thread may not have had its turn on a busy machine.
+    In simulated time the feedback of a tick is sent before its clock message, but on a busy machine
+    the SDK's reading thread may still have to take it in.
     """
     until = time.monotonic() + patience
     feedback = backend.read()

@@ -1,5 +1,5 @@
-"""When a simulator may take its next tick: not faster than asked, and never further ahead of its
-nodes than they can follow.
+"""When a simulator may take its next tick: at most at the requested speed, and never further ahead
+of its nodes than ``max_lag``.
 
 Times of the simulation are whole ns, times of the steady clock are s.
 """
@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 @dataclass
 class _Listener:
-    stamp: int  # ns, newest observation it is done with
-    waited_since: float | None = (
-        None  # s (steady) since when the simulation has been standing still for it
-    )
+    stamp: int  # ns, newest observation it has processed
+    waited_since: float | None = None  # s (steady) since the simulation has stopped for it
     dropped: bool = False
 
 
@@ -20,8 +18,8 @@ class NodeWait:
     """Keeps the simulation at most ``max_lag`` ns past the newest stamp that each node reported as
     processed.
 
-    A node for which the simulation stood still for ``patience`` s (steady) is dropped, and waited
-    for again once it speaks.
+    A node for which the simulation stopped for ``patience`` s (steady) is dropped, and waited for
+    again after its next report.
     """
 
     def __init__(self, max_lag: int, patience: float) -> None:
@@ -30,7 +28,7 @@ class NodeWait:
         self._listeners: dict[str, _Listener] = {}
 
     def heard(self, name: str, stamp: int) -> bool:
-        """A node is done with the observation of ``stamp``. Returns True if it is waited for from
+        """A node has processed the observation of ``stamp``. Returns True if it is waited for from
         now on.
         """
         new = name not in self._listeners or self._listeners[name].dropped
@@ -60,8 +58,8 @@ class NodeWait:
 class Throttle:
     """Spaces ticks on the steady clock: ``speed`` times real time, 0 for no limit.
 
-    A delay of up to ``slack`` s is made up for by shorter breaks; what is more is lost and counted
-    in ``lost``.
+    A delay of up to ``slack`` s is made up for by shorter breaks; the rest is lost and counted in
+    ``lost``.
     """
 
     def __init__(self, tick: float, speed: float, slack: float = 0.1) -> None:

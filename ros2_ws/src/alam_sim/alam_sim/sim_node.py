@@ -6,7 +6,6 @@ and parameters.
 """
 
 import time
-from typing import Any
 
 import numpy as np
 import rclpy
@@ -22,26 +21,49 @@ from alam_common.diagnostics import OK, WARN, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, ns_to_stamp, numpy_to_image, stamp_to_ns
 from alam_common.meters import Recent
+from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
-from alam_core.sim.world import make_world
+from alam_core.sim.world import DrivenWorld, make_world
 from alam_core.types import VIEWS
-from alam_piper.bus import BusConfig
+from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.emulator import ArmEmulator, open_emulator_bus
 from alam_sim.pacing import NodeWait, Throttle
 
-TICK = 5_000_000  # ns of physics between two looks at the arm
+TICK = 5_000_000  # ns of physics between two exchanges with the arm's bus
 START = 1_000_000_000  # ns: simulated time starts here, as 0 means "no time yet" in ROS
 PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
+PARAMETERS = {
+    "world": Parameter("piper_place", "which world"),
+    "seed": Parameter(0, "of the first episode", 0, 2**31 - 1),
+    "camera_size": Parameter(0, "px, side of the images; 0: the world's own", 0, 4096),
+    "speed": Parameter(1.0, "limit of simulated over real time; 0: none", 0.0, 1e6),
+    "max_lag": Parameter(
+        0.1,
+        "s that simulated time may run past the newest observation that each node processed",
+        0.1,
+        1e6,
+    ),
+    "patience": Parameter(2.0, "s of wall time for which a silent node is waited for", 0.001, 1e6),
+    "realtime": Parameter(False, "run on the wall clock: publish no /clock, wait for no node"),
+    "can_interface": Parameter(
+        "udp_multicast", "python-can interface of the emulated CAN bus", choices=INTERFACES
+    ),
+    "can_channel": Parameter("239.74.163.2", "multicast address of the emulated CAN bus"),
+    "can_port": Parameter(43113, "UDP port of the emulated CAN bus", 0, 65535),
+    "muted_views": Parameter(
+        "", "fault injection: views whose camera is silent, separated by commas", dynamic=True
+    ),
+}
 
 
 class WorldPlant:
-    """The world as the arm that the CAN emulator moves.
+    """The plant that the CAN emulator moves: the world's arm.
 
-    ``tick`` lets the emulator take in commands, advances the physics to the new moment and sends
-    the feedback of that moment.
+    ``tick`` lets the emulator read commands, advances the physics and sends the feedback of the new
+    state.
     """
 
-    def __init__(self, world: Any) -> None:
+    def __init__(self, world: DrivenWorld) -> None:
         self._world = world
         self._ticking = False
 
@@ -65,42 +87,24 @@ class SimNode(Node):
 
     def __init__(self) -> None:
         super().__init__("sim_node")
-        get = self.declare_parameter
-        world = get("world", "piper_place").value
-        seed = get("seed", 0).value
-        camera_size = get("camera_size", 0).value
-        self.realtime = get("realtime", False).value
-        speed = get("speed", 1.0).value
-        max_lag = get("max_lag", 0.1).value
-        self.patience = get("patience", 2.0).value
-        bus = BusConfig(
-            get("can_interface", "udp_multicast").value,
-            get("can_channel", "239.74.163.2").value,
-            get("can_port", 43113).value,
-        )
-        get(
-            "muted_views", ""
-        )  # fault injection: cameras that are silent, with commas between; may be set while it runs
-        if not (speed >= 0 and max_lag >= 0.1 and self.patience > 0):  # so that NaN is refused too
+        p = declare_parameters(self, PARAMETERS)
+        self.realtime: bool = p["realtime"]
+        self.patience: float = p["patience"]
+        bus = BusConfig(p["can_interface"], p["can_channel"], p["can_port"])
+        world = make_world(p["world"])
+        if not isinstance(world, DrivenWorld):
             raise UserError(
-                "sim_node: speed must be at least 0, max_lag at least 0.1 s and patience over 0 s"
+                f"sim_node: the world '{p['world']}' has no Piper arm to drive; give piper_place"
             )
-        if seed < 0 or camera_size < 0:
-            raise UserError("sim_node: seed and camera_size must be at least 0")
-
-        self.world: Any = make_world(world)
-        if not hasattr(self.world, "physics_step"):
-            raise UserError(
-                f"sim_node: the world '{world}' has no Piper arm to drive; give piper_place"
-            )
-        self.world.reset(seed)
-        self.camera_size = camera_size or self.world.camera_size
+        self.world: DrivenWorld = world
+        self.world.reset(p["seed"])
+        self.camera_size: int = p["camera_size"] or self.world.camera_size
         self._plant = WorldPlant(self.world)
         self._bus = open_emulator_bus(bus)
         self._emulator = ArmEmulator(self._bus, self._plant)
         self._ticks = 0
-        self._wait = NodeWait(round(max_lag * NANOSECONDS), self.patience)
-        self._throttle = Throttle(TICK * 1e-9, 1.0 if self.realtime else speed)
+        self._wait = NodeWait(round(p["max_lag"] * NANOSECONDS), self.patience)
+        self._throttle = Throttle(TICK * 1e-9, 1.0 if self.realtime else p["speed"])
         self._holding: list[str] = []
         self._tick_ms, self._frame_ms = Recent(), Recent(50)
         self._speed = (time.monotonic(), 0)  # steady time and ticks at the last diagnosis
@@ -118,7 +122,7 @@ class SimNode(Node):
         self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
         self.get_logger().info(
-            f"world {world}, seed {seed}: {self.world.instruction}; arm on CAN bus {bus}"
+            f"world {p['world']}, seed {p['seed']}: {self.world.instruction}; arm on CAN bus {bus}"
         )
 
     @property
@@ -229,7 +233,7 @@ class SimNode(Node):
         return OK, f"running at {speed:.2f} of real time", values
 
     def close(self) -> None:
-        """Let go of the bus and the renderer."""
+        """Close the bus and the world."""
         self._bus.shutdown()
         self.world.close()
 

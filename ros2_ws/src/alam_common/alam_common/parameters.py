@@ -1,0 +1,76 @@
+"""Parameters of a node: declared from one table with type, range and description, so that
+``ros2 param describe`` is the manual.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+
+from alam_core.errors import UserError
+
+KINDS = {bool: "bool", int: "integer", float: "float", str: "string", list: "list of strings"}
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. Its type is that of ``default``.
+
+    description: what it is, with its unit. least, most: inclusive range, needed for a number.
+    choices: the allowed values of a string; any if empty. dynamic: whether it may be set while the
+    node runs; otherwise it is read-only.
+    """
+
+    default: bool | int | float | str | list[str]
+    description: str
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def expected(self) -> str:
+        """The allowed values, for messages."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        kind = KINDS[type(self.default)]
+        return f"{kind}, {self.least} to {self.most}" if self.least is not None else kind
+
+    def descriptor(self) -> ParameterDescriptor:
+        constraints = self.expected if self.choices else ""
+        descriptor = ParameterDescriptor(
+            description=self.description,
+            additional_constraints=constraints,
+            read_only=not self.dynamic,
+        )
+        if isinstance(self.default, float):
+            assert self.least is not None and self.most is not None, self.description
+            bounds = FloatingPointRange(from_value=float(self.least), to_value=float(self.most))
+            descriptor.floating_point_range = [bounds]
+        elif isinstance(self.default, int) and not isinstance(self.default, bool):
+            assert self.least is not None and self.most is not None, self.description
+            limits = IntegerRange(from_value=int(self.least), to_value=int(self.most), step=1)
+            descriptor.integer_range = [limits]
+        return descriptor
+
+
+def declare_parameters(node: Node, table: Mapping[str, Parameter]) -> dict[str, Any]:
+    """Declare every parameter of a table and return their values by name.
+
+    Raises UserError with one line for a value of the wrong type or out of its range.
+    """
+    return {name: _declare(node, name, parameter) for name, parameter in table.items()}
+
+
+def _declare(node: Node, name: str, parameter: Parameter) -> Any:
+    wrong = f"{node.get_name()}: parameter '{name}' must be {parameter.expected}"
+    try:
+        value = node.declare_parameter(name, parameter.default, parameter.descriptor()).value
+    except (InvalidParameterTypeException, InvalidParameterValueException) as error:
+        raise UserError(f"{wrong}: {' '.join(str(error).split())}") from error
+    if parameter.choices and value not in parameter.choices:
+        raise UserError(f"{wrong}, not '{value}'")
+    return list(value) if isinstance(parameter.default, list) else value

@@ -1,0 +1,162 @@
+"""The action ``/alam/execute_task``: one goal at a time, from its acceptance to its result.
+
+A goal is handed to rclpy's ``execute`` only when it ends (until then its status is "accepted"): no
+thread has to block for it. All methods are called by the thread that serves ROS, except
+``sending``.
+"""
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from alam_msgs.action import ExecuteTask
+from alam_msgs.msg import TaskStatus
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+
+from alam_common.messages import stamp_to_ns
+
+FEEDBACK = 0.2  # s of the steady clock between two feedback messages
+
+
+@dataclass
+class Task:
+    """The goal that is being carried out."""
+
+    goal: ServerGoalHandle
+    instruction: str
+    start: int  # ns, ROS time
+    time_limit: float  # s
+    number: int  # of the goals of this node, from 0
+    chunks: int = 0  # sent for it
+    last_feedback: float = 0.0  # s, steady clock
+    problem: str = ""  # why it cannot go on
+
+
+class GoalServer:
+    """``task``: the running goal, None while there is none. ``outcome``: how the last one ended.
+
+    time_limit: s of ROS time, for goals without a limit. on_accepted: called with each new task
+    before it starts.
+    """
+
+    def __init__(self, node: Node, time_limit: float, on_accepted: Callable[[Task], None]) -> None:
+        self.task: Task | None = None
+        self.outcome = "no goal yet"
+        self.count = 0
+        self._node = node
+        self._time_limit = time_limit
+        self._on_accepted = on_accepted
+        self._lock = threading.Lock()  # over ``task`` and the sending of its chunks
+        self._server: ActionServer | None = None
+        node.create_subscription(TaskStatus, "/alam/task_status", self._on_task_status, 10)
+
+    @property
+    def is_open(self) -> bool:
+        return self._server is not None
+
+    def open(self) -> None:
+        """Offer the action. Needs ROS time: without it a goal has no start."""
+        self._server = ActionServer(
+            self._node,
+            ExecuteTask,
+            "/alam/execute_task",
+            execute_callback=lambda goal: ExecuteTask.Result(),
+            goal_callback=self._on_request,
+            handle_accepted_callback=self._on_goal,
+            cancel_callback=lambda goal: CancelResponse.ACCEPT,
+        )
+        self._node.get_logger().info("ready for goals")
+
+    @contextmanager
+    def sending(self, task: Task) -> Iterator[bool]:
+        """While a chunk of ``task`` is sent the task does not end. Yields whether it still runs."""
+        with self._lock:
+            yield self.task is task and not task.goal.is_cancel_requested
+
+    def watch(self, missing: str, inference_ms: float) -> None:
+        """End the running goal if it is over, else give feedback at times.
+
+        missing: why it cannot go on, empty if it can. inference_ms: wall time of the last
+        inference.
+        """
+        task = self.task
+        if task is None:
+            return
+        steady = time.monotonic()
+        elapsed = self.elapsed(task)
+        if task.goal.is_cancel_requested:
+            self._end(task, "canceled", "canceled")
+        elif elapsed > task.time_limit:
+            self._end(task, "aborted", f"not done within {task.time_limit:.1f} s")
+        elif elapsed < 0:
+            self._end(task, "aborted", f"ROS time jumped back by {-elapsed:.1f} s or more")
+        elif problem := task.problem or missing:
+            self._end(task, "aborted", problem)
+        elif steady - task.last_feedback >= FEEDBACK:
+            task.last_feedback = steady
+            task.goal.publish_feedback(
+                ExecuteTask.Feedback(elapsed=elapsed, chunks=task.chunks, inference_ms=inference_ms)
+            )
+
+    def elapsed(self, task: Task) -> float:
+        """s of ROS time since the task was accepted."""
+        return (self._now() - task.start) * 1e-9
+
+    def _now(self) -> int:
+        return self._node.get_clock().now().nanoseconds
+
+    def _on_request(self, request: ExecuteTask.Goal) -> GoalResponse:
+        reason = ""
+        if self.task is not None:
+            reason = f"'{self.task.instruction}' is being carried out; cancel it first"
+        elif not request.instruction.strip():
+            reason = "the instruction is empty"
+        elif not math.isfinite(request.time_limit) or request.time_limit < 0:
+            reason = f"the time limit {request.time_limit} is not a number of at least 0"
+        if reason:
+            self._node.get_logger().warning(f"goal rejected: {reason}")
+            return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
+
+    def _on_goal(self, goal: ServerGoalHandle) -> None:
+        limit = goal.request.time_limit or self._time_limit
+        task = Task(goal, goal.request.instruction, self._now(), limit, self.count)
+        self.count += 1
+        self._on_accepted(task)
+        with self._lock:
+            self.task = task
+        self._node.get_logger().info(f"goal: '{task.instruction}' within {limit:.1f} s")
+
+    def _on_task_status(self, status: TaskStatus) -> None:
+        task = self.task
+        if (
+            task is not None
+            and status.success
+            and status.instruction == task.instruction
+            and stamp_to_ns(status.header.stamp) > task.start
+        ):
+            self._end(task, "succeeded", "the task is fulfilled")
+
+    def _end(self, task: Task, outcome: str, reason: str) -> None:
+        """End the running goal as ``outcome``: succeeded, aborted or canceled. No chunk is sent
+        after this.
+        """
+        with self._lock:
+            self.task = None
+        duration = self.elapsed(task)
+        result = ExecuteTask.Result(
+            success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks
+        )
+        self.outcome = f"{outcome} after {duration:.1f} s: {reason}"
+        self._node.get_logger().info(f"goal {self.outcome}")
+
+        def finish(goal: ServerGoalHandle) -> ExecuteTask.Result:
+            {"succeeded": goal.succeed, "aborted": goal.abort, "canceled": goal.canceled}[outcome]()
+            return result
+
+        task.goal.execute(finish)

@@ -1,0 +1,50 @@
+"""The parameters of every node are described: ``ros2 param describe`` is the manual."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rcl_interfaces.msg import ParameterType
+from rcl_interfaces.srv import DescribeParameters, ListParameters
+from tiny_checkpoints import save_tiny_policy, save_tiny_transition
+
+from alam_common.parameters import Parameter
+
+ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
+NUMBERS = (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
+
+
+def test_every_parameter_is_described_and_every_number_has_a_range(
+    start_node: Callable, ros, can_udp_port: int, tmp_path: Path
+) -> None:
+    save_tiny_policy(tmp_path / "policy")
+    save_tiny_transition(tmp_path / "transition")
+    nodes = {
+        "camera_sync": ("alam_perception", {}),
+        "latent_encoder": ("alam_perception", {"checkpoint": str(tmp_path / "transition")}),
+        "policy": ("alam_policy", {"checkpoint": str(tmp_path / "policy")}),
+        "arm_controller": ("alam_piper", {"can_port": can_udp_port}),
+        "sim_node": ("alam_sim", {"can_port": can_udp_port, "camera_size": 48}),
+    }
+    for name, (package, parameters) in nodes.items():
+        start_node(package, name, parameters)
+    for name, (_, parameters) in nodes.items():
+        listed = ros.call(ListParameters, f"/{name}/list_parameters", ListParameters.Request(), 180)
+        ours = [p for p in listed.result.names if not p.startswith(ROS_OWN)]
+        assert len(ours) >= 4 and set(parameters) <= set(ours)
+        request = DescribeParameters.Request(names=ours)
+        described = ros.call(DescribeParameters, f"/{name}/describe_parameters", request)
+        for parameter in described.descriptors:
+            assert parameter.description, f"{name}: {parameter.name} has no description"
+            if parameter.type in NUMBERS:
+                bounds = [*parameter.integer_range, *parameter.floating_point_range]
+                assert len(bounds) == 1, f"{name}: {parameter.name} has no range"
+                assert bounds[0].from_value < bounds[0].to_value
+            # only the fault injection of the simulator may be set while it runs
+            assert parameter.read_only != (parameter.name == "muted_views"), parameter.name
+
+
+@pytest.mark.parametrize("default", [1, 1.0])
+def test_a_number_needs_a_range(default: float) -> None:
+    with pytest.raises(AssertionError, match="how fast"):
+        Parameter(default, "how fast").descriptor()

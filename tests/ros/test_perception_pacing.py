@@ -1,0 +1,92 @@
+"""When camera_sync serves on the wall clock; no node is started."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from alam_perception.pacing import Pacing
+
+
+def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "ab") -> list:
+    """What camera_sync serves of frames (arrival in s, view): (time, ages of the views' frames)."""
+    served: list[tuple[float, list[float]]] = []
+    newest: dict[str, float] = {}
+    taken: dict[str, float] = {}
+
+    def take(now: float) -> None:
+        nonlocal taken
+        pacing.served(now)
+        taken = dict(newest)
+        served.append((now, [now - newest[view] for view in views if view in newest]))
+
+    fresh = False
+    for now, view in sorted(arrivals):
+        deadline = pacing.deadline(fresh)
+        if deadline is not None and deadline < now:
+            take(deadline)
+        newest[view] = now
+        pacing.frame(now)
+        fresh = all(view in newest and newest[view] != taken.get(view) for view in views)
+        if fresh and pacing.may_serve(now):
+            take(now)
+    return served
+
+
+def camera(view: str, rate: float, phase: float = 0.0, jitter: float = 0.0, seconds: float = 30.0):
+    rng = np.random.default_rng(ord(view))
+    times = 100.0 + phase + np.arange(int(seconds * rate)) / rate
+    return [(float(t), view) for t in times + rng.uniform(-jitter, jitter, len(times))]
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.03, 0.07])
+@pytest.mark.parametrize("jitter", [0.0, 0.01])
+def test_frames_at_the_rate_are_served_as_soon_as_all_are_there(phase, jitter) -> None:
+    """A timer that runs free adds up to a period, half a period in the mean."""
+    served = serve(
+        Pacing(0.1), camera("a", 10, phase, jitter) + camera("b", 10, phase + 0.002, jitter)
+    )
+    assert len(served) == 300
+    assert max(min(ages) for _, ages in served) == 0.0  # the last frame is not waited with
+    assert max(max(ages) for _, ages in served) <= 0.002 + 2 * jitter + 1e-9
+
+
+def test_cameras_in_opposite_phase_are_served_with_each_others_newest_frame() -> None:
+    served = serve(Pacing(0.1), camera("a", 10) + camera("b", 10, 0.04))
+    assert len(served) >= 299
+    assert max(max(ages) for _, ages in served[1:]) <= 0.06 + 1e-9
+
+
+@pytest.mark.parametrize("rate", [9.0, 10.1, 30.0, 60.0, 100.0])
+def test_the_rate_is_kept_and_frames_are_new(rate: float) -> None:
+    served = serve(Pacing(0.1), camera("a", rate) + camera("b", rate, 0.001))
+    times = np.array([time for time, _ in served])
+    assert len(served) <= 300 + 1 and len(served) >= 0.95 * min(10.0, rate) * 30
+    for first in range(0, len(times) - 50, 10):  # in every window
+        assert times[first + 50] - times[first] >= 5.0 - 0.05 - 1e-9
+    assert max(min(ages) for _, ages in served) <= 0.001
+
+
+def test_a_camera_that_is_late_or_dead_is_not_waited_for_longer_than_its_deadline() -> None:
+    dead = [entry for entry in camera("b", 10) if entry[0] < 110.0]
+    served = serve(Pacing(0.1), camera("a", 10) + dead)
+    after = [(time, ages) for time, ages in served if time > 110.1]
+    assert len(after) >= 190  # at the rate
+    assert max(ages[0] for _, ages in after) <= 0.075 + 1e-9
+
+
+def test_frames_that_came_too_early_are_served_if_no_others_follow() -> None:
+    pacing = Pacing(0.1)
+    assert [time for time, _ in serve(pacing, [(1.0, "a"), (1.03, "a"), (3.0, "a")], "a")] == [
+        1.0,
+        pytest.approx(1.15),
+        3.0,
+    ]
+
+
+def test_a_clock_that_is_set_back_does_not_silence_it() -> None:
+    pacing = Pacing(0.1)
+    pacing.frame(5000.0)
+    pacing.served(5000.0)
+    pacing.frame(10.0)
+    assert pacing.may_serve(10.0) and pacing.deadline(complete=False) <= 10.1
