@@ -196,16 +196,22 @@ def test_joint_states_of_a_clock_that_was_set_back_are_taken() -> None:
     assert isinstance(frames, FrameSet) and frames.joints == "new"
 
 
-def test_a_set_is_fresh_when_every_view_has_a_new_frame() -> None:
+def test_a_set_is_complete_when_every_view_has_a_new_frame_within_the_skew() -> None:
     sync = synchroniser()
     sync.add_joints(100 * MS, "j")
     sync.add_image("a", 100 * MS, "a")
-    assert not sync.all_fresh()
+    assert not sync.complete()
     sync.add_image("b", 120 * MS, "b")
-    assert sync.all_fresh()
+    assert sync.complete()
     assert isinstance(sync.take(130 * MS), FrameSet)
-    assert not sync.all_fresh()
+    assert not sync.complete()
     sync.add_image("a", 200 * MS, "a")
-    assert not sync.all_fresh()
-    sync.add_image("b", 20 * MS, "b")  # its clock was set back
-    assert sync.all_fresh()
+    assert not sync.complete()
+    sync.add_image("b", 149 * MS, "b")  # new, but too old for the other one
+    assert not sync.complete()
+    sync.add_image("b", 150 * MS, "b")
+    assert sync.complete()
+    assert isinstance(sync.take(210 * MS), FrameSet)
+    sync.add_image("a", 100 * MS, "a")  # the clock was set back
+    sync.add_image("b", 90 * MS, "b")
+    assert sync.complete()

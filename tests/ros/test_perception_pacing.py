@@ -20,15 +20,15 @@ def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "a
         taken = dict(newest)
         served.append((now, [now - newest[view] for view in views if view in newest]))
 
-    fresh = False
     for now, view in sorted(arrivals):
-        deadline = pacing.deadline(fresh)
+        deadline = pacing.deadline()
         if deadline is not None and deadline < now:
             take(deadline)
         newest[view] = now
-        pacing.frame(now)
         fresh = all(view in newest and newest[view] != taken.get(view) for view in views)
-        if fresh and pacing.may_serve(now):
+        complete = fresh and max(newest.values()) - min(newest.values()) <= 0.05
+        pacing.frame(now, complete)
+        if pacing.may_serve(now):
             take(now)
     return served
 
@@ -49,6 +49,17 @@ def test_frames_at_the_rate_are_served_as_soon_as_all_are_there(phase, jitter) -
     assert len(served) == 300
     assert max(min(ages) for _, ages in served) == 0.0  # the last frame is not waited with
     assert max(max(ages) for _, ages in served) <= 0.002 + 2 * jitter + 1e-9
+
+
+@pytest.mark.parametrize("phase", [0.002, 0.01, 0.03])
+@pytest.mark.parametrize("lost", "ab")
+def test_a_lost_frame_does_not_leave_the_cameras_mismatched(phase: float, lost: str) -> None:
+    cameras = {"a": camera("a", 10), "b": camera("b", 10, phase)}
+    del cameras[lost][100]
+    served = serve(Pacing(0.1), cameras["a"] + cameras["b"])
+    after = [ages for time, ages in served if time > 110.3]
+    assert len(after) >= 195
+    assert max(max(ages) for ages in after) <= phase + 1e-9
 
 
 def test_cameras_in_opposite_phase_are_served_with_each_others_newest_frame() -> None:
@@ -86,7 +97,9 @@ def test_frames_that_came_too_early_are_served_if_no_others_follow() -> None:
 
 def test_a_clock_that_is_set_back_does_not_silence_it() -> None:
     pacing = Pacing(0.1)
-    pacing.frame(5000.0)
+    pacing.frame(5000.0, complete=True)
     pacing.served(5000.0)
-    pacing.frame(10.0)
-    assert pacing.may_serve(10.0) and pacing.deadline(complete=False) <= 10.1
+    pacing.frame(10.0, complete=False)
+    assert not pacing.may_serve(10.0) and pacing.deadline() <= 10.1
+    pacing.frame(10.01, complete=True)
+    assert pacing.may_serve(10.01)

@@ -146,11 +146,10 @@ class CameraSync(Node):
 
     def _serve_if_due(self, pacing: Pacing, now: float) -> None:
         """Serve a complete set at its time; wait for a late camera until the deadline."""
-        pacing.frame(now)
-        complete = self._sync.all_fresh()
-        if complete and pacing.may_serve(now):
+        pacing.frame(now, self._sync.complete())
+        if pacing.may_serve(now):
             self._serve()
-        elif (deadline := pacing.deadline(complete)) is not None:
+        elif (deadline := pacing.deadline()) is not None:
             self._patience.timer_period_ns = max(round((deadline - now) * NANOSECONDS), 1)
             self._patience.reset()
 

@@ -19,27 +19,29 @@ class Pacing:
         self.slack = period / 4
         self._due = 0.0
         self._first_fresh: float | None = None  # arrival of the first frame of the coming set
+        self._complete = False
 
-    def frame(self, now: float) -> None:
-        """A frame arrived."""
+    def frame(self, now: float, complete: bool) -> None:
+        """A frame arrived. complete: whether the newest frames now form a complete set."""
         if self._due > now + 2 * self.period:  # the clock was set back
             self._due, self._first_fresh = now, None
-        if self._first_fresh is None:
+        if self._first_fresh is None or self._complete:  # a complete set that was early gives way
             self._first_fresh = now
+        self._complete = complete
 
     def may_serve(self, now: float) -> bool:
-        """Whether a complete set is served now."""
-        return now >= self._due - self.slack
+        """Whether the newest frames are served now."""
+        return self._complete and now >= self._due - self.slack
 
-    def deadline(self, complete: bool) -> float | None:
+    def deadline(self) -> float | None:
         """When the newest frames are served if no other frame comes; None if none is fresh."""
         if self._first_fresh is None:
             return None
-        if complete:
+        if self._complete:
             return self._due + 3 * self.slack
         return max(self._first_fresh + self.period / 2, self._due + self.slack)
 
     def served(self, now: float) -> None:
         """An observation was served, or withheld as stale."""
         self._due = max(self._due + self.period, now + self.period - self.slack)
-        self._first_fresh = None
+        self._first_fresh, self._complete = None, False

@@ -47,12 +47,16 @@ class Synchroniser:
             self._joints.clear()  # time went back: another source, or a simulator was restarted
         self._joints.append((stamp, message))
 
-    def all_fresh(self) -> bool:
-        """Whether every view has an image that was not in the set taken last."""
+    def complete(self) -> bool:
+        """Whether every view has an image that was not in the set taken last, and their stamps lie
+        within ``max_skew``: the newest image of one view is not combined with an old one of
+        another while a better match is on its way.
+        """
         stamps = self._stamps()
-        return len(stamps) == len(self.views) and all(
-            self._taken.get(view) != stamp for view, stamp in stamps.items()
-        )
+        if len(stamps) < len(self.views):
+            return False
+        fresh = all(self._taken.get(view) != stamp for view, stamp in stamps.items())
+        return fresh and max(stamps.values()) - min(stamps.values()) <= self.max_skew
 
     def one_stamp(self) -> bool:
         """Whether every view's newest image has the same stamp and this set was not taken yet."""
