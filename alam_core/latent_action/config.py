@@ -2,20 +2,18 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from alam_core.errors import UserError
 from alam_core.registry import Registry
-
-if TYPE_CHECKING:
-    from alam_core.latent_action.encoder import RelationalEncoder
 
 Variant = Literal["full", "no_rev", "no_add", "no_rev_add", "lam"]
 AlgebraScale = Literal["paper", "relative", "whitened"]
 ReconstructionScale = Literal["paper", "relative"]
 
-# The networks that compute z, by the names that ``TransitionConfig.encoder`` takes.
-ENCODER_NETWORKS: "Registry[type[RelationalEncoder]]" = Registry(
+# The networks that compute z, subclasses of ``encoder.RelationalEncoder``, by the names that
+# ``TransitionConfig.encoder`` takes.
+ENCODER_NETWORKS: Registry[Any] = Registry(
     "encoder", "alam.encoder_networks", modules=("alam_core.latent_action.encoder",)
 )
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
 from alam_core.latent_action.decoder import TransitionDecoder
+from alam_core.latent_action.encoder import RelationalEncoder
 from alam_core.latent_action.interface import TRANSITION_ENCODERS, TransitionEncoder
 from alam_core.latent_action.losses import (
     additivity_residual,
@@ -34,7 +35,7 @@ class TransitionModel(TransitionEncoder):
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = ENCODER_NETWORKS.get(config.encoder)(config)
+        self.encoder: RelationalEncoder = ENCODER_NETWORKS.get(config.encoder)(config)
         self.quantizer = Quantizer(config)
         self.decoder = TransitionDecoder(config)
         self.steps: Tensor  # training steps so far, for the warm-up

@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-from alam_core.data.video.files import VideoReader
 from policy_fixtures import tiny_policy
 from world_fixtures import BlobWorld, DrivenBlobWorld, make_blobs
 
+from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
 from alam_core.runtime import Planner, PolicyRunner, StepExecution
 from alam_training.commands.evaluate import evaluate, write_video

@@ -28,13 +28,15 @@ class BusyTestsConfig:
         ros_runs: runs of tests/ros.
         suite_runs: runs of all tests.
         load: processes that compute without pause; 0 starts one for each core.
-        results: folder of the result file, written after every run.
+        results: folder of the result file.
+        save: write busy_tests.json, after every run.
     """
 
     ros_runs: int = 10
     suite_runs: int = 3
     load: int = 0
     results: str = "results"
+    save: bool = True
 
     def __post_init__(self) -> None:
         if min(self.ros_runs, self.suite_runs, self.load) < 0:
@@ -90,6 +92,7 @@ def main(config: BusyTestsConfig) -> int:
             failures.update(run_tests(["tests/ros"] if kind == "ros_runs" else ["tests"]))
             done[kind] += 1
             values = {**done, "failures": sum(failures.values()), "failed_tests": dict(failures)}
-            write_result("busy_tests", {**values, "load": load}, [], config.results)
+            if config.save:
+                write_result("busy_tests", {**values, "load": load}, [], config.results)
     print(f"{sum(failures.values())} failures in {len(jobs)} runs")
     return 1 if failures else 0

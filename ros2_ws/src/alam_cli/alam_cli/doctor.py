@@ -173,7 +173,8 @@ def check_workspace() -> Iterator[Finding]:
 
 
 def _piper_nodes() -> list[NodeSpec]:
-    values = PIPER.defaults() | {"checkpoint": "/", "encoder": "/"}
+    # Model folders are checked apart; with an image size, none is read here.
+    values = PIPER.defaults() | {"checkpoint": "/", "encoder": "/", "image_size": 96}
     return PIPER.build(values)
 
 
