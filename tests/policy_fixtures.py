@@ -9,7 +9,7 @@ from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.policy.pi0.config import Pi0Config
 from alam_core.policy.pi0.text import Pi0Tokenizer
-from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.config import SmallConfig
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.types import VIEWS, Observation
 

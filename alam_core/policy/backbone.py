@@ -13,14 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from alam_core.registry import Registry
-
-if TYPE_CHECKING:
-    from alam_core.policy.config import ModelConfig, PolicyConfig
+from alam_core.policy.config import BACKBONES, ModelConfig, PolicyConfig
 
 
 @dataclass
@@ -129,34 +126,27 @@ class BackboneFactory(ABC):
 
     @staticmethod
     @abstractmethod
-    def check(model: "ModelConfig") -> None:
+    def check(model: ModelConfig) -> None:
         """Raises UserError for settings that do not fit this backbone."""
 
     @staticmethod
     @abstractmethod
-    def build(config: "PolicyConfig") -> Backbone:
+    def build(config: PolicyConfig) -> Backbone:
         """The backbone with random weights."""
 
     @staticmethod
     @abstractmethod
-    def tokenizer(model: "ModelConfig", folder: str | Path, from_checkpoint: bool) -> Tokenizer:
+    def tokenizer(model: ModelConfig, folder: str | Path, from_checkpoint: bool) -> Tokenizer:
         """See ``make_tokenizer``."""
 
 
-BACKBONES: Registry[type[BackboneFactory]] = Registry(
-    "backbone",
-    "alam.backbones",
-    modules=("alam_core.policy.small.factory", "alam_core.policy.pi0.factory"),
-)
-
-
-def build_backbone(config: "PolicyConfig") -> Backbone:
+def build_backbone(config: PolicyConfig) -> Backbone:
     """The backbone that a policy's configuration names, with random weights."""
     return BACKBONES.get(config.model.backbone).build(config)
 
 
 def make_tokenizer(
-    model: "ModelConfig", folder: str | Path = "", from_checkpoint: bool = False
+    model: ModelConfig, folder: str | Path = "", from_checkpoint: bool = False
 ) -> Tokenizer:
     """The tokenizer of the backbone that ``model`` names.
 

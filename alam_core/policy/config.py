@@ -1,16 +1,23 @@
 """A policy's configuration: its network, how it generates chunks, what it sees and commands."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from alam_core.errors import UserError
-from alam_core.policy.backbone import BACKBONES
 from alam_core.policy.generation import ProcessName
 from alam_core.policy.pi0.config import Pi0Config
 from alam_core.policy.sequence import Mask
 from alam_core.policy.small.config import SmallConfig
+from alam_core.registry import Registry
+
+# A ``backbone.BackboneFactory`` for each name that ``ModelConfig.backbone`` takes.
+BACKBONES: Registry[Any] = Registry(
+    "backbone",
+    "alam.backbones",
+    modules=("alam_core.policy.small.factory", "alam_core.policy.pi0.factory"),
+)
 
 
 @dataclass

@@ -10,8 +10,7 @@ from policy_fixtures import pi0_policy, random_batch, tiny_backbone, tiny_policy
 
 from alam_core.config import from_dict
 from alam_core.errors import UserError
-from alam_core.policy.backbone import BACKBONES
-from alam_core.policy.config import ModelConfig
+from alam_core.policy.config import BACKBONES, ModelConfig
 from alam_core.policy.pi0.config import Pi0Config
 from alam_core.policy.sequence import ACTION
 

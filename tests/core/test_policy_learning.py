@@ -7,7 +7,7 @@ import torch
 from alam_core.policy.config import ModelConfig, PolicyConfig
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import PolicyStats
-from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.config import SmallConfig
 
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 60), "blue": (50, 70, 210)}
 SIZE, SPREAD = 32, 8.0  # px

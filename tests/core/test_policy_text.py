@@ -11,7 +11,7 @@ from policy_fixtures import random_batch, random_observation, tiny_backbone, tin
 from alam_core.errors import UserError
 from alam_core.policy.backbone import make_tokenizer
 from alam_core.policy.config import ModelConfig
-from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.config import SmallConfig
 from alam_core.policy.small.sentence import SentenceEncoder
 from alam_core.policy.small.text import WordTokenizer
 from alam_core.runtime import PolicyRunner

@@ -6,7 +6,7 @@ from policy_fixtures import random_batch, tiny_policy
 
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
-from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.config import SmallConfig
 from alam_core.policy.small.timm_vision import TimmVision
 
 CONVOLUTIONAL, TRANSFORMER = (

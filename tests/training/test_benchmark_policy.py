@@ -13,7 +13,7 @@ from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.pi0.config import Pi0Config
-from alam_core.policy.small import SmallConfig
+from alam_core.policy.small.config import SmallConfig
 from alam_core.types import VIEWS
 from alam_training.benchmarks import pi0, policy
 from alam_training.benchmarks.policy import PolicyBenchmarkConfig, pi0_gpu, random_policy

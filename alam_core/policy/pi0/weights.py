@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from alam_core.errors import UserError
-from alam_core.policy.pi0.backbone import Pi0Backbone
+from alam_core.policy.backbone import Backbone
 
 # Their module -> ours; "backbone", "input" and "output" are the arguments of ``load_pi0``. A tensor
 # of any other module is an error.
@@ -58,7 +58,7 @@ def our_name(name: str, layers: int) -> str | None:
 
 
 def load_pi0(
-    path: str | Path, backbone: Pi0Backbone, input_head: nn.Module, output_head: nn.Module
+    path: str | Path, backbone: Backbone, input_head: nn.Module, output_head: nn.Module
 ) -> None:
     """Load published weights into a backbone and the heads of the action, in the model's dtypes.
 
@@ -82,7 +82,7 @@ def load_pi0(
     targets = {}  # their name -> ours
     for name in shapes:
         openpi = name.removeprefix("model.")
-        target = our_name(openpi, len(backbone.prefix.layers))
+        target = our_name(openpi, backbone.depth)
         tied_twice = openpi == TIED and name.removesuffix(TIED) + EMBEDDING in shapes
         if target is not None and not tied_twice:
             targets[name] = target

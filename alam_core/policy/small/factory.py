@@ -1,16 +1,13 @@
 """The small backbone's entry in ``BACKBONES``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alam_core.errors import UserError
-from alam_core.policy.backbone import BACKBONES, Backbone, BackboneFactory, Tokenizer
+from alam_core.policy.backbone import Backbone, BackboneFactory, Tokenizer
+from alam_core.policy.config import BACKBONES, ModelConfig, PolicyConfig
 from alam_core.policy.small.backbone import SmallBackbone
 from alam_core.policy.small.text import WORDS, WordTokenizer
 from alam_core.policy.small.vision import STRIDE
-
-if TYPE_CHECKING:
-    from alam_core.policy.config import ModelConfig, PolicyConfig
 
 
 @BACKBONES.register("small")
@@ -18,7 +15,7 @@ class SmallFactory(BackboneFactory):
     """Builds ``SmallBackbone`` and its word or sentence tokenizer."""
 
     @staticmethod
-    def check(model: "ModelConfig") -> None:
+    def check(model: ModelConfig) -> None:
         if model.image_size % STRIDE:
             raise UserError(
                 f"model.image_size is {model.image_size}: the small backbone needs a multiple of "
@@ -26,7 +23,7 @@ class SmallFactory(BackboneFactory):
             )
 
     @staticmethod
-    def build(config: "PolicyConfig") -> Backbone:
+    def build(config: PolicyConfig) -> Backbone:
         model = config.model
         return SmallBackbone(
             model.small,
@@ -38,7 +35,7 @@ class SmallFactory(BackboneFactory):
         )
 
     @staticmethod
-    def tokenizer(model: "ModelConfig", folder: str | Path, from_checkpoint: bool) -> Tokenizer:
+    def tokenizer(model: ModelConfig, folder: str | Path, from_checkpoint: bool) -> Tokenizer:
         small = model.small
         if small.text == WORDS:
             return WordTokenizer(small.vocabulary, small.max_words)

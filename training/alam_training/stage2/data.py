@@ -24,7 +24,7 @@ from alam_core.policy.normalization import (
 )
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
-from alam_core.policy.small import WordTokenizer
+from alam_core.policy.small.text import WordTokenizer
 from alam_training.stage2.config import FinetuneConfig
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
