@@ -1,7 +1,7 @@
 """ALAM: algebraically consistent latent action models, without ROS.
 
-The library imports torch and numpy only. Simulators are imported by the modules under ``sim/`` that
-need them.
+Importing it needs neither ROS nor a simulator: a world under ``sim/`` imports its simulator when it
+is made.
 """
 
 __version__ = "0.2.0"

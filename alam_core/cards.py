@@ -1,4 +1,6 @@
-"""Model cards: the README.md of a checkpoint, Markdown behind the model hub's metadata in YAML."""
+"""Model cards: the README.md of a checkpoint, which consists of YAML metadata for the model hub and
+Markdown text.
+"""
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -11,9 +13,9 @@ def model_card(
 ) -> str:
     """The text of a model card: YAML front matter, the title as a heading, then ``body``.
 
-    tags: what the model hub lists the model under, such as "robotics". dataset: name of the
-    training data, None to leave it out. metrics: name -> value measured by the run that writes the
-    card, at most a few; they go into the front matter. No network is used.
+    tags: labels under which the model hub lists the model, such as "robotics". dataset: name of the
+    training data, None to leave it out. metrics: name -> value, a few values measured by the run
+    that writes the card; they go into the front matter. No network is used.
     """
     results = [
         EvalResult(

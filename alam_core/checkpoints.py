@@ -2,7 +2,8 @@
 policies only) and ``README.md`` (the model card).
 
 Saving is atomic: a new folder is written beside the target and renamed when it is complete. Loading
-is strict: every missing, unexpected or misshapen key is named. Nothing is unpickled.
+is strict: an error names every key that is missing, unexpected or of the wrong shape. Nothing is
+unpickled.
 """
 
 import hashlib
@@ -51,7 +52,7 @@ def save_checkpoint(
 ) -> Path:
     """Write a model folder atomically, replacing an older one.
 
-    config: must contain ``"kind"``, the sort of model, such as ``"transition"`` or ``"policy"``.
+    config: must contain ``"kind"``, the type of model, such as ``"transition"`` or ``"policy"``.
     card: content of README.md. files: name -> content of further files of the model.
     """
     folder = Path(folder)
@@ -74,7 +75,8 @@ def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
     """Read a model of one of the given kinds.
 
     folder: a model folder, or an id "owner/name" on the model hub, which is downloaded once. Raises
-    UserError naming the folder or the file that is missing or broken, and for another kind.
+    UserError if the folder or a file is missing or broken, which the message names, and for a model
+    of another kind.
     """
     folder = checkpoint_folder(folder)
     if not folder.is_dir():
@@ -89,9 +91,7 @@ def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
         stats_file = folder / "stats.json"
         stats = json.loads(stats_file.read_text()) if stats_file.is_file() else {}
     except ValueError as error:
-        raise UserError(
-            f"'{folder}': broken JSON ({error}); restore the file from where the checkpoint came"
-        ) from None
+        raise UserError(f"'{folder}': broken JSON ({error}); copy the checkpoint again") from None
     if not isinstance(config, dict) or not isinstance(stats, dict):
         raise UserError(
             f"'{folder}': config.json and stats.json must hold objects; restore them from where "
@@ -112,8 +112,8 @@ def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
 
 
 def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
-    """The local folder of a checkpoint: ``name`` itself, or where ``files`` of the hub's model
-    "owner/name" were downloaded to.
+    """The local folder of a checkpoint: ``name`` itself, or, for a hub id "owner/name", the folder
+    to which ``files`` were downloaded.
 
     Raises UserError if ``name`` is an id and the hub does not have the model.
     """
@@ -123,8 +123,8 @@ def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
     """Load tensors into a model, converted to the model's dtypes.
 
-    source: where they came from, for the error message. Raises UserError naming every missing,
-    unexpected or misshapen key; the model is then unchanged.
+    source: where they came from, for the error message. Raises UserError, which names every key
+    that is missing, unexpected or of the wrong shape; the model is then unchanged.
     """
     own = model.state_dict()
     problems = [f"missing {name}" for name in own if name not in tensors]
@@ -140,7 +140,7 @@ def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Pat
 
 
 def checkpoint_hash(folder: str | Path) -> str:
-    """16 hex digits that change with a model folder's weights or configuration: a key for caching
+    """16 hex digits that change with a model folder's weights or configuration: a cache key for
     what was computed with the model.
 
     Raises UserError if the folder lacks config.json or model.safetensors.

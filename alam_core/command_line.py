@@ -1,4 +1,6 @@
-"""The command line: of this process, as results and model cards record it; lists in arguments."""
+"""Records the command that started this process, for results and model cards, and rewrites list
+options for the parser.
+"""
 
 import json
 import shlex
@@ -9,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def command_line() -> str:
-    """What to type in the project's root to run this process again.
+    """The command that repeats this process when it is run in the project's root.
 
     ``alam finetune --x 1`` where the ``alam`` command runs, else ``python training/finetune.py --x
     1``. Paths inside the project are given relative to its root, so that no result names a folder
@@ -21,8 +23,8 @@ def command_line() -> str:
 
 
 def join_values(args: list[str], flag: str) -> list[str]:
-    """``args`` with "FLAG a b c" written as the one list argument that the parser knows; what is a
-    list already stays as it is.
+    """``args`` with the values after ``flag`` joined to one JSON list, as the parser expects:
+    ["--x", "a", "b"] becomes ['--x=["a", "b"]']. A value that is a list already stays unchanged.
     """
     out: list[str] = []
     values: list[str] | None = None

@@ -22,13 +22,14 @@ _CHOICE = re.compile(
 
 
 def parse_args(cls: type[T], description: str, args: list[str] | None = None) -> T:
-    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; the docstring is the help.
+    """Fill dataclass ``cls`` from ``--config FILE.yaml`` and flags; the docstring of ``cls`` gives
+    the help texts.
 
-    args: the command line, that of this process if None. Raises UserError for an unknown flag or
-    key, a bad value, and a file that is missing or not YAML.
+    args: the command line; None takes that of this process. Raises UserError for an unknown flag or
+    key, an invalid value, and a file that is missing or not YAML.
     """
     parser = jsonargparse.ArgumentParser(description=description, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML preset; flags after it win")
+    parser.add_argument("--config", action="config", help="YAML preset; later flags override it")
     parser.add_class_arguments(cls, as_group=False)
     try:
         namespace = parser.parse_args(args)
@@ -48,8 +49,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T:
     """The strict inverse of ``to_dict``.
 
-    source: where the values come from, for the error message. Raises UserError for an unknown,
-    missing or ill-typed field.
+    source: where the values come from, for the error message. Raises UserError for a field that is
+    unknown, missing or of the wrong type.
     """
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, as_group=False)
@@ -67,7 +68,7 @@ def _build(cls: type[T], parser: jsonargparse.ArgumentParser, values: jsonargpar
 
 
 def _one_line(error: Exception) -> str:
-    """jsonargparse's message as one line; a bad choice in the form of this project's own errors."""
+    """jsonargparse's message as one line; a bad choice is worded like this project's errors."""
     text = " ".join(str(error).split())
 
     def choices(match: re.Match[str]) -> str:

@@ -1,8 +1,8 @@
 """Statistics over the whole batch when several processes (ranks) share it.
 
 Each rank has an equal share of the batch. Ranks communicate only while gradients are recorded, that
-is in training; an evaluation under ``torch.no_grad`` may run on one rank alone. In a single process
-every function is the identity.
+is, during training; an evaluation under ``torch.no_grad`` may run on one rank alone. In a single
+process every function is the identity.
 """
 
 from typing import Any

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """A mistake in the input of the program (a file, flag, checkpoint or machine), not in the
-    program. Its message is one line.
+    """A mistake in what the program was given (a file, a flag, a checkpoint, the machine's set-up),
+    not a bug. Its message is one line.
     """
 
 

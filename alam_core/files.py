@@ -1,4 +1,4 @@
-"""Atomic replacement of files and folders, and folders that one process has locked for itself.
+"""Atomic replacement of files and folders, and exclusive locks on folders.
 
 A replacement is written to a hidden sibling, flushed to the disk and renamed. A reader, and the
 next run after a crash, finds the old content or the new, never a mixture. Permissions follow the
@@ -37,7 +37,7 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     os.close(descriptor)
     try:
         yield temporary
-        temporary.chmod(mode)  # a library may have written it for its owner alone
+        temporary.chmod(mode)  # a library may have made it readable by its owner only
         move_into_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -108,8 +108,9 @@ def lock_folder(folder: str | Path, doing: str) -> int:
     """Lock an existing folder until the returned descriptor is closed or this process ends. The
     lock leaves no file in it.
 
-    A file system without locks gives none, silently. Raises UserError, which says what another
-    process is ``doing``, if that process has the lock, and OSError if the folder cannot be opened.
+    On a file system without locks, the folder is not locked and no error is raised. doing: what
+    processes lock the folder for, such as "writing", for the error message. Raises UserError if
+    another process has the lock, and OSError if the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:

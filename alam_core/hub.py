@@ -1,4 +1,4 @@
-"""The model hub: what is fetched from it, and what an earlier download has left on this machine.
+"""Downloads from the model hub (through ``huggingface_hub``), and its cache on this machine.
 
 Every download of weights goes through here, except timm's own pretrained image models.
 """
@@ -15,7 +15,7 @@ _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 def is_hub_id(name: str | Path) -> bool:
     """Whether ``name`` can only be an id "owner/name" of the hub, not a local path.
 
-    A string whose first part is an existing folder is taken as a mistyped path. A ``Path`` is never
+    A string whose first part is an existing folder counts as a mistyped path. A ``Path`` is never
     an id.
     """
     return (
@@ -28,8 +28,9 @@ def is_hub_id(name: str | Path) -> bool:
 def fetch(identifier: str, patterns: Sequence[str], what: str, hint: str = "") -> Path:
     """Download the files of a hub model that match ``patterns``, once; returns their folder.
 
-    what: the kind of thing, for the error message. hint: what else the user can do, appended to the
-    message. Raises UserError if the hub does not have the model or cannot be reached.
+    what: what is fetched, such as "checkpoint", for the error message. hint: what else the user can
+    do, appended to the message. Raises UserError if the hub does not have the model or cannot be
+    reached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -1,7 +1,7 @@
-"""Registries of what is found by name: worlds, encoders, backbones, methods.
+"""Registries: find worlds, encoders, backbones and methods by name.
 
-Each entry registers itself in its own module. Another package adds one without a change here, by an
-entry point in the registry's group::
+Each entry registers itself in its own module. Another package adds an entry without a change here:
+it declares an entry point in the registry's group::
 
     [project.entry-points."alam.worlds"]
     my_world = "my_package.world:make_world"
@@ -20,8 +20,9 @@ T = TypeVar("T")
 class Registry(Generic[T]):
     """Maps names to entries of one kind.
 
-    kind: what an entry is, for error messages. group: of the entry points of installed packages.
-    modules: imported at the first look-up, so that the library's own entries register themselves.
+    kind: what an entry is, for error messages. group: group of entry points in which installed
+    packages declare further entries. modules: imported at the first look-up, so that the library's
+    own entries register themselves.
     """
 
     def __init__(self, kind: str, group: str, modules: Iterable[str] = ()) -> None:

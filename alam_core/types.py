@@ -1,8 +1,7 @@
 """The data that worlds, policies and robots exchange.
 
-Letters in shapes: H_img, W image height and width; S state width; A action width; H chunk length;
-D width of a latent transition.
-Units are radians, metres and seconds; images are uint8 RGB.
+Letters in shapes: H_img, W image height and width; S state width; A action width; H chunk length; D
+width of a latent transition. Units are radians, metres and seconds; images are uint8 RGB.
 """
 
 import math
@@ -19,8 +18,7 @@ class Observation:
 
     images: view name -> uint8 RGB (H_img, W, 3). state: float32 (S,), for an arm its joint
     positions in rad followed by the gripper's opening in m. instruction: the task as a sentence.
-    stamp: s on the clock of the source, of which only differences matter; NaN where the source has
-    none.
+    stamp: time in s on the source's clock, whose zero is arbitrary; NaN if the source has no clock.
     """
 
     images: dict[str, np.ndarray]
@@ -34,7 +32,7 @@ class ActionChunk:
     """The next actions that a policy plans, as a trajectory: each row is due at a known time.
 
     actions: (H, A); row i is the set-point to be reached at ``due(i)``.
-    dt: s between rows. stamp: s, of the observation it was computed from.
+    dt: s between rows. stamp: time of the observation that the chunk was computed from, in s.
     latents: view -> float32 (H, D), the transitions generated beside the actions; empty for a
         policy without latents.
     sequence: number of the chunk, which increases with every chunk of one policy.
@@ -61,8 +59,8 @@ class ActionChunk:
         return self.due(len(self.actions) - 1)
 
     def at(self, time: float) -> np.ndarray:
-        """The set-point (A,) wanted at a time: linear between rows, the first row before it is due,
-        the last one after the end.
+        """The set-point (A,) wanted at a time: interpolated linearly between rows, constant before
+        the first row is due and after the end.
         """
         position = (time - self.stamp) / self.dt - 1.0 - self.first_step
         last = len(self.actions) - 1
@@ -75,7 +73,9 @@ class ActionChunk:
         return (1.0 - fraction) * self.actions[i] + fraction * self.actions[i + 1]
 
     def row_at(self, time: float) -> int:
-        """Index of the row being executed at a time: the next one due; after the end the last."""
+        """Index of the row being executed at a time: the next row due, or the last row after the
+        end.
+        """
         row = math.ceil((time - self.stamp) / self.dt - 1e-6) - 1 - self.first_step
         return min(max(row, 0), len(self.actions) - 1)
 

@@ -21,7 +21,7 @@ from alam_core.errors import UserError
 from alam_core.files import replacing_file, write_json
 
 SHOW_PROGRESS_FROM = 3000  # frames
-PIECE = 256  # frames decoded at a time
+DECODED_AT_ONCE = 256  # frames
 
 
 class VideoSet(Protocol):
@@ -99,8 +99,8 @@ def frame_store(
     """Frames of ``view`` at ``size`` x ``size`` pixels (see ``resize_images``), decoded into a
     cache file on first use.
 
-    broken: episode -> reason, for videos of this view known to be broken. Their frames stay black,
-        as do those of videos found broken while decoding, which are added to it. None: a broken
+    broken: episode -> reason, for videos of this view that are known to be broken. Videos found
+        broken while decoding are added to it; the frames of all of these stay black. None: a broken
         video is an error.
 
     The cache is in ``<root>/.cache``. It is decoded again when a video file changes; older caches
@@ -117,7 +117,7 @@ def frame_store(
         except OSError as error:
             raise UserError(
                 f"cannot write the decoded frames to '{folder}' ({error.strerror}): "
-                "free space or copy the data set to where you may write"
+                "free some space, or copy the data set to a folder that you may write to"
             ) from None
         for old in folder.glob(f"{view}-{size}-*"):
             if not old.name.startswith(path.stem):
@@ -127,8 +127,8 @@ def frame_store(
         raise UserError(
             f"'{path}' has shape {array.shape} instead of {shape}; remove it to decode it again"
         )
-    if _faults(path).is_file():
-        found = {int(e): why for e, why in json.loads(_faults(path).read_text()).items()}
+    if _faults_file(path).is_file():
+        found = {int(e): why for e, why in json.loads(_faults_file(path).read_text()).items()}
         if broken is None:
             raise UserError(next(iter(found.values())))
         broken.update(found)
@@ -141,7 +141,7 @@ def store_bytes(dataset: VideoSet, views: Sequence[str], size: int) -> int:
 
 
 def _rows_of_episodes(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
-    """First row and length of each episode: int64 (E,) both."""
+    """First row and length of each episode, int64 (E,). Raises UserError for an unknown view."""
     if view not in dataset.views:
         raise UserError(
             f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}"
@@ -152,7 +152,7 @@ def _rows_of_episodes(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndar
     return np.cumsum(lengths) - lengths, lengths
 
 
-def _faults(path: Path) -> Path:
+def _faults_file(path: Path) -> Path:
     """The file that lists the broken episodes of a frame store."""
     return path.with_name(path.stem + ".broken.json")
 
@@ -174,8 +174,12 @@ def _decode(
             for e in range(dataset.num_episodes):
                 length = max(dataset.episode_length(e), 0)
                 try:
-                    for first in range(0, length if e not in (broken or {}) else 0, PIECE):
-                        images = dataset.frames(e, view, range(first, min(first + PIECE, length)))
+                    for first in range(
+                        0, length if e not in (broken or {}) else 0, DECODED_AT_ONCE
+                    ):
+                        images = dataset.frames(
+                            e, view, range(first, min(first + DECODED_AT_ONCE, length))
+                        )
                         array[row + first : row + first + len(images)] = resize_images(
                             images, shape[1]
                         )
@@ -189,11 +193,13 @@ def _decode(
         array.flush()
         del array
         if found or broken:
-            write_json(_faults(path), {**(broken or {}), **found})
+            write_json(_faults_file(path), {**(broken or {}), **found})
 
 
 def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
-    """A hash that changes with the video files and with the positions of the episodes in them."""
+    """A hash that changes with the video files and with the positions of the episodes in them.
+    tolerant: accept missing files. Raises UserError for a missing file otherwise.
+    """
     parts = [f"{dataset.num_episodes} {dataset.num_frames} {getattr(dataset, 'fps', 'own')}"]
     for file in dataset.video_files(view):
         if file.is_file():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-EXACT = 2**24  # integers up to here, and their sums in any order, are exact in float32
+EXACT = 2**24  # sums of integers up to this value are exact in float32, in any order
 
 
 def resize_images(images: np.ndarray, size: int) -> np.ndarray:
@@ -43,19 +43,18 @@ def resize_images(images: np.ndarray, size: int) -> np.ndarray:
             for j in range(block)
         )
         return ((2 * total + block * block) // (2 * block * block)).astype(np.uint8)
-    weights, wide = _overlaps(side, size)  # (size, side), sparse
+    weights, exact_weights = _overlaps(side, size)  # (size, side), sparse
     out = np.empty((len(images), size, size, 3), np.uint8)
     for i, image in enumerate(square):
-        rows = weights @ image.astype(np.float32).reshape(
-            side, side * 3
-        )  # (size, side * 3), at most 255 * side
-        rows = (
+        # (size, side * 3), values up to 255 * side
+        rows = weights @ image.astype(np.float32).reshape(side, side * 3)
+        rows = (  # the axes are swapped for the sum over the other axis
             rows.reshape(size, side, 3)
             .transpose(1, 0, 2)
-            .astype(wide.dtype, order="C")
+            .astype(exact_weights.dtype, order="C")
             .reshape(side, size * 3)
-        )  # axes swapped
-        total = (wide @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
+        )
+        total = (exact_weights @ rows).reshape(size, size, 3).transpose(1, 0, 2).astype(np.int64)
         out[i] = (2 * total + side * side) // (2 * side * side)
     return out
 

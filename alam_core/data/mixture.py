@@ -1,6 +1,6 @@
 """The video that a model is pretrained on: one source or a weighted mixture of several.
 
-A source is a LeRobot data set or a folder of video files. E: episodes of a source.
+A source is a LeRobot data set or a folder of video files. E: number of episodes of a source.
 """
 
 from dataclasses import dataclass, field
@@ -27,7 +27,8 @@ class SourceConfig:
             at any depth.
         weight: share of the triplets drawn from this source, relative to the other sources'
             weights.
-        stride: frames of the source per unit of a triplet's gaps: the paper's frame skip (Table 7).
+        stride: frames of the source per unit of a triplet's gaps, which is the paper's frame skip
+            (Table 7).
         views: cameras to train on; empty: all.
         name: the name in metrics and reports; empty: the folder's name.
     """
@@ -45,7 +46,7 @@ class SourceConfig:
         if not self.weight > 0 or not np.isfinite(self.weight):
             raise UserError(
                 f"data: weight of '{self.path}' is {self.weight}: it must be above 0; "
-                "leave a source out instead"
+                "remove a source from the list to leave it out"
             )
 
 
@@ -76,7 +77,7 @@ def open_dataset(path: str | Path) -> VideoSet:
     path = Path(path)
     if not path.is_dir():
         raise UserError(
-            f"data: '{path}' is no folder: give a LeRobot data set or a folder of videos; "
+            f"data: '{path}' is not a folder: give a LeRobot data set or a folder of videos; "
             "training/collect.py makes a data set"
         )
     return LeRobotDataset(path) if _is_lerobot(path) else VideoFolder(path)
@@ -85,9 +86,9 @@ def open_dataset(path: str | Path) -> VideoSet:
 def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[VideoSource]:
     """Open each source, with its frames at ``size`` x ``size`` pixels.
 
-    cache: True decodes all frames once into ``<path>/.cache``; False decodes on demand; a number
-        is a limit in GB: sources are decoded once, the smallest first, while they fit together. The
-        frames are the same either way.
+    cache: True decodes all frames once into ``<path>/.cache``; False decodes on demand; a number is
+        a limit in GB: sources are decoded once, the smallest first, as long as together they stay
+        below the limit; the others are decoded on demand. The frames are the same either way.
 
     Raises UserError for a source that cannot be opened, a source without views, an unknown view,
     and two sources with the same name.
@@ -186,7 +187,9 @@ def _is_lerobot(path: Path) -> bool:
 
 
 def _what_fits(sizes: list[int], cache: bool | float) -> list[bool]:
-    """Which sources are decoded once. sizes: bytes of each, decoded. cache: see open_sources."""
+    """Which sources are decoded once. sizes: bytes of each source after decoding. cache: see
+    ``open_sources``.
+    """
     if isinstance(cache, bool):
         return [cache] * len(sizes)
     left, fits = cache * GB, [False] * len(sizes)

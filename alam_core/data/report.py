@@ -1,5 +1,5 @@
-"""A report of the video that a model is pretrained on, and of what is broken in it; it also stops a
-training that has too much broken data.
+"""Reports on the video that a model is pretrained on and on what is broken in it, and stops a
+training run that has too much broken data.
 """
 
 from typing import Any
@@ -12,8 +12,8 @@ EXAMPLES, SHORT_EXAMPLES = 3, 10  # episodes named in the summary of a source
 
 
 class DataReport:
-    """The sources, and for each of them the episodes that are held out, too short or broken; kept
-    up to date while training.
+    """The sources, and for each of them the episodes that are held out, too short or broken;
+    updated during training.
 
     short, held_out: episode numbers, a list per source. max_broken: the largest share of a source's
     episodes, 0 to 1, that may be broken or too short. Raises UserError if there are more.
@@ -34,8 +34,8 @@ class DataReport:
             self._check(number)
 
     def add(self, number: int, episode: int, why: str, replaced: int = 0) -> None:
-        """Record that an episode of a source turned out to be broken, and that ``replaced``
-        triplets were drawn again because of it. number: index of the source.
+        """Record that an episode of a source turned out to be broken and that ``replaced`` triplets
+        were redrawn because of it. number: index of the source.
 
         Raises UserError if more than ``max_broken`` of the source's episodes are broken.
         """
@@ -68,7 +68,7 @@ class DataReport:
         raise UserError(
             f"{len(broken)} broken and {len(short)} too short of {episodes} episodes of "
             f"'{source.path or source.name}' are more than --max_broken {self.max_broken:g} "
-            f"allows (such as: {example}): restore them, or allow more"
+            f"allows (for example: {example}): restore them, or allow more"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,13 +102,14 @@ class DataReport:
         }
 
     def summary(self) -> list[str]:
-        """One line per source, which names the first few broken and short episodes."""
+        """One line per source; it names the first few broken and short episodes."""
         lines = []
         for number, source in enumerate(self.sources):
             broken, short = list(self.broken[number].values()), self.short[number]
             line = (
                 f"{source.name}: {len(source.lengths)} episodes, "
-                f"{int(source.lengths.sum())} frames a view, {len(self.held_out[number])} held out"
+                f"{int(source.lengths.sum())} frames per view, "
+                f"{len(self.held_out[number])} held out"
             )
             if broken:
                 line += f"; {len(broken)} broken and left out: {'; '.join(broken[:EXAMPLES])}"

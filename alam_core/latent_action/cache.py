@@ -22,12 +22,12 @@ CHUNK = 256  # pairs encoded at a time
 def adjacent_latents(
     encoder: str | Path, view: str, frames: FrameStore, cache_dir: str | Path
 ) -> np.ndarray:
-    """Continuous z from each frame to its successor (eq. 10): float32 (F, D), a memory map.
+    """Continuous z from each frame to the next (eq. 10): float32 (F, D), a memory map.
 
-    The last frame of an episode is paired with itself, which fits its last action: an action chunk
-    repeats it past the end. encoder: folder of a transition encoder. The cache's file name contains
-    the encoder's hash and the frames' fingerprint, so a change of either leads to a new file.
-    Raises UserError for a broken encoder and a folder that cannot be written.
+    The last frame of an episode is paired with itself. This matches the action chunks, which repeat
+    the last action past the end. encoder: folder of a transition encoder. The cache's file name
+    contains the encoder's hash and the frames' fingerprint, so a change of either leads to a new
+    file. Raises UserError for a broken encoder and a folder that cannot be written.
     """
     fingerprint = Path(str(getattr(frames.array, "filename", view))).stem
     path = Path(cache_dir) / f"latents-{fingerprint}-{checkpoint_hash(encoder)}.npy"
@@ -44,8 +44,8 @@ def adjacent_latents(
     latents = np.load(path, mmap_mode="r", allow_pickle=False)
     if len(latents) != len(frames.array):
         raise UserError(
-            f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames: remove it, the "
-            "next run encodes them again"
+            f"'{path}' holds {len(latents)} latents for {len(frames.array)} frames: remove it, and "
+            "the next run encodes them again"
         )
     return latents
 

@@ -79,7 +79,7 @@ class TransitionConfig:
             "sigmoid", the target frame itself through a sigmoid.
         input_gain: frames enter as input_gain * (image - 0.5).
         difference_gain: the encoder also sees difference_gain * (target - source); 0 leaves it out.
-        losses: what is minimised.
+        losses: weights and scales of the losses.
     """
 
     encoder: str = "residual"

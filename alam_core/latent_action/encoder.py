@@ -1,7 +1,7 @@
 """The encoder E (eq. 1, 4): frames in, latent transitions z out.
 
-Four networks, found by name in ``ENCODER_NETWORKS``. They differ in which identities of eq. 2 hold
-by construction:
+Four networks, found by name in ``ENCODER_NETWORKS``. They differ in which identities of eq. 2,
+composition and reversal, are exact by construction:
 
 - "relational": z = E(i, j), as in the paper. Neither is exact.
 - "residual": z = f(j) - f(i) + E(i, j), f and E being two heads of one network. Neither is exact,
@@ -41,7 +41,7 @@ class RelationalEncoder(nn.Module):
         super().__init__()
         self.config = config
         numbers = 3 * config.patch_size**2
-        # The queries have the size of a patch, and the same embedding.
+        # The queries have the size of a patch and share its embedding.
         self.queries = nn.Parameter(torch.empty(config.latent_tokens, numbers).uniform_(-1, 1))
         self.embed = TokenEmbedding(
             numbers, config.width, config.latent_tokens + config.patches, config.embed_norm
@@ -63,10 +63,11 @@ class RelationalEncoder(nn.Module):
     def _read_out(
         self, frames: Tensor, pairs: Sequence[Pair], alone: Sequence[int]
     ) -> tuple[Tensor, Tensor]:
-        """The last block's output at the queries: of the frames ``alone``, each without another
-        frame, (len(alone), B, K, d), and of each pair's target beside its source, (T, B, K, d).
+        """The last block's output at the queries, twice: for each frame of ``alone``, encoded by
+        itself, (len(alone), B, K, d), and for each pair's target, encoded together with its source,
+        (T, B, K, d).
 
-        alone: at least the pairs' sources, in ascending order.
+        alone: frame indices in ascending order, among them the sources of all pairs.
         """
         batch = frames.shape[1]
         tokens = self._tokens(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])  # (F, B, L, d)
@@ -81,13 +82,13 @@ class RelationalEncoder(nn.Module):
             queries, own = target.split([self.config.latent_tokens, self.config.patches], dim=2)
             target = torch.cat([queries, own + change_tokens], dim=2)
 
-        # Row of each target's source in ``source``: (T * B,).
+        # Index of each target's source in ``source``: (T * B,).
         first = torch.tensor([alone.index(i) for i, _ in pairs], device=frames.device)
-        of = (first[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()
+        rows = (first[:, None] * batch + torch.arange(batch, device=frames.device)).flatten()
         target = target.flatten(0, 1)
         for block in self.blocks[:-1]:
-            source, target = block(source, target, of)
-        source, target = self.blocks[-1](source, target, of, self.config.latent_tokens)
+            source, target = block(source, target, rows)
+        source, target = self.blocks[-1](source, target, rows, self.config.latent_tokens)
         return source.unflatten(0, (-1, batch)), target.unflatten(0, (-1, batch))
 
     def _tokens(self, images: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from alam_core.latent_action.interface import TransitionEncoder
 
 
 def to_images(images: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S), always a copy: torch warns about arrays
-    that are read-only, as those of a memory map are.
+    """uint8 (N, S, S, 3) -> float in [0, 1] (N, 3, S, S), always a copy, because torch warns about
+    read-only arrays such as memory maps.
     """
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float() / 255
 

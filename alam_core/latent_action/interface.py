@@ -1,4 +1,4 @@
-"""What a latent action method is to the rest of the project: the interface ``TransitionEncoder``.
+"""The interface of a latent action method: ``TransitionEncoder``.
 
 The latent cache, the probes, the pretraining loop, stage 2 and the ROS node use only this
 interface. A method registers its class in ``TRANSITION_ENCODERS`` under the ``"kind"`` that its
@@ -85,7 +85,7 @@ class TransitionEncoder(nn.Module, ABC):
         """
 
     def forward(self, a: Tensor, b: Tensor, c: Tensor) -> dict[str, Tensor]:
-        """``losses``, under the name that DDP and autocast wrap."""
+        """Calls ``losses``: DDP and autocast wrap only ``forward``."""
         return self.losses(a, b, c)
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
@@ -98,7 +98,7 @@ class TransitionEncoder(nn.Module, ABC):
         """Read a model folder or a model of the hub, in eval mode on the CPU.
 
         ``TransitionEncoder`` reads every registered kind, a subclass only its own. Raises UserError
-        for another kind and for what is missing or does not fit.
+        for a checkpoint of another kind, and if something is missing or does not fit.
         """
         any_kind = cls is TransitionEncoder
         kinds = TRANSITION_ENCODERS.names() if any_kind else [cls.kind]

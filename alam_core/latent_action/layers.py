@@ -17,7 +17,8 @@ from alam_core.attention import attention
 def patchify(images: Tensor, side: int) -> Tensor:
     """(B, 3, S, S) -> (B, N, P), row by row; a patch's numbers are p rows, p columns, 3 channels.
 
-    If S is not a multiple of p, the last row and column of pixels are repeated up to the next one.
+    If S is not a multiple of p, the last row and column of pixels are repeated up to the next
+    multiple.
     """
     missing = -images.shape[-1] % side
     if missing:
@@ -47,8 +48,8 @@ def positions(tokens: int, width: int) -> Tensor:
 
 
 class TokenEmbedding(nn.Module):
-    """A linear map to the width plus position embeddings, (B, L, P) -> (B, L, d); with ``normed``,
-    layer norms precede and follow the linear map.
+    """A linear map to the width, plus position embeddings: (B, L, P) -> (B, L, d). With ``normed``,
+    there are layer norms before and after the linear map.
     """
 
     def __init__(self, inputs: int, width: int, tokens: int, normed: bool) -> None:
@@ -105,14 +106,14 @@ class TemporalAttention(nn.Module):
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.out = nn.Linear(width, width)
 
-    def forward(self, source: Tensor, target: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,): row in ``source`` of each target's source
-        frame -> the outputs for source and target, of the same shapes.
+    def forward(self, source: Tensor, target: Tensor, source_rows: Tensor) -> tuple[Tensor, Tensor]:
+        """source (F, L, d), target (B, L, d), source_rows (B,): index in ``source`` of each
+        target's source frame -> the outputs for source and target, of the same shapes.
         """
         values = self.value(source)
         if not len(target):
             return self.out(values), target
-        value, key = values[of], self.key(source)[of]  # (B, L, d)
+        value, key = values[source_rows], self.key(source)[source_rows]  # (B, L, d)
         score = (
             (self.query(target) * (self.key(target) - key))
             .unflatten(2, (self.heads, -1))
@@ -124,6 +125,7 @@ class TemporalAttention(nn.Module):
 
 
 def feed_forward(width: int) -> nn.Sequential:
+    """A Transformer's MLP, (..., d) -> (..., d), with a hidden layer four times as wide."""
     return nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
 
@@ -151,15 +153,15 @@ class SpatioTemporalBlock(nn.Module):
         self.mlp, self.mlp_norm = feed_forward(width), nn.LayerNorm(width)
 
     def forward(
-        self, source: Tensor, target: Tensor, of: Tensor, keep: int | None = None
+        self, source: Tensor, target: Tensor, source_rows: Tensor, keep: int | None = None
     ) -> tuple[Tensor, Tensor]:
-        """source (F, L, d), target (B, L, d), of (B,) as in ``TemporalAttention`` -> source and
-        target, only the first ``keep`` tokens of each if given.
+        """source (F, L, d), target (B, L, d), source_rows (B,) as in ``TemporalAttention`` ->
+        source and target, only the first ``keep`` tokens of each if given.
         """
         frames = len(source)
         both = torch.cat([source, target])
         both = both[:, :keep] + self.spatial(self.spatial_norm(both), keep)
         normed = self.temporal_norm(both)
-        both = both + torch.cat(self.temporal(normed[:frames], normed[frames:], of))
+        both = both + torch.cat(self.temporal(normed[:frames], normed[frames:], source_rows))
         both = both + self.mlp(self.mlp_norm(both))
         return both[:frames], both[frames:]

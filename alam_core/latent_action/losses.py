@@ -29,7 +29,7 @@ def reversal_residual(z_ab: Tensor, z_ba: Tensor) -> Tensor:
 
 def latent_loss(residual: Tensor, reference: Tensor, form: AlgebraScale) -> Tensor:
     """Size of ``residual`` (B, K, D) on the scale ``form``, relative to the latents ``reference``
-    (any number, K, D).
+    (., K, D), any number of them.
 
     "paper": squared L2 norm over K and D, averaged over the batch. "relative": the same, divided by
     the mean squared L2 norm of the reference; gradients flow through both, so scaling z does not
@@ -67,8 +67,8 @@ def reconstruction_loss(
 
     "paper": squared L2 norm over the image, averaged over the batch (eq. 8). "relative": each
     image's mean squared error divided by the error of copying its source, averaged over the batch;
-    1 is as good as copying. Small changes then count as much as large ones, whatever the data, the
-    view and the gap, except that changes below ``STILL`` count less.
+    1 is as good as copying. Small changes thus count as much as large ones, for all data, views and
+    gaps; only changes below ``STILL`` count less.
     """
     if form == "paper":
         return (prediction - target).square().sum(dim=(1, 2, 3)).mean()

@@ -1,4 +1,5 @@
-"""Metrics of z and of decoded frames; they reveal a constant, a shrunken or a low-dimensional z.
+"""Metrics of z and of decoded frames. They show whether z is constant, has shrunk or is
+low-dimensional.
 
 Letters: N samples, F numbers in a flattened transition, S image side.
 """

@@ -40,8 +40,8 @@ class TransitionModel(TransitionEncoder):
         self.decoder = TransitionDecoder(config)
         self.steps: Tensor  # training steps so far, for the warm-up
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        # In a list, so that its weights are not part of this model's checkpoints; created by the
-        # first loss that needs it.
+        # In a list, so that its weights are not part of this model's checkpoints; created when a
+        # loss first needs it.
         self._perceptual: list[PerceptualDistance] = []
 
     @property

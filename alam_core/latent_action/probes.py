@@ -50,8 +50,8 @@ def probe(model: TransitionEncoder, triplets: np.ndarray, batch_size: int = 32) 
     latents: dict[str, list[Tensor]] = {"ab": [], "bc": [], "ac": [], "ba": []}
     codes, decibels = [], []
     size = triplets.shape[1]
-    # Permuted, so that the shuffled z comes from a different episode; batches of equal size, as
-    # nothing could be shuffled in a batch of one.
+    # Permuted, so that the shuffled z comes from a different episode. Batches have nearly equal
+    # sizes, because a batch of one could not be shuffled.
     triplets = triplets[:, np.random.default_rng(0).permutation(size)]
     for rows in np.array_split(np.arange(size), -(-size // batch_size)):
         a, b, c = (to_images(frames[rows], device) for frames in triplets)
@@ -121,9 +121,9 @@ def probe_horizons(
     ``latent_norm``, ``constant_share``, ``effective_dims``, ``codebook_perplexity``,
     ``dead_codes``, of all 5 N k-step latents, the last two None if the codebook is not in use.
 
-    groups: (N,), labels such as the view; a shuffled z is taken from the same group. progress: is
-    called with a number of clips after encoding and again after decoding them. Raises ValueError
-    for clips of another shape.
+    groups: (N,), labels such as the view; a shuffled z is taken from the same group. progress:
+    called with the number of clips of a batch, after encoding and again after decoding it. Raises
+    ValueError for clips of another shape.
     """
     if clips.ndim != 5 or clips.shape[0] != HORIZONS + 1 or clips.shape[1] < 2:
         raise ValueError(f"clips must be (6, N, S, S, 3) with N at least 2, not {clips.shape}")
@@ -237,7 +237,9 @@ def _algebra(to_end: Tensor, to_start: Tensor, total: Tensor) -> dict[str, dict[
 
 
 def _donors(groups: np.ndarray) -> np.ndarray:
-    """For each clip, the index of another clip of its group, (N,); of any group if it has none."""
+    """For each clip, the index of another clip of its group, (N,); if it is alone in its group, of
+    a clip of any group.
+    """
     rng = np.random.default_rng(0)
     donors = np.empty(len(groups), np.int64)
     order = rng.permutation(len(groups))

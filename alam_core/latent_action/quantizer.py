@@ -15,8 +15,8 @@ from alam_core.latent_action.config import TransitionConfig
 class Quantizer(nn.Module):
     """EMA vector quantisation with straight-through gradients.
 
-    The codebook is initialised by k-means on the first latents in training. Entries that almost no
-    latent selects are replaced by latents of the current batch. In training mode, each call updates
+    The codebook is initialised by k-means on the first latents in training. Entries that are hardly
+    ever selected are replaced by latents of the current batch. In training mode, each call updates
     the codebook.
 
     If several processes (ranks) share the batch, rank 0 updates the codebook with the latents of

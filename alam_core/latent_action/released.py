@@ -19,7 +19,7 @@ from alam_core.errors import UserError
 from alam_core.latent_action.config import LossConfig, TransitionConfig
 from alam_core.latent_action.model import TransitionModel
 
-# Their name -> ours. A tensor that is neither listed nor ignored is an error.
+# The authors' name -> ours. A tensor that is neither listed nor ignored is an error.
 NAMES = {
     "action_latent": "encoder.queries",
     "encoder.ffn": "encoder.embed.project",
@@ -36,7 +36,7 @@ ENCODER_BLOCK = {"norm1": "spatial_norm", "norm2": "temporal_norm", "norm3": "ml
 DECODER_BLOCK = {"norm1": "spatial_norm", "norm2": "mlp_norm"}
 BLOCK = {"spatial_attn": "spatial", "temporal_attn": "temporal", "ffn.0": "mlp.0", "ffn.3": "mlp.2"}
 ATTENTION = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "out"}
-# The perceptual network, and a layer that their forward pass does not use.
+# The perceptual network, and a layer that the authors' forward pass does not use.
 IGNORED = ("loss_fn_lpips.", "physical_latent_action_up.")
 
 
@@ -45,7 +45,7 @@ def load_released(path: str | Path) -> TransitionModel:
 
     path: a safetensors file, or a folder with ``model.safetensors``. Sizes are those of the
     tensors; attention heads have 64 numbers and images 224 px, as in the released code. Raises
-    UserError naming every tensor that is missing, unexpected or misshapen.
+    UserError, which names every tensor that is missing, unexpected or of the wrong shape.
     """
     path = Path(path)
     file = path / "model.safetensors" if path.is_dir() else path

@@ -20,7 +20,7 @@ from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
 AHEAD = 2  # batches that each worker reads ahead
-# Part of the sampler, episode, reason, number of triplets replaced.
+# Index of the source, episode, reason, number of triplets replaced.
 Fault = tuple[int, int, str, int]
 
 
@@ -29,12 +29,12 @@ class TripletReader:
     B, S, S, 3).
 
     All ranks together read the same triplets as a single process, for any number of workers. A
-    triplet from a broken episode is drawn again from the same part of the sampler, by a generator
-    seeded with (seed, step, index in the batch), so the other triplets do not change.
+    triplet from a broken episode is drawn again from the same source, by a generator seeded with
+    (seed, step, index in the batch), so the other triplets do not change.
 
-    batch: triplets per step, over all ranks. broken: episodes known to be broken, for each part of
-    the sampler. workers: processes that decode ahead; 0 reads in the calling thread.
-    on_fault(part, episode, reason, replaced) is called in this process for each replaced triplet;
+    batch: triplets per step, over all ranks. broken: episodes known to be broken, for each source
+    of the sampler. workers: processes that decode ahead; 0 reads in the calling thread.
+    on_fault(source, episode, reason, replaced) is called in this process for each replaced triplet;
     an exception that it raises ends the reading.
     """
 
@@ -48,12 +48,13 @@ class TripletReader:
         on_fault: Callable[[int, int, str, int], None] = lambda *_: None,
     ) -> None:
         self._sampler, self._batch, self._seed = sampler, batch, seed
-        self._broken = broken or [set() for _ in range(int(sampler.parts.max()) + 1)]
+        self._broken = broken or [set() for _ in range(int(sampler.sources.max()) + 1)]
         self._workers, self._on_fault = workers, on_fault
         # The next (step, rank, ranks), and the iterator that yields it.
         self._running: tuple[tuple[int, int, int], Iterator[Any]] | None = None
 
     def __call__(self, step: int, rank: int, ranks: int) -> Tensor:
+        """See the class. Raises UserError if too many triplets in a row are broken."""
         if self._running is None or self._running[0] != (step, rank, ranks):
             steps = _Steps(self._sampler, self._batch, self._seed, self._broken, rank, ranks)
             self._running = (step, rank, ranks), self._start(steps, step)
@@ -117,37 +118,37 @@ class _Steps(Dataset[tuple[Any, list[Fault], str]]):
         self.rank, self.ranks = rank, ranks
 
     def __getitem__(self, step: int) -> tuple[Any, list[Fault], str]:
-        sources, rows = self.sampler.draw(self.batch, np.random.default_rng([self.seed, step]))
+        views, rows = self.sampler.draw(self.batch, np.random.default_rng([self.seed, step]))
         faults: list[Fault] = []
         triplets = []
         try:
             for number in range(self.rank, self.batch, self.ranks):
                 triplets.append(
-                    self._triplet(step, number, int(sources[number]), rows[number], faults)
+                    self._triplet(step, number, int(views[number]), rows[number], faults)
                 )
         except UserError as error:
             return np.zeros(0, np.uint8), faults, str(error)
         return np.stack(triplets, axis=1), faults, ""
 
     def _triplet(
-        self, step: int, number: int, source: int, rows: np.ndarray, faults: list[Fault]
+        self, step: int, number: int, view: int, rows: np.ndarray, faults: list[Fault]
     ) -> np.ndarray:
         """Triplet ``number`` of the step, uint8 (3, S, S, 3): the one drawn, or the first
         replacement that is not broken. Appends to ``faults``.
         """
         why = ""
         for attempt in range(1, ATTEMPTS + 1):
-            part, episode = int(self.sampler.parts[source]), self.sampler.episode(source, rows[0])
-            if episode in self.broken[part]:
-                faults.append((part, episode, why, 1))
+            source, episode = int(self.sampler.sources[view]), self.sampler.episode(view, rows[0])
+            if episode in self.broken[source]:
+                faults.append((source, episode, why, 1))
             else:
                 try:
-                    return self.sampler.sources[source].array[rows]
+                    return self.sampler.views[view].array[rows]
                 except UserError as error:
                     why = str(error)
-                    faults.append((part, episode, why, 1))
-            source, rows = self.sampler.redraw(
-                source, np.random.default_rng([self.seed, step, number + 1, attempt])
+                    faults.append((source, episode, why, 1))
+            view, rows = self.sampler.redraw(
+                view, np.random.default_rng([self.seed, step, number + 1, attempt])
             )
         raise UserError(
             f"{ATTEMPTS} triplets in a row were broken{': ' + why if why else ''}; restore the data"

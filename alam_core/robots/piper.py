@@ -1,7 +1,7 @@
 """The AgileX Piper: joint names, limits, gripper, home pose and kinematics.
 
 The only description of the arm: the simulator builds its model from ``LINKS``, controller and
-emulator keep ``JOINT_LIMITS``, data sets and policies name their columns by ``JOINT_NAMES``.
+emulator enforce ``JOINT_LIMITS``, data sets and policies name their columns by ``JOINT_NAMES``.
 Angles are in rad, lengths in m, poses in the frame ``base_link``.
 
 Sources: the frames in ``LINKS`` are those of the manufacturer's URDF (piper_ros), the modified
@@ -9,8 +9,9 @@ Denavit-Hartenberg parameters those of its SDK (piper_sdk). The two tables are r
 link poses computed from them agree within 0.1 mm. Limits of speed and acceleration are those of
 the firmware.
 
-Firmware older than S-V1.6-3 counts joints 2 and 3 from zeros 2 degrees away. Functions take
-``dh_offset`` for it, named as in the SDK: True (the default) for newer firmware, False for older.
+Firmware older than S-V1.6-3 measures joints 2 and 3 from zero positions that differ by 2 degrees.
+Functions take ``dh_offset`` for it, named as in the SDK: True (the default) for newer firmware,
+False for older.
 """
 
 import math
@@ -32,8 +33,8 @@ FOREARM = 0.25075  # m, joint 3 to the wrist centre, along the forearm
 ELBOW_OFFSET = 0.021984  # m, joint 3 to the wrist centre, across the forearm
 HAND = 0.091  # m, wrist centre to link 6
 
-# Limits of the simulated arm, which executes set-points as they were demonstrated. The gentler
-# defaults of a real arm are the controller's.
+# Limits of the simulated arm, wide enough to execute demonstrated set-points unchanged. A real arm
+# gets the stricter defaults of the controller.
 SIMULATED_MAX_VELOCITY = 2.0  # rad/s per joint
 SIMULATED_MAX_ACCELERATION = 50.0  # rad/s^2 per joint
 SIMULATED_MAX_GRIPPER_VELOCITY = 1.0  # m/s of opening
@@ -116,7 +117,7 @@ def inverse_kinematics(
     the module's docstring. Raises ValueError if the point is out of reach or a joint would leave
     its limits.
     """
-    # In that plane the arm is a chain of three links. Angles of elevation, up is positive:
+    # In that plane the arm is a chain of three links. Elevation angles, positive upwards:
     #   upper arm  upper = pi - _UPPER_ZERO - q2                (shoulder to elbow)
     #   forearm    forearm = upper + _ELBOW_ZERO - q3 + bend    (elbow to wrist centre)
     #   gripper    pointing = forearm - bend + pi / 2 - q5      (wrist centre to grasp point)

@@ -1,4 +1,5 @@
-"""Compiled generation: the network compiled and, on a GPU, all of it recorded as one CUDA graph.
+"""Compiled generation: torch compiles the network and, on a GPU, the generation of a whole chunk is
+recorded as one CUDA graph.
 
 A chunk of pi0 takes thousands of small kernels, which take longer to launch one by one from Python
 than to run. A CUDA graph replays them with one launch, with every tensor at the address it had when
@@ -27,7 +28,7 @@ def compile_generation(policy: JointPolicy) -> None:
     """
     if "generate" in vars(policy):
         return  # already done
-    # Attributes of the instance, which hide the methods of its class.
+    # Attributes of the instance override the methods of its class.
     policy.encode = torch.compile(policy.encode)  # type: ignore[method-assign]
     policy.predict = torch.compile(policy.predict)  # type: ignore[method-assign]
     recorded = CudaGraph(policy.generate) if next(policy.parameters()).is_cuda else policy.generate
@@ -35,7 +36,7 @@ def compile_generation(policy: JointPolicy) -> None:
 
 
 def _with_user_error(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, which raises a UserError where torch's compiler fails."""
+    """Wrap ``function`` so that a failure of torch's compiler raises UserError."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -44,8 +45,8 @@ def _with_user_error(function: Callable[..., Any]) -> Callable[..., Any]:
         except (BackendCompilerFailed, InductorError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"the policy cannot be compiled ({reason}): install a C++ compiler, or leave out "
-                "compiled"
+                f"the policy cannot be compiled ({reason}): install a C++ compiler, or switch "
+                "off 'compiled'"
             ) from None
 
     return call
@@ -55,8 +56,9 @@ class CudaGraph:
     """A function of CUDA tensors, in nested lists and dicts, that is recorded once for each shape
     of its arguments and then replayed.
 
-    The function must do the same operations whatever the values of the tensors, and must not read
-    them. Arguments that are not tensors are part of the key of a recording, as shapes are.
+    The function must perform the same operations for all values of the tensors, and must not read
+    the values on the host. A new recording is made for new shapes and for new values of the
+    arguments that are not tensors.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

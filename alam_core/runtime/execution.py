@@ -1,8 +1,9 @@
-"""How chunks become motion: by steps, or as an arm's controller does it.
+"""Turns chunks into motion: step by step, or as an arm's controller does.
 
-Step execution plays one row of a chunk per control step: a world moves there by itself. Controller
-execution follows the timeline of the chunks with a set-point under motion limits, every 5 ms, as
-the ROS arm controller does. Both plan by the same ``Planner``. A: width of an action.
+Step execution commands one row of a chunk per control step, and the world moves there by itself.
+Controller execution computes a set-point every 5 ms, which follows the timeline of the chunks
+within motion limits, as the ROS arm controller does. Both plan with the same ``Planner``. A: width
+of an action.
 """
 
 import math
@@ -24,10 +25,10 @@ Hold = Callable[[np.ndarray], np.ndarray]
 
 
 class StepExecution:
-    """Plays a policy with one row of a chunk per control step.
+    """Runs a policy with one row of a chunk per control step.
 
-    hold: needed with a delay, for the control steps before the first chunk takes effect, in which
-    the arm stays where it was first observed.
+    hold: gives the action that keeps the arm where it was first observed, until the first chunk
+    takes effect; required with a delay.
     """
 
     def __init__(self, planner: Planner, hold: Hold | None = None) -> None:
@@ -50,9 +51,9 @@ class StepExecution:
     def act(self, observation: Observation) -> np.ndarray:
         """The action (A,) to execute from the observation's stamp until one control step later.
 
-        Steps are counted by the stamps: a lost observation skips the rows of its time, a repeated
-        one gets the same row again. Raises UserError for an observation without a stamp, and as
-        ``PolicyRunner.infer`` does.
+        The row is chosen by the stamp: if an observation is lost, its row is skipped; a repeated
+        observation gets the same row again. Raises UserError for an observation without a stamp,
+        and as ``PolicyRunner.infer`` does.
         """
         now = observation.stamp
         if not math.isfinite(now):
@@ -80,7 +81,7 @@ class StepExecution:
         return self.planner.due(stamp)
 
     def _upcoming(self, time: float) -> np.ndarray | None:
-        """The row that is due at a time: executed during the control step before it."""
+        """The row that is due at a time; it is executed during the control step before."""
         return self._action(time - self.planner.runner.dt)
 
     def _action(self, now: float) -> np.ndarray | None:
@@ -100,16 +101,17 @@ class StepExecution:
 
 
 class ControllerExecution:
-    """Plays a policy in a driven world as the arm's controller executes its chunks.
+    """Runs a policy in a driven world and executes its chunks as the arm's controller does.
 
-    limits: of the set-point. fade: s over which a new chunk's gap to the one before is faded out.
+    limits: motion limits of the set-point. fade: s over which the gap between two chunks is faded
+    out.
     """
 
     def __init__(self, planner: Planner, limits: MotionLimits, fade: float = 0.15) -> None:
         self.planner = planner
         self.set_point = SetPoint(limits)
         self._timeline = Timeline(fade)
-        self._coming: deque[tuple[float, ActionChunk]] = deque()  # (s, chunk that is spliced then)
+        self._coming: deque[tuple[float, ActionChunk]] = deque()  # (time in s, chunk to splice in)
         self._seeded = False
 
     def reset(self, seed: int = 0) -> None:
@@ -120,7 +122,7 @@ class ControllerExecution:
         self._seeded = False
 
     def act(self, observation: Observation) -> np.ndarray:
-        """The set-points (N, A) of the next control step, one a tick.
+        """The set-points (N, A) of the next control step, one per tick.
 
         The set-point starts at the first observation's state, at rest, and stays there until the
         first chunk takes effect. Raises UserError as ``PolicyRunner.infer`` does.
@@ -156,8 +158,8 @@ class ControllerExecution:
         return self.set_point.follow(self._timeline.at(now + TICK), TICK)
 
     def _upcoming(self, time: float) -> np.ndarray | None:
-        """The reference (A,) at a time, which the chunks that take effect before it contribute to;
-        None if the arm is held until then.
+        """The reference (A,) at a time, with the chunks that take effect before it; None if the arm
+        still holds its position then.
         """
         timeline = copy(self._timeline)
         for arrival, chunk in self._coming:

@@ -33,12 +33,12 @@ def make_limits(
     gripper_stroke: float = 0.10,
     gripper_velocity: float = 0.3,
 ) -> MotionLimits:
-    """Limits of an arm whose last set-point is the opening of a gripper, which reaches its full
-    speed within ``GRIPPER_SPEED_UP``.
+    """Limits of an arm whose last column is the opening of a gripper, which reaches its full speed
+    within ``GRIPPER_SPEED_UP``.
 
     joint_limits: (J, 2) rad, lower and upper. velocity: rad/s per joint. acceleration: rad/s^2 per
-    joint. margin: rad kept free at both ends of each joint's range. gripper_stroke: m, full
-    opening. gripper_velocity: m/s.
+    joint. margin: distance in rad kept from both ends of each joint's range. gripper_stroke: m,
+    full opening. gripper_velocity: m/s.
     """
     joints = len(joint_limits)
     return MotionLimits(
@@ -58,9 +58,9 @@ class SetPoint:
     There is always room to brake before a position bound: with distance d to the bound, the speed
     towards it after a tick satisfies v * dt + v^2 / (2 a) <= d. Braking by a * dt per tick
     preserves this for ticks of any length. A set-point that starts outside the bounds (an arm at
-    rest lies on the limit of joints 2 and 3) may only move inwards. A measured position beyond a
-    joint's range, or of a gripper more than closed, is clipped to the range, as the firmware
-    refuses positions beyond it.
+    rest lies on the limit of joints 2 and 3) may only move inwards. A measured position outside a
+    joint's range, or a negative gripper opening, is clipped to the range, because the firmware
+    refuses positions outside it.
     """
 
     def __init__(self, limits: MotionLimits):
@@ -79,10 +79,11 @@ class SetPoint:
 
     @property
     def at_rest(self) -> bool:
+        """Whether the set-point does not move."""
         return not self.velocity.any()
 
     def follow(self, reference: np.ndarray, dt: float) -> np.ndarray:
-        """Move for ``dt`` seconds towards ``reference`` (A,), its position at the end of them.
+        """Move for ``dt`` seconds towards ``reference`` (A,), the position wanted at their end.
         Returns the new set-point (A,).
         """
         limits = self.limits
@@ -107,8 +108,8 @@ class SetPoint:
         return self.position
 
     def brake(self, dt: float) -> np.ndarray:
-        """Slow down at the acceleration limit, at most to rest, for ``dt`` seconds. Returns the new
-        set-point (A,).
+        """Decelerate at the acceleration limit for ``dt`` seconds, or until at rest. Returns the
+        new set-point (A,).
         """
         speed = np.maximum(np.abs(self.velocity) - self.limits.acceleration * dt, 0.0)
         self._move(np.copysign(speed, self.velocity) * (speed > 0), dt)

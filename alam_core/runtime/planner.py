@@ -24,18 +24,15 @@ Upcoming = Callable[[float], np.ndarray | None]
 """The action (A,) that the arm will reach at a time unless a new chunk arrives; None where it
 executes no chunk."""
 
-TOLERANCE = 0.2  # of a step by which a chunk may take effect later than a whole number of steps
-
-
-TOLERANCE = (
-    0.2  # of a step: a chunk that takes effect this little after a step joins it all the same
-)
+# Fraction of a step: an estimated delay that exceeds a whole number of steps by at most this much
+# is not rounded up.
+TOLERANCE = 0.2
 
 
 class DelayEstimate:
     """Estimates the delay from an observation to its chunk taking effect, in s, as the longest of
     the last ``window`` delays. The first delay is left out: it includes what happens only once,
-    such as the choice of kernels.
+    such as the selection of GPU kernels.
     """
 
     def __init__(self, window: int = 10) -> None:
@@ -102,9 +99,9 @@ class Planner:
         return math.ceil(self.delay.seconds / self.runner.dt - TOLERANCE)
 
     def due(self, stamp: float) -> bool:
-        """Whether to plan from an observation of time ``stamp``, in s: from ``replan_every`` steps
-        after the newest chunk's observation on, and after a clock was set back. Lost and repeated
-        observations do not change when a plan is due.
+        """Whether to plan from an observation stamped ``stamp``, in s: true once ``replan_every``
+        steps have passed since the newest chunk's observation, and after the clock was set back.
+        Lost and repeated observations do not change when a plan is due.
         """
         if self.chunk is None:
             return True
@@ -125,7 +122,8 @@ class Planner:
 
     def given_steps(self, stamp: float, upcoming: Upcoming | None) -> np.ndarray | None:
         """The first rows (G, A) of a chunk planned at ``stamp``: what is executed until it takes
-        effect. None where the policy cannot continue from that many, or the arm executes no chunk.
+        effect. None if the policy cannot continue from that many rows, or if the arm executes no
+        chunk.
         """
         if upcoming is None or not 0 < self.delay_steps <= self.runner.given_steps:
             return None
@@ -141,8 +139,8 @@ class Planner:
         """The newest chunk as it is sent at time ``now``, in s: without those given steps that the
         arm has executed by then, which are min(given, passed).
 
-        Steps that passed beyond the given ones are kept: they say where the policy wanted the arm,
-        and time skips them. Needs a chunk.
+        Steps after the given ones are kept even if their time has passed: they say where the policy
+        wanted the arm, and their due times make the timeline skip them. Call ``plan`` first.
         """
         assert self.chunk is not None
         passed = math.floor((now - self.chunk.stamp) / self.runner.dt + 1e-6)

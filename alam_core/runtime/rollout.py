@@ -15,7 +15,7 @@ from alam_core.types import Observation
 
 
 class Agent(Protocol):
-    """What acts in a world: a policy under some kind of execution, or a scripted expert."""
+    """Acts in a world: a policy with one of the kinds of execution, or a scripted expert."""
 
     def reset(self, seed: int) -> None:
         """Begin an episode, after the world was reset; ``seed`` determines the agent's noise."""
@@ -39,8 +39,8 @@ class Agent(Protocol):
 
 
 class Observer(Protocol):
-    """Sees every step of an episode and changes none. ``needs_images``: whether every observation
-    must have its images.
+    """Receives every step of an episode and does not influence it. ``needs_images``: whether every
+    observation must have its images.
     """
 
     needs_images: bool
@@ -93,8 +93,8 @@ def rollout(
     return Outcome(successes >= success_steps, steps)
 
 
-class Film:
-    """Keeps the images of all observations, the views of one side by side."""
+class VideoRecorder:
+    """Keeps the images of all observations; the views of an observation are side by side."""
 
     needs_images = True
 

@@ -1,7 +1,7 @@
 """A trained policy, ready to act: one observation in, one chunk out.
 
 Letters: S image size in px, H chunk length, A action width, D width of the encoder's transitions,
-K denoising steps, G number of given steps.
+K number of denoising steps, G number of given steps.
 """
 
 from pathlib import Path
@@ -37,13 +37,14 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> None:
-        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most the one it was trained
-        with. Both are the policy's own if None. intervention: see ``JointPolicy.sample``. bfloat16:
-        pi0's weights in half the memory. compiled: the first chunk takes a minute or more, the
+        """device: "cpu" or "cuda". denoising_steps: K. horizon: H, at most the H that the policy
+        was trained with. None takes the policy's own value for either. intervention: see
+        ``JointPolicy.sample``. bfloat16: keep the weights in bfloat16, which halves their memory
+        (pi0 only). compiled: compile the network; the first chunk takes a minute or more, the
         others are faster (see ``compile_generation``). Raises UserError for settings that the
         policy does not support.
         """
-        _check(device)
+        _check_device(device)
         self.horizon = policy.check_request(horizon, intervention=intervention)
         if bfloat16:
             policy.to_bfloat16()  # before the move: the device never needs the memory of float32
@@ -76,8 +77,8 @@ class PolicyRunner:
         bfloat16: bool = False,
         compiled: bool = False,
     ) -> "PolicyRunner":
-        """Read a policy folder. ``threads``: torch's number of threads in this process, unchanged
-        if None. The others as in ``__init__``.
+        """Read a policy folder. ``threads``: number of torch's threads in this process; None leaves
+        it unchanged. The other arguments are those of ``__init__``.
 
         Raises UserError naming what is missing or does not fit.
         """
@@ -106,7 +107,8 @@ class PolicyRunner:
         noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A),
         G at most ``given_steps``; the rest continues from them. ``latents`` of the chunk are the
         transitions between neighbouring steps (H, D), in the encoder's own space: the nearest
-        vectors that project to the generated numbers. What the projection drops is at its mean.
+        vectors that project to the generated numbers. Components that the projection drops are at
+        their mean.
 
         Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong
         width or with NaN, an instruction that is empty or too long.
@@ -167,10 +169,13 @@ class PolicyRunner:
         return torch.from_numpy(state.copy()).to(self.device)[None]
 
 
-def _check(device: torch.device | str) -> None:
+def _check_device(device: torch.device | str) -> None:
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # unknown device, or one torch lacks
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # an unknown device, or one that torch cannot use
         raise UserError(
             f"the device '{device}' cannot be used ({str(error).splitlines()[0]}): choose cpu or "
             "cuda"

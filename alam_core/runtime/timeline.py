@@ -1,4 +1,4 @@
-"""Where an arm is wanted over time: the newest chunk, spliced onto the one before it.
+"""The reference trajectory of an arm: the newest chunk, spliced onto the previous one.
 
 Times are seconds on one clock, that of the observations' stamps. A: width of an action.
 """
@@ -20,7 +20,7 @@ class Timeline:
     def __init__(self, fade: float = 0.15) -> None:
         self.fade = fade
         self.chunk: ActionChunk | None = None
-        self._path: ActionChunk | None = None  # the chunk, led up to by the last step it lacks
+        self._path: ActionChunk | None = None  # the chunk, preceded by its last dropped step
         self._gap = np.zeros(0)
         self._spliced = 0.0
 
@@ -31,8 +31,8 @@ class Timeline:
         the reference, not from the set-point: a set-point that lags behind under its limits must
         not pull the reference back with every chunk.
 
-        A chunk whose first rows were dropped, as the arm had executed them already, goes on from
-        the last of those: where the reference was when it was due.
+        If first rows of ``chunk`` were dropped because the arm had executed them already, the path
+        begins at the last dropped step: at the reference at the time when that step was due.
         """
         path = chunk
         if chunk.first_step > 0 and self.chunk is not None:

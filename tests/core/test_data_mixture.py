@@ -46,7 +46,7 @@ def root(originals: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(originals, tmp_path / "data"))
 
 
-def split_film(path: Path, share: float) -> None:
+def split_video(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
 
@@ -105,7 +105,7 @@ def test_views_names_and_the_cache_limit_are_honoured(root: Path) -> None:
     ("configs", "words"),
     [
         ([SourceConfig("robot", views=["back"])], "no view 'back'; it has: top, side"),
-        ([SourceConfig("nowhere")], "nowhere' is no folder"),
+        ([SourceConfig("nowhere")], "nowhere' is not a folder"),
         ([SourceConfig("robot"), SourceConfig("robot")], "two sources are called 'robot'"),
         ([SourceConfig("robot", stride=0)], "stride of .* is 0"),
         ([SourceConfig("robot", weight=0.0)], "weight of .* is 0"),
@@ -126,7 +126,7 @@ def test_a_source_that_cannot_be_opened_raises_one_line(
 
 @pytest.mark.parametrize("cache", [True, False])
 def test_a_missing_video_and_a_truncated_one_are_found_on_opening(root: Path, cache: bool) -> None:
-    split_film(root / "films/1.mp4", 0.5)
+    split_video(root / "films/1.mp4", 0.5)
     (root / "films/3.mp4").write_bytes(b"")
     (source,) = open_sources([SourceConfig(str(root / "films"))], 12, cache)
     assert (
@@ -140,7 +140,7 @@ def test_a_missing_video_and_a_truncated_one_are_found_on_opening(root: Path, ca
 
 
 def test_a_truncated_file_of_many_episodes_loses_only_those_after_the_cut(root: Path) -> None:
-    split_film(root / "robot/videos/observation.images.top/chunk-000/file-000.mp4", 0.7)
+    split_video(root / "robot/videos/observation.images.top/chunk-000/file-000.mp4", 0.7)
     dataset = LeRobotDataset(root / "robot")
     faults = find_faults(dataset, "top")
     assert set(faults) == {2, 3} and "cut short" in faults[3] and not find_faults(dataset, "side")

@@ -69,7 +69,7 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
     ]
     mixed = TripletSampler.mix(parts, [150, 50, 5])
     sources, rows = mixed.draw(20_000, np.random.default_rng(0))
-    counts = np.bincount(mixed.parts[sources], minlength=3) / 20_000
+    counts = np.bincount(mixed.sources[sources], minlength=3) / 20_000
     assert abs(counts - np.array([150, 50, 5]) / 205).max() < 0.015
     assert (
         abs((sources == 0).mean() - (sources == 1).mean()) < 0.015
@@ -83,7 +83,7 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
     assert rows[sources == 3].max() < 9
     for number in range(4):
         other, row = mixed.redraw(number, np.random.default_rng(number))
-        assert mixed.parts[other] == mixed.parts[number] and mixed.episode(
+        assert mixed.sources[other] == mixed.sources[number] and mixed.episode(
             other, row[0]
         ) == mixed.episode(other, row[2])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from world_fixtures import BlobWorld
 
-from alam_core.runtime.rollout import DemonstrationRecorder, Film, Outcome, rollout
+from alam_core.runtime.rollout import DemonstrationRecorder, Outcome, VideoRecorder, rollout
 
 
 class Pusher:
@@ -54,7 +54,7 @@ def test_images_are_rendered_where_the_agent_or_an_observer_needs_them():
     for observers, expected in (
         ([], [True, False, True, False]),
         ([blind], [True, False, True, False]),
-        ([blind, Film()], [True] * 4),
+        ([blind, VideoRecorder()], [True] * 4),
     ):
         world = BlobWorld()
         rollout(world, Pusher(needs_images_at=(0.2,)), 3, observers)
@@ -71,10 +71,10 @@ def test_a_recording_pairs_each_observation_with_the_action_chosen_there():
         assert states == pytest.approx([0.0, *(0.5 + 0.1 * np.arange(steps - 1))])
 
 
-def test_a_film_shows_every_observation_with_its_views_side_by_side():
-    film, recording = Film(), DemonstrationRecorder()
-    rollout(BlobWorld(image_size=32), Pusher(), 3, [film, recording])
-    assert film.frames.shape == (4, 32, 64, 3) and film.frames.dtype == np.uint8
-    for frame, observation in zip(film.frames, recording.observations, strict=False):
+def test_a_video_shows_every_observation_with_its_views_side_by_side():
+    video, recording = VideoRecorder(), DemonstrationRecorder()
+    rollout(BlobWorld(image_size=32), Pusher(), 3, [video, recording])
+    assert video.frames.shape == (4, 32, 64, 3) and video.frames.dtype == np.uint8
+    for frame, observation in zip(video.frames, recording.observations, strict=False):
         assert (frame[:, :32] == observation.images["third_person"]).all()
         assert (frame[:, 32:] == observation.images["wrist"]).all()

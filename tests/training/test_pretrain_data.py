@@ -254,7 +254,7 @@ def test_sources_and_model_can_be_given_in_files_and_flags(tmp_path: Path) -> No
         ("data: [{path: a, wieght: 2}]", "wieght"),
         ("data: [{path: a, weight: 0}]", "weight of 'a' is 0"),
         ("data: [{path: a, stride: 0}]", "stride of 'a' is 0"),
-        ("data: [{path: nowhere}]", "'nowhere' is no folder"),
+        ("data: [{path: nowhere}]", "'nowhere' is not a folder"),
         ("data: []", "no data"),
         ("{data: a, max_broken: 3}", "max_broken must be between 0 and 1"),
     ],

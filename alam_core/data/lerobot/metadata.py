@@ -105,11 +105,13 @@ def last_episode_row(dataset: LeRobotDataset) -> dict[str, Any]:
         numbers = table["episode_index"].to_pylist()
         if dataset.num_episodes - 1 in numbers:
             return dict(table.slice(numbers.index(dataset.num_episodes - 1), 1).to_pylist()[0])
-    raise UserError(f"'{dataset.root}' has no episode to go on from; choose another folder")
+    raise UserError(f"'{dataset.root}' has no episode to append to; choose another folder")
 
 
 def _tasks_table(tasks: list[str]) -> pa.Table:
-    """Tasks as pandas writes a data frame indexed by instruction, which LeRobot expects."""
+    """The tasks in the form in which pandas stores a data frame indexed by instruction, as LeRobot
+    expects.
+    """
     table = pa.table(
         {
             "task_index": pa.array(range(len(tasks)), pa.int64()),

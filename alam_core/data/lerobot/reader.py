@@ -51,7 +51,8 @@ class LeRobotDataset:
     ``state_names``, ``action_names``: one name per column. ``extras``: further values stored per
     episode, such as its seed: name -> list with one entry per episode.
 
-    Raises UserError if ``root`` is no data set, has another version, or lacks a file.
+    Raises UserError if ``root`` is not a data set, has a version that is not supported, or lacks a
+    file.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -71,7 +72,7 @@ class LeRobotDataset:
         else:
             raise UserError(
                 f"'{self.root}' is a LeRobot data set of version {version}; "
-                "3.0, 2.1 and 2.0 are read: convert it with lerobot's scripts"
+                "supported are 3.0, 2.1 and 2.0: convert it with lerobot's scripts"
             )
         self.num_episodes = len(self._episodes)
         self.num_frames = sum(episode.length for episode in self._episodes)
@@ -163,7 +164,7 @@ class LeRobotDataset:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise UserError(f"'{path}' is broken JSON ({error}); restore the file") from None
         if missing:
-            raise UserError(f"'{path}' lacks {', '.join(missing)}; is it LeRobot's?")
+            raise UserError(f"'{path}' lacks {', '.join(missing)}; is it a LeRobot data set?")
         return info
 
     def _video_keys(self) -> list[str]:
@@ -272,7 +273,9 @@ class LeRobotDataset:
 
 
 def _view(key: str) -> str:
-    """Camera name of a video feature, without dots, which module and file names cannot have."""
+    """Camera name of a video feature. Dots become underscores, because the names of torch modules
+    cannot contain them.
+    """
     return key.removeprefix(layout.IMAGES).removeprefix("observation.").replace(".", "_")
 
 

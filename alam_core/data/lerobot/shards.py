@@ -1,5 +1,5 @@
-"""Writes the shards of a data set: parquet files of rows and of episodes, and video files; each of
-them holds many episodes and ends at its size limit.
+"""Writes the shards of a data set: parquet files of rows and of episodes, and video files. A shard
+contains many episodes, up to a size limit.
 
 T: frames of an episode, H, W: image height and width.
 """
@@ -40,8 +40,8 @@ class ShardWriter:
             )
 
     def add_rows(self, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Append the rows of one episode, (T,) or (T, width) per column. Returns the entries of
-        meta/episodes that say where they are.
+        """Append the rows of one episode, (T,) or (T, width) per column. Returns their location as
+        entries of meta/episodes.
         """
         arrays = {}
         for name, values in columns.items():
@@ -62,8 +62,8 @@ class ShardWriter:
         return {"data/chunk_index": chunk, "data/file_index": file_index}
 
     def add_video(self, view: str, images: np.ndarray) -> dict[str, Any]:
-        """Append the frames of one episode, uint8 RGB (T, H, W, 3). Returns the entries of
-        meta/episodes that say where they are.
+        """Append the frames of one episode, uint8 RGB (T, H, W, 3). Returns their location as
+        entries of meta/episodes.
         """
         key = layout.IMAGES + view
         video = self._videos.get(view)
@@ -101,7 +101,7 @@ class ShardWriter:
             pq.write_table(table, self._path(layout.EPISODES, "episodes"), compression="snappy")
 
     def video_infos(self) -> dict[str, dict[str, Any]]:
-        """View -> what info.json says of its video files; after ``close``."""
+        """View -> the description of its video files for info.json. Call it after ``close``."""
         return {view: video_info(video.path, self.fps) for view, video in self._videos.items()}
 
     def close(self) -> None:

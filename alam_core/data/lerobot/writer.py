@@ -160,7 +160,7 @@ class LeRobotWriter:
         os.close(self._lock)
 
     def abort(self) -> None:
-        """Discard the added episodes; a data set that was appended to stays as it was."""
+        """Discard the added episodes; a data set that they were added to does not change."""
         self._shards.abort()
         shutil.rmtree(self._folder, ignore_errors=True)
         os.close(self._lock)

@@ -39,7 +39,7 @@ class VideoFolder:
     ``LeRobotDataset``.
 
     ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its
-    episode number, so that breaking or repairing a file renumbers no other. Raises UserError if
+    episode number, so that the other numbers stay the same when it is repaired. Raises UserError if
     ``root`` holds no video file.
     """
 
@@ -109,7 +109,7 @@ def _hidden(path: Path) -> bool:
 
 
 def _length(frames: int, shown: float) -> int:
-    """Frames of an episode at its mean rate. frames: number of frames in the file. shown: duration
-    times mean rate, which differs from ``frames`` if the rate varies.
+    """Length of an episode in frames at its mean rate. frames: number of frames in the file. shown:
+    duration times mean rate, which differs from ``frames`` if the rate varies.
     """
     return frames if abs(shown - frames) <= 1 else round(shown)

@@ -1,4 +1,4 @@
-"""An index of video files: their length, rate and faults, found once and cached beside them."""
+"""An index of video files: their length, rate and faults, read once and cached beside them."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +15,7 @@ from alam_core.errors import UserError
 from alam_core.files import replacing_file
 
 SHOW_PROGRESS_FROM = 2000  # files
-THREADS = 8  # files opened at the same time, because most of the time is waiting for the disk
+THREADS = 8  # files opened at the same time: most of the time is spent waiting for the disk
 CACHE = ".cache/videos.json"
 
 
@@ -34,8 +34,8 @@ class VideoFacts:
 
 
 def inspect_video(path: str | Path) -> VideoFacts:
-    """Inspect one file. A file that is missing, cut short or no video raises no error but has a
-    ``fault``.
+    """Inspect one file. If the file is missing, cut short or not a video, no error is raised; the
+    result has a ``fault``.
     """
     path = Path(path)
     try:
@@ -46,9 +46,8 @@ def inspect_video(path: str | Path) -> VideoFacts:
     try:
         tick = float(stream.time_base)
         entries = stream.index_entries
-        if (
-            stream.frames and len(entries) == stream.frames
-        ):  # mp4 and similar formats list every frame
+        # mp4 and similar formats list every frame.
+        if stream.frames and len(entries) == stream.frames:
             expected, size = stream.frames, path.stat().st_size
             last = entries[len(entries) - 1]
             whole = last.pos + last.size <= size
@@ -69,9 +68,8 @@ def inspect_video(path: str | Path) -> VideoFacts:
             start = (stream.start_time or 0) * tick
             frames = expected = len(packets)
             seconds = max((pts + duration for pts, duration in packets), default=0) * tick - start
-            if (
-                container.duration and len(container.streams) == 1
-            ):  # with more streams, another one may be longer
+            # The container's duration is that of its longest stream.
+            if container.duration and len(container.streams) == 1:
                 missing = container.duration / av.time_base - start - seconds
                 expected += round(missing * fps) if missing * fps > 2 else 0
     except (av.error.FFmpegError, OSError) as error:

@@ -16,14 +16,15 @@ from av.video.reformatter import VideoReformatter
 from alam_core.errors import UserError
 
 OPEN_VIDEOS = 8  # files kept open
-SEEK_BEYOND = 24  # frames: a longer way forward is a seek, in files without an index of key frames
+# frames: in a file without a key-frame index, a longer jump forward seeks instead of decoding
+SEEK_BEYOND = 24
 
 
 class VideoReader:
     """Reads chosen frames of one video file.
 
     fps: the rate that numbers the frames; frame n must be shown at n / fps seconds. Without it, the
-    file's own mean rate and start time number the frames: frame n is the one on show n / rate
+    file's own mean rate and start time number the frames: frame n is the one displayed n / rate
     seconds after the first, so a variable rate becomes a constant one.
 
     Raises UserError if the file is missing or broken.
@@ -67,7 +68,9 @@ class VideoReader:
         self._container.close()
 
     def _shown(self, number: int) -> Any:
-        """The frame on show just after frame ``number`` is due; independent of earlier reads."""
+        """The frame that is displayed just after the time of frame ``number``; it does not depend
+        on earlier reads. Raises UserError if the file has no such frame.
+        """
         time = self._start + (number + 0.4) / self.fps
         tick = int(time / self._tick)
         if self._last is None or self._last.time > time or self._jump(tick):
@@ -102,7 +105,7 @@ class VideoReader:
 
     def _jump(self, tick: int) -> bool:
         """Whether a key frame lies between the last frame and ``tick``: seeking is then faster than
-        decoding on.
+        decoding all frames in between.
         """
         entries = self._stream.index_entries
         place = entries.search_timestamp(tick) if len(entries) else -1
@@ -147,7 +150,7 @@ class OpenVideos:
 
 def open_video(path: Path) -> tuple[Any, Any]:
     """Container and first video stream of a file; damaged packets are dropped. Raises UserError if
-    the file is missing or no video.
+    the file is missing or not a video.
     """
     if not path.is_file():
         raise UserError(f"video '{path}' is missing; copy the data set again or collect it again")
@@ -156,14 +159,16 @@ def open_video(path: Path) -> tuple[Any, Any]:
         return container, container.streams.video[0]
     except (av.error.FFmpegError, IndexError) as error:
         raise UserError(
-            f"video '{path}' cannot be opened ({error}): it is cut short or no video; "
+            f"video '{path}' cannot be opened ({error}): it is cut short or not a video; "
             "restore the file"
         ) from None
 
 
 def video_rate(stream: Any, path: Path) -> float:
-    """Mean frames per second of a stream, as the file states it."""
+    """Mean frames per second of a stream, as stated in the file. Raises UserError if it is not
+    stated.
+    """
     rate = stream.average_rate or stream.guessed_rate
     if not rate:
-        raise UserError(f"video '{path}' does not say its frame rate; convert it with ffmpeg")
+        raise UserError(f"video '{path}' does not state its frame rate; convert it with ffmpeg")
     return float(rate)

@@ -19,7 +19,7 @@ from alam_core.robots.piper import (
 )
 from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
 from alam_core.runtime.motion import make_limits
-from alam_core.runtime.rollout import Agent, Film, rollout
+from alam_core.runtime.rollout import Agent, VideoRecorder, rollout
 from alam_core.sim.world import DrivenWorld, World, make_world
 from alam_training.episodes.workers import workers
 
@@ -114,7 +114,7 @@ class EpisodeResult:
 
 def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
     """One episode, until success or the world's step limit."""
-    filming = Film()
+    filming = VideoRecorder()
     outcome = rollout(world, agent, seed, [filming] if film else [])
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
     if film:

@@ -57,7 +57,7 @@ def training_triplets(
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     sampler = TripletSampler.mix(samplers, [source.weight for source in sources])
-    on_demand = any(isinstance(frames, OnDemandFrames) for frames in sampler.sources)
+    on_demand = any(isinstance(frames, OnDemandFrames) for frames in sampler.views)
     workers = config.workers if on_demand else 0
     broken = [set(source.broken) for source in sources]
     return TripletReader(sampler, config.batch, config.loop.seed, broken, workers, report.add)
@@ -94,7 +94,7 @@ def held_out_triplets(
     triplets = []
     for view, rows in zip(*sampler.evenly_spaced(config.probe_triplets), strict=True):
         try:
-            triplets.append(sampler.sources[view].array[rows])
+            triplets.append(sampler.views[view].array[rows])
         except UserError as error:
             report.add(number, sampler.episode(view, rows[0]), str(error))
     if not triplets:
