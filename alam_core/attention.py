@@ -1,6 +1,6 @@
 """Scaled dot-product attention that is fast on both GPUs and CPUs.
 
-Letters: B batch, h heads, L queries, M keys, c numbers per head.
+Letters: B batch, h heads, L queries, M keys, c size of a head.
 """
 
 import torch

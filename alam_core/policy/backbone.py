@@ -1,12 +1,12 @@
-"""The network that encodes observations and denoises the interleaved sequence, as an interface:
-``Backbone``.
+"""The interface ``Backbone``: the network that encodes observations and denoises the interleaved
+sequence.
 
 A backbone registers a ``BackboneFactory`` in ``BACKBONES`` under the name that ``model.backbone``
 takes; the factory imports the network only when it is used.
 
 Letters: B observations, N sequences, N a multiple of B: sequences i * N / B to (i + 1) * N / B - 1
 belong to observation i. H steps of M modalities, L = H * M tokens, C context tokens, d width, h
-heads, c numbers per head, S image side, W words, F width of an instruction vector.
+heads, c size of a head, S image side, W words, F width of an instruction vector.
 """
 
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class Context:
 
 
 class Tokenizer(Protocol):
-    """Turns instructions into a backbone's text input."""
+    """Turns instructions into the text input of a backbone."""
 
     def __call__(self, instructions: Sequence[str]) -> Tensor:
         """Ids (B, W), int64, or vectors (B, F), float32, depending on the backbone.
@@ -50,16 +50,17 @@ class Tokenizer(Protocol):
 class Backbone(nn.Module, ABC):
     """Encodes an observation once, then denoises sequences conditioned on it.
 
-    Random weights at first. ``width``: d. ``depth``: number of layers that the sequence passes.
+    Starts with random weights. ``width``: d. ``depth``: number of layers that the sequence passes
+    through.
     """
 
-    half_precision: ClassVar[bool] = False  # whether a policy may act with bfloat16 weights
+    half_precision: ClassVar[bool] = False  # whether inference with bfloat16 weights is supported
     published: ClassVar[bool] = False  # whether ``load_published`` is implemented
     width: int
     depth: int
 
     def load_pretrained(self) -> str:
-        """Load pretrained weights into the parts that have some, before training starts.
+        """Load the pretrained weights of those parts that have some. Called before training starts.
 
         Returns a message about what was loaded, "" if no part has pretrained weights.
         """
@@ -81,7 +82,8 @@ class Backbone(nn.Module, ABC):
         """
 
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:
-        """The output of the last layer, normalised, (N, L, d); it is what output heads read.
+        """The output of the last layer after the final norm, (N, L, d), which the output heads
+        read.
 
         tokens: (N, L, d). tau: flow time in [0, 1], (N, 1 or H, 1 or M). mask: (L, L) bool, True
         where the row's token may attend to the column's.
@@ -122,7 +124,7 @@ def layer_indices(layers: Sequence[int], depth: int) -> list[int]:
 
 
 class BackboneFactory(ABC):
-    """How a backbone is checked, built and given a tokenizer, from a policy's configuration."""
+    """Checks and builds a backbone, and makes its tokenizer, from a policy's configuration."""
 
     @staticmethod
     @abstractmethod

@@ -38,9 +38,9 @@ class ModelConfig:
             data. "learned": trained with the policy, through inputs and targets. "detached":
             trained through the input only.
         shared_noise: the latents of all views start from the same noise, as in the released code.
-        given_steps: largest number of first actions that may be given at inference, because they
-            are executed while the chunk is computed (real-time chunking); training gives a random
-            number of them.
+        given_steps: largest number of first actions that can be given at inference because they are
+            executed while the chunk is computed (real-time chunking); in training, a random number
+            of them is given.
         small: size of the small backbone.
         pi0: size of pi0.
     """
@@ -86,7 +86,7 @@ class PolicyConfig:
             without latents.
         state_dim: width of the state.
         joint_names: names of the action's dimensions.
-        relative_joints: those that are predicted as differences to the state at the start of the
+        relative_joints: joints that are predicted as differences to the state at the start of the
             chunk; the others are absolute.
         dt: time between two steps of a chunk, in s.
         latent_width: numbers that a transition is projected to.
@@ -109,7 +109,7 @@ class PolicyConfig:
         unknown = [name for name in self.relative_joints if name not in self.joint_names]
         if unknown:
             raise UserError(
-                f"relative_joints names {', '.join(unknown)}, the data's actions are "
+                f"relative_joints names {', '.join(unknown)}, but the data's actions are "
                 f"{', '.join(self.joint_names)}"
             )
         if self.relative_joints and self.state_dim < len(self.joint_names):
@@ -120,7 +120,7 @@ class PolicyConfig:
         for view in self.latent_views:
             if view not in self.views:
                 raise UserError(
-                    f"latents of view '{view}' are asked for, the policy sees "
+                    f"latents of view '{view}' are requested, but the policy sees "
                     f"{', '.join(self.views)}"
                 )
 

@@ -1,7 +1,7 @@
 """From noise to data: flow matching along straight lines (eq. 12, 13, 15), or diffusion (Table 3).
 
-Flow time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length, d_m width of a token of
-modality m. ``Streams`` map a modality to (N, H, d_m).
+Flow time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length, d_m width of modality m.
+``Streams`` map a modality to (N, H, d_m).
 """
 
 import math

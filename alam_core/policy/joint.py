@@ -47,12 +47,12 @@ class JointPolicy(PolicyNetwork):
         """Chunks for B observations (eq. 15): actions (B, H', A) in rad and m, and projected
         latents view -> (B, H', P).
 
-        images, state, words: as in ``forward``. generator: of the initial noise. steps, horizon:
-        denoising steps and chunk length H', the configured ones if None. given: the first actions
-        of the chunks, (B, G, A) in rad and m. intervention on the latents (Appendix F): "freeze"
-        keeps them at the initial noise; "block" masks the attention of actions to them; "shuffle"
-        permutes in time the latents that the actions see (for cumulative latents: their sums).
-        Raises UserError as ``check_request`` does.
+        images, state, words: as in ``forward``. generator: random generator of the initial noise.
+        steps, horizon: number of denoising steps and chunk length H'; None takes the configured
+        value. given: the first actions of the chunks, (B, G, A) in rad and m. intervention on the
+        latents (Appendix F): "freeze" keeps them at the initial noise; "block" masks the attention
+        of actions to them; "shuffle" permutes in time the latents that the actions see (for
+        cumulative latents: their sums). Raises UserError as ``check_request`` does.
         """
         horizon = self.check_request(horizon, given, intervention)
         shapes = {
@@ -78,8 +78,8 @@ class JointPolicy(PolicyNetwork):
         intervention: str = "",
         order: Tensor | None = None,
     ) -> tuple[Tensor, Streams]:
-        """``sample`` with the random numbers given: no control flow depends on a tensor's values,
-        so that a compiler or a CUDA graph can take all of it.
+        """``sample`` with its random numbers as arguments. No control flow depends on a tensor's
+        values, so that a compiler or a CUDA graph can capture all of it.
 
         noise: modality -> (B, H', d_m). order: (H',), the permutation of "shuffle". The others are
         as in ``sample``.
@@ -136,35 +136,42 @@ class JointPolicy(PolicyNetwork):
         """The length H' of the chunks that ``sample`` generates with these arguments.
 
         Raises UserError for a longer horizon than the policy was trained on, for more given actions
-        than ``model.given_steps``, and for an intervention that is unknown or needs latents.
+        than ``model.given_steps``, for an unknown intervention, and for any intervention on a
+        policy without latents.
         """
         model = self.config.model
         horizon = horizon or model.horizon
         if not 1 <= horizon <= model.horizon:
             raise UserError(
-                f"chunks of {horizon} steps are asked for, this policy was trained on "
+                f"chunks of {horizon} steps are requested, but this policy was trained on "
                 f"{model.horizon}: choose 1 to {model.horizon}"
             )
         if given is not None and given.shape[1] > min(model.given_steps, horizon - 1):
             raise UserError(
-                f"{given.shape[1]} first steps are given, this policy was trained to go on from at "
-                f"most {model.given_steps} (model.given_steps) of a chunk of {horizon}"
+                f"{given.shape[1]} first steps are given, but this policy continues from at most "
+                f"{model.given_steps} (model.given_steps) and from fewer than the {horizon} steps "
+                "of the chunk"
             )
-        if intervention and (intervention not in INTERVENTIONS or not self.layout.views):
+        if intervention and intervention not in INTERVENTIONS:
             raise UserError(
-                f"no intervention '{intervention}' on this policy: {', '.join(INTERVENTIONS)}, for "
-                "a policy with latents"
+                f"there is no intervention '{intervention}'; there are: {', '.join(INTERVENTIONS)}"
+            )
+        if intervention and not self.layout.views:
+            raise UserError(
+                f"no intervention '{intervention}' is possible: this policy has no latents; choose "
+                "one with latents"
             )
         return horizon
 
     def to_bfloat16(self) -> Self:
-        """Convert the network's weights to bfloat16, for acting with half the memory.
+        """Convert the network's weights to bfloat16, which halves the memory at inference.
 
         Raises UserError if the backbone does not support it.
         """
         if not self.backbone.half_precision:
             raise UserError(
-                f"bfloat16 weights are for pi0, this policy is '{self.config.model.backbone}'"
+                "bfloat16 weights need the backbone pi0, but this policy has "
+                f"'{self.config.model.backbone}'"
             )
         for part in (self.backbone, self.inputs, self.outputs):
             part.to(torch.bfloat16)
@@ -175,15 +182,16 @@ class JointPolicy(PolicyNetwork):
         "" if nothing was.
 
         path: published weights of the backbone (pi0: see ``alam_core.policy.pi0.weights``), or
-        their name on the model hub; "" for what the parts of the backbone have on their own. Raises
-        UserError if they do not fit.
+        their name on the model hub; "" loads only the pretrained weights of single parts, such as
+        an image encoder. Raises UserError if they do not fit.
         """
         if not path:
             return self.backbone.load_pretrained()
         name = self.config.model.backbone
         if not self.backbone.published:
             raise UserError(
-                f"'{path}' is for pi0, this policy is '{name}': give --model.backbone pi0"
+                f"'{path}' is for pi0, but this policy's backbone is '{name}': give "
+                "--model.backbone pi0"
             )
         self.backbone.load_published(path, self.inputs[ACTION], self.outputs[ACTION])
         return f"{name}'s weights from '{path}'"
@@ -199,15 +207,13 @@ class JointPolicy(PolicyNetwork):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read a checkpoint, in eval mode on the CPU. Raises UserError naming what is missing,
-        malformed or does not fit.
+        """Read a checkpoint; the policy is in eval mode, on the CPU. Raises UserError, which names
+        what is missing, malformed or does not fit.
         """
         checkpoint = read_checkpoint(folder, KIND)
         source = f"'{folder}/config.json'"
         if "policy" not in checkpoint.config:
-            raise UserError(
-                f"{source} has no entry 'policy'; restore the file from where the checkpoint came"
-            )
+            raise UserError(f"{source} has no entry 'policy'; copy the checkpoint again")
         config = from_dict(PolicyConfig, checkpoint.config["policy"], source)
         stats = PolicyStats.from_dict(checkpoint.stats, f"'{folder}/stats.json'")
         tokenizer = make_tokenizer(config.model, checkpoint.folder, from_checkpoint=True)

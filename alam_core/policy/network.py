@@ -38,8 +38,8 @@ class PolicyNetwork(nn.Module):
     def __init__(
         self, config: PolicyConfig, stats: PolicyStats, tokenizer: Tokenizer | None = None
     ) -> None:
-        """tokenizer: of the instructions, ``make_tokenizer``'s if None. Raises UserError if
-        ``config``, ``stats`` and the backbone do not fit together.
+        """tokenizer: for the instructions; None takes that of ``make_tokenizer``. Raises UserError
+        if ``config``, ``stats`` and the backbone do not fit together.
         """
         super().__init__()
         _check(config, stats)
@@ -137,8 +137,8 @@ class PolicyNetwork(nn.Module):
         the CPU, so that they can be drawn together with the data.
 
         "tau": (B, G), flow times. "noise": modality -> (B, G, H, d_m). "planning": (B, G) bool,
-        which draws train the latents if generation has two stages. "given": (B, G) int, the number
-        of first actions that are given.
+        in two-stage generation, which draws train the latents. "given": (B, G) int, the number of
+        first actions that are given.
         """
         model, shape = self.config.model, (count, draws)
         like = {
@@ -228,7 +228,7 @@ class PolicyNetwork(nn.Module):
 
     def _origin(self, state: Tensor, width: int) -> Tensor:
         """(B, 1, A): the state's value for relative dimensions, 0 for absolute ones."""
-        # The state may be narrower than the action if no dimension is relative.
+        # If no dimension is relative, the state may be narrower than the action.
         joints = F.pad(state[:, :width], (0, max(0, width - state.shape[-1])))
         return torch.where(self.relative, joints, torch.zeros_like(joints))[:, None]
 
@@ -243,10 +243,10 @@ class PolicyNetwork(nn.Module):
     def _training_times(self, drawn: Mapping[str, Any]) -> tuple[Streams, Streams]:
         """Modality -> tau (N, 1 or H, 1), and the weight of each error, in the same shape.
 
-        With two stages, half of the sequences train the latents; in the other half the latents are
-        finished (tau 0) and the actions are trained. Either half has weight 2, whatever its size in
-        this batch: the mean is right on average, and a sample's weight does not depend on the rest
-        of the batch.
+        With two stages, each sequence trains, with probability one half, either the latents or the
+        actions; in the latter case the latents are finished (tau 0). Both cases have weight 2,
+        however many of each are in this batch: the mean is unbiased, and a sample's weight does not
+        depend on the rest of the batch.
         """
         now = drawn["tau"].reshape(-1, 1, 1)
         tau = dict.fromkeys(self.layout.modalities, now)

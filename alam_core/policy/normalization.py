@@ -1,5 +1,5 @@
-"""Normalisation for policies: states and action chunks to unit scale, latent transitions projected
-to a few standardised numbers.
+"""Normalisation for policies: states and action chunks are scaled by their variance or quantiles,
+latent transitions are projected to a few standardised numbers.
 
 Letters: N samples, T steps of an episode, S state width, H chunk length, H' <= H steps of a shorter
 chunk, A action width, D numbers in a transition, P projected width.
@@ -21,8 +21,8 @@ class LatentProjection:
 
     mean (D,). components (P, D), with orthonormal rows. std (P,): standard deviation along each
     component, at least a hundredth of the first one's, so that directions that z hardly uses are
-    not amplified to unit scale; or one scale for all, which keeps their proportions.
-    variance_share: part of the variance of z that the P components explain, 0 to 1.
+    not amplified to unit scale; or the same scale for all components, which keeps their
+    proportions. variance_share: part of the variance of z that the P components explain, 0 to 1.
 
     The targets of a chunk are the p of its steps. If step_mean and step_std (H, P) are set, they
     are the standardised sums of p from the first step on: as latents are additive (eq. 2), such a
@@ -40,8 +40,9 @@ class LatentProjection:
     def fit(cls, z: np.ndarray, width: int, one_scale: bool = False) -> "LatentProjection":
         """The projection to the ``width`` = P first principal components of z (N, D).
 
-        one_scale: divide all by the root of their mean variance instead of each by its own standard
-        deviation. Raises UserError if D < P, and if z hardly varies (a collapsed encoder).
+        one_scale: divide all components by the root of their mean variance instead of each by its
+        own standard deviation. Raises UserError if D < P, and if z hardly varies (a collapsed
+        encoder).
         """
         z = z.astype(np.float64)
         mean = z.mean(0)
@@ -200,9 +201,10 @@ def fit_policy_stats(
 ) -> PolicyStats:
     """Statistics over all chunks of all episodes, with states (T, S) and actions (T, A) of each.
 
-    relative: (A,) bool. floor: smallest standard deviation, in rad and m, so that noise in a
-    dimension that never moves is not amplified. quantiles: map the 1 % and 99 % quantiles to -1 and
-    1, as pi0.5 does, instead of zero mean and unit variance; outliers then have no effect.
+    relative: (A,) bool, as in ``relative_targets``. floor: lower bound of the scales, in rad and m,
+    so that noise in a dimension that never moves is not amplified. quantiles: map the 1 % and 99 %
+    quantiles to -1 and 1, as pi0.5 does, instead of zero mean and unit variance; outliers then have
+    no effect.
     """
     chunks = []
     for state, action in zip(states, actions, strict=True):

@@ -43,7 +43,7 @@ class Renderer:
     def __init__(self, size: int) -> None:
         self.size = size
         self._gl: mujoco.GLContext | None = None
-        # by id of the model, which is kept alive here
+        # id of a model -> the model, which is kept alive here, its context and its scene
         self._models: dict[int, tuple[mujoco.MjModel, mujoco.MjrContext, mujoco.MjvScene]] = {}
 
     def render(self, model: "mujoco.MjModel", data: "mujoco.MjData", camera: str) -> np.ndarray:
@@ -91,8 +91,8 @@ class Renderer:
 
 
 def _make_gl(make: Callable[[], T]) -> T:
-    """The GL object that ``make`` returns. Raises UserError where GL is missing, and silences what
-    MuJoCo's destructor prints about its half-made object.
+    """The GL object that ``make`` returns. Raises UserError if GL is missing; MuJoCo's destructor
+    then prints errors about the partly constructed object, which are suppressed.
     """
     try:
         return make()

@@ -28,8 +28,8 @@ class World(Protocol):
     state_dim: int  # S
 
     def reset(self, seed: int) -> Observation:
-        """Start the episode of ``seed``: draw the scene, its appearance and the instruction, and
-        return the first observation.
+        """Start the episode of ``seed``: draw the scene, its appearance and the instruction from
+        the seed. Returns the first observation.
         """
         ...
 

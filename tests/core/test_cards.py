@@ -5,7 +5,7 @@ from huggingface_hub import ModelCard
 from alam_core.cards import model_card
 
 
-def test_the_hub_reads_the_metadata_and_a_person_the_rest():
+def test_a_card_has_metadata_for_the_hub_and_text_for_a_person():
     text = model_card(
         "Policy of the Piper",
         "Trained for 20 steps.\n\n| a | b |\n|---|---|\n| 1 | 2 |",

@@ -1,5 +1,5 @@
-"""The ``alam`` command without ROS: it offers every training command, and what is recorded repeats
-the run.
+"""The ``alam`` command without ROS: it offers every training command, and the
+recorded command repeats the run.
 """
 
 import os
@@ -47,7 +47,7 @@ def test_help_lists_every_command_with_a_line() -> None:
     assert {name for group in GROUPS.values() for name in group} == scripts | set(ROS_COMMANDS)
 
 
-def test_front_door_imports_nothing_heavy() -> None:
+def test_the_alam_command_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
         "from alam_cli.main import make_parser\n"

@@ -16,7 +16,9 @@ RANKS = 2
 
 
 def on_ranks(check: object, folder: Path) -> None:
-    """Run ``check(rank)`` in two processes; it may join them by ``join``."""
+    """Run ``check(rank, join)`` in ``RANKS`` processes. ``join()`` makes them one process group;
+    what ``check`` does before that is not distributed.
+    """
     torch.multiprocessing.spawn(_process, (check, str(folder / "meet")), RANKS)
 
 
@@ -59,7 +61,9 @@ def losses_of_each_scale(rank: int, join: object) -> None:
             )
             distributed.all_reduce(share)
             torch.testing.assert_close(share / RANKS, whole, rtol=1e-12, atol=1e-14)
-    with torch.no_grad():  # as an evaluation on one rank alone, which must not wait for the other
+    with (
+        torch.no_grad()
+    ):  # like an evaluation on one rank alone, which must not wait for the other rank
         if rank == 0:
             latent_loss(*latents(net, x.flatten(0, 1)), "whitened")
 
@@ -86,7 +90,7 @@ def codebook_over_many_batches(rank: int, join: object) -> None:
 
     expected, codebook = follow(slice(None))
     assert float(codebook["vq._codebook.cluster_size"].min()) >= 0.009, (
-        "entries that died were moved"
+        "unused entries were replaced"
     )
     join()  # type: ignore[operator]
     shares, together = follow(slice(rank, None, RANKS))

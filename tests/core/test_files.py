@@ -133,7 +133,7 @@ def test_a_writer_killed_at_any_moment_leaves_the_old_content_or_the_new(
                 assert len(lines) == 2000 and len(set(lines)) == 1
                 seen += 1
             else:
-                assert target.is_dir()  # never away, not even for a moment
+                assert target.is_dir()  # it exists at every moment
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()

@@ -39,7 +39,7 @@ def test_differences_of_a_potential_have_no_algebraic_loss(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_any_departure_from_the_algebra_costs(form: str) -> None:
+def test_any_violation_of_the_algebra_has_a_loss(form: str) -> None:
     a, b, c = potentials()
     assert float(latent_loss(additivity_residual(b - a, c - b, 0.9 * (c - a)), b - a, form)) > 1e-3
     assert float(latent_loss(reversal_residual(b - a, b - a), b - a, form)) > 1
@@ -74,10 +74,10 @@ def test_stretching_a_clean_direction_satisfies_the_relative_form_only() -> None
         )
 
     assert ratio("relative") < 0.01
-    assert ratio("whitened") > 0.3  # 1 but for the shrinkage
+    assert ratio("whitened") > 0.3  # 1, apart from the shrinkage
 
 
-def test_a_constant_costs_more_when_whitened_and_at_most_its_share_when_relative() -> None:
+def test_a_constant_has_a_large_whitened_loss_and_a_relative_loss_of_at_most_its_share() -> None:
     z = latents(10)
     sizes = {
         form: [
@@ -102,7 +102,7 @@ def test_no_gradient_rewards_stretching_under_whitening() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_latents_that_are_not_finite_make_a_loss_that_is_not(form: str) -> None:
-    """The training reports such a loss; an error from a factorisation would hide what happened."""
+    """The training loop reports such a loss; an error in the factorisation would hide the cause."""
     z = latents(13)
     z[0, 0, 0] = torch.nan
     z.requires_grad_()

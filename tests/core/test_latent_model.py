@@ -93,7 +93,7 @@ def test_total_is_the_weighted_sum() -> None:
     )
 
 
-def test_warm_up_leaves_out_the_codebook_and_the_algebra_then_lets_them_in() -> None:
+def test_codebook_and_algebra_are_off_during_the_warm_up_and_on_after_it() -> None:
     model = small(warmup_steps=4, ramp_steps=5, add=0.5, rev=0.2)
     for step in range(10):
         terms = model.losses(*frames())
@@ -186,7 +186,7 @@ def test_a_clip_is_encoded_as_its_pairs_are(encoder: str) -> None:
         torch.testing.assert_close(z, model.encode(clip[i], clip[j]))
 
 
-def test_the_exact_encoders_are_exact_and_the_paper_s_is_not() -> None:
+def test_the_exact_encoders_are_exact_and_that_of_the_paper_is_not() -> None:
     clip = frames(6)
     residual = {}
     for encoder in ENCODERS:
@@ -209,8 +209,8 @@ def test_the_potential_is_a_function_of_one_frame() -> None:
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-def test_every_trained_weight_has_a_part_in_the_loss(encoder: str) -> None:
-    """DDP waits for a gradient of each."""
+def test_every_trained_weight_influences_the_loss(encoder: str) -> None:
+    """DDP waits for a gradient of each weight."""
     model = trained_a_little(encoder=encoder)
     model.losses(*frames(seed=7))["total"].backward()
     assert [

@@ -194,7 +194,9 @@ def test_progress_counts_each_clip_twice() -> None:
 
 
 def test_the_short_probe_finds_the_same_errors() -> None:
-    triplets = clips(33)[:3]  # 33: one more than a batch, and still nobody keeps its own z
+    triplets = clips(33)[
+        :3
+    ]  # 33: one more than a batch: every triplet must still get the z of another one
     metrics = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
     assert metrics["add_rel"] == pytest.approx(1) and metrics["rev_rel"] == pytest.approx(2)
     assert metrics["add"] == pytest.approx(metrics["latent_norm"]) and metrics[

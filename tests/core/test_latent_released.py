@@ -56,7 +56,9 @@ def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tens
             layer(f"{block}.ffn.3", WIDTH, 4 * WIDTH)
             for i_norm in range(3 if part == "encoder" else 2):
                 norm(f"{block}.norm{i_norm + 1}", WIDTH)
-    for i in range(13):  # VGG's convolutions, and the five linear layers under both of their names
+    for i in range(
+        13
+    ):  # VGG's convolutions, and LPIPS's five linear layers under each of their two names
         layer(f"loss_fn_lpips.net.slice.{i}", 4, 4)
     for i in range(5):
         layer(f"loss_fn_lpips.lin{i}.model.1", 1, 4, bias=False)

@@ -31,7 +31,7 @@ def test_triplets_keep_to_their_episode_their_order_and_their_gaps(gaps: GapConf
     assert (episode == episode[:, :1]).all() and set(episode[:, 0]) == {
         0,
         2,
-    }  # 1 is too short, 3 is not asked for
+    }  # 1 is too short, 3 is not requested
     steps = np.diff(rows, axis=1)
     assert set(steps.flatten()) == ({1, 2, 3, 4} if gaps.kind == "uniform" else {2})
     assert {0, 11, 14, 18} <= set(rows.flatten())  # both ends of both episodes
@@ -73,10 +73,10 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
     assert abs(counts - np.array([150, 50, 5]) / 205).max() < 0.015
     assert (
         abs((sources == 0).mean() - (sources == 1).mean()) < 0.015
-    )  # views of one part share its weight
+    )  # the views of a source share its weight
     assert (
         abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02
-    )  # frames of one source are alike likely
+    )  # all frames of a source are equally likely
     assert set(np.diff(rows[sources == 2], axis=1).flatten()) == {5, 10} and set(
         np.diff(rows[sources == 3], axis=1).flatten()
     ) == {1, 2}
@@ -88,7 +88,7 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
         ) == mixed.episode(other, row[2])
 
 
-def test_a_mixture_of_one_draws_as_its_only_part() -> None:
+def test_a_mixture_of_one_source_draws_as_that_source() -> None:
     part = TripletSampler([source([20, 9])], np.array([0, 1]), GapConfig())
     for own, mixed in zip(
         part.draw(50, np.random.default_rng(1)),
@@ -106,7 +106,7 @@ def test_draw_is_a_function_of_the_generator() -> None:
     assert set(first[0]) == {0, 1}
 
 
-def test_frames_are_the_rows_asked_for() -> None:
+def test_frames_are_those_of_the_requested_rows() -> None:
     sampler = TripletSampler([source([20])], np.array([0]), GapConfig())
     which, rows = sampler.draw(6, np.random.default_rng(0))
     frames = sampler.frames(which, rows)

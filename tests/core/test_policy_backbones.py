@@ -48,7 +48,7 @@ def test_backbones_are_found_by_name():
         from_dict(ModelConfig, {"backbone": "large"})
 
 
-def test_hidden_states_are_those_that_the_output_is_made_of(policy):
+def test_hidden_states_are_those_from_which_the_output_is_computed(policy):
     x, tau, context = arguments(policy)
     depth = policy.backbone.depth
     assert depth == len(expert_layers(policy)) >= 2
@@ -88,7 +88,7 @@ def test_gradients_flow_through_a_hidden_state_into_the_layers_before_it(policy)
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_only_the_states_that_were_asked_for_are_kept(name, monkeypatch):
+def test_only_the_requested_states_are_kept(name, monkeypatch):
     three = {
         "small": {"small": dataclasses.replace(tiny_backbone(), layers=3)},
         "pi0": {"pi0": Pi0Config(**{**pi0_fixtures.SIZE, "max_words": 12, "layers": 3})},

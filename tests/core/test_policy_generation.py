@@ -89,7 +89,7 @@ def test_integration_goes_from_noise_to_data_in_equal_steps():
     )
     assert seen == [1.0, 0.75, 0.5, 0.25]
     assert end["u"].item() == pytest.approx(-1.0)
-    assert end["still"].item() == 7.0  # nothing was said of it
+    assert end["still"].item() == 7.0  # the field predicted nothing for it
 
 
 @pytest.mark.parametrize("name", PROCESSES)

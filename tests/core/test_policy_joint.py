@@ -42,7 +42,7 @@ def test_shapes_for_any_number_of_views(views):
     assert all(stream.shape == (3, 4, 3) for stream in latents.values())
 
 
-def test_losses_are_one_a_modality_and_their_weighted_sum():
+def test_there_is_one_loss_per_modality_and_their_weighted_sum():
     policy = tiny_policy()
     losses = policy(**random_batch(policy, draws=2), weights={"wrist": 0.25})
     assert set(losses) == {"total", "third_person", "wrist", ACTION}

@@ -61,7 +61,7 @@ def test_statistics_standardise_every_step_and_dimension_of_all_chunks():
     )
 
 
-def test_quantiles_go_to_minus_one_and_one_and_outliers_count_for_nothing():
+def test_quantiles_go_to_minus_one_and_one_and_outliers_have_no_effect():
     rng = np.random.default_rng(2)
     states, actions = walks(rng, (400, 300))
     stats = fit_policy_stats(states, actions, 2, np.zeros(3, bool), quantiles=True)

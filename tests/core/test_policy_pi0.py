@@ -78,7 +78,7 @@ def test_published_weights_compute_what_the_published_model_computes(tmp_path, m
     )
     with torch.inference_mode():
         context = backbone.encode(images, state, words)
-        for _ in range(2):  # the context serves again and again
+        for _ in range(2):  # the context is reused
             tokens = enter(actions, tau.view(3, 1, 1))
             found = leave(backbone.denoise(tokens, tau.view(3, 1, 1), context, mask))
             assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
@@ -115,7 +115,7 @@ def test_perturbing_a_token_moves_exactly_the_outputs_that_may_see_it():
     backbone.double()
     draws, mask = 2, torch.rand(STEPS, STEPS, generator=torch.Generator().manual_seed(3)) < 0.3
     mask |= torch.eye(STEPS, dtype=torch.bool)
-    for _ in range(STEPS):  # what may be looked at through others as well
+    for _ in range(STEPS):  # what may be seen, also through other tokens
         mask = (mask.float() @ mask.float()) > 0
     images, state, words = observe(1)
     tokens, tau = (
@@ -247,7 +247,7 @@ def test_narrow_states_and_actions_are_padded_and_wide_ones_are_not():
         ({"head_dim": 7}, "model.pi0.head_dim is 7: it must be even"),
     ],
 )
-def test_a_configuration_that_cannot_be_is_refused(change, message):
+def test_an_impossible_configuration_is_refused(change, message):
     with pytest.raises(UserError, match=message):
         Pi0Config(**change)
 
@@ -335,7 +335,7 @@ def test_each_used_tensor_is_required(tmp_path):
     }
 
 
-def test_files_that_are_no_weights_are_refused(tmp_path):
+def test_files_that_are_not_weights_are_refused(tmp_path):
     modules = make()
     (tmp_path / "model.safetensors").write_bytes(b"not a tensor")
     for path, message in (

@@ -43,7 +43,9 @@ def test_a_missing_modality_is_an_error():
 
 
 def may_see(layout: Layout, row: int, column: int, actions_see_latents: bool = True) -> bool:
-    """The rule in words: an action sees all before it and itself; a latent what its mask says."""
+    """The rule, written out: an action sees itself and every token before it; a latent sees what
+    the mask allows.
+    """
     per_step = len(layout.views) + 1
     row_step, row_kind = divmod(row, per_step)
     column_step, column_kind = divmod(column, per_step)

@@ -72,7 +72,7 @@ def test_a_checkpoint_needs_no_pretrained_weights(tmp_path, monkeypatch):
     batch = random_batch(policy)
     folder = policy.save_pretrained(tmp_path / "policy")
     monkeypatch.setattr(
-        TimmVision, "load_pretrained", lambda self: pytest.fail("asked for weights")
+        TimmVision, "load_pretrained", lambda self: pytest.fail("tried to load weights")
     )
     again = JointPolicy.from_pretrained(folder)
     arguments = (batch["images"], batch["state"], batch["words"])
@@ -80,7 +80,7 @@ def test_a_checkpoint_needs_no_pretrained_weights(tmp_path, monkeypatch):
     assert torch.equal(again.sample(*arguments, torch.Generator().manual_seed(0))[0], expected)
 
 
-def test_without_weights_to_be_had_it_says_so_and_starts_from_scratch(monkeypatch):
+def test_without_pretrained_weights_it_says_so_and_starts_from_random_ones(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     eyes = TimmVision("test_resnet.r160_in1k", 32, 8, 1)
     before = {name: tensor.clone() for name, tensor in eyes.model.state_dict().items()}

@@ -36,7 +36,7 @@ def training_inputs(policy, batch, monkeypatch):
     return seen["x"], seen["tau"], losses
 
 
-def test_two_stages_train_latents_in_some_draws_and_actions_beside_finished_latents_in_the_others(
+def test_two_stages_train_latents_in_some_draws_and_actions_given_finished_latents_in_the_others(
     monkeypatch,
 ):
     policy = tiny_policy(coupling="two_stage")
@@ -52,7 +52,7 @@ def test_two_stages_train_latents_in_some_draws_and_actions_beside_finished_late
     assert (tau[ACTION] > 0).all()
 
 
-def test_in_two_stages_each_loss_counts_its_own_draws_only():
+def test_with_two_stages_each_loss_counts_only_its_own_draws():
     policy = tiny_policy(coupling="two_stage")
     batch = random_batch(policy, 5)
     planning = batch["drawn"]["planning"].flatten()
@@ -106,7 +106,7 @@ def test_a_shorter_chunk_is_the_start_of_the_full_one_for_the_same_noise(views, 
     )
 
 
-def test_given_first_steps_are_kept_and_the_rest_goes_on_from_them():
+def test_given_first_steps_are_kept_and_the_rest_continues_from_them():
     policy = tiny_policy(given_steps=2)
     batch = random_batch(policy)
     free, _ = sample(policy, batch)
@@ -117,7 +117,7 @@ def test_given_first_steps_are_kept_and_the_rest_goes_on_from_them():
     assert (after[:, 2:] - other[:, 2:]).abs().amax((1, 2)).min() > 1e-4
 
 
-def test_training_gives_first_steps_clean_and_does_not_count_them(monkeypatch):
+def test_training_gives_first_steps_without_noise_and_does_not_count_them(monkeypatch):
     policy = tiny_policy(given_steps=2)
     batch = random_batch(policy, 5, draws=20)
     x, tau, losses = training_inputs(policy, batch, monkeypatch)
@@ -182,7 +182,7 @@ def test_shuffling_leaves_the_latents_as_they_are_and_changes_the_actions():
 
 
 def test_an_intervention_needs_latents_and_a_known_name():
-    with pytest.raises(UserError, match="for a policy with latents"):
+    with pytest.raises(UserError, match="this policy has no latents"):
         sample(tiny_policy(()), random_batch(tiny_policy(())), intervention="block")
     with pytest.raises(UserError, match="freeze, block, shuffle"):
         sample(tiny_policy(), random_batch(tiny_policy()), intervention="erase")

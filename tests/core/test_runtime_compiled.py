@@ -34,7 +34,7 @@ def test_generation_never_reads_the_values_of_a_tensor(make, model):
         expected, _ = policy.generate(*arguments)
         found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(
             *arguments
-        )  # a look would break the graph
+        )  # reading a value would break the graph
     torch.testing.assert_close(found, expected)
 
 

@@ -49,7 +49,7 @@ def test_with_delay_the_older_chunk_goes_on_and_expired_rows_are_dropped(replan_
 
 
 @pytest.mark.parametrize(("replan_every", "delay"), DELAYS)
-def test_a_policy_that_can_is_given_what_is_executed_while_it_plans(replan_every, delay):
+def test_a_policy_that_can_continue_is_given_what_is_executed_while_it_plans(replan_every, delay):
     runner, actions = play(40, replan_every, delay, given_steps=9)
     for number, planned in enumerate(range(0, 40 - delay, replan_every)):
         if planned < delay:
@@ -60,7 +60,7 @@ def test_a_policy_that_can_is_given_what_is_executed_while_it_plans(replan_every
             ]
 
 
-def test_a_policy_that_cannot_is_given_nothing():
+def test_a_policy_that_cannot_continue_is_given_nothing():
     assert set(play(40, 4, 2)[0].given) == {None}
     assert set(play(40, 4, 3, given_steps=2)[0].given) == {None}
     assert set(play(40, 4, 0, given_steps=2)[0].given) == {None}
@@ -73,7 +73,8 @@ def test_lost_and_repeated_observations_change_no_row(seed, replan_every, delay)
     rng = np.random.default_rng(seed)
     execution = steps_of(CountingRunner(), replan_every, delay)
     for t in range(60):
-        if t % replan_every == 0 or rng.random() < 0.5:  # those planned from must come
+        # Observations that are planned from are never lost.
+        if t % replan_every == 0 or rng.random() < 0.5:
             for _ in range(rng.integers(1, 4)):
                 assert tuple(execution.act(observe(t))) == expected[t]
 
@@ -86,7 +87,7 @@ def test_the_stamps_may_jitter_and_begin_anywhere():
         assert tuple(execution.act(observe(t, start=1e6 + jitter))) == row
 
 
-def test_a_delay_needs_to_know_how_to_hold_the_arm():
+def test_a_delay_requires_a_hold_action():
     with pytest.raises(UserError, match="give hold"):
         StepExecution(Planner(CountingRunner(), 8, 2))
 

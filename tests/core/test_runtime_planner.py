@@ -109,14 +109,14 @@ def test_the_estimate_of_the_delay_leaves_the_first_one_out_and_forgets():
         assert delay.seconds == expected
 
 
-def test_an_estimated_delay_is_rounded_up_to_whole_steps_but_for_a_small_excess():
+def test_an_estimated_delay_is_rounded_up_to_whole_steps_except_for_a_small_excess():
     planner = Planner(CountingRunner(given_steps=4), 8, delay_steps=None)
     assert planner.delay_steps == 0
     for seconds, steps in ((9.0, 0), (0.05, 1), (0.11, 1), (0.13, 2), (0.3, 3)):
         planner.delay.add(seconds)
         assert planner.delay_steps == steps
     planner.reset()
-    assert planner.delay_steps == 3  # of the machine, not of the episode
+    assert planner.delay_steps == 3  # the delay is that of the machine, not of the episode
 
 
 def test_a_chunk_that_would_run_out_is_refused():

@@ -34,7 +34,7 @@ def test_the_seed_determines_the_chunk(runner):
     assert np.array_equal(one, runner.infer(observation, generator).actions)
     assert not np.array_equal(
         one, runner.infer(observation, generator).actions
-    )  # it goes on from where it is
+    )  # the generator continues
 
 
 def test_latents_come_in_the_encoders_own_space(runner):

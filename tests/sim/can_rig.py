@@ -14,7 +14,7 @@ from alam_piper.hardware import SdkBackend, read_newer
 
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
 PERIOD = 0.005
-_names = itertools.count()  # the SDK keeps one interface for ever per channel name
+_names = itertools.count()  # the SDK keeps an interface per channel name until the process ends
 
 
 def make_chunk(stamp: float, sequence: int, dt: float, rows: np.ndarray) -> ActionChunk:

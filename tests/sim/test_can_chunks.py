@@ -1,5 +1,5 @@
-"""Chunks at the controller's door: every way to be wrong is refused with its reason; time decides
-which rows count.
+"""The controller's checks of incoming chunks: every invalid chunk is refused with a reason, and the
+due times decide which rows are executed.
 """
 
 import numpy as np
@@ -69,7 +69,7 @@ def test_times_and_sequences_are_checked():
     gate.admit(chunk(stamp=10.0, sequence=6), 10.0, True)
 
 
-def test_a_restarted_publisher_is_admitted_only_once_nothing_is_executed_and_with_something_new():
+def test_a_restarted_publisher_is_accepted_only_once_nothing_is_executed_and_with_a_new_chunk():
     gate = ChunkGate(ChunkRules())
     gate.admit(chunk(sequence=500), 10.0, True)
     with pytest.raises(ChunkRejected, match="replayed"):

@@ -1,6 +1,4 @@
-"""The controller on the emulated arm: what it promises at start, in motion, when things go missing,
-and at the end.
-"""
+"""The controller's guarantees on the emulated arm: at start, in motion, on faults, at shutdown."""
 
 import numpy as np
 import pytest
@@ -151,12 +149,12 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
         assert "still broken" in rig.controller.reset_fault()
     rig.run(0.2)
     assert len(rig.sent) == quiet and rig.controller.state is State.FAULT
-    assert rig.emulator.power_cuts == 0  # nothing ever takes the power away
+    assert rig.emulator.power_cuts == 0  # the controller never switches the power off
 
     for name in ("feedback_frozen", "arm_status", "driver_bits", "enabled", "ctrl_mode"):
         setattr(rig.emulator, name, before[name])
     rig.run(0.1)
-    rig.plant.joints = rig.plant.joints + 0.1  # pushed while faulty: it must not snap back
+    rig.plant.joints = rig.plant.joints + 0.1  # pushed during the fault: it must not jump back
     rig.emulator.teleport()
     rig.run(0.05)
     pushed = rig.plant.joints.copy()
@@ -263,7 +261,7 @@ def test_an_arm_that_another_program_left_powered_in_another_mode_is_put_into_ou
 def test_an_arm_on_its_stops_can_be_enabled_and_one_far_outside_its_range_cannot():
     rest = np.array(
         [0.0, -0.01, 0.008, 0.0, 0.0, 0.0]
-    )  # joints 2 and 3 a little beyond, as encoders say at times
+    )  # joints 2 and 3 a little beyond, as encoders sometimes report
     rig = CanRig(rest, gripper=-0.0004)
     rig.enable()
     rig.run(0.2)

@@ -15,7 +15,7 @@ from alam_piper.hardware import SdkBackend
 
 
 def wait_until(condition):
-    """The SDK's thread takes in the frames of a step one by one."""
+    """Poll until the condition holds: the SDK's thread reads the frames of a step one by one."""
     until = time.monotonic() + 5.0
     while not condition():
         assert time.monotonic() < until

@@ -87,8 +87,8 @@ class Pi0Backbone(Backbone):
         load_pi0(checkpoint_folder(path, PUBLISHED), self, input_head, output_head)
 
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """See ``Backbone``; C = P + 1. Masked are an entirely black image, which stands for a
-        missing camera, and words of id 0, which are padding.
+        """See ``Backbone``; C = P + 1. Two kinds of tokens are masked: those of an entirely black
+        image, which stands for a missing camera, and words of id 0, which are padding.
         """
         views = torch.stack([images[view] for view in self.views], dim=1)  # (B, V, 3, S, S)
         pixels = views.flatten(0, 1).to(self.projector.weight.dtype)

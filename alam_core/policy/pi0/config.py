@@ -26,8 +26,8 @@ class Pi0Config:
         vocabulary: number of token ids.
         max_words: length of the longest instruction, in tokens.
         state_width: states are padded with zeros to this width.
-        action_width: actions and latents are padded with zeros to this width; wider ones are not
-            changed.
+        action_width: actions and latents are padded with zeros to this width; if they are wider,
+            they are not changed.
         gradient_checkpointing: in training, recompute each layer's activations in the backward pass
             instead of storing them: less memory, more time.
     """

@@ -2,7 +2,7 @@
 another stack.
 
 Letters: B batch, T tokens, C context tokens, d width, h query heads, k key and value heads, c
-numbers per head.
+size of a head.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,8 @@ def rotary(positions: Tensor, width: int) -> tuple[Tensor, Tensor]:
 class Gemma(nn.Module):
     """A stack of Gemma layers, without embedding and final norm.
 
-    keys_only: only the keys and values are used, so the last layer has only the weights for these.
+    keys_only: the caller uses only the keys and values, so the last layer keeps only the weights
+    for these.
     """
 
     layers: Sequence[GemmaDecoderLayer]

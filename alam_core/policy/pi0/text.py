@@ -12,7 +12,7 @@ from torch import Tensor
 from alam_core.errors import UserError
 from alam_core.hub import cached_file
 
-PADDING = 0  # id of PaliGemma's <pad>, to which no text is encoded
+PADDING = 0  # id of PaliGemma's <pad>; no text is encoded as it
 FILE = "tokenizer.json"
 REPOSITORY = "google/paligemma-3b-pt-224"
 START, END = "<bos>", "\n"

@@ -15,8 +15,8 @@ from torch import nn
 from alam_core.errors import UserError
 from alam_core.policy.backbone import Backbone
 
-# Their module -> ours; "backbone", "input" and "output" are the arguments of ``load_pi0``. A tensor
-# of any other module is an error.
+# openpi's module -> ours; "backbone", "input" and "output" are the arguments of ``load_pi0``. A
+# tensor of any other module is an error.
 PALIGEMMA, EXPERT = "paligemma_with_expert.paligemma", "paligemma_with_expert.gemma_expert"
 NAMES = {
     f"{PALIGEMMA}.model.vision_tower.vision_model": "backbone.vision",
@@ -64,8 +64,8 @@ def load_pi0(
 
     path: a safetensors file, or a folder with ``model.safetensors`` or
     ``model.safetensors.index.json``. Names are openpi's, with or without LeRobot's prefix
-    ``model.``. Raises UserError naming every missing, unexpected and misshapen tensor; the model is
-    then unchanged.
+    ``model.``. Raises UserError, which names every tensor that is missing, unexpected or of the
+    wrong shape; the model is then unchanged.
     """
     modules = {"backbone": backbone, "input": input_head, "output": output_head}
     own = {

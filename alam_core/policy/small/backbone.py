@@ -24,8 +24,8 @@ class Embed(nn.Linear):
 
 
 class SmallBackbone(Backbone):
-    """An image encoder per view, a state token and an instruction token are the context; an action
-    expert reads them by cross-attention.
+    """The context consists of image tokens (by default from one encoder per view), a state token
+    and an instruction token; an action expert reads it by cross-attention.
     """
 
     def __init__(

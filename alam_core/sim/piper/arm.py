@@ -13,8 +13,8 @@ GAINS = ((400, 25), (400, 25), (400, 25), (150, 10), (100, 6), (60, 3))
 WHITE = "0.92 0.92 0.94 1"
 DARK = "0.16 0.16 0.18 1"
 
-# The shape of each link, in the link's own frame. It is visible and touches nothing: only the
-# fingers collide.
+# The shape of each link, in the link's own frame. It is only visible: of the arm, only the fingers
+# collide with objects.
 LINK_GEOMS = (
     f'<geom type="cylinder" fromto="0 0 -0.045 0 0 0.035" size="0.045" rgba="{WHITE}"/>',
     f'<geom type="capsule" fromto="0 0 0 {UPPER_ARM} 0 0" size="0.036" rgba="{WHITE}"/>'

@@ -1,4 +1,4 @@
-"""How a scripted expert moves the Piper's grasp point: one control step towards a point.
+"""Moves the Piper's grasp point by one control step towards a point, for scripted experts.
 
 Shared by the experts of all tasks. Positions are (3,) in m, frame ``base_link``.
 """
@@ -8,10 +8,10 @@ import numpy as np
 from alam_core.robots.piper import HOME, JOINT_LIMITS, inverse_kinematics
 from alam_core.sim.piper.world import PiperWorld
 
-# rad the gripper leans outwards. The first keeps joint5 clear of its limit; the others are for
-# points that need more.
+# Angles in rad by which the gripper may lean outwards. The first keeps joint5 clear of its limit;
+# the others are for points that it does not reach.
 TILTS = (0.3, 0.5, 0.8)
-# rad per control step of 0.1 s: below the controller's default limit of 1 rad/s
+# rad per control step of 0.1 s, below the controller's default limit of 1 rad/s
 MAX_JOINT_STEP = 0.09
 MAX_STEP = 0.032  # m per control step
 MARGIN = 0.03  # rad kept to the joint limits

@@ -1,5 +1,5 @@
-"""The scene around the Piper's tasks: table, floor, light, cameras, and what tasks draw from the
-seed: places on the table and shades of a colour.
+"""The scene that all of the Piper's tasks share: table, floor, light and cameras. Also the random
+draws that tasks use: places on the table and shades of a colour.
 
 The tripod camera ``third_person`` has the field of view of a RealSense D435, the camera ``wrist``
 that of a D405. Positions are in metres in the frame ``base_link``; the table's surface is z = 0.
@@ -60,8 +60,8 @@ def scene_xml(name: str, bodies: str, sections: str = "") -> str:
 
 
 def randomise_scene(model: "mujoco.MjModel", rng: np.random.Generator) -> None:
-    """Vary table, floor, light and camera poses. ``model`` must be as built: the changes of camera
-    and light poses are relative.
+    """Vary table, floor, light and camera poses. ``model`` must have its original values, because
+    camera and light poses are changed relative to them.
     """
     table = rng.uniform(0.35, 0.75) + rng.uniform(-0.06, 0.06, 3)
     model.geom("table").rgba[:3] = np.clip(table, 0, 1)
@@ -79,8 +79,8 @@ def randomise_scene(model: "mujoco.MjModel", rng: np.random.Generator) -> None:
 def draw_places(rng: np.random.Generator, distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places for N objects on the table, uniform over the part of the table that the arm reaches.
 
-    distances: (N, N) m, the least distance between each two objects, symmetric.
-    Returns x and y (N, 2) in m, and each place's direction from the base (N,) in rad.
+    distances: (N, N) m, the smallest distance allowed between each two objects, symmetric. Returns
+    x and y (N, 2) in m, and each place's direction from the base (N,) in rad.
     """
     count = len(distances)
     while True:

@@ -1,5 +1,5 @@
-"""The simulated Piper: arm, table, cameras and physics. What is done on the table is a
-``PiperTask``, one file each in ``tasks/``.
+"""The simulated Piper: arm, table, cameras and physics. What the arm has to do is defined by a
+``PiperTask``; each task is a file in ``tasks/``.
 
 The seed determines the whole start of an episode: objects, instruction, appearance (light, table,
 floor, camera poses) and the arm's pose. Physics advances in ticks of 5 ms; an action takes 0.1 s.
@@ -18,7 +18,7 @@ from alam_core.types import VIEWS, Observation
 
 SETTLE = 40  # ticks at the start of an episode in which the objects come to rest
 
-# What a reset restores in the model before the task and the scene are drawn.
+# Fields of the model that a reset restores before the task and the scene are drawn.
 RESTORED = (
     "geom_rgba",
     "light_pos",
@@ -31,10 +31,10 @@ RESTORED = (
 
 
 class PiperTask(Protocol):
-    """One task: objects, an instruction, a judge and an expert.
+    """One task: objects, an instruction, a success criterion and an expert.
 
-    A task keeps what it drew for the current episode (which cube is meant); the physical state is
-    in ``world``, which every method receives.
+    A task stores what it drew for the current episode, such as which cube is named. The physical
+    state is in ``world``, which every method receives.
     """
 
     max_steps: int  # control steps of 0.1 s after which an episode counts as failed
@@ -44,7 +44,7 @@ class PiperTask(Protocol):
         ...
 
     def sections_xml(self) -> str:
-        """Further MJCF sections, such as ``asset`` or ``option``. None by default."""
+        """Further MJCF sections, such as ``asset`` or ``option``; empty by default."""
         return ""
 
     def reset(self, world: "PiperWorld", rng: np.random.Generator) -> str:
@@ -71,7 +71,6 @@ class PiperWorld:
     dt = 0.1
     action_dim = 7
     state_dim = 7
-
     camera_size = 192  # pixels, width and height of an image as the camera delivers it
 
     def __init__(self, name: str, task: PiperTask, image_size: int = 96) -> None:
@@ -129,7 +128,7 @@ class PiperWorld:
         return state
 
     def success(self) -> bool:
-        """The task's own judgement."""
+        """Whether the task's success criterion is met now."""
         return self.piper_task.success(self)
 
     def expert(self, seed: int = 0) -> Expert:

@@ -31,7 +31,9 @@ RELEASE = PLATE_HEIGHT + CUBE + 0.006  # m, height at which the gripper lets go
 
 
 class Place(PiperTask):
-    """Draws, judges and demonstrates episodes. ``target`` is the index of the named cube."""
+    """Draws episodes, judges success and makes the expert. ``target`` is the index of the named
+    cube.
+    """
 
     max_steps = 150
     target = 0
@@ -89,12 +91,12 @@ class Place(PiperTask):
 
 
 class PlaceExpert:
-    """Reads the true poses and answers every state with the next set-point. ``seed`` varies speed
-    and grasp height a little.
+    """Reads the true poses and computes the next set-point for any state. ``seed`` varies speed and
+    grasp height a little.
 
     The expert keeps almost no memory: the positions of gripper and cube determine the action. It
-    therefore also corrects what noise or a bad policy has spoiled, and its actions are valid labels
-    in any state.
+    therefore also recovers from disturbances by noise or a bad policy, and its actions are valid
+    labels in any state.
     """
 
     def __init__(self, world: PiperWorld, task: Place, seed: int = 0) -> None:
@@ -165,4 +167,5 @@ class PlaceExpert:
 
 
 def make_world(name: str, image_size: int) -> PiperWorld:
+    """The world of this task; ``alam_core.sim.piper`` registers this function."""
     return PiperWorld(name, Place(), image_size)
