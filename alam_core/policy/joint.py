@@ -149,8 +149,7 @@ class JointPolicy(PolicyNetwork):
         if given is not None and given.shape[1] > min(model.given_steps, horizon - 1):
             raise UserError(
                 f"{given.shape[1]} first steps are given, but this policy continues from at most "
-                f"{model.given_steps} (model.given_steps) and from fewer than the {horizon} steps "
-                "of the chunk"
+                f"{model.given_steps} (model.given_steps), fewer than a chunk of {horizon}"
             )
         if intervention and intervention not in INTERVENTIONS:
             raise UserError(

@@ -71,13 +71,12 @@ def test_reading_any_frame_decodes_at_most_two_frames(whole: Path) -> None:
                 and not all(keys)
             )
             assert all(packet.pts == packet.dts for packet in packets)
-            header = (
-                stream.codec_context.extradata
-            )  # of the mp4: 6 bytes, length and sequence parameters, 1 byte, length and picture's
+            # The mp4's avcC: 6 bytes, length and sequence parameter set, 1 byte, length and picture
+            # parameter set.
+            header = stream.codec_context.extradata
             picture = header[6 + 2 + int.from_bytes(header[6:8], "big") + 3 :]
-            assert (
-                picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000
-            )  # two numbers 0, then 0 for CAVLC
+            # Two exp-Golomb codes of the number 0 (bits 1 and 1), then the bit 0 for CAVLC.
+            assert picture[0] & 31 == 8 and picture[1] & 0b11100000 == 0b11000000
 
 
 def test_the_layout_is_the_one_lerobot_documents(whole: Path) -> None:

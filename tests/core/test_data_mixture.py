@@ -57,9 +57,8 @@ def test_store_and_on_demand_give_the_same_frames(root: Path, name: str) -> None
     store = frame_store(dataset, dataset.views[0], 12)
     lazy = OnDemandFrames(dataset, dataset.views[0], 12)
     assert np.array_equal(store.starts, lazy.starts) and np.array_equal(store.lengths, lazy.lengths)
-    rows = np.random.default_rng(1).integers(
-        0, sum(LENGTHS), 40
-    )  # rows of all episodes, in any order, some twice
+    # Rows of all episodes, in any order, some twice.
+    rows = np.random.default_rng(1).integers(0, sum(LENGTHS), 40)
     assert np.array_equal(store.array[rows], lazy.array[rows])
     assert np.array_equal(lazy.array[int(rows[0])], store.array[rows[0]])
     assert np.array_equal(

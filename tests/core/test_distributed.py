@@ -61,9 +61,8 @@ def losses_of_each_scale(rank: int, join: object) -> None:
             )
             distributed.all_reduce(share)
             torch.testing.assert_close(share / RANKS, whole, rtol=1e-12, atol=1e-14)
-    with (
-        torch.no_grad()
-    ):  # like an evaluation on one rank alone, which must not wait for the other rank
+    # Like an evaluation on one rank alone, which must not wait for the other rank.
+    with torch.no_grad():
         if rank == 0:
             latent_loss(*latents(net, x.flatten(0, 1)), "whitened")
 

@@ -169,9 +169,8 @@ def test_codes_are_counted() -> None:
     assert metrics["dead_codes"] == 2 and metrics["codebook_perplexity"] == pytest.approx(
         6, rel=1e-3
     )
-    assert metrics["psnr_quantized"] == pytest.approx(
-        metrics["psnr_copy"]
-    )  # the toy's codebook holds zeros
+    # The toy's codebook holds zeros.
+    assert metrics["psnr_quantized"] == pytest.approx(metrics["psnr_copy"])
 
 
 def test_a_shuffled_z_comes_from_another_clip_of_the_same_group() -> None:
@@ -194,9 +193,8 @@ def test_progress_counts_each_clip_twice() -> None:
 
 
 def test_the_short_probe_finds_the_same_errors() -> None:
-    triplets = clips(33)[
-        :3
-    ]  # 33: one more than a batch: every triplet must still get the z of another one
+    # 33 is one more than a batch: every triplet must still get the z of another one.
+    triplets = clips(33)[:3]
     metrics = probe(model(Toy(constant=0.5, scale=1e-30)), triplets)
     assert metrics["add_rel"] == pytest.approx(1) and metrics["rev_rel"] == pytest.approx(2)
     assert metrics["add"] == pytest.approx(metrics["latent_norm"]) and metrics[

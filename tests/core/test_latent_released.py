@@ -56,9 +56,8 @@ def released(encoder_layers: int = 2, decoder_layers: int = 1) -> dict[str, Tens
             layer(f"{block}.ffn.3", WIDTH, 4 * WIDTH)
             for i_norm in range(3 if part == "encoder" else 2):
                 norm(f"{block}.norm{i_norm + 1}", WIDTH)
-    for i in range(
-        13
-    ):  # VGG's convolutions, and LPIPS's five linear layers under each of their two names
+    # VGG's convolutions, and LPIPS's five linear layers under each of their two names.
+    for i in range(13):
         layer(f"loss_fn_lpips.net.slice.{i}", 4, 4)
     for i in range(5):
         layer(f"loss_fn_lpips.lin{i}.model.1", 1, 4, bias=False)
@@ -137,9 +136,8 @@ def save(tensors: dict[str, Tensor], folder: Path) -> Path:
 def test_it_computes_what_the_released_network_computes(tmp_path: Path) -> None:
     tensors = released()
     model = load_released(save(tensors, tmp_path))
-    frames = torch.rand(
-        2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1)
-    )  # (source and target, B, ...)
+    # (2, B, 3, S, S): source and target frames.
+    frames = torch.rand(2, 2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     patches = torch.stack([patchify(part, PATCH) for part in frames], dim=1)  # (B, T, N, P)
     queries = tensors["action_latent"].expand(2, 2, -1, -1)
     with torch.no_grad():

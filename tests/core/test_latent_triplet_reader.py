@@ -77,10 +77,8 @@ def test_workers_read_the_same_batches_and_ranks_share_them(root: Path) -> None:
     reader = TripletReader(sampler(opened(root)), 6, 3, workers=2)
     for step in (4, 5, 6):
         assert torch.equal(reader(step, 0, 1), whole[step - 4])
-    for step in (
-        6,
-        7,
-    ):  # back by one, as when training resumes in mid-epoch, and as the second of two ranks
+    # Back by one, as when training resumes in mid-epoch, and as the second of two ranks.
+    for step in (6, 7):
         assert torch.equal(reader(step, 1, 2), whole[step - 4][:, 1::2])
     reader.close()
 

@@ -28,10 +28,8 @@ def test_triplets_keep_to_their_episode_their_order_and_their_gaps(gaps: GapConf
     which, rows = sampler.draw(4000, np.random.default_rng(0))
     assert set(which) == {0}
     episode = np.searchsorted(np.cumsum(lengths), rows, side="right")
-    assert (episode == episode[:, :1]).all() and set(episode[:, 0]) == {
-        0,
-        2,
-    }  # 1 is too short, 3 is not requested
+    # 1 is too short, 3 is not requested.
+    assert (episode == episode[:, :1]).all() and set(episode[:, 0]) == {0, 2}
     steps = np.diff(rows, axis=1)
     assert set(steps.flatten()) == ({1, 2, 3, 4} if gaps.kind == "uniform" else {2})
     assert {0, 11, 14, 18} <= set(rows.flatten())  # both ends of both episodes
@@ -71,12 +69,10 @@ def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
     sources, rows = mixed.draw(20_000, np.random.default_rng(0))
     counts = np.bincount(mixed.sources[sources], minlength=3) / 20_000
     assert abs(counts - np.array([150, 50, 5]) / 205).max() < 0.015
-    assert (
-        abs((sources == 0).mean() - (sources == 1).mean()) < 0.015
-    )  # the views of a source share its weight
-    assert (
-        abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02
-    )  # all frames of a source are equally likely
+    # The views of a source share its weight.
+    assert abs((sources == 0).mean() - (sources == 1).mean()) < 0.015
+    # All frames of a source are equally likely.
+    assert abs((rows[sources == 2, 0] >= 200).mean() - 40 / 240) < 0.02
     assert set(np.diff(rows[sources == 2], axis=1).flatten()) == {5, 10} and set(
         np.diff(rows[sources == 3], axis=1).flatten()
     ) == {1, 2}

@@ -115,9 +115,8 @@ def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subs
 @pytest.mark.parametrize("one_scale", [False, True])
 def test_sums_of_additive_transitions_are_those_from_the_chunks_first_frame(one_scale):
     rng = np.random.default_rng(2)
-    potentials = (rng.normal(size=(400, 5, 6)) * [3.0, 2.0, 1.0, 0.5, 0.1, 0.1]).cumsum(
-        1
-    )  # z(i, j) = f(j) - f(i), 4 steps
+    # z(i, j) = f(j) - f(i), with j = i + 1, for 4 steps.
+    potentials = (rng.normal(size=(400, 5, 6)) * [3.0, 2.0, 1.0, 0.5, 0.1, 0.1]).cumsum(1)
     z = np.diff(potentials, axis=1)
     adjacent = LatentProjection.fit(z.reshape(-1, 6), 3, one_scale)
     projection = adjacent.cumulative(adjacent.project(z), one_scale)
@@ -134,9 +133,8 @@ def test_sums_of_additive_transitions_are_those_from_the_chunks_first_frame(one_
         np.testing.assert_allclose(targets[:, step], expected, atol=1e-4)
     nearest = adjacent.transitions(adjacent.project(z))
     np.testing.assert_allclose(projection.transitions(targets), nearest, atol=1e-4)
-    np.testing.assert_allclose(
-        projection.transitions(targets[:, :2]), nearest[:, :2], atol=1e-4
-    )  # of a shorter chunk
+    # The same holds for a shorter chunk.
+    np.testing.assert_allclose(projection.transitions(targets[:, :2]), nearest[:, :2], atol=1e-4)
 
 
 def test_a_collapsed_encoder_is_refused():

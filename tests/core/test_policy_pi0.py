@@ -296,9 +296,8 @@ def test_every_fault_is_named_and_nothing_is_loaded(tmp_path):
     missing = f"{published.GEMMA_EXPERT}.layers.1.mlp.up_proj.weight"
     del weights[missing], weights["state_proj.bias"]
     weights["something.else"] = torch.zeros(1)
-    weights[f"{published.LANGUAGE}.layers.3.mlp.up_proj.weight"] = torch.zeros(
-        1
-    )  # a layer too many
+    # One layer too many.
+    weights[f"{published.LANGUAGE}.layers.3.mlp.up_proj.weight"] = torch.zeros(1)
     weights["action_in_proj.weight"] = torch.zeros(published.EXPERT, 3)
     modules = make()
     before = modules[0].norm.weight.clone()

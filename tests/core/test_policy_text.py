@@ -89,9 +89,8 @@ def test_a_checkpoint_contains_the_sentence_encoder_and_acts_bit_equal(
     other = dataclasses.replace(observation, instruction="open the drawer")
     assert np.abs(PolicyRunner(policy).infer(other).actions - expected.actions).max() > 1e-4
     policy.save_pretrained(tmp_path / "policy")
-    monkeypatch.setattr(
-        SentenceEncoder, "from_pretrained", None
-    )  # as on a machine that has neither the package nor a network
+    # As on a machine that has neither the package nor a network.
+    monkeypatch.setattr(SentenceEncoder, "from_pretrained", None)
     assert np.array_equal(
         PolicyRunner.from_pretrained(tmp_path / "policy").infer(observation).actions,
         expected.actions,

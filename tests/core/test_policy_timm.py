@@ -9,10 +9,8 @@ from alam_core.policy.joint import JointPolicy
 from alam_core.policy.small.config import SmallConfig
 from alam_core.policy.small.timm_vision import TimmVision
 
-CONVOLUTIONAL, TRANSFORMER = (
-    "resnet10t",
-    "vit_tiny_patch16_224",
-)  # take any size; must be told the size
+# The first takes images of any size, the second must be told the size.
+CONVOLUTIONAL, TRANSFORMER = "resnet10t", "vit_tiny_patch16_224"
 CHANNELS_LAST = "swin_tiny_patch4_window7_224"
 
 

@@ -202,9 +202,8 @@ def test_shared_noise_is_shared_by_the_views_and_not_by_the_actions(monkeypatch)
 def test_a_learned_projection_is_trained_through_its_targets_only_where_asked(
     projection, through_targets
 ):
-    policy = tiny_policy(
-        projection=projection, noise=0.0
-    )  # predicts 0 whatever it sees: only targets can carry a gradient
+    # It predicts 0 for any input: only targets can carry a gradient.
+    policy = tiny_policy(projection=projection, noise=0.0)
     losses = policy(**random_batch(policy))
     losses["total"].backward()
     gradient = policy.projections["wrist"].weight.grad

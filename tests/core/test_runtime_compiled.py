@@ -32,9 +32,8 @@ def test_generation_never_reads_the_values_of_a_tensor(make, model):
     torch._dynamo.reset()
     with torch.inference_mode():
         expected, _ = policy.generate(*arguments)
-        found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(
-            *arguments
-        )  # reading a value would break the graph
+        # Reading a value would break the graph.
+        found, _ = torch.compile(policy.generate, fullgraph=True, backend="eager")(*arguments)
     torch.testing.assert_close(found, expected)
 
 

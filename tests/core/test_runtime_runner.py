@@ -32,9 +32,8 @@ def test_the_seed_determines_the_chunk(runner):
     assert not np.array_equal(one, other)
     generator = torch.Generator().manual_seed(1)
     assert np.array_equal(one, runner.infer(observation, generator).actions)
-    assert not np.array_equal(
-        one, runner.infer(observation, generator).actions
-    )  # the generator continues
+    # The generator continues.
+    assert not np.array_equal(one, runner.infer(observation, generator).actions)
 
 
 def test_latents_come_in_the_encoders_own_space(runner):

@@ -259,9 +259,8 @@ def test_an_arm_that_another_program_left_powered_in_another_mode_is_put_into_ou
 
 
 def test_an_arm_on_its_stops_can_be_enabled_and_one_far_outside_its_range_cannot():
-    rest = np.array(
-        [0.0, -0.01, 0.008, 0.0, 0.0, 0.0]
-    )  # joints 2 and 3 a little beyond, as encoders sometimes report
+    # Joints 2 and 3 are a little beyond their limits, as encoders sometimes report.
+    rest = np.array([0.0, -0.01, 0.008, 0.0, 0.0, 0.0])
     rig = CanRig(rest, gripper=-0.0004)
     rig.enable()
     rig.run(0.2)

@@ -51,9 +51,8 @@ def test_firmware_and_limits_are_answered(rig):
     rig.run(0.1)
     assert rig.backend.firmware() == "S-V1.8-2"
     arm = rig.backend._arm
-    for i in range(
-        6
-    ):  # one by one: the SDK's getters for all motors at once show the last answer six times
+    # One by one: the SDK's getters for all motors at once return the last answer six times.
+    for i in range(6):
         limits = arm.GetCurrentMotorAngleLimitMaxVel().current_motor_angle_limit_max_vel
         acceleration = arm.GetCurrentMotorMaxAccLimit().current_motor_max_acc_limit
         arm.SearchMotorMaxAngleSpdAccLimit(i + 1, 1)
@@ -109,13 +108,11 @@ def test_the_emulator_ignores_motion_without_power_or_mode_and_out_of_range():
     assert emulator.ignored_commands == 2 and np.array_equal(emulator.plant.joints, HOME)
     send(mode, *point)
     assert emulator.ignored_commands == 2
-    assert np.abs(emulator.plant.joints - HOME).max() == pytest.approx(
-        0.5 * 3.0 * 0.005
-    )  # the firmware's speed limit
+    # The firmware's speed limit.
+    assert np.abs(emulator.plant.joints - HOME).max() == pytest.approx(0.5 * 3.0 * 0.005)
     emulator.teleport()
-    send(
-        command(0x155, (1_000_000).to_bytes(4, "big") + bytes(4)), point[1], point[2]
-    )  # 1000 degrees
+    # 1000 degrees.
+    send(command(0x155, (1_000_000).to_bytes(4, "big") + bytes(4)), point[1], point[2])
     assert emulator.ignored_commands == 3 and emulator.arm_status == 4
     moved = emulator.plant.joints.copy()
     send(command(0x471, [7, 1, 0, 0, 0, 0, 0, 0]), *point)
