@@ -53,9 +53,9 @@ def write_result(
     """Write ``folder/name.json`` atomically, merged with an existing file.
 
     Values of other keys in the existing file are kept, and with them the commands that measured
-    them, joined by " && ". seeds: the random seeds of the measurement. command: what to type to
-    measure again, this process's command line if None. group: the top-level key to store the values
-    under. Raises UserError, with the values, if the existing file is broken.
+    them, joined by " && ". seeds: the random seeds of the measurement. command: the command that
+    repeats the measurement; None takes this process's command line. group: the top-level key to
+    store the values under. Raises UserError, with the values, if the existing file is broken.
     """
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -33,11 +33,11 @@ class ActionChunk:
 
     actions: (H, A); row i is the set-point to be reached at ``due(i)``.
     dt: s between rows. stamp: time of the observation that the chunk was computed from, in s.
-    latents: view -> float32 (H, D), the transitions generated beside the actions; empty for a
-        policy without latents.
+    latents: view -> float32 (H, D), the transitions generated together with the actions; empty for
+        a policy without latents.
     sequence: number of the chunk, which increases with every chunk of one policy.
-    first_step: number of leading steps that were dropped because the arm had executed them, as part
-        of the chunk before, by the time this one was ready.
+    first_step: number of leading steps that were dropped: when this chunk was ready, the arm had
+        already executed them as part of the previous chunk.
     """
 
     actions: np.ndarray

@@ -82,8 +82,8 @@ class PolicyConfig:
     Args:
         model: the network.
         views: cameras, in order.
-        latent_views: views whose transitions are generated beside the actions; empty for a policy
-            without latents.
+        latent_views: views whose transitions are generated together with the actions; empty for a
+            policy without latents.
         state_dim: width of the state.
         joint_names: names of the action's dimensions.
         relative_joints: joints that are predicted as differences to the state at the start of the

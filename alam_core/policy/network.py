@@ -101,7 +101,7 @@ class PolicyNetwork(nn.Module):
         velocity of eq. 13.
 
         x: modality -> (N, H', d_m). tau: modality -> flow time in [0, 1], (N, 1 or H', 1). context:
-        of B observations. mask: (L, L) bool, the layout's own if None.
+        of B observations. mask: (L, L) bool; None takes the layout's mask.
         """
         return self.predict_with_hidden(x, tau, context, (), mask)[0]
 

@@ -95,14 +95,13 @@ class PolicySamples:
         }
         if drawn is not None:
             images = {
-                view: augment_images(pictures, drawn["pictures"][:, number])
-                for number, (view, pictures) in enumerate(images.items())
+                view: augment_images(rgb, drawn["images"][:, number])
+                for number, (view, rgb) in enumerate(images.items())
             }
             state = state + drawn["state"] * self.stats.state_std
         return {
             "images": {
-                view: torch.from_numpy(pictures).permute(0, 3, 1, 2)
-                for view, pictures in images.items()
+                view: torch.from_numpy(rgb).permute(0, 3, 1, 2) for view, rgb in images.items()
             },
             "state": torch.from_numpy(state),
             "words": self.words[torch.from_numpy(self.episode_of[rows])],
@@ -115,7 +114,7 @@ class PolicySamples:
     def draw_augmentation(
         self, count: int, config: AugmentConfig, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """Random numbers for ``count`` = B samples: "pictures" (B, V, 4), the shift down and right
+        """Random numbers for ``count`` = B samples: "images" (B, V, 4), the shift down and right
         in px and the factors of brightness and contrast; "state" (B, state_dim), noise in standard
         deviations.
         """
@@ -125,7 +124,7 @@ class PolicySamples:
         contrast = 1.0 + rng.uniform(-config.contrast, config.contrast, (count, views, 1))
         noise = rng.normal(size=(count, self.states.shape[1])) * config.state_noise
         return {
-            "pictures": np.concatenate([shifts, brightness, contrast], -1),
+            "images": np.concatenate([shifts, brightness, contrast], -1),
             "state": noise.astype(np.float32),
         }
 

@@ -36,7 +36,7 @@ def test_a_model_that_the_hub_does_not_have_is_reported_in_one_line(monkeypatch)
 
 
 @pytest.mark.parametrize("path", ["runs/policy", "/nowhere/policy", "a/b/c", "policy"])
-def test_the_hub_is_not_asked_for_what_may_be_a_path(path, tmp_path, monkeypatch):
+def test_nothing_that_may_be_a_path_is_fetched_from_the_hub(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr(

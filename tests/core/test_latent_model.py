@@ -346,7 +346,7 @@ def test_hash_changes_with_weights_and_configuration_only(tmp_path: Path) -> Non
     assert len({first, second, checkpoint_hash(tmp_path / "m")}) == 3
 
 
-def test_encode_images_is_encode_whatever_the_batch_and_the_size() -> None:
+def test_encode_images_equals_encode_for_any_batch_and_image_size() -> None:
     model = trained_a_little().eval()
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 16, 16, 3), np.uint8)
     source, target = torch.from_numpy(images).permute(0, 1, 4, 2, 3).float() / 255
@@ -383,7 +383,7 @@ def test_encoders_are_found_by_name() -> None:
     assert ENCODER_NETWORKS.names() == sorted(ENCODERS)
 
 
-def test_the_default_model_encodes_pictures_of_96_pixels() -> None:
+def test_the_default_model_encodes_images_of_96_pixels() -> None:
     model = TransitionModel(TransitionConfig()).eval()
     images = np.zeros((2, 96, 96, 3), np.uint8)
     assert encode_images(model, images, images).shape == (2, model.latent_size)

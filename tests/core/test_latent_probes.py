@@ -49,7 +49,7 @@ class Toy(nn.Module):
 
 
 class Still(Toy):
-    """A decoder that shows the source whatever z is."""
+    """A decoder that returns the source for any z."""
 
     def decode(self, source: Tensor, z: Tensor) -> Tensor:
         return source

@@ -59,7 +59,7 @@ def test_gaps_count_in_strides(gaps: GapConfig) -> None:
     assert len(fixed) == 60 - 36 and (np.diff(fixed, axis=1) == 18).all() and fixed.max() == 59
 
 
-def test_a_mixture_draws_by_weight_whatever_the_sizes() -> None:
+def test_a_mixture_draws_by_weight_for_any_sizes() -> None:
     parts = [
         TripletSampler([source([30]), source([30])], np.array([0]), GapConfig("uniform", 2)),
         TripletSampler([source([200, 40])], np.array([0, 1]), GapConfig("uniform", 2), stride=5),

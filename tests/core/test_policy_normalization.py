@@ -219,7 +219,7 @@ def test_rows_of_some_episodes():
 def test_augmentation_differs_by_sample_and_view_and_depends_on_the_generator_only():
     samples, *_ = data(np.random.default_rng(6))
     drawn = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
-    assert len(np.unique(drawn["pictures"].reshape(16, -1), axis=0)) == 16
+    assert len(np.unique(drawn["images"].reshape(16, -1), axis=0)) == 16
     again = samples.draw_augmentation(8, AugmentConfig(), np.random.default_rng(7))
     assert all(np.array_equal(drawn[name], again[name]) for name in drawn)
     none = samples.draw_augmentation(8, AugmentConfig(0, 0, 0, 0), np.random.default_rng(7))
@@ -246,7 +246,7 @@ def test_a_share_of_a_batch_is_augmented_as_in_the_full_batch():
     )
 
 
-def test_a_shift_moves_the_picture_and_repeats_its_border():
+def test_a_shift_moves_the_image_and_repeats_its_border():
     images = np.zeros((25, 16, 16, 3), np.uint8)
     images[:, 8, 8] = 255
     shifts = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]

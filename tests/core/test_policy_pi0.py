@@ -22,7 +22,7 @@ FULL = torch.ones_like(CAUSAL)
 
 
 def make(views=VIEWS, state_dim=published.STATE, width=published.ACTION, **changes):
-    """A tiny backbone with its action heads, no parameter at 0."""
+    """A tiny backbone with its action heads; no parameter is 0."""
     torch.manual_seed(0)
     backbone = Pi0Backbone(
         Pi0Config(**(published.SIZE | changes)), views, published.IMAGE, state_dim

@@ -112,7 +112,7 @@ def test_a_checkpoint_contains_the_sentence_encoder_and_acts_bit_equal(
             PolicyRunner.from_pretrained(broken)
 
 
-def test_vectors_are_float32_whatever_the_configuration_says(sentences: SentenceEncoder) -> None:
+def test_vectors_are_float32_for_any_dtype_in_the_configuration(sentences: SentenceEncoder) -> None:
     half = SentenceEncoder(
         sentences._tokenizer,
         {**sentences._config, "torch_dtype": "float16"},

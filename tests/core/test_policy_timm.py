@@ -36,7 +36,7 @@ def test_a_model_that_gives_no_feature_map_is_named():
         TimmVision("efficientvit_b0", 64, 8, 2)
 
 
-def test_pictures_are_normalised_as_the_model_was_trained():
+def test_images_are_normalised_as_the_model_was_trained():
     eyes = TimmVision(CONVOLUTIONAL, 32, 8, 1)
     seen = []
     eyes.model.forward_features = lambda image: seen.append(image) or torch.zeros(1, 512, 1, 1)

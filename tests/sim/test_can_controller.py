@@ -75,10 +75,10 @@ def test_a_chunk_is_executed_on_time_and_its_end_is_held(rig):
     )
     sent = len(rig.sent)
     rig.run(0.1)
-    assert len(rig.sent) == sent + 20  # holding goes on sending
+    assert len(rig.sent) == sent + 20  # it continues to send while it holds
     assert np.abs(rig.plant.joints - goal).max() < 1e-3 and abs(rig.plant.gripper - 0.01) < 1e-5
     assert rig.first_of_chunk == [chunk.stamp]
-    rig.controller.offer(rig.straight(2, HOME))  # not a latched fault: the next chunk goes on
+    rig.controller.offer(rig.straight(2, HOME))  # not a latched fault: the next chunk is executed
     assert rig.controller.state is State.EXECUTING
     assert rig.emulator.ignored_commands == 0 and rig.emulator.power_cuts == 0
 

@@ -1,5 +1,5 @@
-"""What every world of the Piper must do, whatever its task: a new file in ``tasks/`` is tested here
-without being named.
+"""What every world of the Piper must do, for any task. Every file in ``tasks/`` is tested here; a
+new one needs no change.
 """
 
 from collections.abc import Iterator

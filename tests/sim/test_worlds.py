@@ -25,7 +25,7 @@ def snippets(language: str) -> list[str]:
 @pytest.fixture
 def my_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The package ``my_worlds`` of the page, installed for one test."""
-    WORLDS.names()  # so that what is restored below includes this package's own worlds
+    WORLDS.names()  # so that the entries restored below include this package's own worlds
     monkeypatch.setattr(WORLDS, "_entries", dict(WORLDS._entries))
     package = tmp_path / "my_worlds"
     package.mkdir()

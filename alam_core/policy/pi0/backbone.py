@@ -125,7 +125,7 @@ class Pi0Backbone(Backbone):
         mask: Tensor,
         layers: Sequence[int],
     ) -> tuple[Tensor, list[Tensor]]:
-        """See ``Backbone``; ``tau`` is not used, as the input heads put it into the tokens."""
+        """See ``Backbone``; ``tau`` is not used, because the input heads put it into the tokens."""
         valid = context.mask  # (B, C)
         assert valid is not None, "a context of pi0 always has a mask"
         count, length = len(valid), tokens.shape[1]

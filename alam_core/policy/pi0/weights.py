@@ -2,7 +2,7 @@
 the heads of the action, strictly.
 
 Names and shapes are those of the published files. Nothing is unpickled, and only one tensor at a
-time is in memory beside the model.
+time is in memory in addition to the model.
 """
 
 import json

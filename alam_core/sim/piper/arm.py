@@ -33,8 +33,8 @@ BASE_GEOMS = (
 
 
 def _finger(name: str, side: int) -> str:
-    """One finger: slides along link 6's y axis by half of the opening; closed, its inner face lies
-    on the grasp plane.
+    """One finger, which slides along link 6's y axis by half of the opening. When the gripper is
+    closed, the finger's inner face lies on the grasp plane.
     """
     return f"""
     <body name="{name}" pos="0 0 {TCP_OFFSET}">

@@ -124,7 +124,7 @@ class PiperWorld:
         return self.observe(render)
 
     def hold(self, state: np.ndarray) -> np.ndarray:
-        """The state itself, as actions are set-points."""
+        """The state itself, because actions are set-points."""
         return state
 
     def success(self) -> bool:
