@@ -81,8 +81,8 @@ class TripletSampler:
         )  # (R,)
         self.strides = np.full(len(self.pairs), stride)
         self.sources = np.zeros(len(views), int)  # index of the source that each view belongs to
-        # A triplet is drawn by a number in [0, 1), which is divided into intervals: upper ends of
-        # those of the pairs, (R,), and of those of the sources.
+        # A random number in [0, 1) chooses a pair. Each pair and each source has an interval:
+        # upper ends of the pairs' intervals, (R,), and of the sources' intervals.
         self._bounds = np.cumsum(self.lengths / self.lengths.sum())
         self._ends = np.array([1.0])
 

@@ -169,7 +169,7 @@ class JointPolicy(PolicyNetwork):
         """
         if not self.backbone.half_precision:
             raise UserError(
-                "bfloat16 weights need the backbone pi0, but this policy has "
+                "bfloat16 weights are for pi0, but this policy's backbone is "
                 f"'{self.config.model.backbone}'"
             )
         for part in (self.backbone, self.inputs, self.outputs):
