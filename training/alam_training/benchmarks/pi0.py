@@ -1,5 +1,5 @@
-"""Measurements of pi0: naive generation, a lower bound of the time on a GPU, and one pass at full
-size on a CPU.
+"""Measurements of pi0: naive generation, a lower bound of the time per chunk on a GPU, and one
+pass at full size on a CPU.
 """
 
 import resource
@@ -89,7 +89,7 @@ def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
     again = _used(policy, lambda: policy.predict(noise, tau, context))
     once = _used(policy, lambda: policy.encode(*seen))
     steps = policy.config.model.denoising_steps
-    bandwidth, rate = bytes_a_second(device), operations_a_second(device)
+    bandwidth, rate = bytes_per_second(device), operations_per_second(device)
     encode = max(once["bytes"] / bandwidth, once["operations"] / rate)
     denoise = max((again["bytes"] + kept) / bandwidth, again["operations"] / rate)
     return {
@@ -121,21 +121,21 @@ def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
     return {"operations": counter.get_total_flops(), "bytes": sum(read.values())}
 
 
-def bytes_a_second(device: str, count: int = COPIED) -> float:
+def bytes_per_second(device: str, count: int = COPIED) -> float:
     """Bytes per second that a copy of a large tensor reads and writes."""
     source = torch.zeros(count, dtype=torch.bfloat16, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
 
 
-def operations_a_second(device: str, side: int = MULTIPLIED) -> float:
+def operations_per_second(device: str, side: int = MULTIPLIED) -> float:
     """Operations per second of a product of large matrices in bfloat16."""
     a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
     return 2 * side**3 / _seconds(lambda: a @ a, device)
 
 
 def _seconds(call: Callable[[], object], device: str, count: int = 10) -> float:
-    """Duration in s of the shortest of ``count`` calls, after as many of warm-up."""
+    """Duration in s of the shortest of ``count`` calls, after ``count`` warm-up calls."""
     found = []
     for _ in range(2 * count):
         synchronise(device)
