@@ -189,7 +189,7 @@ def test_mistakes_are_named(dataset, encoder, tmp_path):
     "config", sorted(Path("training/configs").glob("finetune_*.yaml")), ids=lambda path: path.stem
 )
 @pytest.mark.parametrize("model", [None, "training/configs/models/policy_compat.yaml"])
-def test_presets_are_whole(config, model):
+def test_presets_are_valid_with_each_model_file(config, model):
     parsed = parse_args(
         FinetuneConfig, "", ["--config", str(config), *(["--model", model] if model else [])]
     )

@@ -28,6 +28,7 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner
 from alam_core.types import VIEWS, Observation
 from alam_training.benchmarks import pi0
+from alam_training.benchmarks.device import synchronise
 from alam_training.loop.config import OptimConfig
 from alam_training.loop.optim import adamw
 from alam_training.loop.state import WeightAverage
@@ -141,9 +142,9 @@ def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, An
     saving = replace(config.pi0, pi0=replace(config.pi0.pi0, gradient_checkpointing=True))
     try:
         step = TrainingStep(make(VIEWS, saving), config.batch, device)
-        seconds = side_by_side(
-            {"joint": step}, config.train_steps, partial(pi0.synchronise, device)
-        )["joint"]
+        seconds = side_by_side({"joint": step}, config.train_steps, partial(synchronise, device))[
+            "joint"
+        ]
     except torch.cuda.OutOfMemoryError:
         return values | {
             "joint_samples_s": None,
@@ -166,7 +167,7 @@ def _latencies(
         name: partial(runner.infer, observation) for name, runner in acting.items()
     }
     calls["naive"] = partial(pi0.naive, plain, device)
-    times = side_by_side(calls, config.chunks, partial(pi0.synchronise, device))
+    times = side_by_side(calls, config.chunks, partial(synchronise, device))
     floor = pi0.floor(plain, device)
     values = {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()} | floor
     values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])

@@ -142,7 +142,7 @@ def train(
                 metrics = evaluate(current, state.step)
             log("eval", metrics)
             values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            bar.note(f"step {state.step}: {values}")
+            bar.note(f"step {state.step}: {values}")  # the bar of the loop below
         exported.cpu()
 
     started = time.monotonic()
@@ -202,7 +202,7 @@ def train(
             if state.step % config.eval_every == 0 and not is_last:
                 run_evaluation()
 
-        if not (resumed and saved == state.step):
+        if not (resumed and saved == state.step):  # else nothing has changed since
             save()
         if not stopped:
             run_evaluation()
