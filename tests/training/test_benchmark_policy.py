@@ -1,4 +1,4 @@
-"""What is measured of policies: the floor counts what is used, and the measurement runs whole at
+"""The policy benchmark: the floor counts what a call uses, and the whole measurement runs at
 toy size.
 """
 
@@ -31,7 +31,7 @@ SMALL = ModelConfig(
 
 @pytest.fixture
 def at_toy_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, size in (("bytes_a_second", 1000), ("operations_a_second", 32)):
+    for name, size in (("bytes_per_second", 1000), ("operations_per_second", 32)):
         whole = getattr(pi0, name)
         monkeypatch.setattr(pi0, name, lambda device, whole=whole, size=size: whole(device, size))
 

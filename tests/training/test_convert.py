@@ -1,4 +1,4 @@
-"""The command around the readers: going on after an interruption, the share of broken recordings,
+"""The convert command: resuming after an interruption, the share of broken recordings,
 instructions, messages.
 """
 
@@ -136,7 +136,9 @@ def test_interrupted_runs_keep_whole_episodes_and_resume_to_the_same_data(
         np.testing.assert_array_equal(dataset.episode(e).state, numbers(e, STEPS, 2))
         check_frames(dataset, e, "wrist", pictures(e, STEPS))
     assert json.loads((tmp_path / "out" / RECORD).read_text())["finished"] is True
-    assert convert(config(tmp_path, resume=True)).episodes == 6  # nothing is left, nothing is added
+    assert (
+        convert(config(tmp_path, resume=True)).episodes == 6
+    )  # nothing is left to convert, so nothing is added
 
 
 def test_resuming_needs_the_same_settings_and_a_data_set_of_this_script(

@@ -124,7 +124,7 @@ def test_annotations_that_name_code_are_refused_without_running_it(tmp_path: Pat
     folder = write_calvin(tmp_path / "training")
     harm = tmp_path / "harm"
     np.save(folder / "lang_annotations/auto_lang_ann.npy", np.array(Harm(harm)), allow_pickle=True)
-    with pytest.raises(UserError, match="mkdir, which is not admitted"):
+    with pytest.raises(UserError, match="mkdir, which is not allowed"):
         run("calvin", folder, tmp_path / "out")
     assert not harm.exists()
 

@@ -299,7 +299,7 @@ def test_mistakes_are_reported_in_one_line(tmp_path: Path) -> None:
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, state=["speed"])
     with pytest.raises(UserError, match=r"state holds plain numbers"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "state"})
-    with pytest.raises(UserError, match=r"depth of step 0 is no colour image"):
+    with pytest.raises(UserError, match=r"depth of step 0 is not a colour image"):
         run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, views={"wrist": "depth"})
     (tmp_path / "in/a/features.json").write_text("{")
     with pytest.raises(UserError, match="features.json' is broken JSON"):

@@ -56,7 +56,7 @@ def test_ctrl_c_keeps_whole_episodes_and_the_record(root: Path) -> None:
     assert run.interrupted and LeRobotDataset(root).num_episodes == 2
 
 
-def test_ctrl_c_before_the_first_episode_goes_on(tmp_path: Path) -> None:
+def test_ctrl_c_before_the_first_episode_propagates(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), DatasetRun(tmp_path / "set", RECORD, {}) as run:
         raise KeyboardInterrupt
     assert not run.interrupted and not list(tmp_path.iterdir())
@@ -70,7 +70,7 @@ def test_an_error_discards_what_the_run_added(root: Path) -> None:
     assert "finished" not in json.loads((root / RECORD).read_text())
 
 
-def test_resuming_is_refused_without_leave_or_with_other_settings(root: Path) -> None:
+def test_resuming_is_refused_without_permission_or_with_other_settings(root: Path) -> None:
     run = DatasetRun(root, RECORD, {})
     with pytest.raises(UserError, match="exists already; add --resume true .* another --root"):
         run.resume(False, {"fps": 10}, "made", "--root", key="settings")

@@ -189,7 +189,7 @@ def test_mistakes_are_named(dataset, encoder, tmp_path):
     "config", sorted(Path("training/configs").glob("finetune_*.yaml")), ids=lambda path: path.stem
 )
 @pytest.mark.parametrize("model", [None, "training/configs/models/policy_compat.yaml"])
-def test_presets_are_whole(config, model):
+def test_presets_are_valid_with_each_model_file(config, model):
     parsed = parse_args(
         FinetuneConfig, "", ["--config", str(config), *(["--model", model] if model else [])]
     )
@@ -240,7 +240,7 @@ def write_toy(root, instructions, names=("a", "b"), state_names=("a", "b")):
 def test_words_that_the_tokenizer_cannot_tell_apart_are_named(tmp_path):
     root = write_toy(tmp_path / "set", ["put it in the box", "put it in the pan"] * 2)
     with pytest.raises(
-        UserError, match="the words box and pan of .*set' share a number among 2048"
+        UserError, match="the words box and pan of .*set' have the same token of 2048"
     ):
         finetune(settings(root, tmp_path / "run", relative_joints=[]))
     assert not (root / ".cache").exists()  # before any picture was decoded

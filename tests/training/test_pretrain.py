@@ -1,4 +1,4 @@
-"""Pretraining on a synthetic video: it learns, it goes on exactly where it stopped, and it says
+"""Pretraining on a synthetic video: it learns, it resumes exactly where it stopped, and it says
 what it needs.
 """
 
@@ -87,10 +87,10 @@ def test_short_training_beats_copying_and_uses_z(tmp_path: Path) -> None:
     assert f"{figures['psnr_k']:.4g}" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unbroken, _, _ = pretrain(config(tmp_path / "a", 24), [moving_square()])
+    uninterrupted, _, _ = pretrain(config(tmp_path / "a", 24), [moving_square()])
     losses = TransitionModel.losses
     calls: list[None] = []
 
@@ -106,7 +106,7 @@ def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
     monkeypatch.undo()
     resumed, _, finished = pretrain(config(tmp_path / "b", 24), [moving_square()])
     assert finished
-    expected = unbroken.state_dict()
+    expected = uninterrupted.state_dict()
     assert all(torch.equal(expected[name], value) for name, value in resumed.state_dict().items())
 
 

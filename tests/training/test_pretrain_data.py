@@ -1,4 +1,4 @@
-"""Pretraining on what people have: mixtures of data sets and films, some of them broken, decoded
+"""Pretraining on mixtures of data sets and video folders, some of them broken, decoded
 before or while training.
 """
 

@@ -65,7 +65,7 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     assert (tmp_path / "demo.json").read_text() == content
     done = report(tmp_path, tmp_path / "results.md")
     assert done.returncode == 2
-    assert "demo.json' is no result file" in done.stderr and "Traceback" not in done.stderr
+    assert "demo.json' is not a result file" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "results.md").exists()
 
 
@@ -165,7 +165,7 @@ def test_probes_are_shown_next_to_the_paper_with_targets_and_pictures(tmp_path: 
     assert "figures/transition_algebra_north.png" in text and "figures/transfer_alam.webp" in text
     assert "transition_reconstruction_north" not in text  # no such picture
     assert "| paper: MetaWorld success with these latents (%) | 63.6 |" in text
-    assert "the target is a ratio of 3" in text and "not measured" in text
+    assert "The target is a ratio of at least 3" in text and "not measured" in text
 
 
 def test_policies_are_shown_next_to_the_paper_by_training_and_task(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_policies_are_shown_next_to_the_paper_by_training_and_task(tmp_path: Pat
 def test_a_picture_needs_a_result(tmp_path: Path) -> None:
     write_result("generation_ablation", {"none": {"success": 0.5}}, [0], tmp_path, command="x")
     with pytest.raises(
-        UserError, match=r"generation_ablation.json' is no result of training/evaluate.py"
+        UserError, match=r"generation_ablation.json' is not a result of training/evaluate.py"
     ):
         draw_success(tmp_path / "generation_ablation.json", tmp_path)
 

@@ -1,5 +1,5 @@
-"""Real training processes: two give the result of one, a killed and resumed run that of an unbroken
-one.
+"""Real training processes: two give the result of one, a killed and resumed run that of an
+uninterrupted one.
 """
 
 import json
@@ -19,11 +19,11 @@ from alam_training.benchmarks.scale import (
     SMALL_POLICY,
     compare,
     curve,
-    killed_again_and_again,
     launch,
     make_data,
     pretrain,
     start,
+    train_despite_kills,
 )
 from alam_training.loop.state import STATE_FILE
 
@@ -102,7 +102,9 @@ def test_an_interrupted_sharded_run_resumes_exactly(data: Path, tmp_path: Path) 
 
 
 @pytest.mark.timeout(900)
-def test_a_run_killed_at_any_time_ends_like_an_unbroken_one(data: Path, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_time_ends_like_an_uninterrupted_one(
+    data: Path, tmp_path: Path
+) -> None:
     options = {
         **OBJECTIVES["paper"],
         "loop.save_every": "2",
@@ -110,9 +112,7 @@ def test_a_run_killed_at_any_time_ends_like_an_unbroken_one(data: Path, tmp_path
         "loop.steps": "36",
     }
     pretrain(data, tmp_path / "unbroken", options)
-    kills = killed_again_and_again(
-        data, tmp_path / "killed", options, kills=4, seed=int(time.time())
-    )
+    kills = train_despite_kills(data, tmp_path / "killed", options, kills=4, seed=int(time.time()))
     assert kills["kills"] >= 2, kills
     difference = compare(tmp_path / "unbroken", tmp_path / "killed")
     assert difference["weights_equal"] and not any(difference["terms"].values()), difference

@@ -61,8 +61,10 @@ def config(**fields: object) -> LoopConfig:
     )  # type: ignore[arg-type]
 
 
-def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path) -> None:
-    unbroken = run(tmp_path / "a", config())
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tmp_path: Path,
+) -> None:
+    uninterrupted = run(tmp_path / "a", config())
     count = 0
 
     def stopping(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -79,7 +81,9 @@ def test_an_interrupted_and_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_p
     assert all(
         torch.equal(a, b)
         for a, b in zip(
-            unbroken.model.state_dict().values(), second.model.state_dict().values(), strict=True
+            uninterrupted.model.state_dict().values(),
+            second.model.state_dict().values(),
+            strict=True,
         )
     )
     assert (tmp_path / "a" / STATE_FILE).read_bytes() == (tmp_path / "b" / STATE_FILE).read_bytes()
@@ -134,7 +138,7 @@ def test_state_of_a_different_run_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path: Path) -> None:
-    unbroken = run(tmp_path / "a", config())
+    uninterrupted = run(tmp_path / "a", config())
     run(tmp_path / "b", config(max_minutes=1e-9))
     state = tmp_path / "b" / STATE_FILE
     with replacing_file(state) as temporary:
@@ -152,7 +156,9 @@ def test_what_a_killed_save_left_behind_is_ignored_and_removed(tmp_path: Path) -
     assert all(
         torch.equal(a, b)
         for a, b in zip(
-            unbroken.model.state_dict().values(), resumed.model.state_dict().values(), strict=True
+            uninterrupted.model.state_dict().values(),
+            resumed.model.state_dict().values(),
+            strict=True,
         )
     )
 
@@ -179,7 +185,7 @@ def test_a_state_reaches_the_disk_before_the_old_one_goes(
     assert done == ["sync temporary", f"replace {STATE_FILE}", f"sync {tmp_path.name}"]
 
 
-def test_a_full_disk_leaves_the_last_state_whole(
+def test_a_full_disk_leaves_the_last_state_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(tmp_path, config(max_minutes=1e-9))

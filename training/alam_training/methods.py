@@ -1,4 +1,5 @@
-"""The methods that are compared: their keys in names of runs and in result files, and their labels.
+"""The methods that results compare: the key of each in run folders and result files, and its label
+in tables and plots.
 
 Stage 1 compares transition models, stage 2 policies. A method that is not listed here is shown
 under its own key, after the others.
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 class Method:
     """One row or column of a comparison.
 
-    key: what run folders (<key>_s<seed>) and result files call it. label: what tables and plots
-    call it. paper: success on MetaWorld that the paper reports for it (%), None if it has no such
+    key: its name in run folders (<key>_s<seed>) and result files. label: its name in tables and
+    plots. paper: success on MetaWorld that the paper reports for it (%), None if it has no such
     row.
     """
 
@@ -67,7 +68,8 @@ _LABELS = {method.key: method.label for method in (*TRANSITION_MODELS, *POLICIES
 
 
 def label(key: str) -> str:
-    """What tables and plots call a method; its key in plain words if it is not listed."""
+    """The label of a method in tables and plots; for a method that is not listed, its key with
+    spaces instead of underscores."""
     return _LABELS.get(key) or key.replace("_", " ")
 
 

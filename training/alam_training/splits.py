@@ -8,7 +8,7 @@ from alam_core.errors import UserError
 def split_episodes(
     episodes: int, share: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the training and of the held-out episodes, both ascending, at least one of each.
+    """Indices of the training and of the held-out episodes, both ascending, at least one of each.
 
     share: fraction of the episodes to hold out, between 0 and 1. Raises UserError if there are
     fewer than two episodes or the share is out of range.

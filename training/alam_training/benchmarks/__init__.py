@@ -1,1 +1,1 @@
-"""What ``training/benchmark.py`` measures, a module each."""
+"""The benchmarks of ``training/benchmark.py``, one module each."""

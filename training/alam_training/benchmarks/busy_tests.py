@@ -1,5 +1,5 @@
-"""Do the tests pass on a busy machine? Run them again and again beside processes that load every
-core, and count failures.
+"""Do the tests pass on a busy machine? Runs them repeatedly while other processes load every core,
+and counts the failures.
 """
 
 import os
@@ -22,14 +22,14 @@ BURN = "while True: pass"
 
 @dataclass
 class BusyTestsConfig:
-    """What to run beside the load.
+    """How often to run the tests, and under which load.
 
     Args:
         ros_runs: runs of tests/ros.
         suite_runs: runs of all tests.
         load: processes that compute without pause; 0 starts one for each core.
         results: folder of the result file.
-        save: write busy_tests.json, after every run.
+        save: write busy_tests.json after every run of the tests.
     """
 
     ros_runs: int = 10
@@ -56,8 +56,8 @@ def loaded(processes: int) -> Iterator[None]:
 
 
 def failed_tests(report: Path) -> list[str]:
-    """Names of the tests that failed or broke, from a JUnit report. Raises UserError where pytest
-    wrote none, or ran no test.
+    """Names of the tests that failed or had an error, from a JUnit report. Raises UserError if
+    pytest wrote no report or ran no test.
     """
     try:
         cases = list(ElementTree.parse(report).iter("testcase"))

@@ -1,8 +1,8 @@
 """Reading speed: random frames and triplets, decoded once or on demand, compared with LeRobot's own
 reader in one interleaved run.
 
-Both readers read the same files, encoded with our writer's defaults. The data set that the files
-were made from is measured too, in the encoding it has.
+Both readers read the same files, encoded with our writer's defaults. The data set that these
+files were made from is measured too, in its original encoding.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ class DataConfig:
 
     Args:
         data: folder of a LeRobot data set; all its views are read.
-        reencode: number of first episodes to encode again with our writer's defaults. The copy is
-            measured; single items of the same episodes in ``data`` are measured beside it. 0
+        reencode: the first ``reencode`` episodes are encoded again with our writer's defaults, and
+            this copy is measured; single items of the same episodes in ``data`` are measured too. 0
             measures ``data`` itself.
-        lerobot_python: the python of an environment in which LeRobot is installed; empty leaves
+        lerobot_python: path of the Python interpreter of an environment with LeRobot; empty leaves
             LeRobot out.
         cores: number of cores, the same ones for both readers.
         image_size: side of our triplets' images in pixels; LeRobot's have the stored size.
@@ -87,16 +87,18 @@ def main(config: DataConfig) -> int:
     torch.set_num_threads(1)
     with contextlib.ExitStack() as stack:
         stack.callback(os.sched_setaffinity, 0, available)
-        arms, versions = all_arms(config, stack)
-        rates: dict[str, list[tuple[float, float | None]]] = {name: [] for name in arms}
+        measures, versions = all_measures(config, stack)
+        rates: dict[str, list[tuple[float, float | None]]] = {name: [] for name in measures}
         # Workers read ahead into the next measurement, so single items are measured first.
-        items = [name for name in arms if "items" in name]
-        for group in (items, [name for name in arms if name not in items]):
+        items = [name for name in measures if "items" in name]
+        for group in (items, [name for name in measures if name not in items]):
             for name in group:  # not counted: it opens every file once
-                arms[name](np.random.default_rng(config.seed))
+                measures[name](np.random.default_rng(config.seed))
             for repetition in track(range(config.repetitions), "measuring", transient=True):
                 for name in _rotated(group, repetition):
-                    rates[name].append(arms[name](np.random.default_rng([config.seed, repetition])))
+                    rates[name].append(
+                        measures[name](np.random.default_rng([config.seed, repetition]))
+                    )
     values = summarise(config, rates, versions)
     show(values)
     if config.save:
@@ -111,7 +113,7 @@ def main(config: DataConfig) -> int:
     return 0
 
 
-def all_arms(
+def all_measures(
     config: DataConfig, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Measure], dict[str, Any] | None]:
     """Name -> measurement, and LeRobot's versions (None without LeRobot). ``stack`` ends the
@@ -123,21 +125,21 @@ def all_arms(
         dataset = encode_again(original, config.reencode, Path(folder) / "set")
     frames = dataset.num_frames  # the same number, and the same frames, of the original
     measured = {"": dataset, ORIGINAL: original} if config.reencode else {"": dataset}
-    arms: dict[str, Measure] = {}
+    measures: dict[str, Measure] = {}
     versions = None
     for suffix, each in measured.items():
-        arms[f"ours items{suffix}"] = our_items(config, each, frames)
+        measures[f"ours items{suffix}"] = our_items(config, each, frames)
         if config.lerobot_python:
             lerobot = LeRobotProcess(config.lerobot_python, each.root, config.gap, frames)
             stack.callback(lerobot.close)
             lerobot.check(each)
             versions = lerobot.versions
-            arms[f"lerobot items{suffix}"] = lerobot.items(config.items)
+            measures[f"lerobot items{suffix}"] = lerobot.items(config.items)
             for n in sorted({0, max(config.workers, default=0)}) if each is dataset else ():
-                arms[f"lerobot triplets, {n} workers"] = lerobot.triplets(
+                measures[f"lerobot triplets, {n} workers"] = lerobot.triplets(
                     config.items, len(each.views), n, config.batch
                 )
-    return arms | our_arms(config, dataset), versions
+    return measures | our_measures(config, dataset), versions
 
 
 def encode_again(original: LeRobotDataset, episodes: int, root: Path) -> LeRobotDataset:
@@ -190,7 +192,7 @@ def our_items(
     return measure
 
 
-def our_arms(config: DataConfig, dataset: LeRobotDataset) -> dict[str, Measure]:
+def our_measures(config: DataConfig, dataset: LeRobotDataset) -> dict[str, Measure]:
     """Name -> measurement, of our readers apart from single items on demand."""
     stores: list[FrameStore] = [
         frame_store(dataset, view, config.image_size) for view in dataset.views

@@ -1,5 +1,5 @@
-"""LeRobot's own reader, for the reading benchmark: a process of a python in which LeRobot is
-installed, which runs ``lerobot_reader.py`` and answers each request with one JSON line.
+"""LeRobot's own reader, for the reading benchmark: a process of a Python interpreter that has
+LeRobot installed. It runs ``lerobot_reader.py`` and answers each request with one JSON line.
 """
 
 import json

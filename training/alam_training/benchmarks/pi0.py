@@ -1,5 +1,5 @@
-"""Measurements of pi0: naive generation, a lower bound of the time on a GPU, and one pass at full
-size on a CPU.
+"""Measurements of pi0: naive generation, a lower bound of the time per chunk on a GPU, and one
+pass at full size on a CPU.
 """
 
 import resource
@@ -14,10 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from alam_core.policy.generation import integrate, sample_noise
 from alam_core.policy.joint import JointPolicy
 from alam_core.policy.sequence import ACTION
+from alam_training.benchmarks.device import bytes_per_second, operations_per_second
 
 WORDS = 48  # tokens of an instruction in the published model
-COPIED = 2**28  # elements of the copied tensor, bfloat16
-MULTIPLIED = 8192  # rows and columns of the multiplied matrices
 
 
 class NoWords:
@@ -30,12 +29,6 @@ class NoWords:
 
     def files(self) -> dict[str, str | bytes]:
         return {}
-
-
-def synchronise(device: str) -> None:
-    """Wait until the device has finished its work."""
-    if device == "cuda":
-        torch.cuda.synchronize()
 
 
 def observation(policy: JointPolicy, device: str) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -89,7 +82,7 @@ def floor(policy: JointPolicy, device: str) -> dict[str, Any]:
     again = _used(policy, lambda: policy.predict(noise, tau, context))
     once = _used(policy, lambda: policy.encode(*seen))
     steps = policy.config.model.denoising_steps
-    bandwidth, rate = bytes_a_second(device), operations_a_second(device)
+    bandwidth, rate = bytes_per_second(device), operations_per_second(device)
     encode = max(once["bytes"] / bandwidth, once["operations"] / rate)
     denoise = max((again["bytes"] + kept) / bandwidth, again["operations"] / rate)
     return {
@@ -119,31 +112,6 @@ def _used(policy: JointPolicy, call: Callable[[], object]) -> dict[str, float]:
     for hook in hooks:
         hook.remove()
     return {"operations": counter.get_total_flops(), "bytes": sum(read.values())}
-
-
-def bytes_a_second(device: str, count: int = COPIED) -> float:
-    """Bytes per second that a copy of a large tensor reads and writes."""
-    source = torch.zeros(count, dtype=torch.bfloat16, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / _seconds(lambda: target.copy_(source), device)
-
-
-def operations_a_second(device: str, side: int = MULTIPLIED) -> float:
-    """Operations per second of a product of large matrices in bfloat16."""
-    a = torch.randn(side, side, dtype=torch.bfloat16, device=device)
-    return 2 * side**3 / _seconds(lambda: a @ a, device)
-
-
-def _seconds(call: Callable[[], object], device: str, count: int = 10) -> float:
-    """Duration in s of the shortest of ``count`` calls, after as many of warm-up."""
-    found = []
-    for _ in range(2 * count):
-        synchronise(device)
-        started = time.perf_counter()
-        call()
-        synchronise(device)
-        found.append(time.perf_counter() - started)
-    return min(found[count:])
 
 
 @torch.inference_mode()

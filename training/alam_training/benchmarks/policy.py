@@ -1,5 +1,5 @@
-"""What generating latents beside actions costs: latency of a chunk, joint and action-only side by
-side, and training throughput.
+"""The cost of generating latents together with actions: latency of a chunk, joint compared with
+action-only, and training throughput.
 """
 
 import gc
@@ -28,6 +28,7 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import PolicyRunner
 from alam_core.types import VIEWS, Observation
 from alam_training.benchmarks import pi0
+from alam_training.benchmarks.device import synchronise
 from alam_training.loop.config import OptimConfig
 from alam_training.loop.optim import adamw
 from alam_training.loop.state import WeightAverage
@@ -45,9 +46,10 @@ class PolicyBenchmarkConfig:
             pi0 at full size on the CPU, which takes a minute or more and 8 GiB. pi0_gpu: pi0 at
             full size on a GPU. If empty: small_cpu, and pi0_gpu if there is a GPU.
         threads: torch's number of threads; 0 takes all cores that this process may use.
-        chunks: number of measured chunks per policy, after a warm-up of a fifth of it.
+        chunks: number of measured chunks per policy, after a warm-up of a fifth as many.
         batch: samples per training step.
-        train_steps: number of measured training steps per policy, after a warm-up of a fifth of it.
+        train_steps: number of measured training steps per policy, after a warm-up of a fifth as
+            many.
         small: the network of small_cpu.
         pi0: the network of pi0_cpu and pi0_gpu.
         save: write latency_policy.json.
@@ -100,7 +102,7 @@ def main(config: PolicyBenchmarkConfig) -> int:
 
 
 def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
-    """Latency of a chunk, joint beside action-only, and samples per second in training."""
+    """Latency of a chunk, joint and action-only, and samples per second in training."""
     policies = {
         "joint": random_policy(config.small, VIEWS),
         "action_only": random_policy(config.small, ()),
@@ -126,8 +128,8 @@ def small_cpu(config: PolicyBenchmarkConfig) -> dict[str, Any]:
 
 
 def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, Any]:
-    """Latency of a chunk of pi0, as it acts and by naive generation, beside the lower bound of this
-    GPU; training throughput in samples per second.
+    """Latency of a chunk of pi0, with the policy runner and by naive generation, and its lower
+    bound on this GPU; training throughput in samples per second.
     """
 
     def make(views: tuple[str, ...], model: ModelConfig = config.pi0) -> JointPolicy:
@@ -140,9 +142,9 @@ def pi0_gpu(config: PolicyBenchmarkConfig, device: str = "cuda") -> dict[str, An
     saving = replace(config.pi0, pi0=replace(config.pi0.pi0, gradient_checkpointing=True))
     try:
         step = TrainingStep(make(VIEWS, saving), config.batch, device)
-        seconds = side_by_side(
-            {"joint": step}, config.train_steps, partial(pi0.synchronise, device)
-        )["joint"]
+        seconds = side_by_side({"joint": step}, config.train_steps, partial(synchronise, device))[
+            "joint"
+        ]
     except torch.cuda.OutOfMemoryError:
         return values | {
             "joint_samples_s": None,
@@ -165,7 +167,7 @@ def _latencies(
         name: partial(runner.infer, observation) for name, runner in acting.items()
     }
     calls["naive"] = partial(pi0.naive, plain, device)
-    times = side_by_side(calls, config.chunks, partial(pi0.synchronise, device))
+    times = side_by_side(calls, config.chunks, partial(synchronise, device))
     floor = pi0.floor(plain, device)
     values = {f"{name}_ms": quantiles(seconds) for name, seconds in times.items()} | floor
     values["joint_over_action_only"] = ratio(times["joint"], times["action_only"])
@@ -270,7 +272,7 @@ class TrainingStep:
 def side_by_side(
     calls: Mapping[str, Callable[[], object]], count: int, finish: Callable[[], None] = lambda: None
 ) -> dict[str, list[float]]:
-    """Durations in s of ``count`` calls of each function, after a warm-up of a fifth of it. The
+    """Durations in s of ``count`` calls of each function, after a warm-up of a fifth as many. The
     functions take turns, so that other load on the machine affects all of them equally.
 
     finish: waits for work that a call has started on a device.

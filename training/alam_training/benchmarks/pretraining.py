@@ -22,6 +22,7 @@ from alam_core.config import from_dict, to_dict
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.results import write_result
+from alam_training.benchmarks.device import operations_per_second
 from alam_training.loop.config import OptimConfig
 from alam_training.loop.optim import adamw
 from alam_training.loop.state import WeightAverage
@@ -155,18 +156,12 @@ def on_gpu(config: TransitionConfig, batch: int, steps: int) -> dict[str, float]
     torch.cuda.reset_peak_memory_stats()
     seconds = sorted(_seconds(step) for _ in range(steps))[steps // 2]
     peak = torch.cuda.max_memory_allocated() / 2**30
-    share = counter.get_total_flops() / seconds / _matmul_peak()
+    share = counter.get_total_flops() / seconds / operations_per_second("cuda")
     return {
         "triplets_s": round(batch / seconds, 1),
         "peak_gib": round(peak, 2),
         "bf16_share": round(share, 3),
     }
-
-
-def _matmul_peak(size: int = 8192, repetitions: int = 20) -> float:
-    """Floating-point operations per second of a large bf16 matrix product, best of several."""
-    a, b = (torch.randn(size, size, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-    return 2 * size**3 / min(_seconds(lambda: a @ b) for _ in range(repetitions))
 
 
 def _seconds(do: Callable[[], Any]) -> float:

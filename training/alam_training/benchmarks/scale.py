@@ -1,5 +1,5 @@
 """How far loss curves differ between two processes and one, and between a run that is killed
-repeatedly and an unbroken one.
+repeatedly and an uninterrupted one.
 
 The runs are real processes of ``training/pretrain.py`` on a small synthetic data set. The tests use
 the same functions.
@@ -141,10 +141,10 @@ def main(config: ScaleConfig) -> int:
         print(f"two processes (FSDP) and one: {values['two_processes_sharded']}", flush=True)
         often = {**steps, "loop.save_every": "2"}
         pretrain(data, folder / "unbroken", often)
-        kills = killed_again_and_again(data, folder / "killed", often, config.kills, config.seed)
+        kills = train_despite_kills(data, folder / "killed", often, config.kills, config.seed)
         values["killed"] = {**kills, **compare(folder / "unbroken", folder / "killed")}
         del values["killed"]["terms"]
-        print(f"killed and resumed, and unbroken: {values['killed']}")
+        print(f"killed and resumed, and uninterrupted: {values['killed']}")
     if config.save:
         print(f"results: {write_result('training_scale', values, [config.seed])}")
     return 0
@@ -223,7 +223,7 @@ def pretrain(
     return output
 
 
-def killed_again_and_again(
+def train_despite_kills(
     data: Path, run: Path, options: dict[str, str], kills: int, seed: int
 ) -> dict[str, int]:
     """Train to the end despite SIGKILLs, each after a few saves: every other one as soon as the

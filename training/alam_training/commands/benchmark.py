@@ -28,12 +28,13 @@ MEASUREMENTS = {
     "scale": (
         "scale",
         "ScaleConfig",
-        "two processes compared with one; a killed and resumed run with an unbroken one",
+        "how far loss curves differ: two processes from one, a killed and resumed run from an "
+        "uninterrupted one",
     ),
     "busy_tests": (
         "busy_tests",
         "BusyTestsConfig",
-        "whether the tests pass beside other work on every core",
+        "whether the tests pass while other processes load every core",
     ),
 }
 

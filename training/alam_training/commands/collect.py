@@ -4,9 +4,10 @@
     python training/collect.py --config training/configs/collect_piper.yaml --root data/more \\
         --episodes 1000 --workers 8
 
-Seeds are tried in order from ``first_seed``; an episode is kept if its success lasts. An episode
-depends on nothing but its seed, so the data are the same for any number of workers. Ctrl-C keeps
-what was collected; ``--resume true`` goes on from there. T: steps of an episode, H, W: image height
+Seeds are tried in order from ``first_seed``; an episode is kept if the expert succeeds
+and the success lasts ``hold_steps`` steps. An episode depends on its seed only, so the data are the
+same for any number of workers. Ctrl-C keeps the collected episodes; ``--resume true`` continues
+from there. T: steps of an episode, H, W: image height
 and width, S: state width, A: action width.
 """
 
@@ -34,7 +35,7 @@ from alam_training.progress import episode_progress
 
 SETTINGS = "meta/collect.json"  # in the data set: the settings it was collected with
 FORMER_DEFAULTS = {"noise_seconds": [0.3, 0.8]}  # settings that older data sets do not name
-HOPELESS = 20  # failures, beyond the number of wanted episodes, at which collecting gives up
+HOPELESS = 20  # collecting stops at more failures than wanted episodes plus this number
 
 MakeWorld = Callable[[str, int], World]
 MakeExpert = Callable[[World, int], Expert]
@@ -55,11 +56,11 @@ class CollectConfig:
             the recorded actions stay the expert's.
         noise_std: standard deviation of that noise, in units of the action (rad for joints); the
             last column, the gripper, gets none.
-        noise_rate: expected number of pushes that begin in a second without a push.
+        noise_rate: expected number of pushes that begin per second while there is none.
         noise_seconds: duration of the shortest and the longest push, in s.
         hold_steps: consecutive steps of success after which the episode ends and is kept.
         workers: processes, each with its own simulator; 0 simulates in this process.
-        resume: add to a data set that exists already.
+        resume: add to an existing data set; false refuses one.
     """
 
     world: str = "piper_place"
@@ -109,8 +110,8 @@ class Demonstration:
 
 @dataclass
 class CollectSummary:
-    """What ``collect`` did. Episodes, frames and tried seeds are those of the whole data set,
-    seconds those of this run.
+    """What ``collect`` did. ``episodes``, ``frames`` and ``tried`` (seeds) count the whole data
+    set; ``seconds`` is the duration of this run.
     """
 
     episodes: int
@@ -260,7 +261,7 @@ def collect(
     if run.interrupted:
         console.print(
             f"interrupted: the {run.num_episodes} episodes collected so far are kept; "
-            "--resume true goes on"
+            "--resume true continues"
         )
     return CollectSummary(
         run.num_episodes, run.num_frames, seed - config.first_seed, time.monotonic() - started

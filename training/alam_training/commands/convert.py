@@ -10,9 +10,9 @@ robomimic), ROS 2 bags.
 
 Each format has a reader in alam_training/converters; docs/convert.md lists what each reads. A
 recording that cannot be read is skipped, counted and named. The data set appears when the
-conversion is finished. Ctrl-C keeps the episodes converted so far; ``--resume true`` goes on from
-there. meta/convert.json records the settings, the skipped recordings, and whether the conversion is
-finished.
+conversion is finished. Ctrl-C keeps the episodes converted so far; ``--resume true`` continues
+from there. meta/convert.json records the settings, the skipped recordings, and whether the
+conversion is finished.
 """
 
 import json
@@ -42,7 +42,7 @@ from alam_training.progress import episode_progress
 RECORD = (
     "meta/convert.json"  # in the data set: settings, skipped recordings, whether it is finished
 )
-JUDGED = 20  # recordings after which too large a share of broken ones stops the run
+JUDGED = 20  # recordings to read before the share of broken ones is checked
 Format = Literal["rlds", "calvin", "libero", "rosbag"]
 OPENERS: dict[Format, Callable[[Request], ForeignDataset]] = {
     "rlds": open_rlds,
@@ -60,7 +60,7 @@ class ConvertConfig:
         source: the format: rlds, calvin, libero or rosbag.
         input: folder (or file) of the data.
         output: folder of the LeRobot data set.
-        views: our view name -> the name in the source, such as --views.third_person image
+        views: view in the data set -> its name in the source, such as --views.third_person image
             --views.wrist wrist_image; empty: the format's default names.
         state: names (or topics) in the source, concatenated to the state; empty: the format's
             default names; [none]: no state.
@@ -75,7 +75,7 @@ class ConvertConfig:
         fps: frames per second; 0: the rate of the source, or, for a bag, 10 rows per second.
         max_episodes: stop when the data set has this number of episodes; 0: no limit.
         max_broken: share of recordings, 0 to 1, that may be unreadable.
-        resume: add to a data set that an interrupted run has left.
+        resume: continue the data set of an interrupted run; false refuses an existing one.
     """
 
     source: Format
@@ -276,5 +276,5 @@ def main() -> int:
         f"{len(summary.broken)} skipped, {summary.seconds:.0f} s"
     )
     if not summary.finished:
-        print("interrupted: the episodes converted so far are kept; --resume true goes on")
+        print("interrupted: the episodes converted so far are kept; --resume true continues")
     return 0 if summary.finished else 130

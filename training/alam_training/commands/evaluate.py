@@ -4,8 +4,8 @@ videos.
     python training/evaluate.py --policy checkpoints/piper_place/policy --result alam
     python training/evaluate.py --policy runs/mine/policy --first_seed 500 --episodes 20
 
-Seeds: 0 to 499 are for trying things, 500 to 999 for choosing among checkpoints (validation), 1000
-and above for final results. The ROS policy node uses the same runner and planner.
+Seeds 0 to 499 are for experiments, 500 to 999 for choosing a checkpoint (validation), 1000 and
+above for final results. The ROS policy node uses the same runner and planner.
 """
 
 import sys
@@ -15,14 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from alam_core.config import parse_args
 from alam_core.data.video import VideoWriter
@@ -37,17 +29,18 @@ from alam_training.episodes.evaluation import (
     episodes,
     success_metrics,
 )
+from alam_training.progress import episode_progress
 
 INTRODUCTION = """Evaluate a policy in a simulated world.
 
   python training/evaluate.py --policy checkpoints/piper_place/policy
-      plays 50 unseen seeds and prints the success rate
+      runs 50 episodes on unseen seeds and prints the success rate
   ... --result alam                                 writes it to results/piper_place.json
   ... --first_seed 500 --episodes 20                validation seeds, to choose a checkpoint
   ... --videos 4                                    videos of the first four episodes
   ... --execution controller                        chunks executed as the arm's controller does
   ... --config training/configs/evaluate_metaworld.yaml
-      in MetaWorld; counts the successes of each task
+      in MetaWorld; also prints the successes of each task
   python training/evaluate.py --help                every option
 
 No policy yet? python training/finetune.py trains one."""
@@ -61,18 +54,10 @@ def evaluate(
     """
     started = time.monotonic()
     folders = config.policies()
-    for folder in folders:  # a policy that cannot be played is reported before any episode
+    for folder in folders:  # report a policy that cannot be run before any episode
         check(replace(config, policy=folder), make_world)
     played: dict[str, list[EpisodeResult]] = {folder: [] for folder in folders}
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console or Console()
-    ) as progress:
+    with episode_progress(console) as progress:
         bar = progress.add_task(
             f"episodes of {config.world}", total=config.episodes * len(folders), note=""
         )

@@ -1,5 +1,11 @@
 """Draw the pictures in docs/figures: plots like the paper's Figure 4, sheets of decoded frames like
 its Figures 6 and 7, success of policies.
+
+    python training/figures.py
+    python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0
+
+Without models it plots the measurements in results/. With models it also draws sheets of frames
+that these models decode.
 """
 
 import sys
@@ -16,15 +22,6 @@ from alam_training.report.policies import draw_success
 from alam_training.report.sheets import draw_sheets
 from alam_training.stage1.runs import find_runs
 
-INTRODUCTION = """Draw the pictures of the results.
-
-  python training/figures.py
-      plots of the measurements in results/
-  python training/figures.py --models runs/worlds/lam_s0 runs/worlds/alam_s0
-      also sheets of frames that these models decode
-  python training/figures.py --help
-      every option"""
-
 
 @dataclass
 class FiguresConfig:
@@ -33,10 +30,10 @@ class FiguresConfig:
     Args:
         models: run folders of training/pretrain.py, for the sheets of decoded frames. A
             reconstruction sheet compares all of them, a transfer sheet shows one.
-        transfer: methods to draw a transfer sheet of; empty means each.
+        transfer: methods that get a transfer sheet; empty means all.
         gap: k in frames.
-        results: folder with transition_probes.json and generation_ablation.json; what is missing
-            is not drawn.
+        results: folder with transition_probes.json and generation_ablation.json; a missing file
+            is skipped.
         out: folder for the pictures.
     """
 
@@ -49,7 +46,7 @@ class FiguresConfig:
 
 def main() -> None:
     args = join_values(sys.argv[1:], "--models")
-    config = parse_args(FiguresConfig, INTRODUCTION.splitlines()[0], args)
+    config = parse_args(FiguresConfig, "Draw the pictures in docs/figures.", args)
     plots = {
         Path(config.results) / "transition_probes.json": draw_plots,
         Path(config.results) / "generation_ablation.json": draw_success,

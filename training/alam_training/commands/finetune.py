@@ -111,7 +111,7 @@ def rollouts(policy: JointPolicy, config: FinetuneConfig) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _threads_kept() -> Iterator[None]:
-    """Restores torch's number of threads, which rollouts in this process change."""
+    """Restores torch's number of threads at the end; rollouts in this process change it."""
     threads = torch.get_num_threads()
     try:
         yield
@@ -120,7 +120,7 @@ def _threads_kept() -> Iterator[None]:
 
 
 def _candidate(policy: JointPolicy, config: FinetuneConfig) -> EvaluateConfig:
-    """Write the policy in its present state; returns how to evaluate it."""
+    """Save the policy as it is now in <run>/candidate; returns the settings that evaluate it."""
     wanted, folder = config.rollouts, Path(config.run) / "candidate"
     policy.save_pretrained(folder)
     return EvaluateConfig(

@@ -39,7 +39,7 @@ def main() -> None:
 {size.encoder_layers} + {size.decoder_layers} layers of width {size.width}, transitions of \
 {size.latent_tokens} x {size.latent_dim} numbers,
 images of {size.image_size} px. The encoder, the codebook and the decoder are complete; the \
-perceptual network is left out.
+perceptual network of the loss is not included.
 """
     tags = ["alam", "latent-action-model", "video"]
     card = model_card("Transition model", body, tags=tags, dataset=None, metrics={})

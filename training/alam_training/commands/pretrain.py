@@ -36,13 +36,13 @@ INTRODUCTION = """Pretrain a transition model on video (stage 1). It reads no ac
 The data: a LeRobot data set, a folder of videos, or a weighted mixture of several.
 
   python training/pretrain.py --config training/configs/pretrain_piper.yaml
-      the preset for data/piper_place: about 5 minutes on one core
+      the preset for data/piper_place: about 8 minutes on one core
   python training/pretrain.py --config training/configs/pretrain_worlds.yaml
       a mixture of two simulated worlds
   ... --data path/to/dataset --run runs/mine --loop.steps 5000
-      other data, another length
+      other data, a longer run
   ... --data path/to/folder_of_videos --cache false
-      decode videos while training instead of once before
+      decode videos during training instead of once beforehand
   ... --config training/configs/mixture_oxe.yaml
       the paper's mixture (Table 7), once you have its data
   python training/pretrain.py --help
@@ -50,7 +50,7 @@ The data: a LeRobot data set, a folder of videos, or a weighted mixture of sever
 
 No data yet? python training/collect.py records demonstrations in simulation.
 To watch a run: tensorboard --logdir runs. Ctrl-C saves and stops; the same command resumes.
-What was left out of the data, and why: <run>/data_report.json"""
+Episodes that were left out, and why: <run>/data_report.json"""
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def main() -> int:
             "training/collect.py makes a data set"
         )
     state = PartialState(cpu=config.loop.cpu)
-    with state.local_main_process_first():  # it decodes what the other processes then map
+    with state.local_main_process_first():  # one process decodes, the others map its files
         sources = open_sources(config.sources, config.model.image_size, config.cache)
     _, metrics, finished = pretrain(config, sources)
     if finished and state.is_main_process:
@@ -82,8 +82,8 @@ def pretrain(
     """Train on the frames of ``sources`` and write ``<run>/model`` and ``<run>/data_report.json``.
 
     Returns the model, its metrics on the held-out set (on the main process; with several sources
-    each name starts with its source's), and whether the model was written: an interrupted run only
-    saves its state.
+    each name is prefixed with ``<source>/``), and whether the model was written: an interrupted
+    run only saves its state.
     """
     state = PartialState(cpu=config.loop.cpu)
     if config.loop.resume and (Path(config.run) / STATE_FILE).is_file():

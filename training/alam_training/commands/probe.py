@@ -33,16 +33,16 @@ class ProbeConfig:
     """What to probe.
 
     Args:
-        models: run folders of training/pretrain.py, or folders of run folders. A run's name says
-            what it is: <method>_s<seed>, with the method lam, alam, antisymmetric, potential,
-            no_rev_add, no_rev, no_add or any other name.
+        models: run folders of training/pretrain.py, or folders of run folders. The folder's name
+            gives <method>_s<seed>, where <method> is lam, alam, antisymmetric, potential,
+            no_rev_add, no_rev, no_add or another name.
         gap: k in frames.
         clips: held-out clips of 5 k + 1 frames per world, evenly spread over its views and
             episodes.
         record: write results/transition_probes.json and, if there are runs of Table 4,
             results/transition_ablation.json.
-        results: folder for them.
-        fresh: probe again what <run>/probes.json already has.
+        results: folder of the result files.
+        fresh: probe again even if <run>/probes.json has the metrics.
     """
 
     models: list[str] = field(default_factory=list)

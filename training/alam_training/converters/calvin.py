@@ -5,9 +5,9 @@ Part ``language`` (the default if there are annotations): each annotated window 
 its instruction. Part ``play``: the recordings between the bounds in ``ep_start_end_ids.npy``, cut
 into pieces, without instructions; for pretraining.
 
-The annotations are a pickled array of objects. The pickle is not trusted: it is parsed, but each
-name in it is replaced by one of the inert stand-ins below, and any other name is refused. So the
-file cannot run code.
+The annotations are a pickled array of objects. The pickle is not trusted: the numpy names
+in it are replaced by the inert stand-ins below, and any other name is refused, so the file cannot
+run code.
 """
 
 import pickle
@@ -43,8 +43,8 @@ HINT = "give the folder that holds episode_*.npz, such as task_D_D/training"
 
 
 def open_calvin(request: Request) -> ForeignDataset:
-    """The annotated windows or the play of one split. Raises UserError if ``request.folder`` is no
-    split of CALVIN.
+    """The annotated windows of one split, or its recordings of play. Raises UserError if
+    ``request.folder`` is not a split of CALVIN.
     """
     folder = request.folder
     if next(folder.glob("episode_*.npz"), None) is None:
@@ -55,7 +55,7 @@ def open_calvin(request: Request) -> ForeignDataset:
     )
     part = request.part or ("language" if annotations else "play")
     if part not in ("language", "play"):
-        raise UserError(f"part '{part}' of CALVIN; choose language or play")
+        raise UserError(f"CALVIN has no part '{part}': choose language or play")
     if part == "language" and not annotations:
         raise UserError(
             f"'{folder}' has no lang_annotations/auto_lang_ann.npy; "
@@ -157,7 +157,7 @@ def _annotated(path: Path) -> list[tuple[int, int, str]]:
     ) as error:
         raise UserError(
             f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); "
-            "--part play does without them"
+            "--part play does not need them"
         ) from None
     return rows
 
@@ -210,5 +210,5 @@ class _Inert(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] != "numpy" or name not in self._STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not admitted")
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")
         return self._STAND_INS[name]

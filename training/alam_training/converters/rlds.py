@@ -3,7 +3,7 @@ without TensorFlow.
 
 One record is one episode: a tf.train.Example whose ``steps/...`` features hold all T steps in
 sequence, numbers flattened and images encoded one by one. ``features.json`` beside the shards
-states shapes and encodings; without it they are inferred from lengths.
+states shapes and encodings; without it they are inferred from the lengths of the lists.
 """
 
 import math
@@ -151,7 +151,7 @@ def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) ->
     try:
         features = proto.FromString(data).features.feature
     except Exception as error:  # DecodeError of protobuf, which is not imported here
-        raise BrokenEpisode(f"is no tf.train.Example ({error})") from None
+        raise BrokenEpisode(f"is not a tf.train.Example ({error})") from None
     values = {
         key: getattr(feature, kind).value
         for key, feature in features.items()

@@ -54,7 +54,7 @@ def shard_lengths(path: Path) -> dict[tuple[str, int], int]:
         }
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(
-            f"'{path}' is not in the form of TensorFlow Datasets; restore or remove the file"
+            f"'{path}' is not in the format of TensorFlow Datasets; restore or remove the file"
         ) from None
 
 

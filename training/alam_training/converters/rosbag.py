@@ -176,7 +176,7 @@ class _Bag:
                 messages[topic].append(message)
         silent = sorted(topic for topic, times in stamps.items() if not times)
         if silent:
-            raise BrokenEpisode(f"{silent[0]} holds no messages")
+            raise BrokenEpisode(f"{silent[0]} has no messages")
         return {topic: np.array(times) for topic, times in stamps.items()}, messages
 
     def _frames(self, picks: dict[str, np.ndarray], size: int) -> dict[str, list[np.ndarray]]:
@@ -229,7 +229,7 @@ def _rows(stamps: dict[str, np.ndarray], fps: float) -> np.ndarray:
         late = max(stamps, key=lambda topic: stamps[topic].min())
         raise BrokenEpisode(
             f"its topics overlap by less than two rows ({late} begins last); "
-            "do some lack header stamps?"
+            "do some messages lack header stamps?"
         )
     return begin + np.round(np.arange(count) * SECOND / fps).astype(np.int64)
 
@@ -268,7 +268,7 @@ def _image(message: Any, topic: str) -> np.ndarray:
     if message.encoding not in CHANNELS:
         raise BrokenEpisode(
             f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read "
-            "(a depth topic by mistake?)"
+            "(is it a depth topic?)"
         )
     width, row = WIDTHS[message.encoding], message.width * WIDTHS[message.encoding]
     if (

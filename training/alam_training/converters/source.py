@@ -17,7 +17,7 @@ from PIL import Image
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 
-NONE = "none"  # as the only name of a state or an action: there is none
+NONE = "none"  # as the only name of a state or an action: leave the vector out
 
 
 class BrokenEpisode(Exception):
@@ -28,10 +28,10 @@ class BrokenEpisode(Exception):
 class Request:
     """What to read of a source.
 
-    views: our view name -> the name in the source. state, action: names in the source, concatenated
-    to one vector each; only NONE: no such vector. part: which part of the source. If these are
-    empty, or fps is 0, the defaults of the format apply. image_size: side of the square images in
-    pixels; 0 keeps the size.
+    views: view in the data set -> its name in the source. state, action: names in the source,
+    concatenated to one vector each; only NONE: no such vector. part: which part of the source. If
+    these are empty, or fps is 0, the defaults of the format apply. image_size: side of the square
+    images in pixels; 0 keeps the size.
     """
 
     folder: Path
@@ -105,7 +105,7 @@ def decode_image(data: bytes, what: str) -> np.ndarray:
         image = Image.open(io.BytesIO(data))
         if image.mode not in ("RGB", "RGBA", "L", "P"):
             raise BrokenEpisode(
-                f"{what} is no colour image (mode {image.mode}; a depth image by mistake?)"
+                f"{what} is not a colour image (mode {image.mode}; a depth image by mistake?)"
             )
         return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

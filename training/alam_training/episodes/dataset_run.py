@@ -25,12 +25,12 @@ class DatasetRun:
 
     The data set, and beside it the file ``record_file`` with the values of ``record``, appear at
     the end of the block. Ctrl-C ends the block early: whole episodes are kept, ``interrupted`` is
-    true and the code after the block runs. If no episode was added, KeyboardInterrupt goes on. Any
-    other exception discards what this run added.
+    true and the code after the block runs. If no episode was added, KeyboardInterrupt propagates.
+    Any other exception discards what this run added.
 
-    ``dataset``: what an earlier run left, or None. ``num_episodes``, ``num_frames``: counts of the
-    whole data set. ``without_instruction``: episodes that this run added without an instruction.
-    ``record``: the caller may change it until the block ends.
+    ``dataset``: the data set of an earlier run, or None. ``num_episodes``, ``num_frames``: counts
+    of the whole data set. ``without_instruction``: episodes that this run added without an
+    instruction. ``record``: the caller may change it until the block ends.
     """
 
     def __init__(self, root: str | Path, record_file: str, record: dict[str, Any]) -> None:
@@ -50,9 +50,9 @@ class DatasetRun:
         key: str = "",
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
-        """Check whether this run may go on with what is at ``root``; nothing there is fine.
+        """Open the data set at ``root`` to add to it, if it exists and this run fits it.
 
-        allowed: whether the user asked for it. settings: those of this run that decide what an
+        allowed: whether the user asked to resume. settings: this run's settings that decide what an
         episode looks like. made, option: for messages, such as "collected" and "--root". key: where
         the record keeps the settings; "" if it is the settings. defaults: settings that older
         records lack. Raises UserError if resuming is not allowed, or the record is missing, broken
@@ -62,7 +62,7 @@ class DatasetRun:
             return
         if not allowed:
             raise UserError(
-                f"'{self.root}' exists already; add --resume true to go on with it, "
+                f"'{self.root}' exists already; add --resume true to continue it, "
                 f"or choose another {option}"
             )
         dataset = LeRobotDataset(self.root)
@@ -78,7 +78,7 @@ class DatasetRun:
             {name: before.get(name) for name in settings},
             settings,
             f"'{self.root}' was {made} with",
-            f"give the same or choose another {option}",
+            f"give the same value or choose another {option}",
         )
         self.dataset = dataset
         self.num_episodes, self.num_frames = dataset.num_episodes, dataset.num_frames
@@ -146,7 +146,7 @@ class DatasetRun:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delay Ctrl-C to the end of the block, so that nothing is written by half. Works only in the
+    """Delay Ctrl-C to the end of the block, so that no file is left half-written. Works only in the
     main thread of a process.
     """
     caught: list[int] = []

@@ -1,5 +1,5 @@
-"""Episodes of a policy in a simulated world, and their metrics: what evaluate.py and the rollouts
-during finetune.py share.
+"""Episodes of a policy in a simulated world, and their metrics: shared by evaluate.py and the
+rollouts of finetune.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,28 +31,30 @@ class EvaluateConfig:
     """An evaluation.
 
     Args:
-        policy: folder of a policy. Several, separated by commas, are trainings of one method: each
-            plays all episodes, and the successes are counted together.
+        policy: folder of a policy. Several, separated by commas, count as trainings of one method:
+            each runs all episodes, and the successes are added up.
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
             metaworld/<task>,<task>.
         episodes: number of episodes per policy.
         first_seed: seed of the first episode; the next episodes have the seeds after it.
         replan_every: control steps between two plans.
-        delay_steps: control steps until a plan takes effect, which simulates latency.
-        denoising_steps: K; 0 takes the policy's own.
+        delay_steps: control steps from an observation until its plan takes effect, to simulate
+            latency.
+        denoising_steps: K, denoising steps per chunk; 0 takes the policy's own.
         horizon: steps of a chunk; 0 takes the policy's own, which is the maximum.
         device: cpu or cuda, where the policy runs.
         bfloat16: keep pi0's weights in bfloat16, half the memory.
         compiled: compile the network, on a GPU recorded as a CUDA graph; the first chunk takes a
             minute or more.
-        intervention: on the policy's latents: freeze, block or shuffle; none if empty (Appendix F).
+        intervention: change of the policy's latents (Appendix F): freeze, block or shuffle; empty:
+            none.
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
-        videos: number of episodes to film, beginning with the first, at the world's own speed.
+        videos: number of episodes to film, starting with the first; the videos play in real time.
         video_folder: folder of the videos.
-        result: key in results/<world>.json to write ("alam", "none"), with _ for / in the name, or
-            <file>/<key>, or <file>/<group>/<key>; nothing if empty.
+        result: where to write the result: <key> in results/<world>.json (a / in the world's name
+            becomes _), <file>/<key> or <file>/<group>/<key>. Empty: nothing is written.
         results: folder of the result files.
-        execution: steps plays one row of a chunk per control step; controller executes chunks as
+        execution: steps executes one row of a chunk per control step; controller executes chunks as
             the arm's controller does, every 5 ms under motion limits (worlds of the Piper only).
     """
 
@@ -142,7 +144,7 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
 
 
 def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
-    """Raises UserError if a policy cannot be played as ``config`` says."""
+    """Raises UserError if the policy cannot be run as ``config`` says."""
     world, _ = _prepare(config, make_world)
     world.close()
 
@@ -194,8 +196,8 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Agen
             or abs(world.dt - runner.dt) > 1e-6
         ):
             raise UserError(
-                f"'{config.policy}' takes a state of {runner.state_dim} and gives "
-                f"{len(runner.joint_names)} actions every {runner.dt} s, the world "
+                f"'{config.policy}' takes {runner.state_dim} state values and gives "
+                f"{len(runner.joint_names)} action values every {runner.dt} s; the world "
                 f"'{config.world}' has {world.state_dim}, {world.action_dim} and {world.dt} s: "
                 "give a policy trained on its data"
             )

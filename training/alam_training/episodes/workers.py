@@ -35,7 +35,8 @@ def workers(
         yield lambda job, *values: pool.submit(_work, job, values)
     except BrokenProcessPool:
         raise UserError(
-            "a worker died, perhaps for lack of memory or GL; --workers 0 shows its error"
+            "a worker died, possibly because of too little memory or missing OpenGL; --workers 0 "
+            "shows its error"
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -23,7 +23,7 @@ class OptimConfig:
         beta2: decay of AdamW's second moment.
         warmup_steps: steps of the linear warm-up from 0 to lr.
         final_lr_ratio: learning rate of the last step as a fraction of lr.
-        clip_norm: largest gradient norm; 0 turns clipping off.
+        clip_norm: maximum norm of the gradient; 0 turns clipping off.
         ema_decay: decay of the exponential moving average of the weights, which is what is
             evaluated and exported; 0 turns the average off.
     """
@@ -54,7 +54,7 @@ class LoopConfig:
         sharded: with several processes, shard weights, gradients and moments across them (FSDP)
             instead of replicating them on each (DDP).
         cpu: train on the CPU even if there is a GPU.
-        resume: continue from the state in the run folder if there is one; false starts anew.
+        resume: continue from the state in the run folder if there is one; false starts from step 0.
         max_minutes: save and stop after this wall-clock time; the same command resumes the run. 0
             means no limit. The learning rate follows the steps, not the time.
         save_every: steps between two saves of the state.

@@ -39,16 +39,16 @@ def accumulate_gradients(
     batch: Batch,
     shard: Shard,
     config: LoopConfig,
-    clock: tuple[int, int, int],
+    position: tuple[int, int, int],
 ) -> dict[str, Tensor]:
     """Add the gradients of this rank's ``batch`` to the parameters of ``model`` and return its
     losses, means over the micro-batches.
 
     wrapped: ``model`` inside DDP or FSDP, which is what ``losses`` calls. shard(batch, index,
-    count): micro-batch ``index`` of ``count``. clock: step, rank, number of ranks; torch's global
-    generator is seeded from them and from the micro-batch.
+    count): micro-batch ``index`` of ``count``. position: step, rank, number of ranks; torch's
+    global generator is seeded from them and from the micro-batch's index.
     """
-    step, rank, ranks = clock
+    step, rank, ranks = position
     count, device = config.accumulate, next(model.parameters()).device
     buffers = [buffer.clone() for buffer in model.buffers()] if count > 1 else []
     sums: dict[str, Tensor] = {}

@@ -97,8 +97,8 @@ def copy_into(tensor: Tensor, values: Tensor) -> None:
 
 
 def reason_to_stop(device: torch.device, interrupted: bool, out_of_time: bool) -> str:
-    """ "interrupted", "time" or "", the same on all ranks: a signal to one rank stops all of them.
-    All ranks must call this together.
+    """Returns "interrupted", "time" or "" (go on training), the same on all ranks: a signal to one
+    rank stops all of them. All ranks must call this together.
     """
     signals, timeouts = _count_ranks([interrupted, out_of_time], device)
     return "interrupted" if signals else "time" if timeouts else ""

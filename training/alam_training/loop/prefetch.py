@@ -1,4 +1,4 @@
-"""Batches made ahead of time by a thread, so that the model does not wait for data."""
+"""Batches prepared ahead of time by a thread, so that the model does not wait for data."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

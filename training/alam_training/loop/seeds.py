@@ -1,4 +1,6 @@
-"""Random generators that depend on (seed, step) only, so that a resumed run draws the same."""
+"""Random generators that depend on (seed, step) only, so that a resumed run draws the same
+numbers.
+"""
 
 import numpy as np
 

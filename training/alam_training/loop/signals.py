@@ -5,8 +5,8 @@ from typing import Any
 
 
 class StopSignals:
-    """Inside the block, the first SIGINT or SIGTERM only sets ``caught``; a second one acts as
-    usual.
+    """Inside the block, the first SIGINT or SIGTERM only sets ``caught``; a second one has
+    its usual effect.
     """
 
     def __init__(self) -> None:

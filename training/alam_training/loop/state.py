@@ -2,8 +2,8 @@
 the step, the losses not yet logged.
 
 The file is written next to the old one, flushed to the disk and then put in its place, so that a
-process killed or a machine cut off at any time leaves a complete state behind. It is the same for
-one process, DDP and FSDP: sharded tensors are gathered before they are written.
+process that is killed or a machine that loses power leaves a complete state behind. It is the same
+for one process, DDP and FSDP: sharded tensors are gathered before they are written.
 """
 
 import json
@@ -27,7 +27,7 @@ STATE_FILE = "state.safetensors"
 
 class WeightAverage:
     """Exponential moving average (EMA) of a model's parameters. Its decay grows with the number of
-    updates up to ``decay``, so that a young average follows the parameters closely.
+    updates up to ``decay``, so that the average follows the parameters closely at first.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -51,8 +51,8 @@ class WeightAverage:
 
 @dataclass
 class TrainState:
-    """The state of a run. ``model`` is the bare one, without DDP around it; its parameters may be
-    sharded.
+    """The state of a run. ``model`` is the module without the DDP wrapper; its parameters may
+    be sharded.
 
     sums: this rank's losses summed over the ``counted`` steps since the last TensorBoard entry.
     """
@@ -83,7 +83,7 @@ class TrainState:
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in losses.items()}
 
     def clear_losses(self) -> None:
-        """Start counting anew after a TensorBoard entry."""
+        """Start a new sum after a TensorBoard entry."""
         self.sums, self.counted = {}, 0
 
     def mean_losses(self) -> dict[str, float]:
@@ -136,14 +136,14 @@ class TrainState:
                 )
         except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
             raise UserError(
-                f"'{path}' cannot be read ({error}): delete it, or start anew with "
+                f"'{path}' cannot be read ({error}): delete it, or start over with "
                 "--loop.resume false"
             ) from None
         check_same_settings(
             before,
             identity,
             f"'{path.parent}' was trained with",
-            "choose another run folder, or start anew with --loop.resume false",
+            "choose another run folder, or start over with --loop.resume false",
             MAY_CHANGE,
         )
         self._allocate(tensors)
@@ -154,20 +154,20 @@ class TrainState:
         if differing:
             raise UserError(
                 f"'{path}' does not fit the model ({differing[0]} is in only one of them): start "
-                "anew with --loop.resume false"
+                "over with --loop.resume false"
             )
         for name, tensor in own.items():
             try:
                 copy_into(tensor, tensors[name])
             except ValueError as error:
                 raise UserError(
-                    f"'{path}' does not fit the model ({name}: {error}): start anew with "
+                    f"'{path}' does not fit the model ({name}: {error}): start over with "
                     "--loop.resume false"
                 ) from None
 
     def _allocate(self, tensors: dict[str, Tensor]) -> None:
-        """Create the moments and sums that are in ``tensors`` and that a new run does not have
-        yet.
+        """Create the optimiser moments and loss sums that ``tensors`` contains; a new run has
+        none.
         """
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
@@ -186,6 +186,7 @@ class TrainState:
                 )
 
     def _tensors(self) -> dict[str, Tensor]:
+        """The tensors of the state file: model.*, average.*, optimizer.*.<moment> and sums.*."""
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self.average:
             tensors |= {f"average.{name}": tensor for name, tensor in self.average.tensors.items()}

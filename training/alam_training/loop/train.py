@@ -35,7 +35,7 @@ from alam_training.loop.state import STATE_FILE, TrainState, WeightAverage
 
 @dataclass
 class TrainResult:
-    """How a call of ``train`` ended.
+    """What ``train`` returns.
 
     model: the trained weights (their average if ema_decay > 0), in eval mode, unsharded, on the
     training device. step: optimiser steps done in the whole run. stopped: "" when all steps are
@@ -48,8 +48,8 @@ class TrainResult:
     main: bool
 
     def why_stopped(self, steps: int, product: str) -> str:
-        """One line for the user of a run that stopped before ``steps``; ``product`` is what such a
-        run writes.
+        """One line for the user of a run that stopped before ``steps``. product: what the run
+        writes at its end, such as "model".
         """
         why = {
             "interrupted": f"interrupted at step {self.step} of {steps}: the state is saved",
@@ -79,9 +79,10 @@ def train(
         generator is seeded from (seed, step, rank) just before.
     evaluate(model, step): metrics to log every eval_every steps and at the end. It gets the
         averaged model in eval mode and runs on the main process only.
-    identity: what else defines the run (the script's whole config as a dict); the state of a
-        different run is refused.
-    batch_size: samples per step over all ranks; refused if they cannot be shared evenly.
+    identity: the settings, besides ``config``, that define the run; the state of a run with
+        other settings is refused.
+    batch_size: samples per step over all ranks; it must be a multiple of the number of
+        ranks times ``accumulate``.
     shard(batch, index, count): one of the micro-batches of gradient accumulation.
 
     Raises UserError if the state in ``folder`` belongs to a different run or is broken, the loss is
@@ -105,7 +106,7 @@ def train(
     resumed = config.resume and all_see_state(process, device, state_path)
     if resumed:
         state.load(state_path, identity)
-    saved = state.step
+    saved = state.step  # step of the last saved state
     writer: SummaryWriter | None = None  # on the main process
 
     def log(prefix: str, metrics: dict[str, float]) -> None:
@@ -141,7 +142,7 @@ def train(
                 metrics = evaluate(current, state.step)
             log("eval", metrics)
             values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-            bar.note(f"step {state.step}: {values}")
+            bar.note(f"step {state.step}: {values}")  # the bar of the loop below
         exported.cpu()
 
     started = time.monotonic()
@@ -154,7 +155,7 @@ def train(
         Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
     ):
         if main:
-            for left in temporaries(state_path):  # by a process that was killed while it saved
+            for left in temporaries(state_path):  # by a process that was killed during a save
                 left.unlink()
             writer = SummaryWriter(str(folder), purge_step=state.step + 1)
         if state.step:
@@ -167,10 +168,10 @@ def train(
                 break
             rate = learning_rate(config.optim, state.step, config.steps)
             set_learning_rate(state.optimizer, rate)
-            clock = (state.step, rank, ranks)
+            position = (state.step, rank, ranks)
             try:
                 step_losses = accumulate_gradients(
-                    wrapped, model, losses, batch, shard, config, clock
+                    wrapped, model, losses, batch, shard, config, position
                 )
             except torch.OutOfMemoryError:
                 raise UserError(
@@ -201,7 +202,7 @@ def train(
             if state.step % config.eval_every == 0 and not is_last:
                 run_evaluation()
 
-        if not (resumed and saved == state.step):
+        if not (resumed and saved == state.step):  # else nothing has changed since
             save()
         if not stopped:
             run_evaluation()

@@ -26,7 +26,7 @@ STYLES = {
     "potential": ("#CC79A7", "D"),
 }
 SPARE = ("#E69F00", "#7F7F7F", "#000000")
-EXACT = 1e-4  # smaller relative errors are rounding: not drawn, they would flatten the others
+EXACT = 1e-4  # smaller relative errors are rounding; drawing them would flatten the others
 TIMES = np.arange(1, HORIZONS + 1)
 
 
@@ -62,12 +62,12 @@ def draw_plots(file: Path, out: Path) -> list[Path]:
             )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{file}' is no result of training/probe.py ({error!r}): measure again with "
+            f"'{file}' is not a result of training/probe.py ({error!r}): measure again with "
             "--record true"
         ) from None
     if not worlds:
         raise UserError(
-            f"'{file}' holds no world: measure again with training/probe.py --record true"
+            f"'{file}' contains no world: measure again with training/probe.py --record true"
         )
     return written
 
@@ -113,9 +113,13 @@ def _algebra(world: str, methods: dict[str, Any], values: dict[str, Any], traine
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_locator(NullLocator())
-        ratio, fair = (values.get(key, {}).get(f"{kind}_5k") for key in ("ratio", "ratio_centred"))
-        if ratio is not None and fair is not None:
-            title += f", LAM / ALAM at 5k: {ratio:.3g}\nmean-subtracted LAM / ALAM: {fair:.3g}"
+        ratio, centred_ratio = (
+            values.get(key, {}).get(f"{kind}_5k") for key in ("ratio", "ratio_centred")
+        )
+        if ratio is not None and centred_ratio is not None:
+            title += (
+                f", LAM / ALAM at 5k: {ratio:.3g}\nmean-subtracted LAM / ALAM: {centred_ratio:.3g}"
+            )
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_ylabel("error / mean norm of z" if kind == "add" else "")
         _horizons(axis, trained)

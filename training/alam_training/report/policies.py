@@ -18,7 +18,7 @@ BAR, SINGLE, PAPER = "#56B4E9", "#0072B2", "#D55E00"
 
 def draw_success(file: Path, out: Path) -> list[Path]:
     """One picture in ``out``: the methods, and next to them the interventions. Raises UserError if
-    ``file`` is not such a result.
+    ``file`` is not a result of training/evaluate.py.
     """
     try:
         values = json.loads(file.read_text())["values"]
@@ -32,7 +32,7 @@ def draw_success(file: Path, out: Path) -> list[Path]:
             axis.set_title(title, fontsize=9.5, loc="left")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{file}' is no result of training/evaluate.py ({error!r}): measure again with "
+            f"'{file}' is not a result of training/evaluate.py ({error!r}): measure again with "
             "--result"
         ) from None
     return [save(figure, out / "generation_success.png")]

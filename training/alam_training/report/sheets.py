@@ -5,17 +5,11 @@ Letters: N clips, S image side. Frames are uint8 RGB (S, S, 3) on sheets and flo
 [0, 1] in the model.
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from PIL import Image
 from torch import Tensor
 
 from alam_core.errors import UserError
@@ -23,12 +17,12 @@ from alam_core.latent_action.inference import to_images
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.measures import psnr
 from alam_core.latent_action.probes import HORIZONS
+from alam_training.report.sheet_layout import Cell, save_sheet
 from alam_training.stage1.clips import Clips, held_out_clips
 from alam_training.stage1.runs import run_config
 
 CLIPS = 64  # per world; the ones to show are chosen from them
 MIDDLE, END = 1, 2  # the frames b and c of a transfer sheet, in units of k
-LARGEST = 195_000  # bytes per picture
 HORIZON_NAMES = ["source", "k", *(f"{t}k" for t in range(2, HORIZONS + 1))]
 TRANSFER_NAMES = ["$o_a$", "$o_{ab}$", "$o_{ac}$", "$o_{ab+bc}$"]
 
@@ -39,14 +33,6 @@ class Domain:
 
     name: str
     frames: np.ndarray  # uint8 (6, N, S, S, 3)
-
-
-@dataclass
-class Cell:
-    """A picture on a sheet with a caption below it; without an image, an empty place."""
-
-    image: np.ndarray | None = None
-    caption: str = ""
 
 
 def draw_sheets(
@@ -73,21 +59,17 @@ def draw_sheets(
     size = sizes.pop()
     worlds = held_out_clips(next(iter(runs)), run_config(next(iter(runs))), size, gap, CLIPS)
     written = []
-    for world, clips in worlds.items():
-        for number, view in enumerate(clips.views):
-            domain = Domain(f"{world}, {view}", clips.frames[:, clips.groups == number])
-            if domain.frames.shape[1] > 1:
-                title, path = (
-                    f"{domain.name}: decoded from the source, PSNR against the frame",
-                    out / f"reconstruction_{world}_{view}.webp",
-                )
-                written.append(
-                    save_sheet(
-                        {"": reconstruction_sheet(models, domain)}, HORIZON_NAMES, title, path
-                    )
-                )
+    domains = {world: _domains(world, clips) for world, clips in worlds.items()}
+    for world, views in domains.items():
+        for view, domain in views.items():
+            if domain.frames.shape[1] < 2:  # no other clip to take z from
+                continue
+            title = f"{domain.name}: decoded from the source, PSNR against the frame"
+            path = out / f"reconstruction_{world}_{view}.webp"
+            rows = reconstruction_sheet(models, domain)
+            written.append(save_sheet({"": rows}, HORIZON_NAMES, title, path))
     pairs = transfer_pairs(
-        [_views(world, clips) for world, clips in worlds.items()],
+        [list(views.values()) for views in domains.values()],
         Domain("unseen shapes", moving_shapes(8, size)),
     )
     for method, model in models.items():
@@ -123,7 +105,7 @@ def reconstruction_sheet(
     the sum of the steps' z, and from another clip's z.
     """
     frames = [to_images(frame) for frame in domain.frames]
-    shown = liveliest(domain.frames)
+    shown = lively_clip(domain.frames)
     pick, other = (
         slice(shown, shown + 1),
         slice((shown + len(frames[0]) // 2) % len(frames[0]), None),
@@ -158,7 +140,7 @@ def transfer_block(
     own z" the target's own transitions, whose true frames are known (Figure 6). Numbers: PSNR
     against the true frame, and of o_ab + o_bc against o_ac.
     """
-    at, to = liveliest(source.frames), liveliest(target.frames)
+    at, to = lively_clip(source.frames), lively_clip(target.frames)
     (a, b, c), (ta, tb, tc) = (
         [to_images(frames[t, clip : clip + 1]) for t in (0, MIDDLE, END)]
         for frames, clip in ((source.frames, at), (target.frames, to))
@@ -195,7 +177,7 @@ def transfer_block(
     }
 
 
-def liveliest(frames: np.ndarray) -> int:
+def lively_clip(frames: np.ndarray) -> int:
     """Index of the clip at the 75th percentile of motion between frames a and c; ``frames`` are
     (6, N, S, S, 3).
     """
@@ -229,76 +211,13 @@ def moving_shapes(clips: int, size: int, seed: int = 0) -> np.ndarray:
     return out
 
 
-def save_sheet(
-    blocks: dict[str, dict[str, list[Cell]]],
-    columns: list[str],
-    title: str,
-    path: Path,
-    across: int = 3,
-) -> Path:
-    """Save named blocks of named rows of cells as a WebP of at most 200 kB; returns its path.
-
-    columns: headings of the cells. across: blocks next to each other.
-    """
-    across = min(across, len(blocks))
-    down = -(-len(blocks) // across)
-    rows = max(map(len, blocks.values()))
-    cell, gap, label, head, top = 0.9, 0.15, 1.15, 0.55, 0.35  # inches
-    block_width, block_height = label + len(columns) * cell + 0.1, head + rows * (cell + gap) + 0.1
-    width, height = across * block_width, top + down * block_height
-    figure = plt.figure(figsize=(width, height))
-
-    def text(
-        x: float, y: float, words: str, size: float, align: str = "center", weight: str = "normal"
-    ) -> None:
-        """x from the left and y from the top, in inches."""
-        figure.text(
-            x / width, 1 - y / height, words, fontsize=size, ha=align, va="center", weight=weight
-        )
-
-    text(width / 2, 0.2, title, 11)
-    for number, (name, block) in enumerate(blocks.items()):
-        left, upper = (
-            (number % across) * block_width + label,
-            top + (number // across) * block_height,
-        )
-        text(left, upper + 0.15, name, 9, "left", weight="bold")
-        for c, column in enumerate(columns):
-            text(left + (c + 0.48) * cell, upper + 0.42, column, 8)
-        for r, (row, cells) in enumerate(block.items()):
-            y = upper + head + r * (cell + gap)
-            text(left - 0.08, y + cell / 2, row.replace(", ", "\n"), 8, "right")
-            for c, one in enumerate(cells):
-                if one.image is not None:
-                    side = 0.96 * cell
-                    axis = figure.add_axes(
-                        (
-                            (left + c * cell) / width,
-                            1 - (y + side) / height,
-                            side / width,
-                            side / height,
-                        )
-                    )
-                    axis.imshow(one.image, interpolation="nearest")
-                    axis.set_axis_off()
-                    text(left + (c + 0.48) * cell, y + cell + 0.05, one.caption, 6.5)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100)
-    plt.close(figure)
-    picture = Image.open(buffer).convert("RGB")
-    for quality in (90, 75, 60, 40, 20):
-        picture.save(path, quality=quality, method=6)
-        if path.stat().st_size <= LARGEST:
-            break
-    return path
-
-
-def _views(world: str, clips: Clips) -> list[Domain]:
-    found = [
-        Domain(f"{world}, {view}", clips.frames[:, clips.groups == number])
+def _domains(world: str, clips: Clips) -> dict[str, Domain]:
+    """View -> its clips, for the views that have any."""
+    return {
+        view: Domain(f"{world}, {view}", clips.frames[:, clips.groups == number])
         for number, view in enumerate(clips.views)
-    ]
-    return [domain for domain in found if domain.frames.shape[1]]
+        if (clips.groups == number).any()
+    }
 
 
 def _scored(image: Tensor, true: Tensor) -> Cell:

@@ -29,7 +29,7 @@ PROBES = (
     ("the same, mean-subtracted z", "rev_centred", "5", "", ""),
     ("the same, raw", "rev", "5", "", ""),
     ("mean norm of z", "latent_norm", "", "", ""),
-    ("constant's share of the energy of z", "constant_share", "", "", ""),
+    ("share of the energy of z in its mean", "constant_share", "", "", ""),
     ("effective dimensions of z", "effective_dims", "", "", ""),
     ("codebook perplexity", "codebook_perplexity", "", "", ""),
     ("dead codes", "dead_codes", "", "", ""),
@@ -41,20 +41,21 @@ RATIOS = (
 )
 EXACT = 1e5  # above this ratio the smaller error is rounding
 NOTES = {
-    "data_throughput": "Items (triplets) per second of this project's reader and of LeRobot's, on "
-    "the same data set and cores; the target is a ratio of 3.",
+    "data_throughput": "Items (frames of all views) and triplets per second of this project's "
+    "reader and of LeRobot's, on the same data set and cores. The target is a ratio of at least 3.",
     "pretraining_paper_size": "The preset `paper` at full size. The authors' released weights have "
-    "about 199 M parameters and were trained on 128 H20 for 44 days.",
-    "piper_encoders": "One policy per encoder, all trained alike, on the latents of each encoder's "
-    "first seed. Validation seeds, because the encoder is chosen by this result.",
-    "training_scale": "Difference between the loss curves of two processes and of one, and of a "
-    "run that was killed repeatedly and of an unbroken one.",
+    "about 199 M parameters and were trained on 128 H20 GPUs for 44 days.",
+    "piper_encoders": "One policy per encoder, all trained with the same settings, on the latents "
+    "of each encoder's first seed. The seeds are validation seeds, because this result decides "
+    "which encoder is used.",
+    "training_scale": "Largest relative difference between two loss curves: of two processes and "
+    "of one, and of a run that was killed repeatedly and of an uninterrupted one.",
 }
 
 
 def transition_probes(values: Values, pictures: Path) -> str:
     """For each world: the metrics, LAM's errors over each method's, whether the targets are met,
-    and pictures if there are any.
+    and the pictures that exist.
     """
     worlds = {
         name: world

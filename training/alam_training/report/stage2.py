@@ -94,9 +94,10 @@ def _success(methods: Sequence[Method], values: Values) -> str:
 
 TABLES = {"generation_ablation": generation_ablation}
 NOTES = {
-    "latency_policy": "Milliseconds from an observation to its chunk. `small_cpu`: the target is a "
-    "median of 50 ms, and joint generation at most 1.3 times action-only. `pi0_gpu`: pi0 at full "
-    "size with random weights on two views, 16 steps, K = 10, bf16; the target is 1.5 times the "
-    "floor. `pi0_cpu`: one observation and one denoising pass of the same model on this machine's "
-    "cores.",
+    "latency_policy": "Milliseconds from an observation to its chunk. `small_cpu`: the targets are "
+    "a median of at most 50 ms and at most 1.3 times the time of action-only generation. "
+    "`pi0_gpu`: pi0 at full size with random weights on two views, 16 steps, K = 10, bf16; the "
+    "target is at most 1.5 times the floor, a lower bound from this GPU's memory bandwidth and "
+    "arithmetic rate. `pi0_cpu`: one observation and one denoising pass of the same model on this "
+    "machine's cores.",
 }

@@ -17,7 +17,7 @@ from alam_training.stage1.data import check_same_episodes, split_source
 
 @dataclass
 class Clips:
-    """Clips of a world, seen at 0, k, .. 5k."""
+    """Clips of one source (world): their frames at 0, k, ... 5k."""
 
     frames: np.ndarray  # uint8 RGB (6, N, S, S, 3)
     groups: np.ndarray  # int (N,), index of the view in ``views``
@@ -30,7 +30,7 @@ def held_out_clips(
     """Source -> at most ``most`` clips of its held-out episodes, evenly spread over views and
     episodes.
 
-    run: its folder. trained: the settings it was trained with. size: px of the frames. gap: k in
+    run: folder of the run. trained: its settings. size: side of the frames in pixels. gap: k in
     frames, times each source's stride. Raises UserError if fewer than two clips of 5 gap + 1 frames
     fit into a source's held-out episodes, or if the data has grown or shrunk since the training.
     """
@@ -72,7 +72,7 @@ def spread_clips(source: VideoSource, episodes: np.ndarray, gap: int, most: int)
     clips = Clips(np.concatenate(parts, axis=1), np.concatenate(groups), list(source.views))
     if len(clips.groups) < 2:
         raise UserError(
-            f"the held-out episodes of '{source.name}' hold one clip of {span + 1} frames: hold "
-            "out more"
+            f"the held-out episodes of '{source.name}' contain only one clip of {span + 1} "
+            "frames: hold out more episodes with --held_out"
         )
     return clips

@@ -1,5 +1,5 @@
-"""The triplets of stage 1: which episodes are trained on, which are held out, and the report of
-what had to be left out.
+"""The triplets of stage 1: training and held-out episodes, and the report of episodes that were
+left out.
 """
 
 import json
@@ -22,7 +22,7 @@ REPORT = "data_report.json"  # in the run's folder
 
 
 def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of a source's training and held-out episodes, the same in every run. Raises UserError
+    """Indices of a source's training and held-out episodes, the same in every run. Raises UserError
     if it cannot be split.
     """
     episodes = len(source.lengths)
@@ -33,7 +33,7 @@ def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndar
 
 
 def too_short(source: VideoSource, gaps: GapConfig) -> list[int]:
-    """Intact episodes with fewer frames than a triplet needs."""
+    """Indices of the intact episodes that have fewer frames than a triplet needs."""
     return [
         int(e)
         for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride))
@@ -71,8 +71,8 @@ def shard_triplets(batch: Tensor, index: int, count: int) -> Tensor:
 def held_out_triplets(
     config: PretrainConfig, report: DataReport, number: int, episodes: np.ndarray
 ) -> np.ndarray:
-    """Triplets of the held-out ``episodes`` of source ``number``, ``probe_gap`` strides apart:
-    uint8 (3, B, S, S, 3). Episodes that turn out broken go into ``report``.
+    """Triplets of the held-out ``episodes`` of ``report.sources[number]``, ``probe_gap`` strides
+    apart: uint8 (3, B, S, S, 3). Episodes that turn out broken go into ``report``.
 
     Raises UserError if no held-out episode can be read or is long enough.
     """
@@ -119,7 +119,7 @@ def check_same_episodes(run: Path, sources: list[VideoSource]) -> None:
             raise UserError(
                 f"'{source.path}' had {before[source.path]} episodes when '{run}' was trained and "
                 f"has {episodes} now, which changes the held-out set: restore the data, or train "
-                "anew in another run folder"
+                "again in another run folder"
             )
 
 

@@ -1,4 +1,4 @@
-"""Metrics of one trained transition model on the held-out clips of its own data, kept in its run
+"""Metrics of one trained transition model on the held-out clips of its own data, cached in its run
 folder.
 """
 

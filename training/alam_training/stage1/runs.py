@@ -17,9 +17,9 @@ from alam_training.stage1.config import PretrainConfig
 def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
     """Run folders that contain a model -> (method, seed), in the order of tables.
 
-    folders: run folders, or folders of run folders. A run called <method>_s<seed> says what it is;
-    any other is a method of its own. Raises UserError if there is no run, or two of one method and
-    seed.
+    folders: run folders, or folders of run folders. A folder named <method>_s<seed> gives both;
+    any other name counts as a method, with the seed of the run's settings. Raises UserError if
+    there is no run, or if two runs have the same method and seed.
     """
     if not folders:
         raise UserError(
@@ -34,8 +34,8 @@ def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
         )
         if not found:
             raise UserError(
-                f"'{folder}' holds no trained model: a finished run of training/pretrain.py has "
-                "one in model/"
+                f"'{folder}' contains no trained model: give a finished run of "
+                "training/pretrain.py, which has one in model/"
             )
         for run in found:
             name = re.fullmatch(r"(.+)_s(\d+)", run.name)
@@ -44,8 +44,8 @@ def find_runs(folders: list[str]) -> dict[Path, tuple[str, int]]:
             twin = next(others, None)
             if twin is not None:
                 raise UserError(
-                    f"'{twin}' and '{run}' are both {kind[0]}, seed {kind[1]}: give one of them, "
-                    "or rename it"
+                    f"'{twin}' and '{run}' are both {kind[0]}, seed {kind[1]}: give only "
+                    "one of them, or rename one"
                 )
             runs[run] = kind
     return dict(sorted(runs.items(), key=lambda item: (place(item[1][0]), item[1])))
@@ -60,7 +60,7 @@ def run_config(run: Path) -> PretrainConfig:
         return from_dict(PretrainConfig, {**identity["run"], "loop": identity["loop"]}, str(path))
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise UserError(
-            f"'{run}' does not say what it was trained on ({error}): give a run folder of "
+            f"'{run}' has no readable training settings ({error}): give a run folder of "
             "training/pretrain.py"
         ) from None
 

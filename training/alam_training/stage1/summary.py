@@ -1,4 +1,4 @@
-"""From the metrics of single runs to results/transition_probes.json and
+"""Summarises the metrics of single runs in results/transition_probes.json and
 results/transition_ablation.json.
 
 A metric is a number, None, or a table {"1": number, .. "5": number} over the horizons, in units of
@@ -18,7 +18,7 @@ Metrics = dict[str, Any]
 Worlds = dict[str, dict[str, dict[int, Metrics]]]  # world -> method -> seed -> metrics
 # Methods that Table 4 shows and that are compared nowhere else.
 ONLY_ABLATION = frozenset(ABLATION_ROWS.values()) - {"lam", "alam"}
-COPY = ("psnr_copy", "ssim_copy", "lpips_copy")  # of the world, not of a model
+COPY = ("psnr_copy", "ssim_copy", "lpips_copy")  # scores of copying the source; of no model
 DEFINITIONS = {
     "horizons": "1 to 5 in units of k frames; means over held-out clips, then over seeds; _std: "
     "sample standard deviation over seeds",
@@ -27,16 +27,18 @@ DEFINITIONS = {
     "rev_rel": "mean ||z_0^t + z_t^0|| over the mean norm of z_0^t at that horizon",
     "centred": "the same after the mean over the clips was subtracted from each kind of latent at "
     "its horizon",
-    "ratio": "lam's relative error over alam's; null where the latter is exactly 0",
-    "ratio_centred": "mean-subtracted lam's relative error over alam's as it is",
-    "ratio_both_centred": "mean-subtracted lam's relative error over mean-subtracted alam's",
+    "ratio": "relative error of lam over that of alam; null where the latter is exactly 0",
+    "ratio_centred": "relative error of mean-subtracted lam over that of alam without subtraction",
+    "ratio_both_centred": "relative error of mean-subtracted lam over that of mean-subtracted alam",
 }
 
 
-def with_ends(metrics: Metrics) -> Metrics:
-    """``metrics`` of ``probe_horizons`` without those of copying the source, plus what Figure 4 (B)
-    shows (``<score>_change``: difference to the model's own score at k) and the ends of the PSNR
-    tables as numbers (psnr_k, psnr_5k, psnr_cum_5k).
+def result_metrics(metrics: Metrics) -> Metrics:
+    """The metrics of one run in the layout of the result files.
+
+    metrics: those of ``probe_horizons``. The scores of copying the source are left out. Added are
+    ``<score>_change``, the difference to the model's own score at k (Figure 4 (B)), and three PSNR
+    values as single numbers: psnr_k, psnr_5k, psnr_cum_5k.
     """
     scores = [name + way for name in ("psnr", "ssim", "lpips") for way in ("", "_cum")]
     changes = {
@@ -85,8 +87,10 @@ def over_seeds(parts: dict[int, Metrics]) -> Metrics:
 def ratios(
     above: Metrics, below: Metrics, centred_above: bool = False, centred_below: bool = False
 ) -> dict[str, float | None]:
-    """Additivity error at 5k and reversal errors at 5k and k, one method's over another's; None
-    where the other's is zero.
+    """Ratios of the errors of ``above`` to those of ``below``: additivity at 5k, reversal at 5k and
+    at k. None where the error of ``below`` is zero.
+
+    centred_above, centred_below: take the errors of mean-subtracted latents.
     """
     up, down = ("centred" if centred else "rel" for centred in (centred_above, centred_below))
     picks = {"add_5k": ("add", "5"), "rev_5k": ("rev", "5"), "rev_k": ("rev", "1")}
@@ -99,11 +103,13 @@ def ratios(
 
 
 def world_values(methods: dict[str, dict[int, Metrics]], copy: Metrics) -> dict[str, Any]:
-    """One world of transition_probes: method -> seed -> metrics of ``probe_horizons``, in the
-    layout of the result file.
+    """One world in the layout of transition_probes.json.
+
+    methods: method -> seed -> metrics of ``probe_horizons``. copy: metrics of any run, for the
+    scores of copying the source.
     """
     values: dict[str, Any] = {
-        name: over_seeds({seed: with_ends(f) for seed, f in parts.items()})
+        name: over_seeds({seed: result_metrics(f) for seed, f in parts.items()})
         for name, parts in methods.items()
     }
     values["copy_psnr_k"] = copy["psnr_copy"]["1"]
@@ -134,12 +140,12 @@ def ablation_values(worlds: Worlds) -> dict[str, Any]:
     for row, method in ABLATION_ROWS.items():
         parts = {world: methods[method] for world, methods in worlds.items() if method in methods}
         for world, seeds in parts.items():
-            by_world[world][row] = over_seeds({s: with_ends(f) for s, f in seeds.items()})
+            by_world[world][row] = over_seeds({s: result_metrics(f) for s, f in seeds.items()})
         common = set.intersection(*(set(parts.get(world, ())) for world in worlds))
         if common:
             values[row] = over_seeds(
                 {
-                    s: mean_of([with_ends(seeds[s]) for seeds in parts.values()])
+                    s: mean_of([result_metrics(seeds[s]) for seeds in parts.values()])
                     for s in sorted(common)
                 }
             )
@@ -179,6 +185,9 @@ def write_results(
 
 
 def _across(values: list[Any], reduce: Callable[[list[float]], float | None]) -> Any:
+    """One metric of several runs (or worlds), reduced to one number, for each horizon if it is a
+    table; None if any value is None.
+    """
     if any(value is None for value in values):
         return None
     if isinstance(values[0], dict):

@@ -11,14 +11,14 @@ from alam_training.loop.seeds import step_rng
 from alam_training.splits import split_episodes
 from alam_training.stage2.config import FinetuneConfig
 
-HELD_OUT_SAMPLES = 256  # at most, for an evaluation
+HELD_OUT_SAMPLES = 256  # of one evaluation, at most
 
 
 def split_samples(
     config: FinetuneConfig, data: PolicySamples
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Numbers of all training samples (N,), of evenly spread held-out samples (M,), and how many
-    episodes are trained on. Without held-out episodes, M is 0.
+    """Indices of all training samples (N,), indices of evenly spread held-out samples (M,), and the
+    number of training episodes. Without held-out episodes, M is 0.
 
     Raises UserError if the data set cannot be split.
     """

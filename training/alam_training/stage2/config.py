@@ -15,8 +15,8 @@ MAY_CHANGE = ("run", "loop", "rollouts", "encoder")
 
 @dataclass
 class RolloutConfig:
-    """Rollouts in a simulated world during training, on validation seeds. They cost time: none by
-    default.
+    """Rollouts in a simulated world during training, on validation seeds. They take time, so there
+    are none by default.
 
     Args:
         episodes: rollouts per evaluation; 0 turns them off.
@@ -48,21 +48,21 @@ class FinetuneConfig:
         views: cameras the policy sees; empty means all that the data set has.
         latent_views: views whose latents are generated; empty means all views. Ignored without an
             encoder.
-        latent_width: numbers a latent is projected to; 0 means the width of the action, as in the
-            paper.
+        latent_width: dimensions that a latent is projected to; 0 means the width of the action, as
+            in the paper.
         latent_targets: what is generated for a step. "cumulative": the transition from the chunk's
             first frame to the step, as a sum of transitions between adjacent frames; "adjacent":
             the transition from the frame before, as in the paper.
         latent_weight: lambda, the weight of each view's latents in the loss; the action's is 1.
-        relative_joints: action dimensions that are predicted as differences to the state at the
-            start of the chunk.
+        relative_joints: names of action dimensions that are predicted as differences to the state
+            at the start of the chunk.
         normalise: "std": states and targets to unit variance; "quantiles": their 1 % and 99 %
             quantiles to -1 and 1.
-        std_floor: least standard deviation of states and targets, in their own units.
+        std_floor: smallest standard deviation to divide states and targets by, in their units.
         held_out: fraction of the episodes to keep for evaluation.
         batch: samples per step, over all processes together.
         draws: draws of (time, noise) per encoded sample.
-        augment: random changes of images and states.
+        augment: random changes of the images and states in training.
         model: size of the network.
         rollouts: rollouts during training.
         loop: length, optimiser, saving and logging.

@@ -1,4 +1,4 @@
-"""From a data set and a frozen encoder to the samples of stage 2. Data and settings are checked
+"""Makes the samples of stage 2 from a data set and a frozen encoder. Data and settings are checked
 before any video is decoded.
 """
 
@@ -133,8 +133,8 @@ def _projected(
 
 
 def _tokenizer_folder(weights: str) -> Path:
-    """The folder of pi0's weights, where its tokenizer may be too. Raises UserError if there are no
-    such weights.
+    """The folder of pi0's weights, which may also contain the tokenizer. Raises UserError if it
+    does not exist.
     """
     if not weights:
         return Path()
@@ -166,24 +166,24 @@ def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
         if name in states and name in actions and states.index(name) != actions.index(name):
             raise UserError(
                 f"relative_joints: '{name}' is number {actions.index(name) + 1} of "
-                f"'{config.data}'s action and number {states.index(name) + 1} of its state: put "
-                "both in one order"
+                f"'{config.data}'s action and number {states.index(name) + 1} of its state: "
+                "write both in the same order"
             )
 
 
 def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str]) -> list[str]:
-    """The instructions. Raises UserError if one is empty, or two that the tokenizer cannot tell
-    apart.
+    """The instructions. Raises UserError if one is empty, or if the tokenizer cannot tell two of
+    them apart.
     """
     if not all(task.strip() for task in tasks):
         raise UserError(
-            f"'{config.data}' has episodes without an instruction: a policy is trained on "
-            "instructions"
+            f"'{config.data}' has episodes without an instruction: add one to each, for example "
+            "with training/convert.py --task"
         )
     if isinstance(tokenizer, WordTokenizer) and (same := tokenizer.collisions(tasks)):
         raise UserError(
-            f"the words {' and '.join(same[0])} of '{config.data}' share a number among "
-            f"{config.model.small.vocabulary}: give another --model.small.vocabulary, or a "
+            f"the words {' and '.join(same[0])} of '{config.data}' have the same token "
+            f"of {config.model.small.vocabulary}: give another --model.small.vocabulary, or a "
             "sentence encoder with --model.small.text"
         )
     return tasks
