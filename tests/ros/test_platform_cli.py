@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         ([], "arguments are required"),
         (["fly"], "invalid choice: 'fly'"),
         (["up"], "required: GRAPH"),
-        (["up", "plane"], "no graph is called 'plane'; there are: piper"),
+        (["up", "plane"], "no graph is called 'plane'; the graphs are: piper"),
         (["up", "piper", "sin:=true"], "no argument 'sin'"),
         (["up", "piper", "sim:=perhaps"], "not true or false"),
         (["up", "piper", "--sim", "perhaps"], "not true or false"),
@@ -159,7 +159,7 @@ def test_echo_adapts_to_the_publishers_qos(
 def test_echo_times_out_without_a_publisher(ros_env: dict[str, str]) -> None:
     done = alam("echo", "/nothing", "--timeout", "1", env=ros_env)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "nobody publishes /nothing" in done.stderr
+    assert done.stderr.count("\n") == 1 and "no publisher of /nothing" in done.stderr
 
 
 def test_echo_names_a_type_that_is_not_installed() -> None:
@@ -241,7 +241,7 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Chi
     assert up.wait(1) == 1
     up.last_line()
     assert any(
-        "bad ended (exit code 3); its last line: error: no camera: stopping the others" in line
+        "bad ended (exit code 3); its last line: error: no camera: stopping the other nodes" in line
         for line in up.lines
     )
     assert not is_alive(good)

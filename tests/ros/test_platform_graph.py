@@ -54,7 +54,7 @@ def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
         (["sim"], "not of the form name:=value"),
         (["seed:=1", "seed:=2"], "given twice"),
         (["checkpoint:=/nowhere"], "no folder '/nowhere'"),
-        (["sim:=false", "realtime:=true"], "realtime:=true only means something"),
+        (["sim:=false", "realtime:=true"], "realtime:=true only works with sim:=true"),
     ],
 )
 def test_wrong_arguments_are_named(words: list[str], said: str, folders: dict[str, str]) -> None:
