@@ -44,7 +44,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace the placeholder contributing.md with CONTRIBUTING.md, links made relative to docs/."""
+    """Replace the placeholder contributing.md with CONTRIBUTING.md, links made relative to
+    docs/.
+    """
     if page.file.src_uri == "contributing.md":
         return (ROOT / "CONTRIBUTING.md").read_text().replace("](docs/", "](")
     return markdown

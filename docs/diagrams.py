@@ -12,7 +12,9 @@ LIBRARY, TRAINING, NODES, MACHINE = "#e3ecfd", "#e2f3e5", "#fdeedd", "#eceef1"  
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle with a title and smaller lines below it; x and y are its top left corner in px."""
+    """A rectangle with a title and smaller lines below it; x and y are its top left corner in
+    px.
+    """
 
     x: float
     y: float

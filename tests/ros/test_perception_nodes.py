@@ -209,7 +209,7 @@ def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Rob
     ros.wait_for(robot.joints.get_subscription_count, timeout=120, what="camera_sync")
     for said in (
         "third_person: no image on /nowhere/image",
-        "(nobody publishes it)",
+        "(it has no publisher)",
         "(it carries sensor_msgs/msg/JointState)",
     ):
         ros.wait_for(

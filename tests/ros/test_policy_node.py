@@ -256,7 +256,7 @@ def test_how_goals_fail(world: World) -> None:
     world.tick()
     answer = world.result(goal)
     assert answer.status == GoalStatus.STATUS_ABORTED
-    assert "s of wall time; is the simulator gone?" in answer.result.reason
+    assert "s of wall time; has the simulator stopped?" in answer.result.reason
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 

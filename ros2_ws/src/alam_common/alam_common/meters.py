@@ -29,7 +29,9 @@ class RateMeter:
                 self._times.popleft()
 
     def rate(self) -> float:
-        """Events per second over the window, or over the time since the start if that is shorter."""
+        """Events per second over the window, or over the time since the start if that is
+        shorter.
+        """
         now = time.monotonic()
         with self._lock:
             recent = sum(moment >= now - self._window for moment in self._times)

@@ -82,7 +82,9 @@ class ChildProcess:
         return self._popen.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait at most ``timeout`` s for the end. Returns the exit code, or None if it still runs."""
+        """Wait at most ``timeout`` s for the end. Returns the exit code, or None if it still
+        runs.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._popen.wait(timeout)
         return None
