@@ -1,4 +1,4 @@
-"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, graphs
+"""The command ``alam`` as a real process: errors in one line, echo of a real publisher, graphs
 whose nodes fail or are stopped.
 """
 
@@ -87,7 +87,7 @@ def test_help_names_every_command() -> None:
     )
 
 
-def test_setup_bash_before_set_up_says_what_to_do(tmp_path: Path) -> None:
+def test_sourcing_setup_bash_before_set_up_says_what_to_do(tmp_path: Path) -> None:
     shutil.copy(ROOT / "setup.bash", tmp_path)
     done = subprocess.run(
         ["bash", "-c", f"source {tmp_path}/setup.bash"],
@@ -134,8 +134,8 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Chi
 def test_echo_adapts_to_the_publishers_qos(
     reliability: ReliabilityPolicy, ros, start: Callable[..., ChildProcess]
 ) -> None:
-    """A latched message is printed although it was sent before echo started; a best-effort one is
-    printed when it is sent again.
+    """A transient-local message is printed even if it was published before echo started; a
+    best-effort one is printed when it is published again.
     """
     latched = reliability == ReliabilityPolicy.RELIABLE
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
@@ -248,7 +248,7 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Chi
 
 
 def test_up_continues_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
-    """The arm must be able to hold its position and to report why."""
+    """So that the arm can hold its position and report why."""
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
     os.kill(victim, signal.SIGKILL)
