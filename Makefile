@@ -1,14 +1,14 @@
-# The few commands of the project; 'make help' lists them.
+# Set-up, checks, documentation and demo; 'make help' lists the targets.
 SHELL := /bin/bash
 EPISODES ?= 5
 SETUP_S = $$(cat .venv/.alam_setup_s 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test docs demo clean
 
-help:  ## this list
+help:  ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-setup:  ## virtual environment, ROS 2 Jazzy, workspace; does nothing if all is up to date
+setup:  ## virtual environment, ROS 2 Jazzy, workspace; does nothing if up to date
 	@scripts/setup.sh
 
 lint: setup  ## ruff and mypy
@@ -19,10 +19,10 @@ test: lint  ## all checks and tests, the fast ones first
 	python -m pytest -q -m "not slow" && python -m pytest -q -m slow && \
 	echo "tests passed in $$((SECONDS - start)) s"
 
-docs: setup  ## the documentation site, in site/; broken links fail
+docs: setup  ## the documentation site, in site/; a broken link fails the build
 	@source setup.bash && NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-demo: setup  ## the whole stack on a simulated arm; EPISODES=5
+demo: setup  ## run the shipped policy on a simulated arm; EPISODES=5
 	@source setup.bash && ALAM_SETUP_S=$(SETUP_S) alam demo --episodes $(EPISODES)
 
 clean:  ## remove build products (keeps .venv, data/ and runs/)

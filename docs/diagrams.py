@@ -12,7 +12,9 @@ LIBRARY, TRAINING, NODES, MACHINE = "#e3ecfd", "#e2f3e5", "#fdeedd", "#eceef1"  
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle with a title and smaller lines below it; x and y are its top left corner."""
+    """A rectangle with a title and smaller lines below it; x and y are its top left corner in
+    px.
+    """
 
     x: float
     y: float
@@ -23,7 +25,9 @@ class Box:
     fill: str = LIBRARY
 
     def side(self, name: str, at: float = 0.5) -> tuple[float, float]:
-        """A point on the left, right, top or bottom side; ``at`` is its share of the side."""
+        """A point (x, y) on the left, right, top or bottom side. ``at``: where on that side, from 0
+        (left or top end) to 1.
+        """
         if name in ("left", "right"):
             return self.x + (self.width if name == "right" else 0), self.y + at * self.height
         return self.x + at * self.width, self.y + (self.height if name == "bottom" else 0)
@@ -51,14 +55,17 @@ def text(
     anchor: str = "middle",
     weight: str = "normal",
 ) -> str:
+    """SVG of one line of text; ``anchor`` says which part of it is at (x, y)."""
     return (
         f"<text x='{x}' y='{y}' {FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}' "
         f"font-weight='{weight}'>{escape(words)}</text>"
     )
 
 
-def arrow(*points: tuple[float, float], label: str = "", above: bool = True) -> str:
-    """A line through the points with a head at its end; the label is at the first segment."""
+def arrow(*points: tuple[float, float], label: str = "") -> str:
+    """A line through the points with an arrowhead at its end. The label is next to the first
+    segment: above a horizontal one, to the right of a vertical one.
+    """
     line = " ".join(f"{x},{y}" for x, y in points)
     svg = (
         f"<polyline points='{line}' fill='none' stroke='{INK}' stroke-width='1.3' "
@@ -67,13 +74,14 @@ def arrow(*points: tuple[float, float], label: str = "", above: bool = True) -> 
     if label:
         (x0, y0), (x1, y1) = points[:2]
         if y0 == y1:
-            svg += text((x0 + x1) / 2, y0 + (-6 if above else 14), label, 10.5)
+            svg += text((x0 + x1) / 2, y0 - 6, label, 10.5)
         else:
             svg += text(x0 + 6, (y0 + y1) / 2 + 4, label, 10.5, anchor="start")
     return svg
 
 
 def save(name: str, width: int, height: int, title: str, parts: list[str]) -> None:
+    """Write figures/<name>.svg, ``width`` x ``height`` px, with the SVG elements ``parts``."""
     head = (
         "<defs><marker id='head' viewBox='0 0 8 8' refX='7.5' refY='4' markerWidth='8' "
         f"markerHeight='8' orient='auto'><path d='M0,0 L8,4 L0,8 z' fill='{INK}'/></marker></defs>"
@@ -85,17 +93,17 @@ def save(name: str, width: int, height: int, title: str, parts: list[str]) -> No
     )
 
 
-def rooms() -> None:
-    """Packages and rooms; an arrow means "imports"."""
+def packages() -> None:
+    """The packages of the project and the subpackages of the library; an arrow means "imports"."""
     cli = Box(290, 16, 220, 44, "alam_cli", ("the command alam",), NODES)
-    demo = Box(570, 70, 160, 44, "alam_demo", ("film, task client",), NODES)
+    demo = Box(570, 70, 160, 44, "alam_demo", ("task client, video",), NODES)
     bringup = Box(570, 140, 160, 44, "alam_bringup", ("graph, launch files",), NODES)
-    packages = ("alam_perception, alam_policy, alam_piper,", "alam_sim; all share alam_common")
-    nodes = Box(510, 214, 280, 62, "ROS nodes", packages, NODES)
+    names = ("alam_perception, alam_policy, alam_piper,", "alam_sim; all import alam_common")
+    nodes = Box(510, 214, 280, 62, "ROS nodes", names, NODES)
     training = Box(40, 120, 260, 156, "", (), TRAINING)
-    commands = Box(56, 152, 228, 40, "commands", ("one file a command",), "white")
+    commands = Box(56, 152, 228, 40, "commands", ("one file per command",), "white")
     folders = ("loop, stage1, stage2, episodes,", "converters, benchmarks, report")
-    shared = Box(56, 212, 228, 54, "shared rooms", folders, "white")
+    shared = Box(56, 212, 228, 54, "shared subpackages", folders, "white")
     library = Box(24, 330, 752, 250, "", ())
     runtime = Box(560, 370, 190, 48, "runtime", ("planner, timeline, motion, rollout",), "white")
     methods = Box(60, 370, 150, 48, "methods", ("planned: LARA, LatBot",), "white")
@@ -122,21 +130,20 @@ def rooms() -> None:
         arrow(methods.side("right"), (295, 394), policy.side("top")),
         arrow(runtime.side("left"), (330, 394), (330, 446)),
         arrow(runtime.side("left", 0.8), (495, 408.4), sim.side("top")),
-        arrow(runtime.side("bottom", 0.7), (693, 516)),
         arrow(latent.side("bottom", 0.7), (145, 516)),
         arrow(policy.side("bottom"), (295, 516)),
         arrow(sim.side("bottom", 0.2), (450, 538), data.side("right")),
         arrow(sim.side("bottom", 0.8), (540, 538), robots.side("left")),
     ]
-    save("rooms", 800, 600, "Packages and rooms; an arrow means imports", parts)
+    save("packages", 800, 600, "Packages and subpackages; an arrow means imports", parts)
 
 
 def life_of_an_image() -> None:
     """From a camera to the encoder and the policy."""
     camera = Box(16, 70, 120, 60, "camera", ("RealSense or sim",), MACHINE)
-    sync = Box(250, 70, 140, 60, "camera_sync", ("one set per period", "resize once"), NODES)
+    sync = Box(250, 70, 140, 60, "camera_sync", ("publishes complete", "sets, resizes once"), NODES)
     encoder = Box(560, 16, 150, 60, "latent_encoder", ("z for each view",), NODES)
-    policy = Box(560, 126, 150, 60, "policy", ("plans when it is due",), NODES)
+    policy = Box(560, 126, 150, 60, "policy", ("plans when a chunk is due",), NODES)
     arm = Box(250, 170, 140, 44, "arm_controller", ("joint state",), NODES)
     parts = [box.svg() for box in (camera, sync, encoder, policy, arm)]
     parts += [
@@ -156,12 +163,12 @@ def life_of_an_image() -> None:
 def life_of_a_chunk() -> None:
     """From the planner to the CAN bus and back to the planner."""
     y, height = 60, 62
-    planner = Box(16, y, 130, height, "planner", ("an observation", "is due: plan"), NODES)
-    gate = Box(240, y, 120, height, "gate", ("valid? on time?", "else refused"), NODES)
+    planner = Box(16, y, 130, height, "planner", ("plans by the stamps", "of observations"), NODES)
+    gate = Box(240, y, 120, height, "gate", ("valid? on time?", "else rejected"), NODES)
     timeline = Box(400, y, 130, height, "timeline", ("reference at t:", "splice, fade"), NODES)
     motion = Box(570, y, 130, height, "motion", ("set-point within", "all limits"), NODES)
     can = Box(786, y, 98, height, "CAN bus", ("Piper, or", "its emulator"), MACHINE)
-    checks = Box(570, 176, 130, 44, "checks", ("a fault stops it",), NODES)
+    checks = Box(570, 176, 130, 44, "checks", ("a fault stops the arm",), NODES)
     parts = [
         f"<rect x='226' y='22' width='490' height='216' rx='8' fill='none' stroke='{FAINT}' "
         "stroke-dasharray='4 3'/>",
@@ -180,12 +187,12 @@ def life_of_a_chunk() -> None:
         text(775, 192, "feedback", 10.5),
         arrow(checks.side("top"), motion.side("bottom")),
         arrow(timeline.side("bottom"), (465, 198), (81, 198), planner.side("bottom")),
-        text(290, 192, "/alam/arm/status: chunk and step being executed", 10.5),
+        text(290, 192, "/alam/arm/status: chunk and row being executed", 10.5),
     ]
     save("life_of_a_chunk", 900, 250, "The life of a chunk", parts)
 
 
 if __name__ == "__main__":
-    rooms()
+    packages()
     life_of_an_image()
     life_of_a_chunk()

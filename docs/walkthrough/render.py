@@ -1,6 +1,6 @@
-"""Run walkthrough.py and write walkthrough.md: its prose, its code and what the code printed.
+"""Run walkthrough.py and write walkthrough.md from its prose, its code and what the code printed.
 
-python docs/walkthrough/render.py
+Usage: python docs/walkthrough/render.py
 """
 
 import contextlib
@@ -14,7 +14,7 @@ HEADER = "<!-- Written by docs/walkthrough/render.py; edit walkthrough.py and ru
 
 
 def cells(text: str) -> list[tuple[bool, str]]:
-    """The (is Markdown, content) cells of a script in percent format."""
+    """Split a script in percent format (``# %%``) into cells (is Markdown, content)."""
     parts = re.split(r"^# %%( \[markdown\])?\n", text, flags=re.MULTILINE)[1:]
     return [
         (kind is not None, body.strip("\n"))

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # Walk-through: the algebra of a transition
 #
-# This page follows one latent transition from two camera images to its sum, its reversal and its
-# decoded image. Everything uses the encoder that the demo ships with, on frames that it never saw.
-# It is a notebook in plain Python: `python docs/walkthrough/render.py` runs it and writes this page
-# with its output, so every number below was computed by the code above it.
+# This page encodes the change between two camera images as a latent transition, then adds, reverses
+# and decodes transitions. It uses the encoder that ships with the demo, on frames that were not in
+# its training data. The page is a notebook in plain Python: `python docs/walkthrough/render.py`
+# runs `walkthrough.py` and writes this page with its output, so the code above each number computed
+# it.
 #
 # ## Three frames
-# The scripted expert plays an episode of the Piper's world. Three frames of the tripod camera are
-# enough: `a`, `b` and `c`, while the arm swings towards a cube.
+# The scripted expert acts in one episode of the simulated Piper. We take three frames of the tripod
+# camera, `a`, `b` and `c`, while the arm moves towards a cube.
 
 # %%
 import matplotlib
@@ -22,7 +23,7 @@ from alam_core.sim.world import make_expert, make_world
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-SEED, START, GAP = 1007, 6, 5  # an episode, its first frame, control steps between two frames
+SEED, START, GAP = 1007, 6, 5  # the episode's seed, step of frame a, steps between two frames
 VIEW = "third_person"
 model = TransitionModel.from_pretrained(ROOT / "checkpoints/piper_place/transition").eval()
 world = make_world("piper_place", model.config.image_size)
@@ -39,8 +40,8 @@ print(f"frames: {a.shape} {a.dtype}, {GAP * world.dt:.1f} s apart")
 
 # %% [markdown]
 # ## A transition
-# The encoder maps an ordered pair of frames to z, a few latent tokens (eq. 1). These numbers are
-# what a policy learns to generate together with its actions.
+# The encoder maps an ordered pair of frames to z, a few latent tokens (eq. 1). A policy learns to
+# generate z together with its actions.
 
 # %%
 
@@ -52,7 +53,7 @@ def to_tensor(image: np.ndarray) -> torch.Tensor:
 
 @torch.inference_mode()
 def encode(source: np.ndarray, target: np.ndarray) -> torch.Tensor:
-    """The transition z from source to target, (1, K, D)."""
+    """The transition z (1, K, D) from ``source`` to ``target``, uint8 RGB (S, S, 3) each."""
     return model.encode(to_tensor(source), to_tensor(target))
 
 
@@ -64,14 +65,14 @@ print("first token of z_ab:", np.array2string(z_ab[0, 0, :6].numpy(), precision=
 # %% [markdown]
 # ## Transitions add up
 # ALAM trains the encoder so that the transition over a long gap equals the sum of the transitions
-# along the way, z_ac = z_ab + z_bc (eq. 2). Errors are given relative to the length of z_ac. The
-# second line is the baseline: how far z_ab alone is from z_ac.
+# along the way, z_ac = z_ab + z_bc (eq. 2). Errors are relative to the norm of z_ac. The second
+# line is the baseline: the error if z_bc is left out.
 
 # %%
 
 
 def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Length of the difference, relative to the length of what is expected."""
+    """Norm of the difference, relative to the norm of ``expected``."""
     return float((found - expected).norm() / expected.norm())
 
 
@@ -79,7 +80,8 @@ print(f"z_ab + z_bc against z_ac: relative error {relative_error(z_ab + z_bc, z_
 print(f"z_ab alone  against z_ac: relative error {relative_error(z_ab, z_ac):.4f}")
 
 # %% [markdown]
-# The same holds along a whole path: the sum of many single steps equals the one long transition.
+# The same is true for many steps: the sum of all single-step transitions equals the one transition
+# from the first frame to the last.
 
 # %%
 path = torch.stack(
@@ -90,30 +92,32 @@ error = relative_error(path.sum(0), total)
 print(f"sum of {len(path)} single steps against one long transition: relative error {error:.4f}")
 
 # %% [markdown]
-# ## Reversal flips the sign
-# Played backwards, the change is the opposite one: z_ba = -z_ab (eq. 2). The second line leaves the
-# sign out, which gives the largest error that two vectors of equal length can have.
+# ## Reversal changes the sign
+# The transition from b back to a is the opposite of the transition from a to b: z_ba = -z_ab (eq.
+# 2). The second line compares without the minus sign. Its relative error is 2, the largest that two
+# vectors of equal norm can have.
 
 # %%
 print(f"z_ba against -z_ab: relative error {relative_error(z_ba, -z_ab):.4f}")
 print(f"z_ba against  z_ab: relative error {relative_error(z_ba, z_ab):.4f}")
 
 # %% [markdown]
-# ## Decoded
-# The decoder maps a source frame and a transition to the target frame (eq. 6). The first row below
-# shows the three frames. The second row starts from `a` and decodes z_ab, z_ac and the sum
-# z_ab + z_bc: the last two images agree, although the sum was not encoded from the pair (a, c). The
-# third row starts from `b` and returns to `a`, first by the encoded z_ba, then by -z_ab.
+# ## Decoding
+# The decoder predicts the target frame from a source frame and a transition (eq. 6). The first row
+# below shows the three frames. The second row starts from `a` and decodes z_ab, z_ac and the sum
+# z_ab + z_bc: the last two images are nearly equal, although the encoder never saw `a` and `c` as a
+# pair to compute the sum. The third row starts from `b` and goes back to `a`, once with z_ba and
+# once with -z_ab.
 #
-# The numbers are PSNR in dB against the true frame; higher is better. "copy" is the baseline that
-# predicts no change: the PSNR of the source frame itself.
+# The numbers are the PSNR in dB against the ground truth; higher is better. "copy" is the baseline
+# that predicts no change: the PSNR of the source frame itself.
 
 # %%
 
 
 @torch.inference_mode()
 def decode(source: np.ndarray, z: torch.Tensor) -> np.ndarray:
-    """The frame that z leads to from a source frame, uint8 RGB (S, S, 3)."""
+    """The frame predicted from a source frame and z (1, K, D), uint8 RGB (S, S, 3)."""
     image = model.decode(to_tensor(source), z)[0]
     return (image.permute(1, 2, 0) * 255).round().byte().numpy()
 
@@ -152,14 +156,14 @@ figure.savefig("decoded.png", dpi=90)
 # %% [markdown]
 # ![Frames a, b and c, and the frames decoded from them](decoded.png)
 #
-# The arm moves to where it should be, but its decoded image is blurred: the decoder is small and
-# only serves training. Policies use z and never decode it.
+# The decoded arm is in the right place but blurred: the decoder is small, because it is needed only
+# for training. Policies use z and never decode it.
 #
 # ## A path through latent space
 # Because transitions add up, their running sum is a path: every frame of an episode has a position
 # relative to the first frame. The plot shows the path along its first two principal components. The
 # dots are the running sum of single steps; the crosses are the transitions encoded directly from
-# the first frame. The demo's film draws the same path while the policy acts.
+# the first frame. The demo's video draws the same path while the policy acts.
 
 # %%
 summed = (

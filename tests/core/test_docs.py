@@ -28,7 +28,7 @@ def load(path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_diagrams_are_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     diagrams = load(DOCS / "diagrams.py", monkeypatch)
     monkeypatch.setattr(diagrams, "OUT", tmp_path)
-    for draw in (diagrams.rooms, diagrams.life_of_an_image, diagrams.life_of_a_chunk):
+    for draw in (diagrams.packages, diagrams.life_of_an_image, diagrams.life_of_a_chunk):
         draw()
     drawn = {file.name: file.read_text() for file in tmp_path.iterdir()}
     assert len(drawn) == 3

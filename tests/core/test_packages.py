@@ -107,3 +107,10 @@ def test_package_xml_names_every_ros_package_that_is_imported(package: Path) -> 
     assert used <= named, f"{package.name}/package.xml does not name {sorted(used - named)}"
     unknown = named - ros
     assert not unknown, f"{package.name}/package.xml names {sorted(unknown)}, which is no package"
+
+
+def test_the_container_recipe_names_files_that_exist() -> None:
+    recipe = (ROOT / "docker/Dockerfile").read_text()
+    paths = re.findall(r"(?:scripts|docker)/[\w./]+", recipe)
+    assert {"scripts/setup.sh", "docker/entrypoint.sh"} <= set(paths)
+    assert all((ROOT / path).is_file() for path in paths)

@@ -1,7 +1,7 @@
-"""What tests with real nodes share: a ROS domain of one's own on loopback only, real node
-processes, and nothing left behind.
+"""Fixtures for tests with real nodes: each test has its own ROS domain, on loopback only, starts
+nodes as processes, and stops them all at its end.
 
-Run them in a shell that was made ready: ``source setup.bash`` (``make test`` does so).
+Run these tests in a shell that sourced setup.bash (``make test`` does so).
 """
 
 import fcntl
@@ -21,7 +21,7 @@ INSTALL = ROOT / "ros2_ws" / "install"
 try:
     import rclpy
     from action_msgs.srv import CancelGoal
-    from alam_msgs.msg import Observation  # noqa: F401  (needs a prepared shell's library path)
+    from alam_msgs.msg import Observation  # noqa: F401  (needs setup.bash's library path)
     from rclpy.action import ActionClient
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
@@ -36,9 +36,9 @@ except ImportError as error:
 
 RESEND = 15.0  # s without an answer before a request is sent again
 
-# Whatever the calling shell says, tests stay on this host.
+# Tests stay on this host, whatever the shell has set.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = (
-    "SYSTEM_DEFAULT"  # as the profile below says: loopback only
+    "SYSTEM_DEFAULT"  # leaves discovery to the profile below: loopback only
 )
 os.environ["RMW_IMPLEMENTATION"] = "rmw_fastrtps_cpp"
 os.environ["FASTRTPS_DEFAULT_PROFILES_FILE"] = str(
@@ -51,7 +51,7 @@ os.environ.setdefault("MUJOCO_GL", "egl")
 
 @pytest.fixture
 def domain() -> Iterator[int]:
-    """A ROS domain that no other test on this machine uses while this one runs."""
+    """A ROS domain that no other test on this machine uses while this test runs."""
     folder = Path(os.environ.get("XDG_RUNTIME_DIR") or "/tmp") / f"alam_test_domains_{os.getuid()}"
     folder.mkdir(exist_ok=True)
     start = os.getpid() % 60
@@ -63,12 +63,12 @@ def domain() -> Iterator[int]:
                 continue
             yield number
             return
-    pytest.fail("no ROS domain is free: 60 tests run already?")
+    pytest.fail("no ROS domain is free: do 60 tests run already?")
 
 
 @pytest.fixture
 def ros_env(domain: int) -> dict[str, str]:
-    """The environment for processes of this test: its own domain, loopback only."""
+    """The environment for this test's processes: its own domain, loopback only."""
     return os.environ | {"ROS_DOMAIN_ID": str(domain), "PYTHONUNBUFFERED": "1"}
 
 
@@ -79,7 +79,7 @@ def can_udp_port(domain: int) -> int:
 
 
 class RosClient:
-    """This test's own node, in its domain, spun only inside ``wait_for``."""
+    """A node of this test, in its domain. It is spun only inside ``wait_for``."""
 
     def __init__(self, node: Node, executor: SingleThreadedExecutor) -> None:
         self.node = node
@@ -87,7 +87,7 @@ class RosClient:
         self._clients: dict[str, Any] = {}
 
     def collect(self, message_type: type, topic: str, qos: Any = 10) -> list:
-        """Subscribe; the returned list grows with every message that arrives while waiting."""
+        """Subscribe to a topic. Returns a list to which messages are appended while waiting."""
         messages: list = []
         self.node.create_subscription(message_type, topic, messages.append, qos)
         return messages
@@ -100,11 +100,12 @@ class RosClient:
         again: Callable[[], Any] | None = None,
         every: float = 1.0,
     ) -> Any:
-        """Spin until the condition holds and return its value; fails the test after ``timeout`` s
-        (a bound, not a measurement).
+        """Spin until ``condition()`` is true and return its value; fail the test after ``timeout``
+        s.
 
-        again: called at once and then every ``every`` s while the condition does not hold, to send
-        what may get lost: an endpoint that is discovered on one side may not be on the other.
+        what: what is waited for, for the error message. again: called at once and then every
+        ``every`` s until the condition is true, to send messages that may get lost: discovery may
+        be complete on one side and not on the other.
         """
         deadline = time.monotonic() + timeout
         send_at = time.monotonic() if again else math.inf
@@ -115,11 +116,11 @@ class RosClient:
             if value := condition():
                 return value
             if time.monotonic() > deadline:
-                pytest.fail(f"waited {timeout:.0f} s in vain for {what or condition}")
+                pytest.fail(f"timed out after {timeout:.0f} s waiting for {what or condition}")
             self.executor.spin_once(timeout_sec=0.05)
 
     def call(self, service_type: type, name: str, request: Any, timeout: float = 90.0) -> Any:
-        """Call a service, again where no answer comes, and return its answer."""
+        """Call a service, again every ``RESEND`` s without a response, and return the response."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(service_type, name)
         client = self._clients[name]
@@ -135,8 +136,8 @@ class RosClient:
         return done[-1].result()
 
     def send_goal(self, client: ActionClient, name: str, goal: Any, **options: Any) -> Any:
-        """Send a goal to the action ``name`` and return its handle, accepted or not. Where no
-        answer comes it is cancelled, as it may be carried out, and sent again.
+        """Send a goal to the action ``name`` and return its handle, accepted or not. Without an
+        answer the goal is cancelled, because it may have been accepted, and sent again.
         """
         self.wait_for(client.server_is_ready, 120.0, f"action {name}")
         lost = False
@@ -155,7 +156,7 @@ class RosClient:
 
 @pytest.fixture
 def ros(domain: int) -> Iterator[RosClient]:
-    """A node of this test's own, in its domain, in this process."""
+    """A node in this test's process and domain."""
     context = Context()
     rclpy.init(context=context, domain_id=domain)
     node = Node("test", context=context)
@@ -183,8 +184,8 @@ def ros_arguments(
 
 @pytest.fixture
 def start(ros_env: dict[str, str]) -> Iterator[Callable[..., ChildProcess]]:
-    """Start any command as a process of this test: ``start("name", ["command", ...], env={...})``.
-    All are stopped at the end.
+    """Start any command as a process: ``start("name", ["command", ...], env={...})``. All are
+    stopped at the end of the test.
     """
     processes: list[ChildProcess] = []
 

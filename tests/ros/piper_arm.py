@@ -1,5 +1,5 @@
-"""An emulated arm and its clock for tests with a real controller process: steps 5 ms of simulated
-time after another.
+"""An emulated arm and its clock, for tests with a real controller process. Each step takes 5 ms of
+simulated time.
 """
 
 import threading
@@ -13,12 +13,16 @@ from rosgraph_msgs.msg import Clock
 from alam_piper.bus import BusConfig
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 
+# Joint angles of the home pose, rad.
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
 STEP = 5_000_000  # ns
 
 
 class EmulatedArm:
-    """Steps in a thread of its own: about real time, slower whenever the controller is slower."""
+    """Steps the arm in its own thread, in about real time, or slower if the controller is slower.
+
+    ``clock_stopped``: set it to stop the arm and its clock. ``nanoseconds``: the simulated time.
+    """
 
     def __init__(self, node: Node, port: int):
         self.plant = KinematicPlant(HOME, 0.05)

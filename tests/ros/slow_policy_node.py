@@ -1,9 +1,9 @@
 """The policy node with an artificial inference delay, started as a process by
 ``test_realtime_chunking.py``.
 
-It prints "connected" once the arm hears its chunks and it hears the arm, and a line of JSON for
-every chunk: ``sequence``, ``stamp``, ``now`` (when it was made ready for sending), ``given`` (the
-steps it was conditioned on).
+It prints "connected" once it is connected with the arm in both directions, and for every chunk a
+line of JSON: ``sequence``, ``stamp``, ``now`` (s, when it was prepared for sending) and ``given``
+(the steps it was conditioned on).
 """
 
 import json
@@ -14,12 +14,12 @@ from alam_common.main import run_node
 from alam_core.runtime import PolicyRunner
 from alam_policy.policy_node import PolicyNode
 
-DELAY = 0.25  # s, of an inference
-FIRST_DELAY = 0.7  # s, of the first one: it must not count
+DELAY = 0.25  # s, added to an inference
+FIRST_DELAY = 0.7  # s, added to the first one, which the estimate of the delay must leave out
 
 
 class SlowRunner(PolicyRunner):
-    """Takes longer over each inference; those of the warm-up take no longer."""
+    """Sleeps before each inference, except those of the warm-up."""
 
     delay = 0.0
 
@@ -53,7 +53,7 @@ class SlowPolicyNode(PolicyNode):
         self._connected = self.create_timer(0.1, self._print_when_connected)
 
     def _print_when_connected(self) -> None:
-        # the arm and the test listen to the chunks
+        # Two subscribers of chunks: the arm and the test.
         if self._chunks.get_subscription_count() >= 2 and self._execution.arm_state:
             print("connected", flush=True)
             self._connected.cancel()

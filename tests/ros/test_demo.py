@@ -1,5 +1,5 @@
-"""The demo: its film can be decoded and shows what was observed; its arguments are checked before
-anything starts.
+"""The demo: its video can be decoded and shows the frames recorded; its arguments are checked
+before anything starts.
 """
 
 from pathlib import Path
@@ -32,7 +32,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-def test_the_film_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path) -> None:
+def test_the_video_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "demo.mp4"
     write_film(path, [("first", True, film_frames(7)), ("second", False, film_frames(4))], fps=10.0)
     frames = frames_of(path)
@@ -45,7 +45,7 @@ def test_the_film_has_every_frame_and_a_pause_after_each_episode(tmp_path: Path)
     assert np.abs(frames[0].astype(int) - frames[5]).max() > 100  # the path has moved on
 
 
-def test_a_film_without_latents_and_one_without_episodes(tmp_path: Path) -> None:
+def test_a_video_without_latents_and_one_without_episodes(tmp_path: Path) -> None:
     bare = [FilmFrame(frame.time, frame.images) for frame in film_frames(3)]
     write_film(tmp_path / "bare.mp4", [("no latents", True, bare)], fps=10.0)
     assert len(frames_of(tmp_path / "bare.mp4")) == 12

@@ -1,5 +1,5 @@
-"""The whole graph as real processes: it runs a goal, and when a part of it dies the arm holds, the
-reason is reported and nothing hangs.
+"""The whole graph as real processes: it carries out a goal; when a part of it fails, the arm holds,
+the reason is reported and nothing hangs.
 """
 
 import os
@@ -25,7 +25,7 @@ from alam_core.types import VIEWS
 
 
 class Operator:
-    """A person at the running graph."""
+    """Operates the running graph as a person would: starts episodes, reads diagnostics."""
 
     def __init__(self, ros, can_port: int, folder: Path) -> None:
         self.ros = ros
@@ -51,15 +51,17 @@ class Operator:
             self.diagnostics[status.name] = status.message
 
     def diagnosed(self, node: str, text: str) -> None:
-        """Wait until a node's diagnosis contains a text."""
+        """Wait until the message in a node's diagnostics contains ``text``."""
         self.ros.wait_for(
             lambda: text in self.diagnostics.get(node, ""),
             timeout=60,
-            what=f"'{text}' in the diagnosis of {node}",
+            what=f"'{text}' in the diagnostics of {node}",
         )
 
     def start_episode(self, seed: int, time_limit: float = 60.0):
-        """Reset, enable, send the goal, and wait until the arm moves."""
+        """Reset the world, enable the arm, send the goal and wait until the arm moves. Returns the
+        goal's handle.
+        """
         ros = self.ros
         ros.wait_for(self.client.server_is_ready, timeout=120, what="the policy")
         ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=False), timeout=60)
@@ -82,7 +84,7 @@ class Operator:
         return bool(self.joints) and abs(self.joints[-1].velocity[0]) > 0.05
 
     def arm_holds(self) -> None:
-        """Wait until the controller holds, and see that the arm rests with its power on."""
+        """Wait until the controller is in HOLDING and the arm is at rest."""
         self.diagnosed("arm_controller", "HOLDING")
         self.ros.wait_for(lambda: not self.moving(), what="the arm to rest")
 
@@ -99,7 +101,7 @@ def operator(ros, can_udp_port: int, tmp_path: Path) -> Operator:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
+def test_the_arm_holds_and_reports_why_when_any_part_fails(
     start_node: Callable, ros, operator: Operator
 ) -> None:
     nodes = PIPER.build(PIPER.values(operator.arguments))
@@ -118,7 +120,7 @@ def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
     assert not any(observation.skewed for observation in operator.observations[served:])
     assert all(status.seed == 1 for status in operator.status[-5:])
 
-    # a camera dies: the goal is aborted, the arm holds; it comes back: the next goal is carried out
+    # A camera stops: the goal is aborted and the arm holds. The camera returns: see the next goal.
     operator.mute("wrist")
     operator.diagnosed("camera_sync", "wrist")
     result = goal.get_result_async()
@@ -129,7 +131,7 @@ def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
     operator.mute("")
     operator.diagnosed("camera_sync", "serving")
 
-    # the policy is killed: the arm holds, the rest goes on
+    # The policy is killed: the arm holds, the other nodes continue.
     operator.start_episode(seed=2)
     processes["policy"].send(signal.SIGKILL)
     operator.arm_holds()
@@ -142,7 +144,7 @@ def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
         what="observations without the policy",
     )
 
-    # it is started anew, and its chunks are taken
+    # The policy is started again, and the arm accepts its chunks.
     policy = next(node for node in nodes if node.name == "policy")
     processes["policy"] = start_node(
         policy.package, policy.executable, policy.parameters, name="policy"
@@ -158,14 +160,14 @@ def test_the_arm_holds_and_the_reason_is_reported_whatever_dies(
     )
     goal = operator.start_episode(seed=3)
 
-    # the simulator is killed: the goal is aborted, the controller says that time stands still
+    # The simulator is killed: the goal is aborted, the controller reports that time stands still.
     processes["sim"].send(signal.SIGKILL)
     result = goal.get_result_async()
     ros.wait_for(result.done, timeout=60, what="the goal's end")
     assert "simulator" in result.result().result.reason
     operator.diagnosed("arm_controller", "no ROS time")
 
-    # Ctrl-C ends all that is left
+    # Ctrl-C ends the remaining nodes.
     left = [process for name, process in processes.items() if name != "sim"]
     for process in left:
         process.send(signal.SIGINT)

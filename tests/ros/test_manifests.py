@@ -1,4 +1,6 @@
-"""Each package.xml names what the package imports, starts or builds on, and nothing else."""
+"""Each package.xml names the packages that the package imports, starts or needs to build, and no
+others.
+"""
 
 import ast
 import re
@@ -10,12 +12,12 @@ import pytest
 
 SOURCES = Path(__file__).resolve().parents[2] / "ros2_ws" / "src"
 PACKAGES = sorted(file.parent.name for file in SOURCES.glob("*/package.xml"))
-# Python libraries: pinned in requirements/, not packages of ROS.
+# Python libraries, pinned in requirements/; they are not ROS packages.
 LIBRARIES = {
     *("PIL", "alam_core", "alam_training", "av", "can", "huggingface_hub", "jsonargparse"),
     *("mujoco", "numpy", "piper_sdk", "rich", "setuptools", "torch", "yaml"),
 }
-OPTIONAL = {"realsense2_camera"}  # its nodes are started where it is installed
+OPTIONAL = {"realsense2_camera"}  # its nodes are started only if it is installed
 DEPENDS = ("depend", "exec_depend")
 
 
@@ -36,13 +38,13 @@ def imported(package: str) -> set[str]:
 
 
 def started(package: str) -> set[str]:
-    """Packages whose nodes the package starts: those it names in a ``NodeSpec``."""
+    """Packages whose nodes the package starts: those named in a ``NodeSpec``."""
     text = "".join(file.read_text() for file in (SOURCES / package).rglob("*.py"))
     return set(re.findall(r'NodeSpec\(\s*"(\w+)"', text))
 
 
 def interfaces(package: str) -> set[str]:
-    """Packages that message definitions or the build file use."""
+    """Packages that the message definitions or CMakeLists.txt need."""
     file = SOURCES / package / "CMakeLists.txt"
     found = re.findall(r"find_package\((\w+) REQUIRED\)", file.read_text())
     actions = {"action_msgs"} if list((SOURCES / package).rglob("*.action")) else set()
@@ -50,11 +52,11 @@ def interfaces(package: str) -> set[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_manifest_names_all_that_is_used_and_nothing_else(package: str) -> None:
+def test_a_manifest_names_the_packages_in_use_and_no_others(package: str) -> None:
     depends = {e.text for tag in DEPENDS for e in manifest(package).iter(tag)}
     if (SOURCES / package / "CMakeLists.txt").exists():
         assert depends - {"rosidl_default_runtime"} == interfaces(package)
         return
     used = imported(package) | started(package)
     assert used - depends - OPTIONAL == set(), f"{package}/package.xml does not name them"
-    assert depends - used == set(), f"{package}/package.xml names them in vain"
+    assert depends - used == set(), f"{package}/package.xml names them, but they are not used"

@@ -1,4 +1,4 @@
-"""The parameters of every node are described: ``ros2 param describe`` is the manual."""
+"""Every parameter of every node has a description, so that ``ros2 param describe`` documents it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_every_parameter_is_described_and_every_number_has_a_range(
                 bounds = [*parameter.integer_range, *parameter.floating_point_range]
                 assert len(bounds) == 1, f"{name}: {parameter.name} has no range"
                 assert bounds[0].from_value < bounds[0].to_value
-            # only the fault injection of the simulator may be set while it runs
+            # Only the simulator's fault injection may be set while the node runs.
             assert parameter.read_only != (parameter.name == "muted_views"), parameter.name
 
 

@@ -1,5 +1,5 @@
-"""Conversions between messages and numpy, meters, and which frames are combined to an observation;
-no node is started.
+"""Conversions between messages and numpy, meters, and which images and joint state are combined to
+an observation. No node is started.
 """
 
 import time
@@ -27,9 +27,7 @@ MS = 1_000_000
 
 
 def as_message(pixels: np.ndarray, encoding: str, padding: int) -> Image:
-    """Pixels (H, W, channels) as a message whose rows have ``padding`` bytes of rubbish at their
-    end.
-    """
+    """Pixels (H, W, channels) as a message whose rows end with ``padding`` meaningless bytes."""
     height, width, channels = pixels.shape
     rows = np.full((height, width * channels + padding), 255, np.uint8)
     rows[:, : width * channels] = pixels.reshape(height, -1)
@@ -40,7 +38,7 @@ def as_message(pixels: np.ndarray, encoding: str, padding: int) -> Image:
 
 @pytest.mark.parametrize("padding", [0, 5])
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8"])
-def test_every_encoding_gives_the_same_picture(encoding: str, padding: int) -> None:
+def test_every_encoding_gives_the_same_image(encoding: str, padding: int) -> None:
     rgb = np.random.default_rng(0).integers(0, 255, (4, 7, 3), dtype=np.uint8)
     alpha = np.full((4, 7, 1), 9, np.uint8)
     if encoding == "mono8":
@@ -62,7 +60,7 @@ def test_image_round_trip() -> None:
     np.testing.assert_array_equal(image_to_numpy(message), rgb)
 
 
-def test_bad_images_are_refused_by_the_name_of_their_topic() -> None:
+def test_the_error_for_a_bad_image_names_its_topic() -> None:
     good = numpy_to_image(np.zeros((4, 4, 3), np.uint8), Time())
     depth = Image(height=4, width=4, encoding="16UC1", step=8, data=[0] * 32)
     cut = Image(
@@ -82,7 +80,7 @@ def test_stamps_are_exact() -> None:
     assert stamp_to_seconds(Time(sec=2, nanosec=500_000_000)) == 2.5
 
 
-def test_joint_positions_go_by_name() -> None:
+def test_joint_positions_are_found_by_name() -> None:
     order = np.random.default_rng(2).permutation(7)
     message = JointState(
         name=[*(JOINT_NAMES[i] for i in order), "other"], position=[*(float(i) for i in order), 9.0]
@@ -136,7 +134,7 @@ def test_a_frame_set_has_the_newest_images_and_the_joint_state_nearest_to_them()
 
 def test_a_skewed_set_is_flagged_and_a_stale_one_withheld() -> None:
     sync = synchroniser()
-    assert "no image of a yet, no image of b yet, no joint state yet" in sync.take(0)  # type: ignore[operator]
+    assert sync.take(0) == "no image of a yet, no image of b yet, no joint state yet"
     sync.add_joints(1000 * MS, "j")
     sync.add_image("a", 940 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
@@ -153,8 +151,8 @@ def test_a_skewed_set_is_flagged_and_a_stale_one_withheld() -> None:
 
 
 def test_a_part_from_the_future_is_stale() -> None:
-    """After the clock was set back a dead camera's last image must not be served until the clock
-    has come back to it.
+    """After the clock was set back, the last image of a camera that has stopped must not become
+    valid again when the clock reaches its stamp.
     """
     sync = synchroniser()
     sync.add_joints(1000 * MS, "j")

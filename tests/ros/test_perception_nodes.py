@@ -23,7 +23,9 @@ PATIENCE = 60.0  # s, for a machine that is busy with other work
 
 
 class Robot:
-    """Cameras and arm of a robot, on a clock that only ``tick`` advances, or on the wall clock."""
+    """Cameras and arm of a robot, on a simulated clock that only ``tick`` advances, or on the wall
+    clock (``wall``).
+    """
 
     def __init__(self, ros) -> None:
         self.ros = ros
@@ -47,8 +49,8 @@ class Robot:
         self.ros.wait_for(lambda: self.diagnostics, what="camera_sync's diagnostics")
 
     def tick(self, views: tuple[str, ...] = VIEWS, delay: int = 0) -> dict[str, np.ndarray]:
-        """100 ms go by; the given views are sent, the last of them with a stamp ``delay`` ns late.
-        Returns the pictures.
+        """Advance by 100 ms and publish images of the given views; the last one's stamp is
+        ``delay`` ns older. Returns the images by view.
         """
         if self.wall:
             time.sleep(0.1)
@@ -60,7 +62,9 @@ class Robot:
         joints.header.stamp = ns_to_stamp(self.now)
         self.joints.publish(joints)
         for _ in range(3):
-            self.ros.executor.spin_once(timeout_sec=0.01)  # time and joints first
+            self.ros.executor.spin_once(
+                timeout_sec=0.01
+            )  # let the clock and the joint state arrive first
         pictures = {}
         for view in views:
             late = delay if view == views[-1] else 0
@@ -73,8 +77,8 @@ class Robot:
         return pictures
 
     def tick_until_served(self) -> dict[str, np.ndarray]:
-        """Tick until an observation of that very tick is served, joint state included (best effort
-        may lose or delay a message).
+        """Tick until camera_sync publishes an observation of the same tick, with the joint state of
+        that tick: best effort may lose or delay messages. Returns the images by view.
         """
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -90,7 +94,9 @@ class Robot:
         pytest.fail("no observation was served")
 
     def tick_until(self, condition: Callable[[Observation], bool], delay: int) -> Observation:
-        """Tick, the wrist ``delay`` ns late, until such an observation is served."""
+        """Tick, with the wrist's stamp ``delay`` ns older, until an observation meets the
+        condition.
+        """
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             self.tick(delay=delay)
@@ -100,7 +106,7 @@ class Robot:
         pytest.fail("no such observation was served")
 
     def says(self, text: str) -> bool:
-        """Whether the newest diagnosis says so."""
+        """Whether the message in camera_sync's last diagnostics contains ``text``."""
         newest = [
             status
             for array in self.diagnostics
@@ -115,7 +121,7 @@ def robot(ros) -> Robot:
     return Robot(ros)
 
 
-def test_camera_sync_serves_complete_frames_on_a_simulators_clock(
+def test_camera_sync_serves_complete_sets_in_simulated_time(
     start_node: Callable, ros, robot: Robot
 ) -> None:
     start_node("alam_perception", "camera_sync", {"use_sim_time": True, "image_size": SIZE})
@@ -135,7 +141,7 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(
     assert len(set(stamps)) == len(stamps)  # no set is served twice
 
     count = len(robot.observations)
-    for _ in range(10):  # one camera dies: no observation, and the reason is reported
+    for _ in range(10):  # one camera stops: no observation, and the reason is reported
         robot.tick(views=("third_person",))
     ros.wait_for(
         lambda: (
@@ -150,7 +156,7 @@ def test_camera_sync_serves_complete_frames_on_a_simulators_clock(
             robot.says("wrist: no image on /wrist/color/image_raw")
             and not robot.says("third_person")
         ),
-        what="the culprit",
+        what="the silent camera",
     )
 
     robot.tick_until_served()
@@ -209,7 +215,7 @@ def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Rob
     ros.wait_for(robot.joints.get_subscription_count, timeout=120, what="camera_sync")
     for said in (
         "third_person: no image on /nowhere/image",
-        "(nobody publishes it)",
+        "(it has no publisher)",
         "(it carries sensor_msgs/msg/JointState)",
     ):
         ros.wait_for(
@@ -219,7 +225,7 @@ def test_a_wrong_topic_is_named_in_the_log(start_node: Callable, ros, robot: Rob
     lines = len(process.lines)
     for _ in range(40):
         ros.executor.spin_once(timeout_sec=0.05)
-    assert len(process.lines) <= lines + 2  # once, not with each diagnosis
+    assert len(process.lines) <= lines + 2  # once, not with every diagnostics message
 
 
 def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
@@ -236,7 +242,7 @@ def test_wrong_parameters_end_with_one_clear_line(start_node: Callable) -> None:
 
 
 def observation(stamp: int, seed: int) -> Observation:
-    """Two random pictures of one moment."""
+    """An observation with two random images."""
     message = Observation(views=list(VIEWS))
     message.header.stamp = ns_to_stamp(stamp)
     pictures = np.random.default_rng(seed).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""When camera_sync serves on the wall clock; no node is started."""
+"""When camera_sync publishes on the wall clock. No node is started."""
 
 from collections.abc import Iterable
 
@@ -9,7 +9,9 @@ from alam_perception.pacing import Pacing
 
 
 def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "ab") -> list:
-    """What camera_sync serves of frames (arrival in s, view): (time, ages of the views' frames)."""
+    """Simulate camera_sync. arrivals: (time in s, view) of each frame. Returns (time in s, ages in
+    s of the views' frames) of each observation.
+    """
     served: list[tuple[float, list[float]]] = []
     newest: dict[str, float] = {}
     taken: dict[str, float] = {}
@@ -34,6 +36,9 @@ def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "a
 
 
 def camera(view: str, rate: float, phase: float = 0.0, jitter: float = 0.0, seconds: float = 30.0):
+    """Arrivals (time in s, view) of a camera at ``rate`` Hz, shifted by ``phase`` s, with random
+    jitter of up to ``jitter`` s.
+    """
     rng = np.random.default_rng(ord(view))
     times = 100.0 + phase + np.arange(int(seconds * rate)) / rate
     return [(float(t), view) for t in times + rng.uniform(-jitter, jitter, len(times))]
@@ -41,13 +46,15 @@ def camera(view: str, rate: float, phase: float = 0.0, jitter: float = 0.0, seco
 
 @pytest.mark.parametrize("phase", [0.0, 0.03, 0.07])
 @pytest.mark.parametrize("jitter", [0.0, 0.01])
-def test_frames_at_the_rate_are_served_as_soon_as_all_are_there(phase, jitter) -> None:
-    """A timer that runs free adds up to a period, half a period in the mean."""
+def test_frames_at_the_rate_are_served_as_soon_as_the_set_is_complete(phase, jitter) -> None:
+    """A timer that is not aligned to the frames would add up to one period, half of it on
+    average.
+    """
     served = serve(
         Pacing(0.1), camera("a", 10, phase, jitter) + camera("b", 10, phase + 0.002, jitter)
     )
     assert len(served) == 300
-    assert max(min(ages) for _, ages in served) == 0.0  # the last frame is not waited with
+    assert max(min(ages) for _, ages in served) == 0.0  # served when the last frame arrives
     assert max(max(ages) for _, ages in served) <= 0.002 + 2 * jitter + 1e-9
 
 
@@ -69,7 +76,7 @@ def test_cameras_in_opposite_phase_are_served_with_each_others_newest_frame() ->
 
 
 @pytest.mark.parametrize("rate", [9.0, 10.1, 30.0, 60.0, 100.0])
-def test_the_rate_is_kept_and_frames_are_new(rate: float) -> None:
+def test_the_maximum_rate_is_kept_and_frames_are_new(rate: float) -> None:
     served = serve(Pacing(0.1), camera("a", rate) + camera("b", rate, 0.001))
     times = np.array([time for time, _ in served])
     assert len(served) <= 300 + 1 and len(served) >= 0.95 * min(10.0, rate) * 30
@@ -86,7 +93,7 @@ def test_a_camera_that_is_late_or_dead_is_not_waited_for_longer_than_its_deadlin
     assert max(ages[0] for _, ages in after) <= 0.075 + 1e-9
 
 
-def test_frames_that_came_too_early_are_served_if_no_others_follow() -> None:
+def test_a_set_that_is_complete_too_early_is_served_later_if_no_other_frame_arrives() -> None:
     pacing = Pacing(0.1)
     assert [time for time, _ in serve(pacing, [(1.0, "a"), (1.03, "a"), (3.0, "a")], "a")] == [
         1.0,
@@ -95,7 +102,7 @@ def test_frames_that_came_too_early_are_served_if_no_others_follow() -> None:
     ]
 
 
-def test_a_clock_that_is_set_back_does_not_silence_it() -> None:
+def test_it_continues_after_the_clock_is_set_back() -> None:
     pacing = Pacing(0.1)
     pacing.frame(5000.0, complete=True)
     pacing.served(5000.0)

@@ -1,6 +1,4 @@
-"""The arm controller as a process on real DDS and a CAN bus over UDP, with an emulated arm on the
-other side.
-"""
+"""The arm controller as a real process over DDS, with an emulated arm on a CAN bus over UDP."""
 
 import signal
 import socket
@@ -19,7 +17,7 @@ PATIENCE = 120  # s, for a machine that is busy with other work
 
 
 class Stage:
-    """Arm, controller process and what a test needs to talk to them."""
+    """The emulated arm, the controller process, and helpers to communicate with them."""
 
     def __init__(self, ros, arm, process):
         self.ros, self.arm, self.process = ros, arm, process
@@ -64,7 +62,9 @@ class Stage:
         dt: float = 0.1,
         age: float = 0.05,
     ) -> ActionChunk:
-        """In a straight line from the arm's pose to another, from an observation ``age`` s old."""
+        """A chunk in a straight line from the arm's pose to ``joints``, of an observation ``age`` s
+        old.
+        """
         start, end = (
             np.append(self.arm.plant.joints, self.arm.plant.gripper),
             np.append(joints, gripper),
@@ -91,7 +91,7 @@ def stage(ros, start_node, can_udp_port):
         arm.close()
 
 
-def test_from_enable_over_a_chunk_to_disable(stage):
+def test_enable_execute_hold_and_disable(stage):
     ros, arm = stage.ros, stage.arm
     stage.chunks.publish(stage.chunk(HOME + 0.2))
     stage.wait_for_value("last_rejection", "arm is DISABLED")
@@ -204,7 +204,7 @@ def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     assert "no new feedback" in stage.value("last_fault")
 
 
-def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
+def test_a_stopped_clock_is_reported_and_the_arm_holds(stage):
     assert stage.enable().success
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))
     stage.wait_for_value("state", "EXECUTING")
@@ -220,11 +220,11 @@ def test_a_clock_that_stops_is_named_and_the_arm_holds(stage):
     stage.wait_for_value("state", "EXECUTING")
 
 
-def test_a_clock_that_jumps_back_does_not_silence_the_joint_states(stage):
+def test_joint_states_continue_after_the_clock_jumps_back(stage):
     stage.arm.nanoseconds += 1000 * 10**9
     stage.ros.wait_for(lambda: stage.enable().success, PATIENCE, "the arm to be enabled")
     back = 1_000_000_000
-    stage.arm.nanoseconds = back  # a simulator that was started anew
+    stage.arm.nanoseconds = back  # as if the simulator were restarted
     seen = len(stage.joint_states)
     stage.ros.wait_for(
         lambda: len(stage.joint_states) > seen + 20, 20, "joint states after the jump"
@@ -238,7 +238,7 @@ def test_a_clock_that_jumps_back_does_not_silence_the_joint_states(stage):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_end_it_while_the_arm_keeps_its_power(stage, number):
+def test_signals_end_the_node_and_the_arm_stays_powered(stage, number):
     arm = stage.arm
     assert stage.enable().success
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=15))
@@ -260,7 +260,7 @@ def run_to_its_end(ros, start_node, parameters):
     return process
 
 
-def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(
+def test_a_bus_that_cannot_be_opened_gives_one_line_and_code_2(
     ros, start_node, can_udp_port, capfd
 ):
     taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -278,7 +278,7 @@ def test_a_bus_that_cannot_be_opened_is_one_line_and_an_exit_code(
     )
 
 
-def test_a_parameter_out_of_range_is_one_line_and_an_exit_code(ros, start_node, capfd):
+def test_a_parameter_out_of_range_gives_one_line_and_code_2(ros, start_node, capfd):
     process = run_to_its_end(ros, start_node, {"max_velocity": 50.0})
     assert process.poll() == 2
     output = capfd.readouterr().out

@@ -1,4 +1,4 @@
-"""The ``alam`` command with real processes: errors in one line, echo of a real publisher, graphs
+"""The command ``alam`` as a real process: errors in one line, echo of a real publisher, graphs
 whose nodes fail or are stopped.
 """
 
@@ -61,7 +61,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         ([], "arguments are required"),
         (["fly"], "invalid choice: 'fly'"),
         (["up"], "required: GRAPH"),
-        (["up", "plane"], "no graph is called 'plane'; there are: piper"),
+        (["up", "plane"], "no graph is called 'plane'; the graphs are: piper"),
         (["up", "piper", "sin:=true"], "no argument 'sin'"),
         (["up", "piper", "sim:=perhaps"], "not true or false"),
         (["up", "piper", "--sim", "perhaps"], "not true or false"),
@@ -87,7 +87,7 @@ def test_help_names_every_command() -> None:
     )
 
 
-def test_setup_bash_before_set_up_says_what_to_do(tmp_path: Path) -> None:
+def test_sourcing_setup_bash_before_set_up_says_what_to_do(tmp_path: Path) -> None:
     shutil.copy(ROOT / "setup.bash", tmp_path)
     done = subprocess.run(
         ["bash", "-c", f"source {tmp_path}/setup.bash"],
@@ -134,8 +134,8 @@ def test_echo_prints_a_message_of_a_real_publisher(ros, start: Callable[..., Chi
 def test_echo_adapts_to_the_publishers_qos(
     reliability: ReliabilityPolicy, ros, start: Callable[..., ChildProcess]
 ) -> None:
-    """A latched message is printed although it was sent before echo started; a best-effort one is
-    printed when it is sent again.
+    """A transient-local message is printed even if it was published before echo started; a
+    best-effort one is printed when it is published again.
     """
     latched = reliability == ReliabilityPolicy.RELIABLE
     durability = DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
@@ -159,7 +159,7 @@ def test_echo_adapts_to_the_publishers_qos(
 def test_echo_times_out_without_a_publisher(ros_env: dict[str, str]) -> None:
     done = alam("echo", "/nothing", "--timeout", "1", env=ros_env)
     assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "nobody publishes /nothing" in done.stderr
+    assert done.stderr.count("\n") == 1 and "no publisher of /nothing" in done.stderr
 
 
 def test_echo_names_a_type_that_is_not_installed() -> None:
@@ -241,14 +241,14 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Chi
     assert up.wait(1) == 1
     up.last_line()
     assert any(
-        "bad ended (exit code 3); its last line: error: no camera: stopping the others" in line
+        "bad ended (exit code 3); its last line: error: no camera: stopping the other nodes" in line
         for line in up.lines
     )
     assert not is_alive(good)
 
 
 def test_up_continues_when_a_required_node_is_killed(fleet: Callable[..., ChildProcess]) -> None:
-    """The arm must be able to hold its position and to report why."""
+    """So that the arm can hold its position and report why."""
     up = fleet(good=(RUNNING, True), victim=(RUNNING, True))
     good, victim = pid_of(up, "good"), pid_of(up, "victim")
     os.kill(victim, signal.SIGKILL)

@@ -1,5 +1,5 @@
-"""The description of the graph: arguments and their errors, the parameters of the nodes, and that
-both front ends offer the same arguments.
+"""The description of the graph: its arguments and their errors, the nodes' parameters, and both
+front ends, which must take the same arguments.
 """
 
 import ast
@@ -32,7 +32,7 @@ SOURCES = ROOT / "ros2_ws" / "src"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
-    """Arguments that name folders which exist, a policy's among them."""
+    """Arguments with existing folders; that of the policy has a config.json."""
     config = {"policy": {"model": {"image_size": 64}}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
@@ -54,7 +54,7 @@ def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
         (["sim"], "not of the form name:=value"),
         (["seed:=1", "seed:=2"], "given twice"),
         (["checkpoint:=/nowhere"], "no folder '/nowhere'"),
-        (["sim:=false", "realtime:=true"], "realtime:=true only means something"),
+        (["sim:=false", "realtime:=true"], "realtime:=true only works with sim:=true"),
     ],
 )
 def test_wrong_arguments_are_named(words: list[str], said: str, folders: dict[str, str]) -> None:
@@ -94,7 +94,7 @@ def test_images_are_resized_once_to_the_policys_size(folders: dict[str, str]) ->
     given = nodes(PIPER, **folders, image_size="128")
     assert given["camera_sync"].parameters["image_size"] == 128
     image = np.zeros((64, 64, 3), np.uint8)
-    assert resize_images(image, 64).base is image  # by the policy: nothing is left to do
+    assert resize_images(image, 64).base is image  # the policy has nothing to resize
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"kind": "transition", "transition": {}}'])
@@ -206,7 +206,9 @@ def strings_of_node(package: str, executable: str) -> set[str]:
 
 @pytest.mark.parametrize("sim", ["true", "false"])
 def test_nodes_know_every_parameter_they_are_given(sim: str, folders: dict[str, str]) -> None:
-    """ROS ignores a parameter that the node does not declare, so a misspelt one goes unnoticed."""
+    """ROS ignores a parameter that the node does not declare, so ROS would not report a misspelt
+    one.
+    """
     for node in nodes(PIPER, **folders, sim=sim).values():
         if (SOURCES / node.package).is_dir():
             unknown = set(node.parameters) - strings_of_node(node.package, node.executable)

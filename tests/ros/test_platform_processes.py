@@ -1,6 +1,4 @@
-"""Child processes of ``alam up`` and of the tests: none outlives its parent, even if the parent is
-killed.
-"""
+"""Child processes cannot outlive their parent, even if the parent is killed."""
 
 import os
 import signal

@@ -18,11 +18,11 @@ from alam_common.processes import ChildProcess
 from alam_core.types import VIEWS
 
 ALAM = str(Path(__file__).resolve().parents[2] / "ros2_ws/install/alam_cli/lib/alam_cli/alam")
-START = 150.0  # s; a busy machine imports torch twice and MuJoCo once
+START = 150.0  # s; importing torch and MuJoCo takes long on a busy machine
 
 
 def group_of(pid: int) -> list[int]:
-    """The living processes of a process group."""
+    """The running processes (not zombies) of a process group."""
     alive = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

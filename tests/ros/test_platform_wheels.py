@@ -7,11 +7,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location(
-    "mend_ros_wheels", ROOT / "scripts" / "mend_ros_wheels.py"
+    "repair_ros_wheels", ROOT / "scripts" / "repair_ros_wheels.py"
 )
 assert spec is not None and spec.loader is not None
-mend_ros_wheels = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(mend_ros_wheels)
+repair_ros_wheels = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(repair_ros_wheels)
 
 HERE = ("/usr/include/python3.12", "/venv/numpy/_core/include")
 EXPORT = """
@@ -31,9 +31,9 @@ target(x "${{_IMPORT_PREFIX}}/include/python_things" "{python}")
     "numpy", ["/opt/x/site-packages/numpy/_core/include", "/opt/x/site-packages/numpy/core/include"]
 )
 def test_include_folders_are_replaced_and_nothing_else(python: str, numpy: str) -> None:
-    assert mend_ros_wheels.mend(EXPORT.format(python=python, numpy=numpy), *HERE) == EXPORT.format(
-        python=HERE[0], numpy=HERE[1]
-    )
+    assert repair_ros_wheels.repair(
+        EXPORT.format(python=python, numpy=numpy), *HERE
+    ) == EXPORT.format(python=HERE[0], numpy=HERE[1])
 
 
 def test_second_run_changes_nothing(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_second_run_changes_nothing(tmp_path: Path) -> None:
         EXPORT.format(python="/opt/p/include/python3.11", numpy="/opt/p/numpy/_core/include")
     )
     (folder / "bad.cmake").chmod(0o640)
-    assert mend_ros_wheels.mend_tree(tmp_path, *HERE) == [folder / "bad.cmake"]
-    assert mend_ros_wheels.mend_tree(tmp_path, *HERE) == []
+    assert repair_ros_wheels.repair_tree(tmp_path, *HERE) == [folder / "bad.cmake"]
+    assert repair_ros_wheels.repair_tree(tmp_path, *HERE) == []
     assert sorted(file.name for file in folder.iterdir()) == ["bad.cmake", "good.cmake"]
     assert (folder / "bad.cmake").stat().st_mode & 0o777 == 0o640

@@ -1,4 +1,4 @@
-"""What the policy node knows of the arm's execution; no node is started."""
+"""What the policy node knows about the arm's execution. No node is started."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_upcoming_steps_are_those_of_the_chunk_that_the_arm_reports() -> None:
     assert execution.upcoming(10.2) is None  # not reported yet
     execution.reported("EXECUTING", 7, 10.25)
     execution.sent(chunk(8, 10.8, 200.0), 11.0)
-    execution.reported("EXECUTING", 7, 11.0)  # the newer one is still on its way
+    execution.reported("EXECUTING", 7, 11.0)  # the newer one has not arrived yet
     upcoming = execution.upcoming(11.0)
     assert upcoming is not None and upcoming(10.1) == pytest.approx(np.full(7, 100.0))
     execution.reported("EXECUTING", 8, 11.05)
@@ -54,7 +54,9 @@ def test_each_delay_is_measured_once_from_the_observation_to_the_first_report() 
 
 
 @pytest.mark.parametrize(("state", "sequence"), [("EXECUTING", 7), ("HOLDING", 0), ("DISABLED", 0)])
-def test_a_chunk_that_is_not_taken_up_in_time_is_noticed(state: str, sequence: int) -> None:
+def test_a_chunk_that_the_arm_does_not_execute_in_time_is_noticed(
+    state: str, sequence: int
+) -> None:
     execution = Execution()
     assert not execution.ignores_newest(10.0)
     execution.sent(chunk(7, 10.0), 10.2)
@@ -63,7 +65,7 @@ def test_a_chunk_that_is_not_taken_up_in_time_is_noticed(state: str, sequence: i
     execution.sent(chunk(8, 10.8), 11.0)
     assert not execution.ignores_newest(11.0)
     execution.reported(state, sequence, 11.1)
-    assert not execution.ignores_newest(11.1)  # it may still be on its way
+    assert not execution.ignores_newest(11.1)  # the chunk may not have arrived yet
     execution.reported(state, sequence, 11.4)
     assert execution.ignores_newest(11.4)
     assert not execution.ignores_newest(12.5)  # an old report says nothing

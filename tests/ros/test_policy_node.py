@@ -1,5 +1,5 @@
-"""The policy as a real process over DDS: goals, chunks, cancel, and what happens when its input
-stops.
+"""The policy node as a real process over DDS: goals, chunks, cancelling, and what happens when its
+input stops.
 """
 
 from collections.abc import Callable
@@ -29,8 +29,8 @@ STATE = np.linspace(0.0, 0.06, 7, dtype=np.float32)
 
 
 class World:
-    """camera_sync, simulator and judge in the policy's eyes, and a client of its action. Time
-    passes only in ``tick``.
+    """Takes the place of camera_sync, simulator and judge, and is a client of the action. Time
+    advances only in ``tick`` and ``advance``.
     """
 
     def __init__(self, ros) -> None:
@@ -57,7 +57,7 @@ class World:
             what="the policy's subscriptions",
         )
 
-        def opened() -> bool:  # it takes goals once it knows the time
+        def opened() -> bool:  # the node accepts goals once it knows ROS time
             self.advance(0)
             return self.client.server_is_ready()
 
@@ -70,14 +70,16 @@ class World:
         return np.random.default_rng(stamp).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
 
     def advance(self, ns: int) -> None:
-        """Time passes without an observation. The clock is sent repeatedly: it is best effort."""
+        """Advance the time without an observation. The clock is best effort, so it is sent
+        repeatedly.
+        """
         self.now += ns
         for _ in range(3):
             self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
             self.ros.executor.spin_once(timeout_sec=0.05)
 
     def tick(self) -> None:
-        """100 ms go by, an observation is sent, and the policy is waited for."""
+        """Advance by 100 ms, send an observation and wait until the policy has processed it."""
         self.advance(STEP)
         message = Observation(
             views=list(VIEWS),
@@ -109,7 +111,9 @@ class World:
         )
 
     def result(self, goal, tick: bool = False, again: Callable | None = None):
-        """The goal's result. again: what to send until it is over."""
+        """Wait for the goal's result. tick: whether to tick meanwhile. again: called until it
+        ends.
+        """
         future = goal.get_result_async()
 
         def over() -> bool:
@@ -145,7 +149,7 @@ def world(ros, start_node: Callable, tmp_path: Path) -> World:
 def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None:
     for _ in range(3):
         world.tick()
-    assert not world.chunks  # nothing is sent before there is a goal
+    assert not world.chunks  # nothing is sent without a goal
     goal = world.send_goal()
     assert goal.accepted
     first = len(world.sent)
@@ -155,8 +159,7 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
         lambda: len(world.chunks) == 3 and len(world.latents) == 3, what="three chunks"
     )
 
-    # what is sent is what the library computes, with the stamps of the observations it was computed
-    # from
+    # The node sends what the library computes, with the stamps of the observations used.
     planner = Planner(PolicyRunner.from_pretrained(tmp_path / "policy"), replan_every=4)
     planner.reset(seed=5)
     expected = []
@@ -195,7 +198,7 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
             )
 
     world.judge(True, instruction="put the blue cube on the plate")  # another task
-    world.judge(True, stamp=world.sent[0])  # an episode that is over
+    world.judge(True, stamp=world.sent[0])  # from before the goal
     world.judge(False)
     world.tick()
     assert goal.status == GoalStatus.STATUS_ACCEPTED or goal.status == GoalStatus.STATUS_EXECUTING
@@ -206,7 +209,7 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
     assert answer.result.chunks == 3 and answer.result.duration == pytest.approx(1.0, abs=0.25)
     for _ in range(5):
         world.tick()
-    assert len(world.chunks) == 3  # nothing is sent after it
+    assert len(world.chunks) == 3  # nothing is sent after the goal's end
     assert {stamp_to_ns(message.header.stamp) for message in world.processed} == set(world.sent)
 
 
@@ -226,24 +229,24 @@ def test_one_goal_at_a_time_and_a_cancel_stops_the_chunks(world: World) -> None:
     assert len(world.chunks) == sent
 
     again = world.send_goal()
-    assert again.accepted  # the next one is welcome
+    assert again.accepted
     world.tick()
     world.ros.wait_for(lambda: len(world.chunks) > sent, what="a chunk of the next goal")
     assert world.chunks[sent].sequence == world.chunks[sent - 1].sequence + 1
 
 
 def test_how_goals_fail(world: World) -> None:
-    # the time limit
+    # The time limit has passed.
     answer = world.result(world.send_goal(time_limit=1.5), tick=True)
     assert answer.status == GoalStatus.STATUS_ABORTED and not answer.result.success
     assert "not done within 1.5 s" in answer.result.reason
     world.ros.wait_for(lambda: world.says("waiting for a goal"), what="the diagnosis")
 
-    # an instruction the policy cannot take: the node goes on
+    # The policy cannot use the instruction; the node continues.
     answer = world.result(world.send_goal(instruction="word " * 500), tick=True)
     assert answer.status == GoalStatus.STATUS_ABORTED and "instruction" in answer.result.reason
 
-    # time goes on, the camera does not
+    # Time advances, but no observation arrives.
     goal = world.send_goal()
     world.tick()
     world.advance(1100 * MS)
@@ -251,16 +254,18 @@ def test_how_goals_fail(world: World) -> None:
     assert answer.status == GoalStatus.STATUS_ABORTED
     assert "no observation for 1." in answer.result.reason
 
-    # time stands still: the simulator is dead
+    # Time stands still: the simulator has stopped.
     goal = world.send_goal()
     world.tick()
     answer = world.result(goal)
     assert answer.status == GoalStatus.STATUS_ABORTED
-    assert "s of wall time; is the simulator gone?" in answer.result.reason
+    assert "s of wall time; has the simulator stopped?" in answer.result.reason
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 
-def test_a_goal_needs_a_clock_that_goes_forward(ros, start_node: Callable, tmp_path: Path) -> None:
+def test_a_goal_needs_ros_time_and_is_aborted_when_it_jumps_back(
+    ros, start_node: Callable, tmp_path: Path
+) -> None:
     save_tiny_policy(tmp_path / "policy")
     start_node(
         "alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True}
@@ -273,7 +278,7 @@ def test_a_goal_needs_a_clock_that_goes_forward(ros, start_node: Callable, tmp_p
     assert goal.accepted
     for _ in range(3):
         world.tick()
-    world.now = 1000 * MS - STEP  # a simulator that was started anew
+    world.now = 1000 * MS - STEP  # as if the simulator were restarted
     answer = world.result(goal, tick=True)
     assert answer.status == GoalStatus.STATUS_ABORTED and "jumped back" in answer.result.reason
 

@@ -1,7 +1,7 @@
 """Real-time chunking through ROS: real processes, real time, an artificial inference delay.
 
-The policy's chunks begin 0.05 rad beside the state they are planned from. Without conditioning the
-set-point would jump by that much at every splice; with it the chunks join.
+The policy's chunks begin 0.05 rad away from the state they are planned from. Without conditioning
+the set-point would jump by that much at every splice; with conditioning the chunks join.
 """
 
 import json
@@ -27,14 +27,14 @@ from alam_core.types import VIEWS
 
 DT = 0.1
 OFFSET = 0.05  # rad
-GIVEN = 12  # steps that the policy can be given: more than the delay takes on a busy machine
+GIVEN = 12  # steps that the policy can be conditioned on; exceeds the delay on a busy machine
 VELOCITY, ACCELERATION = 3.0, 50.0  # limits of the controller: the set-point follows closely
-LONGEST = 0.02  # s by which the set-point moves in one tick at most, however late it comes
+LONGEST = 0.02  # s of motion in one tick at most, however late the tick is
 PATIENCE = 120.0  # s
 
 
 class Robot:
-    """Cameras at 10 Hz beside a real controller, and a client of the policy."""
+    """Publishes observations at 10 Hz, next to a real controller, and is a client of the policy."""
 
     def __init__(self, ros, process) -> None:
         self.ros = ros
@@ -48,7 +48,7 @@ class Robot:
         self._next = 0.0
 
     def look(self) -> None:
-        """Send an observation every 100 ms."""
+        """Publish an observation if 100 ms have passed since the last one."""
         if not self.states or time.monotonic() < self._next:
             return
         self._next = max(self._next + DT, time.monotonic())
@@ -60,7 +60,7 @@ class Robot:
         self.observations.publish(message)
 
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
-        """Go on with the observations until the condition holds; it is checked at times."""
+        """Publish observations until the condition is true; it is checked every 0.2 s."""
 
         def seen() -> object:
             self.look()
@@ -72,12 +72,12 @@ class Robot:
         self.ros.wait_for(seen, PATIENCE, what)
 
     def reports(self) -> dict[int, dict]:
-        """What the policy printed about each chunk: by sequence number."""
+        """Sequence number -> what the policy node printed about that chunk."""
         lines = [json.loads(line) for line in list(self.process.lines) if line.startswith("{")]
         return {line["sequence"]: line for line in lines}
 
     def splices(self) -> dict[int, float]:
-        """When each chunk was first executed, s, by sequence number."""
+        """Sequence number -> time in s when the arm first executed that chunk."""
         first: dict[int, float] = {}
         for status in self.status:
             if status.sequence:
@@ -109,8 +109,11 @@ def robot(ros, start, start_node, can_udp_port: int, tmp_path: Path):
         robot.wait_for(lambda: robot.states and robot.status, "the controller")
         robot.wait_for(robot.observations.get_subscription_count, "the policy's subscription")
         robot.wait_for(lambda: "connected" in process.lines, "the policy to meet the arm")
-        enable = lambda: ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success  # noqa: E731
-        ros.wait_for(enable, PATIENCE, "the arm to be enabled")
+
+        def enabled() -> bool:
+            return ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success
+
+        ros.wait_for(enabled, PATIENCE, "the arm to be enabled")
         goal = ExecuteTask.Goal(instruction="turn", time_limit=600.0)
         assert ros.send_goal(robot.client, "/alam/execute_task", goal).accepted
         yield robot
@@ -123,20 +126,24 @@ def seconds(message) -> float:
 
 
 def set_points(status: list[ArmStatus]) -> tuple[np.ndarray, np.ndarray]:
-    """Times (N,) in s and set-points (N, 7), each time once."""
+    """Times (N,) in s, without duplicates, and set-points (N, 7)."""
     times, first = np.unique([seconds(message) for message in status], return_index=True)
     return times, np.array([status[i].set_point for i in first])
 
 
 def delay_steps(delays: list[float]) -> int:
-    """The estimate after these delays: the longest of the last ten, the very first left out."""
+    """The estimate after these delays (s): the longest of the last ten, without the first of
+    all.
+    """
     return math.ceil(max(delays[1:][-10:], default=0.0) / DT - 0.2)
 
 
 @pytest.mark.slow
 def test_chunks_join(robot: Robot) -> None:
     def joined() -> list[int]:
-        """Chunks that took effect while their given steps were due, and ran beyond those."""
+        """Sequence numbers of chunks that took effect before their last given step was due, and
+        were executed beyond that step.
+        """
         splices, newest = robot.splices(), seconds(robot.status[-1])
         return [
             sequence
@@ -150,7 +157,7 @@ def test_chunks_join(robot: Robot) -> None:
     chunks = {chunk.sequence: chunk for chunk in robot.chunks}
     times, points = set_points([m for m in robot.status if m.state == "EXECUTING"])
 
-    # The first inference takes 0.7 s and is not in the estimate.
+    # The first inference takes 0.7 s and is left out of the estimate.
     first = reports[min(reports)]
     assert not first["given"] and first["now"] - first["stamp"] >= FIRST_DELAY
     executed = [sequence for sequence in sorted(reports) if sequence in splices]
@@ -158,7 +165,7 @@ def test_chunks_join(robot: Robot) -> None:
     for sequence in good:
         count, before = len(reports[sequence]["given"]), delays[: executed.index(sequence)]
         assert count >= math.ceil(DELAY / DT)
-        # the last report may have been too late for it
+        # The last status may have arrived too late to be included.
         assert count in (delay_steps(before), delay_steps(before[:-1]))
 
     for sequence in good:
@@ -170,19 +177,19 @@ def test_chunks_join(robot: Robot) -> None:
         rows = np.array(chunk.positions).reshape(-1, 7)
         kept = len(given) - chunk.first_step
         np.testing.assert_allclose(rows[:kept], given[chunk.first_step :], atol=1e-5)
-        # The policy's own next step lies beside: an unconditioned chunk would not join.
+        # The policy's own next step is away from it: an unconditioned chunk would not join.
         assert rows[kept, 0] - given[-1, 0] > 0.6 * OFFSET
 
-        # The arm executed the given steps, before the splice and after it.
+        # The arm executed the given steps, both before and after the splice.
         due = report["stamp"] + (np.arange(len(given)) + 1) * DT
         during = (times >= due[0]) & (times <= due[-1])
         assert (times[during] < splices[sequence]).any()
         wanted = np.array([np.interp(times[during], due, column) for column in given.T]).T
         np.testing.assert_allclose(points[during], wanted, atol=0.2 * OFFSET)
 
-    # The set-point keeps the limits, at the splices as well.
+    # The set-point keeps the limits, also at splices.
     steps, intervals = np.diff(points[:, :6], axis=0), np.diff(times)[:, None]
-    whole = intervals[:, 0] < 0.1  # no stretch in between that was not executed
+    whole = intervals[:, 0] < 0.1  # no pause without execution in between
     assert whole.sum() > 0.5 * len(whole)
     assert (np.abs(steps) <= VELOCITY * intervals + 1e-6)[whole].all()
     change = np.abs(np.diff(steps / intervals, axis=0))
@@ -192,17 +199,17 @@ def test_chunks_join(robot: Robot) -> None:
 
 
 @pytest.mark.slow
-def test_a_chunk_that_the_arm_does_not_take_up_is_planned_again(robot: Robot) -> None:
+def test_a_chunk_that_the_arm_does_not_execute_is_planned_again(robot: Robot) -> None:
     robot.wait_for(lambda: len(robot.chunks) >= 3, "chunks")
     hold = robot.ros.call(Trigger, "/alam/arm/hold", Trigger.Request())
     assert hold.success
     robot.wait_for(lambda: robot.status[-1].state == "HOLDING", "the arm to hold")
     assert robot.status[-1].sequence == 0 and robot.status[-1].row == -1
-    held = len(robot.chunks)
-    robot.wait_for(lambda: len(robot.chunks) >= held + 5, "chunks while the arm holds")
-    stamps = [seconds(chunk) for chunk in robot.chunks[held + 1 :]]
+    before_hold = len(robot.chunks)
+    robot.wait_for(lambda: len(robot.chunks) >= before_hold + 5, "chunks while the arm holds")
+    stamps = [seconds(chunk) for chunk in robot.chunks[before_hold + 1 :]]
     assert min(np.diff(stamps)) < 0.7  # earlier than replan_every steps of 0.1 s
-    ignored = {chunk.sequence for chunk in robot.chunks[held + 1 :]}
+    ignored = {chunk.sequence for chunk in robot.chunks[before_hold + 1 :]}
     robot.wait_for(lambda: ignored <= set(robot.reports()), "the reports of the chunks")
     assert not any(robot.reports()[sequence]["given"] for sequence in ignored)
 

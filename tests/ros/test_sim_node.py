@@ -21,7 +21,7 @@ FRAME = 100 * MS
 
 
 class Listener:
-    """What the simulator says."""
+    """Collects what the simulator publishes."""
 
     def __init__(self, ros) -> None:
         self.ros = ros
@@ -35,7 +35,7 @@ class Listener:
         self.processed = ros.node.create_publisher(Processed, "/alam/processed", 10)
 
     def time(self) -> int:
-        """ns, the newest on the clock."""
+        """The newest time on /clock in ns, 0 if there is none."""
         return stamp_to_ns(self.clock[-1].clock) if self.clock else 0
 
     def done(self, stamp: int, name: str = "slow_node") -> None:
@@ -92,9 +92,9 @@ def test_clock_images_judgement_and_reset(
     )
     assert sim.status[-1].instruction == answer.instruction
     after = image_to_numpy(sim.images["third_person"][-1]).astype(int)
-    assert np.abs(after - image_to_numpy(before)).mean() > 2  # another scene
+    assert np.abs(after - image_to_numpy(before)).mean() > 2  # the scene has changed
     times = [stamp_to_ns(message.clock) for message in sim.clock]
-    assert times == sorted(times)  # a new episode does not turn back the clock
+    assert times == sorted(times)  # a new episode does not set the clock back
 
 
 def test_a_reset_with_a_bad_seed_is_refused_and_the_simulation_goes_on(
@@ -131,13 +131,13 @@ def test_the_simulation_waits_for_a_slow_node_and_goes_on_without_a_dead_one(
     ros.wait_for(
         lambda: sim.says("waiting for slow_node"), what="the wait", again=lambda: sim.done(first)
     )
-    held_at = sim.time()
+    stopped_at = sim.time()
     seen = stamps(sim.images["wrist"])[-1]
-    assert seen == held_at or seen == held_at // FRAME * FRAME
+    assert seen == stopped_at or seen == stopped_at // FRAME * FRAME
 
     for _ in range(
         6
-    ):  # each frame is answered late; none is skipped and time stands still meanwhile
+    ):  # each frame is processed late: time stands still meanwhile, no frame is skipped
         ros.wait_for(
             lambda seen=seen: stamps(sim.images["wrist"])[-1] > seen,
             what="the next frame",
@@ -185,14 +185,14 @@ def test_realtime_publishes_no_clock(
         timeout=120,
         what="images",
     )
-    sim.done(stamps(sim.images["wrist"])[0])  # nobody is waited for
+    sim.done(stamps(sim.images["wrist"])[0])  # the simulator waits for no node
     ros.wait_for(lambda: len(sim.images["wrist"]) > 10, what="images")
     assert not sim.clock
     now = ros.node.get_clock().now().nanoseconds
     assert now - 60_000 * MS < stamps(sim.images["wrist"])[-1] <= now
 
 
-def test_what_is_missing_or_in_use_is_one_line(
+def test_a_resource_missing_or_in_use_gives_one_line(
     start_node: Callable, ros, sim: Listener, can_udp_port: int
 ) -> None:
     start_node("alam_sim", "sim_node", {"can_port": can_udp_port, "camera_size": 48})

@@ -1,4 +1,4 @@
-"""When a simulator may tick; no node is started."""
+"""When the simulator may tick. No node is started."""
 
 import pytest
 
@@ -7,9 +7,9 @@ from alam_sim.pacing import NodeWait, Throttle
 MS = 1_000_000
 
 
-def test_time_goes_at_most_max_lag_past_what_each_node_is_done_with() -> None:
+def test_time_is_at_most_max_lag_ahead_of_what_each_node_has_processed() -> None:
     wait = NodeWait(max_lag=100 * MS, patience=2.0)
-    assert wait.holding(10_000 * MS, now=0.0) == []  # nobody to wait for
+    assert wait.holding(10_000 * MS, now=0.0) == []  # no node to wait for
     assert wait.heard("policy", 1000 * MS)
     assert wait.heard("latent_encoder", 1100 * MS)
     assert not wait.heard("policy", 1000 * MS)
@@ -20,10 +20,10 @@ def test_time_goes_at_most_max_lag_past_what_each_node_is_done_with() -> None:
     assert wait.holding(1200 * MS, now=1.2) == []
 
 
-def test_a_silent_node_is_dropped_until_it_speaks() -> None:
+def test_a_silent_node_is_dropped_until_it_reports_again() -> None:
     wait = NodeWait(max_lag=100 * MS, patience=2.0)
     wait.heard("policy", 1000 * MS)
-    # However long ago it spoke: patience counts from when the simulation first stood still for it.
+    # Patience counts from when the simulator began to wait, not from the last report.
     assert wait.holding(1105 * MS, now=50.0) == ["policy"]
     assert wait.holding(1105 * MS, now=51.9) == ["policy"]
     assert wait.dropped() == []
@@ -35,7 +35,7 @@ def test_a_silent_node_is_dropped_until_it_speaks() -> None:
     assert wait.holding(9105 * MS, now=60.0) == ["policy"]
 
 
-def test_patience_starts_anew_with_every_wait() -> None:
+def test_patience_restarts_with_every_wait() -> None:
     wait = NodeWait(max_lag=100 * MS, patience=2.0)
     wait.heard("policy", 1000 * MS)
     assert wait.holding(1105 * MS, now=1.0) == ["policy"]
@@ -45,7 +45,7 @@ def test_patience_starts_anew_with_every_wait() -> None:
 
 
 def run(throttle: Throttle, seconds: float, cost: float) -> int:
-    """Ticks done within ``seconds`` when each takes ``cost`` s."""
+    """Number of ticks within ``seconds`` s if each takes ``cost`` s."""
     now, ticks = 100.0, 0
     while now < 100.0 + seconds:
         delay = throttle.wait(now)
@@ -65,11 +65,11 @@ def test_speed_is_kept(speed: float, expected: int) -> None:
     assert throttle.lost == 0
 
 
-def test_without_a_limit_only_the_work_takes_time() -> None:
+def test_without_a_speed_limit_there_are_no_pauses() -> None:
     assert run(Throttle(0.005, 0.0), 1.0, 0.001) == pytest.approx(1000, abs=2)
 
 
-def test_a_short_delay_is_made_up_for_and_a_long_one_is_lost() -> None:
+def test_a_short_delay_is_caught_up_and_a_long_one_is_lost() -> None:
     throttle = Throttle(0.005, 1.0, slack=0.05)
     throttle.ticked(0.0)
     throttle.ticked(0.045)  # 40 ms late

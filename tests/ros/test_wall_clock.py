@@ -1,6 +1,4 @@
-"""On the wall clock: that clock may be set (by hand, by NTP) while the arm is held; the loops go
-on.
-"""
+"""The nodes continue when the wall clock is set back (by hand or by NTP) while they run."""
 
 import subprocess
 from collections.abc import Callable
@@ -31,8 +29,8 @@ int clock_gettime(clockid_t id, struct timespec *now) {
 
 @pytest.fixture
 def set_back(tmp_path: Path) -> tuple[dict[str, str], Callable[[], None]]:
-    """An environment in which processes see the wall clock set back by an hour, once the function
-    beside it was called.
+    """An environment, and a function: once that is called, processes in the environment see the
+    wall clock set back by an hour.
     """
     source, library, switch = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "set_back"
     source.write_text(SHIM)

@@ -38,9 +38,9 @@ def save_tiny_transition(folder: Path) -> TransitionModel:
 def save_tiny_policy(
     folder: Path, turn: float = 0.0, offset: float = 0.0, given_steps: int = 0
 ) -> JointPolicy:
-    """A policy with latents of both views; its actions stay within a few mrad of the state it sees,
-    but joint1 starts ``offset`` rad beside it and turns by ``turn`` rad/s. given_steps: first steps
-    that may be given, which it returns unchanged.
+    """A policy with latents of both views. Its actions stay within a few mrad of the observed
+    state, except that joint1 starts ``offset`` rad away from it and turns at ``turn`` rad/s.
+    given_steps: how many first steps it may be conditioned on; it returns these unchanged.
     """
     torch.manual_seed(0)
     width = 5

@@ -146,7 +146,7 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
         rig.controller.offer(rig.straight(2, HOME))
     assert "FAULT" in rig.controller.enable()
     if not cause.startswith(("power", "control_mode")):
-        assert "still broken" in rig.controller.reset_fault()
+        assert "cause remains" in rig.controller.reset_fault()
     rig.run(0.2)
     assert len(rig.sent) == quiet and rig.controller.state is State.FAULT
     assert rig.emulator.power_cuts == 0  # the controller never switches the power off
@@ -354,7 +354,7 @@ def test_random_chunks_and_requests_never_break_a_limit(seed):
             try:
                 controller.offer(chunk)
             except ChunkRejected:
-                controller.refuse("x")
+                controller.count_rejected("x")
         before, speed = controller.set_point.position.copy(), controller.set_point.velocity.copy()
         output = controller.tick(now, feedback(now, position))
         if output.set_point is None:

@@ -11,8 +11,8 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{package}"]),
         (f"share/{package}", ["package.xml"]),
         (f"share/{package}/launch", sorted(glob("launch/*.launch.py"))),
-        # Puts the project's root, and with it alam_core, on PYTHONPATH: ros2 launch runs under the
-        # system's Python.
+        # Adds the project's root, where alam_core is, to PYTHONPATH: ros2 launch runs under the
+        # system's Python, in which alam_core is not installed.
         (f"share/{package}/hook", ["hook/alam_core.dsv"]),
         (f"share/{package}/config", sorted(glob("config/*"))),
     ],

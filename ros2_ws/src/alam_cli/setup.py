@@ -12,7 +12,7 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="The alam command: one front door to training commands and to the running robot",
+    description="The command alam: training, and the robot's ROS graph",
     license="Apache-2.0",
     entry_points={"console_scripts": ["alam = alam_cli.main:main"]},
 )

@@ -12,6 +12,6 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="What all ALAM nodes share: images, stamps, diagnostics, the main function",
+    description="Code that all nodes share: messages, parameters, diagnostics, processes",
     license="Apache-2.0",
 )

@@ -12,6 +12,6 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="The demo: the shipped policy runs its task in simulation, is filmed and counted",
+    description="The demo: runs the shipped policy in simulation and records a video",
     license="Apache-2.0",
 )

@@ -12,7 +12,7 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="Synchronised observations and observed latent transitions",
+    description="Nodes that synchronise observations and encode latent transitions",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [

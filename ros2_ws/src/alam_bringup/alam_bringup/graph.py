@@ -1,7 +1,7 @@
-"""The graphs: which nodes run together, with which parameters, for which arguments.
+"""Graphs of nodes: which nodes run together and with which parameters, given a graph's arguments.
 
-Plain data; ROS is not imported. Two front ends start a graph: ``launch/*.launch.py`` (needs the ROS
-package ``launch``) and ``alam up`` (works everywhere).
+Plain data; this module does not import ROS. Two front ends start a graph: ``launch/*.launch.py``
+(needs the ROS package ``launch``) and ``alam up`` (works everywhere).
 """
 
 import json
@@ -20,18 +20,18 @@ from alam_core.robots.piper import (
 
 Values = dict[str, Any]  # argument name -> value of the argument's type
 CAN_GROUP = "239.74.163.2"  # multicast group of the emulated CAN bus
-# UDP port of the emulated bus in ROS domain 0; domain n uses this + n, so that two graphs on one
-# host do not mix.
+# UDP port of the emulated bus in ROS domain 0. Domain n uses this + n, so that graphs in different
+# domains on one host have separate buses.
 CAN_BASE_PORT = 43113
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A setting of a graph, given as name:=value. The default determines its type; ``choices`` or
-    ``bounds`` (inclusive) limit its values.
+    """An argument of a graph, given as name:=value. The default determines its type.
 
-    folder: the value is an existing folder, relative to the working directory or the project's
-    root.
+    choices: the allowed values; empty: any. bounds: smallest and largest allowed number. folder:
+    whether the value must be an existing folder, absolute or relative to the working directory or
+    the project's root.
     """
 
     name: str
@@ -43,10 +43,11 @@ class Argument:
 
     @property
     def default_text(self) -> str:
+        """The default as it is written on the command line."""
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     def parse(self, text: str) -> bool | int | float | str:
-        """Convert a text to a value. Raises UserError if the text is not a valid value."""
+        """Convert a text to a value of the argument's type. Raises UserError if it is not valid."""
         value: bool | int | float | str = text
         try:
             if isinstance(self.default, bool):
@@ -80,8 +81,8 @@ class NodeSpec:
     """One node, run as a process.
 
     If a required node fails (exit code above 0: a wrong checkpoint, a port in use), the whole graph
-    is stopped. If it is killed or asked to end, the others continue: the arm holds its position and
-    reports the reason on /diagnostics.
+    stops. If a node is killed by a signal or exits with 0, the others continue: the arm holds its
+    position and reports the reason on /diagnostics.
     """
 
     package: str
@@ -93,8 +94,10 @@ class NodeSpec:
 
 @dataclass(frozen=True)
 class Graph:
-    """A set of nodes that depends on arguments. ``build`` may raise UserError (a missing
-    checkpoint).
+    """A set of nodes that depends on arguments.
+
+    build: returns the nodes, given the value of every argument. Raises UserError, for example for a
+    missing checkpoint.
     """
 
     name: str
@@ -106,7 +109,7 @@ class Graph:
         return {argument.name: argument.default for argument in self.arguments}
 
     def help(self) -> str:
-        """The description, and a line for each argument with its default."""
+        """The description of the graph, and one line per argument with its default."""
         names = [f"  {argument.name}:={argument.default_text}" for argument in self.arguments]
         width = max(map(len, names)) + 2
         lines = [
@@ -116,23 +119,23 @@ class Graph:
         return "\n".join([f"{self.name}: {self.description}", *lines])
 
     def values(self, texts: Mapping[str, str]) -> Values:
-        """The value of every argument, given texts for some. Raises UserError for an unknown name
-        or a wrong value.
+        """The value of every argument: parsed from ``texts`` (argument name -> text), or the
+        default. Raises UserError for an unknown name or a wrong value.
         """
         known = {argument.name: argument for argument in self.arguments}
         for name in texts:
             if name not in known:
                 raise UserError(
-                    f"'{self.name}' has no argument '{name}'; there are: {', '.join(known)}"
+                    f"'{self.name}' has no argument '{name}'; its arguments are: {', '.join(known)}"
                 )
         return self.defaults() | {name: known[name].parse(text) for name, text in texts.items()}
 
 
 def split_assignments(words: Iterable[str]) -> dict[str, str]:
-    """Texts by argument name, given as ROS writes them (``sim:=false``) or as options are written
-    (``--sim false`` or ``--sim=false``).
+    """Argument name -> text, from words in ROS notation (``sim:=false``) or option notation
+    (``--sim false``, ``--sim=false``).
 
-    Raises UserError for a word of another form, an option without a value and a repeated name.
+    Raises UserError for a word in another notation, an option without a value and a repeated name.
     """
     texts: dict[str, str] = {}
     rest = iter(words)
@@ -152,14 +155,16 @@ def split_assignments(words: Iterable[str]) -> dict[str, str]:
 
 
 def root() -> Path:
-    """The project's root, for paths like checkpoints/...: ALAM_ROOT, which setup.bash sets, or else
-    the folder of the workspace that holds this file.
+    """The project's root folder, which paths like checkpoints/... are relative to: ALAM_ROOT, which
+    setup.bash sets, or else found from the place of this file.
     """
     return Path(os.environ.get("ALAM_ROOT") or Path(__file__).resolve().parents[4])
 
 
 def folder(name: str, text: str) -> str:
-    """An existing folder as an absolute path. Raises UserError if there is none."""
+    """The absolute path of the existing folder ``text``, the value of the argument ``name``. Raises
+    UserError if there is no such folder.
+    """
     given = Path(text).expanduser()
     candidates = (
         [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
@@ -174,26 +179,29 @@ def folder(name: str, text: str) -> str:
 
 
 def policy_image_size(checkpoint: str) -> int:
-    """Side in px of the images that a policy was trained on, from its folder. Raises UserError."""
+    """Side in px of the square images that a policy was trained on, read from its folder.
+
+    Raises UserError if the folder is not that of a policy.
+    """
     file = Path(checkpoint) / "config.json"
     try:
         return int(json.loads(file.read_text())["policy"]["model"]["image_size"])
     except OSError:
         raise UserError(
-            f"checkpoint: '{checkpoint}' is no policy's folder: no config.json"
+            f"checkpoint: '{checkpoint}' is not the folder of a policy: it has no config.json"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"checkpoint: {file} is not a policy's: it names no image size "
-            "(a transition encoder by mistake?)"
+            f"checkpoint: {file} is not the configuration of a policy: it has no image size "
+            "(is it a transition encoder?)"
         ) from None
 
 
 def environment(values: Values, config: Path) -> dict[str, str]:
     """Environment variables that every node of a graph needs.
 
-    config: folder of the Fast DDS profiles. The local profile itself keeps DDS on this host; its
-    comment explains why the discovery range is SYSTEM_DEFAULT.
+    config: folder of the Fast DDS profiles. Without ``network`` the local profile keeps DDS on this
+    host; the comment in that file explains why the discovery range is SYSTEM_DEFAULT.
     """
     profile, reach = ("network", "SUBNET") if values["network"] else ("local", "SYSTEM_DEFAULT")
     return {
@@ -218,8 +226,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     sim = values["sim"]
     if values["realtime"] and not sim:
         raise UserError(
-            "realtime:=true only means something with sim:=true: "
-            "a real arm always runs on the wall clock"
+            "realtime:=true only works with sim:=true: a real arm always runs on the wall clock"
         )
     checkpoint, encoder = (
         folder("checkpoint", values["checkpoint"]),
@@ -233,8 +240,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
-    # The simulated arm follows set-points as fast as the scripted expert demonstrates them; a real
-    # arm keeps the controller's lower default limits.
+    # The simulated arm may move as fast as the scripted expert demonstrates; a real arm keeps the
+    # controller's lower default limits.
     motion = (
         {
             "max_velocity": SIMULATED_MAX_VELOCITY,
@@ -296,7 +303,7 @@ PIPER = Graph(
     "piper",
     "An AgileX Piper arm with two cameras, in MuJoCo (sim:=true, the default) or real (sim:=false)",
     (
-        Argument("sim", True, "simulate the arm and its cameras; false drives the real arm"),
+        Argument("sim", True, "simulate the arm and its cameras; false: drive the real arm"),
         Argument(
             "realtime",
             False,
@@ -333,7 +340,7 @@ PIPER = Graph(
         Argument(
             "image_size",
             0,
-            "width and height in pixels of the images in observations; 0: as the policy needs them",
+            "width and height in pixels of observed images; 0: the size that the policy needs",
             bounds=(0, 4096),
         ),
         Argument(
@@ -356,7 +363,7 @@ PIPER = Graph(
         ),
         Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
         Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
-        Argument("network", False, "open DDS to other machines; otherwise it stays on this host"),
+        Argument("network", False, "open DDS to other hosts; false: only this host"),
     ),
     _build_piper,
 )
@@ -366,5 +373,5 @@ GRAPHS = {graph.name: graph for graph in (PIPER,)}
 def find_graph(name: str) -> Graph:
     """The graph with that name. Raises UserError for an unknown name."""
     if name not in GRAPHS:
-        raise UserError(f"no graph is called '{name}'; there are: {', '.join(GRAPHS)}")
+        raise UserError(f"no graph is called '{name}'; the graphs are: {', '.join(GRAPHS)}")
     return GRAPHS[name]

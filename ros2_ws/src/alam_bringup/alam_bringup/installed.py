@@ -1,4 +1,4 @@
-"""Looks up installed ROS packages, their executables and share folders in the ament index."""
+"""Finds installed ROS packages, their executables and their configuration in the ament index."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from alam_core.errors import UserError
 
 
 def has_package(name: str) -> bool:
-    """Whether a ROS package is installed and sourced."""
+    """Whether a ROS package is installed and its workspace is sourced."""
     try:
         get_package_prefix(name)
     except PackageNotFoundError:
@@ -24,7 +24,7 @@ def config_folder() -> Path:
 
 
 def executable(package: str, name: str) -> str:
-    """The path of a node's executable. Raises UserError if it is not built."""
+    """The path of the executable ``name`` of a package. Raises UserError if it is not built."""
     if not has_package(package):
         raise UserError(
             f"package '{package}' is not built or not sourced: "
@@ -33,23 +33,26 @@ def executable(package: str, name: str) -> str:
     path = Path(get_package_prefix(package)) / "lib" / package / name
     if not path.is_file():
         raise UserError(
-            f"package '{package}' has no executable '{name}': run 'make setup' again if it is new"
+            f"package '{package}' has no executable '{name}': if it is new, run 'make setup' again"
         )
     return str(path)
 
 
 def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
-    """The nodes that can be started, and a note for each missing package of optional nodes."""
+    """The nodes whose packages are installed, and one note for each missing package.
+
+    Nodes are left out only if they are optional (``required`` is false).
+    """
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
-        f"note: package '{package}' is not installed: start its cameras by hand and give their "
-        "topics (third_person_topic:=..., ...)"
+        f"note: package '{package}' is not installed: start the cameras yourself and give their "
+        "topics (third_person_topic:=..., wrist_topic:=...)"
         for package in sorted(absent)
     ]
     return [node for node in nodes if node.package not in absent], notes
 
 
 def parameter_files(node: NodeSpec, config: Path) -> list[str]:
-    """The file of a node's default parameters, config/<node name>.yaml, if it exists."""
+    """The parameter files of a node: ``config``/<node name>.yaml if it exists, else none."""
     file = config / f"{node.name}.yaml"
     return [str(file)] if file.is_file() else []

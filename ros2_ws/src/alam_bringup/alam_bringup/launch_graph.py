@@ -1,6 +1,6 @@
-"""A graph as a launch description: the front end for ``ros2 launch``.
+"""Turns a graph into a launch description: the front end for ``ros2 launch``.
 
-The only module that needs the ROS package ``launch``.
+Only this module needs the ROS packages ``launch`` and ``launch_ros``.
 """
 
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
@@ -12,25 +12,26 @@ from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 from alam_core.errors import UserError
 
-# mypy takes the folder launch/ beside this package for the module.
+# mypy takes the folder launch/ next to this package for the module ``launch``.
 from launch import (  # type: ignore[attr-defined]
     LaunchContext,
     LaunchDescription,
     LaunchDescriptionEntity,
 )
 
-# As with alam up, nodes die with launch if it is killed (setpriv is part of Debian and Ubuntu).
+# The kernel kills the nodes if ros2 launch is killed, as with alam up. setpriv is part of Debian
+# and Ubuntu.
 DIE_WITH_LAUNCH = "setpriv --pdeathsig KILL"
 
 
 def stop_if_failed(event: ProcessExited, context: LaunchContext) -> None:
-    """Stops the graph with exit code 1 if a node failed. If the node was killed, the others
-    continue, as with alam up.
+    """Stop the graph with exit code 1 if a node failed. If a node was killed, the others continue,
+    as with alam up.
     """
     if event.returncode > 0 and not context.is_shutdown:
         raise UserError(
             f"{event.process_name} failed with exit code {event.returncode}, see above: "
-            "stopping the others"
+            "stopping the other nodes"
         )
 
 

@@ -1,5 +1,6 @@
-"""ros2 launch alam_bringup piper.launch.py [name:=value ...]: the graph 'piper' of
-alam_bringup/graph.py.
+"""Starts the graph 'piper' of alam_bringup/graph.py.
+
+Usage: ros2 launch alam_bringup piper.launch.py [name:=value ...]
 """
 
 from alam_bringup.launch_graph import describe

@@ -1,1 +1,1 @@
-"""The alam command: one front door to training commands and to the running robot."""
+"""The command alam: training, and the robot's ROS graph."""

@@ -1,6 +1,6 @@
-"""``alam doctor``: reports what is installed, what is missing and how to get it.
+"""``alam doctor``: reports what is installed, what is missing and how to install it.
 
-Nothing that may be missing is imported at the top.
+Modules that may be missing are imported only inside the checks.
 """
 
 import importlib.metadata
@@ -49,7 +49,11 @@ print('loopback' if bound == {'0100007F'} else 'open' if bound else 'none')
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. needed: the demo cannot run without it. fix: how to get it."""
+    """The result of one check.
+
+    what: the thing checked. ok: whether it was found to work. detail: what was found. fix: how to
+    install or repair it. needed: whether the demo cannot run without it.
+    """
 
     what: str
     ok: bool
@@ -59,9 +63,9 @@ class Finding:
 
 
 def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
-    """Run code in a child process, because broken GL or DDS libraries may crash it.
+    """Run Python code in a child process, because broken GL or DDS libraries may crash the process.
 
-    Returns whether it succeeded and the last line that it printed.
+    Returns whether it exited with code 0 within ``timeout`` s, and the last line that it printed.
     """
     try:
         done = subprocess.run(
@@ -116,7 +120,7 @@ def check_packages() -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError:
             wrong.append(f"{name} is missing")
             continue
-        # apt ROS needs another numpy, see scripts/setup.sh.
+        # ROS from apt needs another version of numpy, see scripts/setup.sh.
         if found != version and name != "numpy":
             wrong.append(f"{name} is {found} instead of {version}")
     if importlib.util.find_spec("alam_core") is None:
@@ -154,7 +158,7 @@ def check_ros() -> Iterator[Finding]:
         "ros2 command",
         commands is not None,
         commands or "not found",
-        "optional: 'alam up' and 'alam echo' work without it",
+        "optional (ROS from apt has it): 'alam up' and 'alam echo' work without it",
         needed=False,
     )
 
@@ -167,13 +171,13 @@ def check_workspace() -> Iterator[Finding]:
             executable(package, name)
         from alam_msgs.msg import Observation  # noqa: F401
 
-        yield Finding("workspace", True, "all nodes of 'piper' and alam_msgs are built")
+        yield Finding("workspace", True, "alam_msgs and all nodes of 'piper' are built")
     except (ImportError, UserError) as error:
         yield Finding("workspace", False, str(error), "make setup, then source setup.bash")
 
 
 def _piper_nodes() -> list[NodeSpec]:
-    # Model folders are checked apart; with an image size, none is read here.
+    # The model folders have their own check. Because image_size is given, none is read here.
     values = PIPER.defaults() | {"checkpoint": "/", "encoder": "/", "image_size": 96}
     return PIPER.build(values)
 
@@ -193,7 +197,7 @@ def check_dds() -> Iterator[Finding]:
             "DDS on this host only",
             False,
             detail,
-            "source setup.bash, unless you want other machines to take part",
+            "source setup.bash, unless nodes on other hosts are to communicate with these",
             needed=False,
         )
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
@@ -220,7 +224,7 @@ def check_can() -> Iterator[Finding]:
             message is not None and bytes(message.data) == b"\x01\x02\x03",
             "no frame was received",
         )
-    except Exception as error:  # any failure of the emulated bus is the finding
+    except Exception as error:  # whatever fails here is reported as the finding
         ok, said = False, str(error)
     fix = (
         "multicast needs a route: "
@@ -234,7 +238,7 @@ def check_can() -> Iterator[Finding]:
         if (item / "type").is_file() and (item / "type").read_text().strip() == "280"
     )
     fix = (
-        "only for a real arm: connect the adapter, "
+        "only for a real arm: connect the CAN adapter, then "
         "sudo ip link set can0 up type can bitrate 1000000"
     )
     yield Finding("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
@@ -272,7 +276,9 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def doctor() -> int:
-    """Print a line for each finding. Returns 0 if the demo can run, else 1."""
+    """Print one line per finding, and how to install what is missing. Returns 0 if the demo can
+    run, else 1.
+    """
     missing = 0
     for check in CHECKS:
         for finding in check():

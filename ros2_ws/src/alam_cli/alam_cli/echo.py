@@ -15,12 +15,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from alam_core.errors import UserError
 
-LONG = 16  # number of array elements that are printed by default
+LONG = 16  # number of elements of an array that are printed unless ``--full`` is given
 
 
 def message_class(type_name: str) -> type:
-    """The class of a type such as ``std_msgs/msg/String``. Raises UserError if its package is not
-    installed.
+    """The class of a message type such as ``std_msgs/msg/String``. Raises UserError if its package
+    is not installed.
     """
     package, *middle, name = type_name.split("/")
     try:
@@ -33,8 +33,8 @@ def message_class(type_name: str) -> type:
 
 
 def to_plain(value: Any, full: bool = False) -> Any:
-    """A message as dictionaries, lists and scalars; arrays are cut to ``LONG`` elements unless
-    ``full``.
+    """A message as dictionaries, lists and scalars. Longer arrays are cut to ``LONG`` elements
+    unless ``full`` is set.
     """
     if hasattr(value, "get_fields_and_field_types"):
         return {
@@ -66,13 +66,15 @@ _Dumper.add_representer(list, _represent_list)
 
 
 def to_yaml(plain: Any) -> str:
-    """A plain value as YAML, with fields in the order of the message."""
+    """The result of ``to_plain`` as YAML, with fields in the order of the message."""
     return yaml.dump(plain, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=140)
 
 
 def find_type(node: Node, topic: str, deadline: float) -> str:
-    """Wait for a publisher of a topic and return its type name. Raises UserError after ``deadline``
-    (a time.monotonic() value), and for a topic with several types.
+    """Wait for a publisher of a topic and return the name of its type.
+
+    Raises UserError if there is none at ``deadline`` (s, as time.monotonic()), and for a topic with
+    several types.
     """
     domain = os.environ.get("ROS_DOMAIN_ID", "0")
     notice = time.monotonic() + 2
@@ -83,7 +85,9 @@ def find_type(node: Node, topic: str, deadline: float) -> str:
         if types:
             return types[0]
         if time.monotonic() > deadline:
-            raise UserError(f"nobody publishes {topic} in ROS domain {domain}: is the graph up?")
+            raise UserError(
+                f"no publisher of {topic} in ROS domain {domain}: is the graph running?"
+            )
         if time.monotonic() > notice:
             print(f"# waiting for a publisher of {topic} in ROS domain {domain}", flush=True)
             notice = float("inf")
@@ -91,7 +95,7 @@ def find_type(node: Node, topic: str, deadline: float) -> str:
 
 
 def offered_qos(node: Node, topic: str) -> QoSProfile:
-    """The strictest QoS of a subscription that is compatible with every publisher of the topic."""
+    """The strictest QoS of a subscription that is compatible with all publishers of the topic."""
     offers = [info.qos_profile for info in node.get_publishers_info_by_topic(topic)]
     reliable = bool(offers) and all(
         offer.reliability == ReliabilityPolicy.RELIABLE for offer in offers
@@ -109,7 +113,7 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
 def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = False) -> int:
     """Print the messages of a topic until Ctrl-C, or only the first one if ``once``.
 
-    Raises UserError after ``timeout`` s without a message; 0 waits for ever.
+    Raises UserError after ``timeout`` s without a message; 0 waits forever.
     """
     if not topic.startswith("/"):
         topic = f"/{topic}"

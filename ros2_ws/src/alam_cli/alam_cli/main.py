@@ -1,8 +1,9 @@
-"""The ``alam`` command: one front door to the training commands and to the ROS ones.
+"""The command ``alam``, which runs the training commands and the ROS commands.
 
-``alam finetune`` does what ``python training/finetune.py`` does. ``up``, ``echo``, ``doctor`` and
-``demo`` need a shell in which the ROS workspace is sourced; elsewhere the command starts itself
-again in such a shell. A command is imported when it is run, so that ``alam --help`` is quick.
+``alam finetune`` does the same as ``python training/finetune.py``. ``up``, ``echo``, ``doctor`` and
+``demo`` need a shell in which the ROS workspace is sourced; in any other shell ``alam`` starts
+itself again in a sourced one. A command is imported only to run it, so that ``alam --help`` is
+fast.
 """
 
 import argparse
@@ -21,18 +22,18 @@ from alam_core.errors import UserError, run_main
 TRAINING_COMMANDS = {
     "Data": {
         "collect": "record demonstrations of a world's scripted expert",
-        "convert": "turn RLDS, CALVIN, LIBERO or ROS bags into a LeRobot data set",
+        "convert": "convert RLDS, CALVIN, LIBERO or ROS bags to a LeRobot data set",
     },
     "Training": {
         "pretrain": "stage 1: learn latent transitions from video",
         "finetune": "stage 2: train a policy on demonstrations",
-        "import_weights": "turn the authors' released weights into a checkpoint",
+        "import_weights": "convert the authors' released weights to a checkpoint",
     },
     "Measuring": {
         "probe": "measure what transition models have learned",
         "evaluate": "measure the success rate of a policy in simulation",
         "benchmark": "measure speed, memory and latency",
-        "figures": "draw the pictures of the results",
+        "figures": "draw the figures of the results",
         "report": "write docs/results.md from results/*.json",
     },
 }
@@ -40,7 +41,7 @@ GROUPS = TRAINING_COMMANDS | {"Robot (ROS 2)": ROS_COMMANDS}
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of the command's name; the arguments after it belong to the command."""
+    """The parser of the command's name. The command itself parses the arguments after its name."""
     groups = (
         f"{title}:\n" + "\n".join(f"  {name:<16}{what}" for name, what in commands.items())
         for title, commands in GROUPS.items()
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="alam",
         usage="alam COMMAND [--option VALUE ...]",
-        description="Learn latent actions from video, train policies on them, run them on an arm.",
+        description="Learn latent actions from video, train policies, run them on an arm.",
         epilog="\n\n".join(groups) + "\n\n'alam COMMAND --help' lists the options of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,16 +60,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run_training(name: str, arguments: list[str]) -> int | None:
-    """Run ``alam_training.commands.<name>``, which reads its options from ``sys.argv``."""
-    # The program's name appears in its help and in the command that results and cards record.
+    """Run ``alam_training.commands.<name>``, which reads its options from ``sys.argv``. Returns its
+    exit code, None for 0.
+    """
+    # sys.argv[0] appears in the help text, and in the command line that results and cards record.
     sys.argv = [f"alam {name}", *arguments]
     return importlib.import_module(f"alam_training.commands.{name}").main()
 
 
 def run_ros(arguments: list[str]) -> int:
-    """Run a ROS command here or, where the workspace is not sourced, in a shell that sources it.
-
-    Raises UserError if the workspace has not been built.
+    """Run a ROS command: in this process, or, if the workspace is not sourced, in a shell that
+    sources it. Raises UserError if the workspace has not been built.
     """
     if importlib.util.find_spec("alam_bringup") is not None:
         return run_sourced(arguments)
@@ -79,13 +81,13 @@ def run_ros(arguments: list[str]) -> int:
             f"'alam {arguments[0]}' needs the ROS workspace, which is not set up: "
             f"run 'make setup' in '{root}'"
         )
-    # The Python of the sourced shell, which the workspace was built for.
+    # "python" is that of the sourced shell, which the workspace was built for.
     script = 'source "$0" && exec python -m alam_cli.ros "$@"'
     os.execvp("bash", ["bash", "-c", script, str(setup), *arguments])
 
 
 def run(arguments: list[str]) -> int | None:
-    """Run one command and return its exit code."""
+    """Run one command. Returns its exit code, None for 0."""
     name = make_parser().parse_args(arguments[:1]).command
     return run_ros(arguments) if name in ROS_COMMANDS else run_training(name, arguments[1:])
 

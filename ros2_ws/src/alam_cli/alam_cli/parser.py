@@ -7,7 +7,7 @@ from alam_core.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as every program here does."""
+    """Raises UserError for a wrong argument: one line, as for every other mistake of a user."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see '{self.prog} --help')")

@@ -1,6 +1,6 @@
 """The commands that need ROS: ``alam up``, ``echo``, ``doctor`` and ``demo``.
 
-``python -m alam_cli.ros COMMAND`` runs one in a shell in which the workspace is sourced.
+``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
 
 import argparse
@@ -13,13 +13,13 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "echo": "print the messages of a topic",
-    "doctor": "say what is installed, what is missing and how to get it",
+    "doctor": "report what is installed, what is missing and how to install it",
     "demo": "run the shipped policy in simulation, film it and count successes",
 }
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """The parser of all ROS commands but the demo, which parses its own arguments."""
+    """The parser of the ROS commands, except ``demo``, which parses its own arguments."""
     from alam_bringup.graph import GRAPHS
 
     parser = Parser(prog="alam", description="Runs and inspects the ROS graph.")
@@ -27,8 +27,8 @@ def make_parser() -> argparse.ArgumentParser:
     up = commands.add_parser(
         "up",
         help=ROS_COMMANDS["up"],
-        description="Starts every node of a graph and stops them all on Ctrl-C. An argument of the "
-        "graph is written --name value, or name:=value as for ros2 launch.",
+        description="Starts all nodes of a graph; Ctrl-C stops them. Write an argument of the "
+        "graph as --name value, or as name:=value like for ros2 launch.",
         epilog="graphs and their arguments:\n\n"
         + "\n\n".join(graph.help() for graph in GRAPHS.values()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=0.0,
         metavar="S",
-        help="stop with an error after S seconds without a message; 0: wait for ever",
+        help="stop with an error after S seconds without a message; 0: wait forever",
     )
     echo.add_argument("--full", action="store_true", help="print long arrays in full")
     commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
@@ -58,7 +58,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code. Raises UserError if the workspace is broken."""
+    """Run one command and return its exit code.
+
+    Raises UserError for wrong arguments, and if the workspace cannot be imported.
+    """
     try:
         from alam_bringup.graph import find_graph, split_assignments
     except ImportError as error:

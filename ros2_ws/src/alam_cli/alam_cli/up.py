@@ -17,7 +17,7 @@ COLOURS = (36, 33, 35, 32, 34, 31)
 
 
 class Printer:
-    """Prints the lines of several processes, each line after the name of its process."""
+    """Prints the output of several processes, each line after the name of its process."""
 
     def __init__(self, names: list[str]) -> None:
         self._width = max(map(len, names))
@@ -34,8 +34,8 @@ class Printer:
 
 
 def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
-    """The command that runs a node. Its parameters go through a YAML file in ``scratch``, which
-    keeps their types.
+    """The command that runs a node. Its parameters are written to a YAML file in ``scratch``,
+    which keeps their types. ``config``: folder of parameter files.
     """
     file = scratch / f"{node.name}.yaml"
     file.write_text(
@@ -53,7 +53,7 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
 
 
 def describe_end(process: ChildProcess) -> str:
-    """One line about a process that ended: its exit code or signal, and its last line."""
+    """One line about a process that has ended: exit code or signal, and its last line of output."""
     code = process.poll()
     assert code is not None
     how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
@@ -64,8 +64,8 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
     Returns 0 if every required node ran until the stop was requested, else 1. Raises UserError
-    before any node starts if an argument, a checkpoint or a package is wrong. Call it in the main
-    thread.
+    before any node starts if an argument is wrong or a checkpoint or package is missing. Call it in
+    the main thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -90,7 +90,7 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
                         ChildProcess(node.name, command, on_line=say, env=env),
                     )
             said = ", ".join(f"{name} ({process.pid})" for name, (_, process) in running.items())
-            say("alam", f"started {said}; Ctrl-C stops everything")
+            say("alam", f"started {said}; Ctrl-C stops all of them")
             while running and not failed and not stop.is_set():
                 time.sleep(0.1)
                 for name, (node, process) in list(running.items()):
@@ -99,7 +99,10 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
                     del running[name]
                     ended = ended or node.required
                     failed = failed or (node.required and (process.poll() or 0) > 0)
-                    say("alam", describe_end(process) + (": stopping the others" if failed else ""))
+                    say(
+                        "alam",
+                        describe_end(process) + (": stopping the other nodes" if failed else ""),
+                    )
         finally:
             stop_all(process for _, process in running.values())
             for number, handler in handlers.items():

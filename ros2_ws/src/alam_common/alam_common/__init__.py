@@ -1,1 +1,1 @@
-"""What all ALAM nodes share."""
+"""Code that all ALAM nodes share."""

@@ -1,5 +1,5 @@
-"""/diagnostics of a node: one status at a fixed rate on the steady clock, so that it goes on when
-ROS time stands still.
+"""Publishes a node's status on /diagnostics, at a fixed rate of the steady clock, so that it is
+published even while ROS time stands still.
 """
 
 import re
@@ -18,16 +18,15 @@ OK, WARN, ERROR, STALE = (
     DiagnosticStatus.STALE,
 )
 
-Report = tuple[
-    bytes, str, Mapping[str, object]
-]  # level, one line with the state or the reason, values
+# Level (OK, WARN, ERROR or STALE), one line with the state or the reason, values by name.
+Report = tuple[bytes, str, Mapping[str, object]]
 
 
 class Diagnostics:
     """Publishes what ``check`` returns, under the node's name, at ``rate`` Hz of the steady clock.
 
-    stamp: returns the header's time, by default that of the node's clock. A change of level or of
-    the problem is also logged, once.
+    stamp: returns the time for the header, by default that of the node's clock. When the level or
+    the problem changes, the message is also logged, once.
     """
 
     def __init__(
@@ -41,7 +40,7 @@ class Diagnostics:
         self._check = check
         self._stamp = stamp or (lambda: node.get_clock().now().to_msg())
         self._level: bytes | None = None
-        self._logged = ""  # what is wrong, without its numbers
+        self._logged = ""  # the last problem, its message without the numbers
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._timer = node.create_timer(
             1.0 / rate,
@@ -51,11 +50,11 @@ class Diagnostics:
         )
 
     def publish(self) -> None:
-        """Publish the present state now."""
+        """Call ``check`` and publish the result now."""
         self.send(*self._check())
 
     def send(self, level: bytes, message: str, values: Mapping[str, object]) -> None:
-        """Publish a given state at once; float values are shown with four significant digits."""
+        """Publish the given status now; floats are printed with four significant digits."""
         status = DiagnosticStatus(
             level=level, name=self._node.get_name(), message=message, hardware_id="alam"
         )

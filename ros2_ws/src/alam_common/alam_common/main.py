@@ -1,5 +1,5 @@
-"""The main function of a node: Ctrl-C and SIGTERM end it quietly, a UserError is one line and exit
-code 2.
+"""The main function of a node: Ctrl-C and SIGTERM end it with exit code 0, a UserError with one
+line and exit code 2.
 """
 
 import sys
@@ -21,11 +21,12 @@ def run_node(
     spin: Callable[[N, Executor], None] | None = None,
     args: list[str] | None = None,
 ) -> None:
-    """Initialise ROS, build the node, spin it until it is asked to stop, clean up and exit.
+    """Initialise ROS, build the node, spin it until a signal stops it, clean up and exit.
 
-    A node may have a ``close()`` method, called before it is destroyed. ``spin(node, executor)``
-    replaces ``executor.spin()``. A UserError or a parameter of the wrong type raised while building
-    the node or in one of its callbacks ends the process with one line on stderr and code 2.
+    If the node has a method ``close()``, it is called before the node is destroyed. ``spin(node,
+    executor)`` replaces ``executor.spin()``. A UserError or a parameter of the wrong type raised
+    while building the node or in one of its callbacks ends the process with one line on stderr and
+    code 2.
     """
     node: N | None = None
     code = 0
@@ -43,7 +44,7 @@ def run_node(
     except (UserError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = 2
-    except Exception:  # a callback that is interrupted by the shutdown of ROS may fail
+    except Exception:  # the shutdown of ROS may make a running callback fail
         if rclpy.ok():
             raise
     finally:

@@ -1,5 +1,5 @@
-"""Conversions between ROS messages and numpy: images, stamps, joint states. They need no cv_bridge,
-which is not installed everywhere.
+"""Conversions between ROS messages and numpy: images, stamps, joint states. Images are converted
+without cv_bridge, which is not installed everywhere.
 """
 
 import numpy as np
@@ -10,29 +10,30 @@ from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
 
 NANOSECONDS = 1_000_000_000
-_CHANNELS = {
+_CHANNELS = {  # encoding -> indices of the red, green and blue channel
     "rgb8": [0, 1, 2],
     "bgr8": [2, 1, 0],
     "rgba8": [0, 1, 2],
     "bgra8": [2, 1, 0],
     "mono8": [0, 0, 0],
 }
+# Bytes per pixel.
 _WIDTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
 
 
 def check_encoding(message: Image, topic: str) -> None:
-    """Raises UserError naming ``topic`` if its images have an unsupported encoding."""
+    """Raise UserError, naming ``topic``, if the image has an unsupported encoding."""
     if message.encoding not in _CHANNELS:
         raise UserError(
             f"{topic} carries '{message.encoding}' images; give a topic with one of "
-            f"{', '.join(_CHANNELS)} (a depth topic by mistake?)"
+            f"{', '.join(_CHANNELS)} (is it a depth topic?)"
         )
 
 
 def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
-    """A colour or grey image message as uint8 RGB (H, W, 3), rows with padding included.
+    """A colour or grey image message as uint8 RGB (H, W, 3); padding at the end of rows is removed.
 
-    Raises UserError naming ``topic`` for another encoding or a size that does not fit the data.
+    Raises UserError, naming ``topic``, for another encoding or a size that does not fit the data.
     """
     check_encoding(message, topic)
     width = _WIDTH[message.encoding]
@@ -57,14 +58,14 @@ def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
 
 
 def numpy_to_image(image: np.ndarray, stamp: Time, frame_id: str = "") -> Image:
-    """uint8 RGB (H, W, 3) as an rgb8 message."""
+    """uint8 RGB (H, W, 3) as an rgb8 message. Raises ValueError for another dtype or shape."""
     height, width, channels = image.shape
     if channels != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
     message.header.stamp = stamp
     message.header.frame_id = frame_id
-    # An array.array is assigned as it is; bytes would be checked number by number.
+    # ``data`` is an array.array, filled at once; assigning bytes would check every element.
     message.data.frombytes(np.ascontiguousarray(image).tobytes())
     return message
 
@@ -90,9 +91,10 @@ def seconds_to_stamp(seconds: float) -> Time:
 
 
 def joint_positions(message: JointState, names: tuple[str, ...] = JOINT_NAMES) -> np.ndarray:
-    """The positions of the named joints in this order, float32 (len(names),), rad and m.
+    """The positions of the joints ``names``, in this order: float32 (len(names),), rad and m.
 
-    Raises ValueError with one line if a joint is missing, named twice or not a finite number.
+    Raises ValueError with one line if a joint is missing or named twice, or if a position is not a
+    finite number.
     """
     if len(message.name) != len(message.position):
         raise ValueError(
@@ -106,5 +108,5 @@ def joint_positions(message: JointState, names: tuple[str, ...] = JOINT_NAMES) -
         raise ValueError(f"joint state lacks {', '.join(missing)}")
     positions = np.array([found[name] for name in names], dtype=np.float32)
     if not np.isfinite(positions).all():
-        raise ValueError("joint state holds a value that is not finite")
+        raise ValueError("joint state has a position that is not finite")
     return positions

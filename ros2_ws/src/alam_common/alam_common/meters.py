@@ -1,4 +1,4 @@
-"""Recent rates and latencies, for diagnostics."""
+"""Measures recent rates and latencies, for diagnostics."""
 
 import time
 from collections import deque
@@ -8,8 +8,8 @@ import numpy as np
 
 
 class RateMeter:
-    """Events per second of the steady clock over a sliding window, and the silence since the last
-    one.
+    """Counts events on the steady clock: their rate over a sliding window of ``window`` s, and the
+    time since the last one. Safe to use from several threads.
     """
 
     def __init__(self, window: float = 2.0) -> None:
@@ -29,26 +29,29 @@ class RateMeter:
                 self._times.popleft()
 
     def rate(self) -> float:
-        """Hz over the window (or over the time since the start, if shorter)."""
+        """Events per second over the window, or over the time since the start if that is
+        shorter.
+        """
         now = time.monotonic()
         with self._lock:
             recent = sum(moment >= now - self._window for moment in self._times)
             return recent / max(min(self._window, now - self._start), 1e-3)
 
     def silence(self) -> float:
-        """s since the last event, or since the start if there was none."""
+        """Seconds since the last event, or since the start if there was none."""
         now = time.monotonic()
         with self._lock:
             return now - (self._times[-1] if self._times else self._start)
 
 
 class Recent:
-    """The last values of a quantity."""
+    """The last ``size`` values of a quantity."""
 
     def __init__(self, size: int = 200) -> None:
         self._values: deque[float] = deque(maxlen=size)
 
     def add(self, value: float) -> None:
+        """Append a value; the oldest one is dropped when there are more than ``size``."""
         self._values.append(value)
 
     def last(self) -> float:

@@ -1,5 +1,5 @@
-"""Parameters of a node: declared from one table with type, range and description, so that
-``ros2 param describe`` is the manual.
+"""Declares a node's parameters from one table with type, range and description, so that
+``ros2 param describe`` documents them.
 """
 
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ KINDS = {bool: "bool", int: "integer", float: "float", str: "string", list: "lis
 class Parameter:
     """One parameter. Its type is that of ``default``.
 
-    description: what it is, with its unit. least, most: inclusive range, needed for a number.
-    choices: the allowed values of a string; any if empty. dynamic: whether it may be set while the
-    node runs; otherwise it is read-only.
+    description: what it is, with its unit. least, most: smallest and largest allowed value, both
+    required for a number. choices: the allowed values of a string; empty: any. dynamic: whether it
+    may be set while the node runs; otherwise it is read-only.
     """
 
     default: bool | int | float | str | list[str]
@@ -33,13 +33,14 @@ class Parameter:
 
     @property
     def expected(self) -> str:
-        """The allowed values, for messages."""
+        """The allowed values as text, for error messages."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         kind = KINDS[type(self.default)]
         return f"{kind}, {self.least} to {self.most}" if self.least is not None else kind
 
     def descriptor(self) -> ParameterDescriptor:
+        """The description for ROS. A number without a range is an AssertionError."""
         constraints = self.expected if self.choices else ""
         descriptor = ParameterDescriptor(
             description=self.description,

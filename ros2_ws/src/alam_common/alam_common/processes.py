@@ -1,10 +1,10 @@
-"""Child processes that cannot outlive their parent, with output line by line.
+"""Child processes that cannot outlive their parent and whose output is read line by line.
 
 Each child leads its own process group. Stopping it sends SIGTERM, then SIGINT, then SIGKILL to the
-whole group. A running node handles the first two in the same way; a node that still imports torch
+whole group. A running node handles SIGTERM and SIGINT alike. A node that is still importing torch
 ends on SIGTERM without a traceback; a node that hangs prints on SIGINT where it hangs. If the
 parent is killed, the kernel kills the child (PR_SET_PDEATHSIG). Start children from the main
-thread, because the kernel takes the thread that forked for the parent.
+thread: the kernel kills a child when the thread that started it ends.
 """
 
 import contextlib
@@ -19,14 +19,18 @@ from threading import Thread
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
-# (signal, s to wait after it)
+# (signal, s to wait for the end after it), in the order of sending.
 STEPS = ((signal.SIGTERM, 6.0), (signal.SIGINT, 2.0), (signal.SIGKILL, 5.0))
 
 
 def _die_with(parent: int) -> Callable[[], None]:
+    """A function for the child to call before it executes its command: the kernel then kills it if
+    ``parent`` dies.
+    """
+
     def in_child() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        # A shell's background jobs ignore SIGINT, and a child would inherit that.
+        # A background job of a shell ignores SIGINT, and its child would inherit that.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if os.getppid() != parent:  # the parent died before prctl was called
             os._exit(1)
@@ -35,8 +39,8 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 class ChildProcess:
-    """A running command. A reader thread calls ``on_line(name, line)`` for each line of its stdout
-    and stderr.
+    """A running command. A thread calls ``on_line(name, line)`` for each line of its stdout and
+    stderr. ``lines``: the last 1000 lines.
     """
 
     def __init__(
@@ -78,7 +82,9 @@ class ChildProcess:
         return self._popen.poll()
 
     def wait(self, timeout: float) -> int | None:
-        """Wait at most ``timeout`` s for the end; the exit code, or None if it still runs."""
+        """Wait at most ``timeout`` s for the end. Returns the exit code, or None if it still
+        runs.
+        """
         with contextlib.suppress(subprocess.TimeoutExpired):
             return self._popen.wait(timeout)
         return None
@@ -89,7 +95,9 @@ class ChildProcess:
             os.killpg(self.pid, number)
 
     def last_line(self) -> str:
-        """The last non-empty line of output; if the process has ended, of its whole output."""
+        """The last non-empty line of output, "" if there is none. Once the process has ended, all
+        of its output is taken into account.
+        """
         if self.poll() is not None:
             self._reader.join(1.0)
         return next((line for line in reversed(self.lines) if line.strip()), "")
@@ -101,8 +109,8 @@ class ChildProcess:
 
 
 def stop_all(processes: Iterable[ChildProcess]) -> None:
-    """Stop several processes together with increasingly strong signals; children that they left
-    behind in their groups are killed.
+    """Stop several processes at the same time, with increasingly strong signals. Processes that are
+    then still left in their groups are killed.
     """
     children = list(processes)
     for number, patience in STEPS:

@@ -1,1 +1,1 @@
-"""The demo: the shipped policy runs its task in simulation, is filmed and counted."""
+"""The demo: runs the shipped policy in simulation, records a video and counts successes."""

@@ -1,4 +1,4 @@
-"""``alam demo``: runs the shipped policy in simulation, films it and counts successes.
+"""``alam demo``: runs the shipped policy in simulation, records a video and counts successes.
 
 The whole graph runs as ``alam up piper`` in a child process; its output goes to ``log/demo.log``.
 Arguments of the graph are accepted too. With ``realtime:=true`` latencies are measured on the wall
@@ -33,8 +33,8 @@ from alam_core.types import VIEWS
 from alam_demo.film import write_film
 from alam_demo.task_client import TaskClient, TaskResult
 
-START_LIMIT = 120.0  # s of wall time until all nodes answer; a busy machine imports torch slowly
-RATE_WINDOW = 5.0  # s over which the displayed rates are averaged
+START_LIMIT = 120.0  # s of wall time until all nodes must answer; importing torch may be slow
+RATE_WINDOW = 5.0  # s, window of the displayed rates
 Metrics = dict[str, Any]
 
 ARGUMENTS = (
@@ -46,25 +46,27 @@ ARGUMENTS = (
         bounds=(0, 2**31 - 1),
     ),
     Argument("time_limit", 15.0, "time limit of an episode in s of ROS time", bounds=(1, 600)),
-    Argument("film", True, "write a film of all episodes to log/demo.mp4"),
+    Argument("film", True, "record a video of all episodes, log/demo.mp4"),
     Argument(
         "result",
         "demo",
-        "result file that the metrics are written to",
+        "name of the result file: results/<name>.json",
         choices=("demo", "piper_place", "latency_ros"),
     ),
 )
 DEMO = Graph(
     "demo",
-    "The shipped policy runs its task several times in simulation",
+    "Runs the shipped policy several times in simulation and counts successes",
     (*ARGUMENTS, *PIPER.arguments),
     PIPER.build,
 )
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the demo for ``--name value`` or ``name:=value`` words. Returns 0 if at least one episode
-    succeeded, 1 if none did.
+    """Run the demo. ``words``: arguments as ``--name value`` or ``name:=value``.
+
+    Returns 0 if at least one episode succeeded, else 1. Raises UserError for wrong arguments and if
+    the graph fails.
     """
     if any(word in ("-h", "--help") for word in words):
         print(f"usage: alam demo [--name value ...]\n\n{DEMO.help()}")
@@ -73,14 +75,14 @@ def main(words: Sequence[str]) -> int:
     values = DEMO.values(texts)
     if not values["sim"]:
         raise UserError(
-            "the demo needs the simulator to judge success; "
+            "the demo needs the simulator, which judges success; "
             "for the real arm run 'alam up piper sim:=false' and send a goal"
         )
     if values["result"] == "latency_ros" and not values["realtime"]:
         raise UserError(
-            "result:=latency_ros needs realtime:=true: on simulated time a latency means nothing"
+            "result:=latency_ros needs realtime:=true: in simulated time latencies are meaningless"
         )
-    # A missing checkpoint is reported now, not by a node in the log.
+    # Reports a missing checkpoint now; later only a node's output in the log would show it.
     PIPER.build({name: value for name, value in values.items() if name in PIPER.defaults()})
     console = Console(highlight=False)
     own = {argument.name for argument in ARGUMENTS}
@@ -105,7 +107,9 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(values: Values, graph: ChildProcess, console: Console) -> tuple[list[TaskResult], Metrics]:
-    """Run all episodes on the started graph."""
+    """Run all episodes on the running graph. Returns their results, and the rates of latents (Hz)
+    and the diagnostics of the nodes.
+    """
 
     def alive() -> None:
         if graph.poll() is not None:
@@ -159,8 +163,8 @@ def _run(values: Values, graph: ChildProcess, console: Console) -> tuple[list[Ta
 
 
 def _rate(times: list[float], window: float | None = None) -> float:
-    """Arrivals per second in Hz, without the pauses between episodes; over the last ``window`` s if
-    given, else over all of ``times`` (s).
+    """Mean rate in Hz of arrivals at ``times`` (s), over the last ``window`` s if given. Gaps of 1
+    s or more, the pauses between episodes, do not count.
     """
     if window is not None:
         times = [moment for moment in times if moment > time.monotonic() - window]
@@ -185,7 +189,7 @@ def _film(results: list[TaskResult], console: Console) -> None:
         for i, result in enumerate(results)
     ]
     write_film(path, episodes, fps=10.0)
-    console.print(f"film: {path.relative_to(root())}")
+    console.print(f"video: {path.relative_to(root())}")
 
 
 def _report(
@@ -241,13 +245,13 @@ def _print_metrics(realtime: bool, metrics: Metrics, console: Console) -> None:
         console.print(f"{label}: {', '.join(texts)}")
     if not realtime:
         console.print(
-            "for latency from image to CAN frame and loop jitter use realtime:=true; "
-            "here simulated time waits for slow nodes"
+            "to measure the latency from image to CAN frame and the loop jitter, use "
+            "realtime:=true; in simulated time the simulator waits for slow nodes"
         )
 
 
 def _numbers(values: dict[str, str], key: str, names: tuple[str, ...]) -> dict[str, float | None]:
-    """The ``key_name`` entries of a node's diagnostics as numbers; None for a missing one."""
+    """Name -> the value ``<key>_<name>`` of a node's diagnostics; None if missing or not finite."""
     found: dict[str, float | None] = {}
     for name in names:
         try:

@@ -1,8 +1,9 @@
-"""The film of a demo: both camera views and, beside them, each view's path through latent space.
+"""Draws the demo's video: both camera views, and next to them each view's path through latent
+space.
 
-A transition z describes how an image changed, and ALAM's transitions add up, so their running sum
-is a path. It is drawn along its first two principal components: a line for the transitions that the
-encoder observed, dots for those that the policy predicts next.
+A transition z describes how an image changed. ALAM's transitions add up, so their running sum is a
+path. It is projected to its first two principal components. A line shows the transitions that the
+encoder computed from frames, dots show those that the policy predicts next.
 
 T: frames of an episode, D: size of a latent transition, H: steps of a chunk.
 """
@@ -31,11 +32,11 @@ PAPER = (250, 250, 252)
 
 @dataclass
 class FilmFrame:
-    """One frame of the film: the camera images, the transition that led to them and the newest
-    transitions predicted by the policy.
+    """One frame of the video: the camera images, the transition from the previous images to them,
+    and the newest transitions predicted by the policy.
 
-    images: view -> uint8 RGB (H_img, W, 3). observed: view -> (D,), no entry where the encoder sent
-    none. predicted: view -> (H, D), empty before the first chunk.
+    images: view -> uint8 RGB (H_img, W, 3). observed: view -> (D,), without views for which the
+    encoder published none. predicted: view -> (H, D), empty before the first chunk.
     """
 
     time: float  # s since the episode began
@@ -45,8 +46,8 @@ class FilmFrame:
 
 
 def write_film(path: Path, episodes: list[tuple[str, bool, list[FilmFrame]]], fps: float) -> None:
-    """Write an mp4 of several episodes (title, success, frames), each followed by a short pause on
-    its last frame.
+    """Write an mp4 of several episodes (title, success, frames). Each episode ends with its last
+    frame shown for 1 s. Episodes without frames are left out; without any, no file is written.
     """
     episodes = [episode for episode in episodes if episode[2]]
     if not episodes:
@@ -55,7 +56,7 @@ def write_film(path: Path, episodes: list[tuple[str, bool, list[FilmFrame]]], fp
     path.parent.mkdir(parents=True, exist_ok=True)
     height, width = HEADER + TILE, TILE * len(views) + PANEL
     with replacing_file(path) as temporary:
-        # The pixel format that every player decodes.
+        # Every player can decode this pixel format.
         writer = VideoWriter(temporary, fps, height, width, quality=23, pixel_format="yuv420p")
         for title, success, frames in episodes:
             paths = {view: _LatentPath(view, frames) for view in views}
@@ -68,7 +69,11 @@ def write_film(path: Path, episodes: list[tuple[str, bool, list[FilmFrame]]], fp
 
 
 class _LatentPath:
-    """The running sum of a view's transitions over an episode, projected to two dimensions."""
+    """The running sum of a view's transitions over an episode, projected to two dimensions.
+
+    ``points``: the sum (T, D). ``basis``: the two directions (2, D). ``flat``: the projection (T,
+    2).
+    """
 
     def __init__(self, view: str, frames: list[FilmFrame]) -> None:
         self.view = view

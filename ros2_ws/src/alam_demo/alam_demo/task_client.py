@@ -1,7 +1,7 @@
-"""A client that runs tasks on a live graph: it resets the world, enables the arm, sends the goal,
-records what the nodes publish and waits for the result.
+"""A client that runs tasks on a running graph: it resets the world, enables the arm, sends the
+goal, records what the nodes publish and waits for the result.
 
-Every wait has a limit on the wall clock; the error names what did not answer.
+Every wait has a timeout on the wall clock, and its error names what did not answer.
 """
 
 import contextlib
@@ -35,26 +35,26 @@ from alam_demo.film import FilmFrame
 
 ANSWER = 15.0  # s of wall time without an answer before a request is sent again
 ATTEMPTS = 3
-SILENCE = 60.0  # s of wall time without any sign of progress before a running task is given up
+SILENCE = 60.0  # s of wall time without feedback after which a running task is cancelled
 
 
 @dataclass
 class TaskResult:
-    """The outcome of one task; ``frames`` is empty unless it was filmed."""
+    """The outcome of one task. ``frames`` is empty unless a video is recorded."""
 
     seed: int
     instruction: str
     success: bool
     reason: str
     duration: float  # s of ROS time
-    wall: float  # s
+    wall: float  # s of wall time
     chunks: int
     frames: list[FilmFrame] = field(default_factory=list)
 
 
 class TaskClient(Node):
-    """A node that runs episodes one after the other. Use it as a context manager; it spins in a
-    separate thread.
+    """A node that runs episodes one after the other. Use it as a context manager; it spins in its
+    own thread. ``film``: whether to record images and transitions for a video.
     """
 
     def __init__(self, film: bool = False, views: tuple[str, ...] = VIEWS) -> None:
@@ -105,8 +105,8 @@ class TaskClient(Node):
     def wait_for_graph(self, timeout: float, alive: Callable[[], None] = lambda: None) -> None:
         """Wait until simulator, controller, policy and encoder answer.
 
-        alive: called while waiting; it may raise if a node has died. Raises UserError, with what
-        did not answer, after ``timeout`` s.
+        alive: called repeatedly; it may raise an error if a node has died. Raises UserError after
+        ``timeout`` s, naming what did not answer.
         """
         ready_checks = {
             "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
@@ -120,7 +120,7 @@ class TaskClient(Node):
             if time.monotonic() > deadline:
                 raise UserError(
                     f"no answer within {timeout:.0f} s from {' and '.join(waiting)}; "
-                    "see the log of that node above"
+                    "see the output of the nodes (log/demo.log)"
                 )
             time.sleep(0.05)
 
@@ -131,7 +131,8 @@ class TaskClient(Node):
         on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
     ) -> TaskResult:
         """Reset the world to ``seed`` and run its instruction for at most ``time_limit`` s of ROS
-        time. Raises UserError if a service, the policy or the arm does not do its part.
+        time. Raises UserError if a service does not answer, the world cannot be reset, the arm
+        cannot be enabled or the policy rejects the goal.
         """
         self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
         reset = self._call(self._reset, ResetWorld.Request(seed=seed), "/alam/sim/reset")
@@ -187,8 +188,8 @@ class TaskClient(Node):
     # -- calling services ---------------------------------------------------------------------
 
     def _call(self, client: rclpy.client.Client, request: object, name: str):
-        """Call a service. An answer may get lost while nodes discover each other, so the request is
-        sent again; all requests here may be repeated.
+        """Call a service and return its response. A response may be lost while nodes discover each
+        other, so the request is sent up to ``ATTEMPTS`` times; repeating it does no harm.
         """
         for _ in range(ATTEMPTS):
             future = client.call_async(request)
@@ -197,21 +198,21 @@ class TaskClient(Node):
         raise UserError(f"{name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
 
     def _send_goal(self, goal: ExecuteTask.Goal, feedback: Callable[..., None]):
-        """The goal's handle. Where no answer comes the goal is cancelled, as the policy may carry
-        it out, and sent again.
+        """Send a goal and return its handle. Without an answer the goal is cancelled, because the
+        policy may have accepted it, and sent again.
         """
         for attempt in range(ATTEMPTS):
             future = self._task.send_goal_async(goal, feedback_callback=feedback)
             if self._is_answered(future) and (future.result().accepted or attempt == 0):
                 return future.result()
             self._call(self._cancel, CancelGoal.Request(), "/alam/execute_task")
-            time.sleep(0.5)  # until the policy has ended it
+            time.sleep(0.5)  # the policy needs a moment to end it
         raise UserError(
             f"/alam/execute_task did not accept a goal within {ATTEMPTS * ANSWER:.0f} s"
         )
 
     def _is_answered(self, future: Future) -> bool:
-        """Wait for an answer for at most ``ANSWER`` s."""
+        """Wait for at most ``ANSWER`` s. Returns whether the answer arrived."""
         done = threading.Event()
         future.add_done_callback(lambda _: done.set())
         return done.wait(ANSWER)

@@ -1,1 +1,1 @@
-"""Nodes that look: camera_sync and latent_encoder."""
+"""Perception nodes: camera_sync and latent_encoder."""

@@ -1,8 +1,8 @@
-"""Node ``camera_sync``: images of all views and the joint state in, one synchronised observation
-with resized images out.
+"""Node ``camera_sync``: combines one image per view and the joint state to an observation, with
+resized images.
 
-On a simulator's clock an observation is served when the frames of one stamp are complete, on the
-wall clock as soon as a fresh set is complete, at most at a given rate.
+In simulated time an observation is published when all views have a frame of the same stamp. On the
+wall clock it is published as soon as every view has a new frame, at most at a given rate.
 """
 
 import functools
@@ -32,28 +32,33 @@ from alam_core.types import VIEWS
 from alam_perception.pacing import Pacing
 from alam_perception.sync import FrameSet, Synchroniser
 
-JOINT_PATIENCE = 0.02  # s of the steady clock that frames of one stamp wait for their joint state
-SILENCE = 1.0  # s of the steady clock without an image before a camera is reported dead
+JOINT_PATIENCE = 0.02  # s (steady clock) that frames of one stamp wait for their joint state
+SILENCE = 1.0  # s (steady clock) without an image after which a camera is reported as silent
 PARAMETERS = {
     "views": Parameter(list(VIEWS), "names of the views, in the order of the observation"),
     "image_topics": Parameter(
         [f"/{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
     ),
     "joint_topic": Parameter("/joint_states", "topic of the arm's joint state"),
-    "image_size": Parameter(96, "px, side of the square images that are served", 1, 4096),
+    "image_size": Parameter(96, "px, side of the square images in the observation", 1, 4096),
     "trigger": Parameter(
         "auto",
-        "frames: serve when all views have a frame of the same stamp. timer: serve a fresh frame "
-        "of each view as soon as all are there, at most at 'rate'; without a late one. auto: "
-        "frames with use_sim_time, else timer",
+        "frames: publish when all views have a frame of the same stamp. timer: publish as soon as "
+        "every view has a new frame, at most at 'rate'; a late view is not waited for longer than "
+        "its deadline. auto: frames with use_sim_time, else timer",
         choices=("auto", "frames", "timer"),
     ),
-    "rate": Parameter(10.0, "Hz, at most, for the trigger 'timer'", 0.01, 1000.0),
+    "rate": Parameter(
+        10.0, "Hz, maximum rate of observations with the trigger 'timer'", 0.01, 1000.0
+    ),
     "max_skew": Parameter(
-        0.05, "s between two stamps over which an observation is flagged as skewed", 0.0, 1e6
+        0.05,
+        "s, difference between stamps above which an observation is flagged as skewed",
+        0.0,
+        1e6,
     ),
     "max_age": Parameter(
-        0.5, "s over which a part is stale and the observation is withheld", 0.0, 1e6
+        0.5, "s, age of an image or joint state above which no observation is published", 0.0, 1e6
     ),
 }
 
@@ -84,16 +89,16 @@ class CameraSync(Node):
         self._meters = {view: RateMeter() for view in self.views}
         self._joint_meter, self._served = RateMeter(), RateMeter()
         self._work = Recent()
-        # Newest ROS time (ns) and when it was seen first (s, steady).
+        # The newest ROS time (ns), and when it was first seen (s, steady clock).
         self._now = (0, time.monotonic())
         self._skewed = 0
-        self._skewed_reported = 0  # of these, those before the last diagnosis
+        self._skewed_reported = 0  # how many of them earlier diagnostics have reported
         self._withheld = 0
         self._last: FrameSet | None = None
 
         self._publisher = self.create_publisher(Observation, "/alam/observation", 1)
-        # Before the cameras: of messages that wait together, the executor takes those of the older
-        # subscription first.
+        # Subscribed before the cameras: if messages of both wait, the executor takes those of the
+        # older subscription first.
         self.create_subscription(
             JointState,
             p["joint_topic"],
@@ -105,7 +110,8 @@ class CameraSync(Node):
             self.create_subscription(
                 Image, topic, functools.partial(self._on_image, view), best_effort
             )
-        # By the steady clock: a timer on the system's clock stops for as long as that was set back.
+        # The steady clock, because a timer on the system clock stops for as long as that clock was
+        # set back.
         paced_by_ros = simulated_time and self._pacing is not None
         self._pace_clock = (
             self.get_clock() if paced_by_ros else Clock(clock_type=ClockType.STEADY_TIME)
@@ -134,8 +140,8 @@ class CameraSync(Node):
             self._serve_if_one_stamp()
 
     def _serve_if_one_stamp(self) -> None:
-        """Serve frames of one stamp; if their joint state is still on its way, wait a little for
-        it.
+        """Publish frames of one stamp. If their joint state has not arrived yet, wait up to
+        ``JOINT_PATIENCE`` for it.
         """
         if not self._sync.one_stamp():
             return
@@ -145,7 +151,7 @@ class CameraSync(Node):
             self._patience.reset()
 
     def _serve_if_due(self, pacing: Pacing, now: float) -> None:
-        """Serve a complete set at its time; wait for a late camera until the deadline."""
+        """Publish a complete set when it is due; wait for a late camera until the deadline."""
         pacing.frame(now, self._sync.complete())
         if pacing.may_serve(now):
             self._serve()
@@ -157,7 +163,7 @@ class CameraSync(Node):
         return self._pace_clock.now().nanoseconds * 1e-9
 
     def _serve(self) -> None:
-        """Serve what is there, unless a part is stale."""
+        """Publish the newest set, unless a part of it is stale."""
         self._patience.cancel()
         if self._pacing is not None:
             self._pacing.served(self._seconds())
@@ -189,10 +195,10 @@ class CameraSync(Node):
         self._work.add((self.get_clock().now().nanoseconds - frames.stamp) * 1e-6)
 
     def _why(self, view: str) -> str:
-        """What the topic itself says about its silence."""
+        """Why the topic of a view is silent, as far as its publishers show; "" if unknown."""
         types = {info.topic_type for info in self.get_publishers_info_by_topic(self._topics[view])}
         if not types:
-            return " (nobody publishes it)"
+            return " (it has no publisher)"
         other = types - {"sensor_msgs/msg/Image"}
         return f" (it carries {', '.join(sorted(other))})" if other else ""
 
@@ -216,19 +222,19 @@ class CameraSync(Node):
         if now != self._now[0]:
             self._now = (now, time.monotonic())
         still = time.monotonic() - self._now[1]
-        # While ROS time stands still all cameras are silent. A camera is then reported only if its
-        # last image is older than another camera's.
+        # While ROS time stands still, all cameras are silent. Then a camera is reported only if its
+        # last image is older than that of another camera.
         watched = self.views if still <= SILENCE else self._sync.behind()
         silences = {view: self._meters[view].silence() for view in watched}
-        dead = [
+        silent = [
             f"{view}: no image on {self._topics[view]} for {s:.1f} s{self._why(view)}"
             for view, s in silences.items()
             if s > SILENCE
         ]
         if self._joint_meter.silence() > SILENCE and still <= SILENCE:
-            dead.append(f"no joint state for {self._joint_meter.silence():.1f} s")
-        if dead:
-            return ERROR, "no observation: " + ", ".join(dead), values
+            silent.append(f"no joint state for {self._joint_meter.silence():.1f} s")
+        if silent:
+            return ERROR, "no observation: " + ", ".join(silent), values
         if still > SILENCE:
             return WARN, f"no observation: ROS time stands still for {still:.1f} s", values
         stale = self._sync.stale(now)

@@ -1,5 +1,5 @@
-"""Node ``latent_encoder``: observations in, the latent transition of each view between consecutive
-observations out.
+"""Node ``latent_encoder``: encodes the latent transition of each view from one observation to the
+next.
 """
 
 import time
@@ -17,12 +17,14 @@ from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder, encode_images
 
-SILENCE = 2.0  # s of the steady clock without an observation before diagnostics report it
+SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a transition model; needed"),
-    "stride": Parameter(1, "observations between the two frames of a transition", 1, 1000),
+    "checkpoint": Parameter("", "folder of a transition model; required"),
+    "stride": Parameter(
+        1, "observations from the first frame of a transition to the second", 1, 1000
+    ),
     "max_gap": Parameter(
-        0.5, "s between two observations over which no transition is encoded", 0.0, 1e6
+        0.5, "s; the frames of a transition are at most max_gap * stride apart", 0.0, 1e6
     ),
     "threads": Parameter(1, "CPU threads of the encoder", 1, 1024),
 }
@@ -45,8 +47,8 @@ class LatentEncoder(Node):
         self.model = TransitionEncoder.from_pretrained(p["checkpoint"])
         self._tokens, self._dim = self.model.latent_shape
 
-        self._from: Observation | None = None  # the earlier frame of the next transition
-        self._skipped = 0  # observations since then
+        self._from: Observation | None = None  # has the first frame of the next transition
+        self._skipped = 0  # number of observations since then
         self._meter, self._rate, self._work = RateMeter(), RateMeter(), Recent()
         self._publisher = self.create_publisher(LatentTransition, "/alam/latents", 10)
         self._processed = self.create_publisher(Processed, "/alam/processed", 10)

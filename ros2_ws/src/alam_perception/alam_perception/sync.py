@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass
 class FrameSet:
-    """Parts that are served together. Stamps and skew are in ns."""
+    """Images and a joint state that form one observation. Stamps and skew are in ns."""
 
     images: dict[str, Any]  # view -> message, in the order of the views
     image_stamps: dict[str, int]
     joints: Any
     joint_stamp: int
-    skew: int  # largest distance between any two stamps
-    skewed: bool
+    skew: int  # largest difference between any two stamps
+    skewed: bool  # whether skew exceeds the limit
 
     @property
     def stamp(self) -> int:
@@ -25,10 +25,11 @@ class FrameSet:
 
 
 class Synchroniser:
-    """Keeps what arrived last and combines it to frame sets. A set of images is taken once.
+    """Keeps the newest images and recent joint states, and combines them to frame sets. A set of
+    images is taken only once.
 
-    max_skew: ns between two stamps over which a set is flagged (and served all the same). max_age:
-    ns over which a part is stale and nothing is served.
+    max_skew: ns, difference between stamps above which a set is flagged as skewed. max_age: ns, age
+    of an image or joint state above which there is no set.
     """
 
     def __init__(self, views: list[str], max_skew: int, max_age: int) -> None:
@@ -40,17 +41,19 @@ class Synchroniser:
         self._taken: dict[str, int] = {}  # stamps of the set that was taken last
 
     def add_image(self, view: str, stamp: int, message: Any) -> None:
+        """Replace the image of a view. stamp: ns."""
         self._images[view] = (stamp, message)
 
     def add_joints(self, stamp: int, message: Any) -> None:
+        """Add a joint state. stamp: ns."""
         if self._joints and stamp < self._joints[-1][0]:
-            self._joints.clear()  # time went back: another source, or a simulator was restarted
+            self._joints.clear()  # the clock jumped back: another source, or a restarted simulator
         self._joints.append((stamp, message))
 
     def complete(self) -> bool:
-        """Whether every view has an image that was not in the set taken last, and their stamps lie
-        within ``max_skew``: the newest image of one view is not combined with an old one of
-        another while a better match is on its way.
+        """Whether every view has an image that was not in the last set taken, and their stamps are
+        within ``max_skew``. So a new image of one view is not combined with an old one of another
+        while a better match may still arrive.
         """
         stamps = self._stamps()
         if len(stamps) < len(self.views):
@@ -59,13 +62,13 @@ class Synchroniser:
         return fresh and max(stamps.values()) - min(stamps.values()) <= self.max_skew
 
     def one_stamp(self) -> bool:
-        """Whether every view's newest image has the same stamp and this set was not taken yet."""
+        """Whether the newest images of all views have the same stamp and were not taken yet."""
         stamps = self._stamps()
         complete = len(stamps) == len(self.views) and len(set(stamps.values())) == 1
         return complete and stamps != self._taken
 
     def caught_up(self) -> bool:
-        """Whether the newest joint state is not older than the newest image."""
+        """Whether the newest joint state is at least as new as the newest image."""
         newest = max(self._stamps().values(), default=None)
         return bool(self._joints) and newest is not None and self._joints[-1][0] >= newest
 
@@ -76,8 +79,8 @@ class Synchroniser:
         return [view for view in self.views if stamps.get(view, -1) < newest]
 
     def take(self, now: int) -> FrameSet | str | None:
-        """The newest set; a line that says why there is none; None if no image came since the last
-        one was taken.
+        """Take the newest set at time ``now`` (ns). Returns the reason as one line if a part is
+        missing or stale, and None if no image arrived since the last set was taken.
         """
         stale = self.stale(now)
         if stale:
@@ -93,11 +96,11 @@ class Synchroniser:
         return FrameSet(images, stamps, joints, joint_stamp, skew, skew > self.max_skew)
 
     def stale(self, now: int) -> str:
-        """The parts that are missing or older than ``max_age``, as one line; empty if all are
-        fresh.
+        """Which parts are missing or older than ``max_age`` at ``now`` (ns), as one line; "" if
+        none.
 
-        A part from the future is stale as well: it has another clock, or time went back and it is
-        frozen.
+        A part from the future is stale as well: it has another clock, or the clock jumped back and
+        its source stopped before.
         """
         problems = []
         for view in self.views:

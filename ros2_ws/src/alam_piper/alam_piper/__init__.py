@@ -1,3 +1,3 @@
-"""The AgileX Piper arm: controller, hardware backend over the vendor's SDK, and an emulator of its
-CAN bus.
+"""The AgileX Piper arm: controller, hardware backend on the manufacturer's SDK, and an emulator of
+the arm on a CAN bus.
 """

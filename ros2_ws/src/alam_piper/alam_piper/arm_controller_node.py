@@ -1,8 +1,7 @@
-"""Node ``arm_controller``: the 200 Hz loop between action chunks and the arm's CAN bus, on ROS
-time.
+"""Node ``arm_controller``: executes action chunks on the arm, in a 200 Hz loop on ROS time.
 
-Everything runs in one thread: the CAN bus has one writer, and the state machine needs no locks. See
-the README for the interface.
+Everything runs in one thread, so the CAN bus has one writer and the state machine needs no locks.
+See the package's README for topics, services and guarantees.
 """
 
 import math
@@ -31,37 +30,39 @@ from alam_piper.controller import ArmController, ControllerConfig, State
 from alam_piper.gate import ChunkRejected, ChunkRules, parse_chunk
 from alam_piper.hardware import Feedback, SdkBackend, read_newer
 
-PERIOD = 0.005  # s
-CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which the clock counts as stopped
-FEEDBACK_PATIENCE = 0.03  # s of wall time a tick of simulated time waits for its feedback
-ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, done or not
+PERIOD = 0.005  # s between ticks of the loop
+CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which ROS time counts as stopped
+FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback in simulated time
+ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, whether done or not
 PARAMETERS = {
     "can_interface": Parameter("udp_multicast", "python-can interface", choices=INTERFACES),
-    "can_channel": Parameter("239.74.163.2", "can0, a multicast address, or socket://host:port"),
+    "can_channel": Parameter(
+        "239.74.163.2", "CAN channel: can0, a multicast address, or socket://host:port"
+    ),
     "can_port": Parameter(43113, "UDP port, for udp_multicast only", 0, 65535),
-    "max_velocity": Parameter(1.0, "rad/s per joint", 0.05, MAX_VELOCITY),
+    "max_velocity": Parameter(1.0, "rad/s, limit of each joint", 0.05, MAX_VELOCITY),
     "max_acceleration": Parameter(
-        5.0, "rad/s^2 per joint; the firmware of a real arm allows 5", 0.5, 50.0
+        5.0, "rad/s^2, limit of each joint; the firmware of a real arm allows 5", 0.5, 50.0
     ),
     "gripper_stroke": Parameter(
-        0.10, "m, full opening: 0.07 for the first gripper, 0.10 for the newer one", 0.01, 0.10
+        0.10, "m, full opening: 0.07 for the older gripper, 0.10 for the newer one", 0.01, 0.10
     ),
-    "max_gripper_velocity": Parameter(0.3, "m/s of opening", 0.01, 1.0),
-    "gripper_effort": Parameter(1.0, "N*m", 0.0, 5.0),
+    "max_gripper_velocity": Parameter(0.3, "m/s, limit of the opening", 0.01, 1.0),
+    "gripper_effort": Parameter(1.0, "N*m, grip effort", 0.0, 5.0),
     "firmware_speed_percent": Parameter(
-        100, "speed limit of the firmware itself, percent of 3 rad/s", 1, 100
+        100, "speed limit in the arm's firmware, percent of 3 rad/s", 1, 100
     ),
     "command_timeout": Parameter(
-        0.2, "s without a new chunk after the last row before the arm holds", 0.02, 5.0
+        0.2, "s after the last row of a chunk after which the arm holds", 0.02, 5.0
     ),
     "feedback_timeout": Parameter(0.1, "s without new feedback before a fault", 0.02, 2.0),
-    "max_chunk_age": Parameter(1.0, "s between an observation and its chunk, at most", 0.05, 10.0),
+    "max_chunk_age": Parameter(1.0, "s, largest age of a chunk's observation", 0.05, 10.0),
     "splice_fade": Parameter(
-        0.15, "s over which the gap between two chunks is faded out", 0.005, 1.0
+        0.15, "s over which the difference between two chunks is faded out", 0.005, 1.0
     ),
     "realtime_priority": Parameter(
         20,
-        "SCHED_FIFO priority of the loop and the CAN reader, on the wall clock and where "
+        "SCHED_FIFO priority of the loop and the CAN reader, on the wall clock only and if "
         "permitted; 0: none",
         0,
         90,
@@ -73,7 +74,7 @@ PARAMETERS = {
 
 
 class ArmControllerNode(Node):
-    """Raises UserError if the CAN bus cannot be opened."""
+    """The controller as a node. Raises UserError if the CAN bus cannot be opened."""
 
     def __init__(self) -> None:
         super().__init__("arm_controller")
@@ -101,13 +102,14 @@ class ArmControllerNode(Node):
         self._divider = p["joint_state_divider"]
         self._ticks = 0
         self._last_tick = time.monotonic()
-        self._published: Feedback | None = None  # what the last joint state was made of
-        self._reported: tuple[State, str, int] | None = None  # by the last status
+        self._published: Feedback | None = None  # the feedback in the last joint state published
+        self._reported: tuple[State, str, int] | None = None  # what the last ArmStatus contained
         self._loop_rate = RateMeter()
         self._jitter = Recent(4000)  # ms
         self._jitter_max = 0.0
         self._image_to_can = Recent(1000)  # ms
         self._image_to_can_count = 0
+        # Service calls in progress: future, condition to wait for, deadline (s, steady clock).
         self._waiting: list[tuple[Future, Callable[[], bool], float]] = []
 
         if not self._simulated_time and p["realtime_priority"]:
@@ -116,14 +118,14 @@ class ArmControllerNode(Node):
         self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
         self._status = self.create_publisher(ArmStatus, "/alam/arm/status", 50)
         self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
-        # Enabling waits for the arm: in a group of its own, or the loop would wait for it as well.
+        # Enabling waits for the arm. It has its own callback group, so that the loop goes on.
         self.create_service(
             SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup()
         )
         self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
         self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
-        # On the wall clock by the steady one: a timer on the system's clock stops for as long as
-        # that was set back.
+        # Off simulation the steady clock, because a timer on the system clock stops for as long as
+        # that clock was set back.
         steady = None if self._simulated_time else Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
@@ -135,7 +137,7 @@ class ArmControllerNode(Node):
         except OSError as error:
             self.get_logger().info(
                 f"no real-time priority ({error.strerror}): "
-                "other work on this machine may delay the loop"
+                "other processes on this machine may delay the loop"
             )
 
     def _now(self) -> float:
@@ -145,7 +147,7 @@ class ArmControllerNode(Node):
 
     def _on_tick(self) -> None:
         now = self._now()
-        if now <= 0.0:  # simulated time, and no clock yet
+        if now <= 0.0:  # simulated time before the first /clock
             return
         started = time.monotonic()
         if not self._simulated_time and self._ticks:
@@ -157,8 +159,8 @@ class ArmControllerNode(Node):
         self._ticks += 1
 
         state = self._controller.state
-        # On the wall clock nothing is waited for; in simulated time until the feedback sent before
-        # this tick is in.
+        # On the wall clock the loop waits for nothing. In simulated time it waits for the feedback
+        # that was sent before this tick.
         patience = (
             FEEDBACK_PATIENCE
             if self._simulated_time and self._controller.feedback_is_fresh
@@ -179,8 +181,8 @@ class ArmControllerNode(Node):
                 f"{state} -> {self._controller.state}: {self._controller.reason}"
             )
             self._diagnostics.publish()
-        # In simulated time on whole multiples of the period, so that each image has a joint state
-        # of the same stamp.
+        # In simulated time at multiples of the period, so that each image has a joint state of the
+        # same stamp.
         if (round(now / PERIOD) if self._simulated_time else self._ticks) % self._divider == 0:
             self._publish_joint_states()
             self._publish_status()
@@ -239,9 +241,9 @@ class ArmControllerNode(Node):
                 message.first_step,
             )
             self._controller.offer(chunk)
-            self._publish_status()  # at once: a planner measures its delay by it
+            self._publish_status()  # immediately: the policy node measures the delay with it
         except ChunkRejected as reason:
-            self._controller.refuse(str(reason))
+            self._controller.count_rejected(str(reason))
             self.get_logger().warning(
                 f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0
             )
@@ -265,7 +267,7 @@ class ArmControllerNode(Node):
             response.success = controller.state in (
                 State.DISABLED,
                 State.FAULT,
-            )  # in FAULT nothing is sent either
+            )  # FAULT also sends nothing once at rest
             response.message = controller.reason
         return response
 
@@ -284,7 +286,9 @@ class ArmControllerNode(Node):
         return response
 
     async def _until(self, done: Callable[[], bool]) -> None:
-        """Wait, while the loop goes on, until ``done()`` holds or patience ends."""
+        """Wait until ``done()`` is true, for at most ``ANSWER_PATIENCE``; the loop continues
+        meanwhile.
+        """
         if not done():
             future: Future = Future()
             self._waiting.append((future, done, time.monotonic() + ANSWER_PATIENCE))
@@ -298,7 +302,7 @@ class ArmControllerNode(Node):
                 self._waiting.remove(entry)
                 future.set_result(None)
 
-    # Watching over all this, on the steady clock
+    # Diagnostics, on the steady clock
 
     def _report(self) -> Report:
         controller = self._controller
@@ -306,7 +310,7 @@ class ArmControllerNode(Node):
         clock_stopped = silence > CLOCK_PATIENCE
         if clock_stopped:
             controller.pause(
-                f"clock: no ROS time for {silence:.0f} s of wall time, is the simulator running?"
+                f"clock: no ROS time for {silence:.0f} s of wall time; is the simulator running?"
             )
         self._answer()
         feedback_missing = not controller.feedback_is_fresh
@@ -355,11 +359,13 @@ class ArmControllerNode(Node):
         return " ".join(f"{x:.3f}" for x in tcp_position(self._controller.feedback.positions[:6]))
 
     def close(self) -> None:
-        """Brake to rest, on the wall clock as ROS may be gone, and let go of the bus. Motor power
-        stays.
+        """Brake to rest and close the bus. The motors stay powered. Runs on the wall clock, because
+        ROS may have shut down.
         """
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # the braking below is short and must not be cut
+            signal.signal(
+                number, signal.SIG_IGN
+            )  # the braking below is short and must not be interrupted
         controller = self._controller
         while not controller.set_point.at_rest:
             self._backend.write(controller.set_point.brake(PERIOD))

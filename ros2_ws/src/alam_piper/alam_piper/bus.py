@@ -1,4 +1,4 @@
-"""Opening the CAN bus: a real one, or one emulated over the network of this host."""
+"""Opens the CAN bus: a real one, or one that is emulated by UDP multicast on this host."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +15,11 @@ BITRATE = 1_000_000
 
 @dataclass(frozen=True)
 class BusConfig:
-    """interface: one of INTERFACES. channel: ``can0``, a multicast address, a serial device or
-    ``socket://host:port``, or any name.
+    """Which CAN bus to open. Raises UserError for an unknown interface.
 
-    port: the port of ``udp_multicast``; two arms, or two graphs, on one host need two ports.
+    interface: one of INTERFACES. channel: ``can0`` for socketcan, a multicast address for
+    udp_multicast, a serial device or ``socket://host:port`` for slcan, any name for virtual. port:
+    UDP port of udp_multicast; two arms, or two graphs, on one host need two ports.
     """
 
     interface: str = "udp_multicast"
@@ -28,7 +29,8 @@ class BusConfig:
     def __post_init__(self) -> None:
         if self.interface not in INTERFACES:
             raise UserError(
-                f"CAN interface '{self.interface}' is unknown; there are: {', '.join(INTERFACES)}"
+                f"CAN interface '{self.interface}' is unknown; "
+                f"the interfaces are: {', '.join(INTERFACES)}"
             )
 
     def __str__(self) -> str:
@@ -42,7 +44,7 @@ class BusConfig:
 
 
 def open_bus(config: BusConfig) -> can.BusABC:
-    """Open the bus. Raises UserError that names the bus and the cause."""
+    """Open the bus. Raises UserError, naming the bus and the cause, if that fails."""
     options: dict[str, Any] = config.options()
     if config.interface in ("socketcan", "slcan"):
         options["bitrate"] = BITRATE
@@ -58,16 +60,14 @@ def _advice(config: BusConfig) -> str:
         up = f"ip link set {config.channel} up type can bitrate {BITRATE}"
         return f"is the adapter plugged in and up ({up})?"
     if config.interface == "udp_multicast":
-        return (
-            "is the UDP port taken by another program, or does no network interface take multicast?"
-        )
+        return "is the UDP port in use by another program, or is multicast not available?"
     return "is the channel right?"
 
 
 @contextmanager
 def options_for_libraries(config: BusConfig) -> Iterator[None]:
-    """Within it, every bus that a library opens by itself through python-can gets this
-    configuration's options.
+    """A context in which every bus that a library opens through python-can gets the options of
+    ``config``.
     """
     before = dict(can.rc)
     can.rc.update(config.options())

@@ -1,7 +1,7 @@
-"""What must hold while the arm is powered: a table of checks, each with a name and the reason it
-gives when broken.
+"""What must be true while the arm is powered: a table of checks, each of which returns a reason if
+it fails.
 
-A broken check latches FAULT in the controller. A further guarantee is one more row here.
+A failed check latches FAULT in the controller. To add a check, add a row here.
 """
 
 from collections.abc import Callable
@@ -30,15 +30,17 @@ ARM_STATUS = {
     15: "brake resistor too hot",
 }
 
-# rad by which a joint may be measured beyond its range: an arm at rest lies on its stops,
-# within the accuracy of its encoders.
+# rad by which the measured position of a joint may be outside its range: an arm at rest lies on its
+# mechanical stops, and its encoders have a limited accuracy.
 MAX_OUTSIDE = 0.05
 
 
 @dataclass(frozen=True)
 class Situation:
-    """feedback: the newest, None if there never was any. age: s since new feedback was first seen.
-    max_age: s allowed.
+    """What the checks look at.
+
+    feedback: the newest, None if none has arrived yet. age: s since the newest was first seen.
+    max_age: the largest age allowed, s.
     """
 
     feedback: Feedback | None
@@ -48,8 +50,10 @@ class Situation:
 
 @dataclass(frozen=True)
 class Check:
+    """A named condition. ``failure`` returns the reason if the condition is not met, else None."""
+
     name: str
-    broken: Callable[[Situation], str | None]
+    failure: Callable[[Situation], str | None]
 
 
 def _feedback(s: Situation) -> str | None:
@@ -91,7 +95,7 @@ def _pose(s: Situation) -> str | None:
     joints = s.feedback.positions[:6]
     outside = np.maximum(JOINT_LIMITS[:, 0] - joints, joints - JOINT_LIMITS[:, 1])
     wrong = [f"joint{i + 1} at {joints[i]:.3f} rad" for i in np.flatnonzero(outside > MAX_OUTSIDE)]
-    return f"{', '.join(wrong)} is out of its range: is its zero right?" if wrong else None
+    return f"{', '.join(wrong)} is out of its range: is its zero position right?" if wrong else None
 
 
 HEALTH = (
@@ -99,13 +103,15 @@ HEALTH = (
     Check("arm_status", _arm_status),
     Check("drivers", _drivers),
 )
-START = (*HEALTH, Check("pose", _pose))  # needed to be enabled
-POWERED = (Check("power", _power), Check("control_mode", _control_mode))  # reached by being enabled
+# Required before the arm is enabled.
+START = (*HEALTH, Check("pose", _pose))
+# Required once it is enabled.
+POWERED = (Check("power", _power), Check("control_mode", _control_mode))
 
 
-def first_broken(checks: tuple[Check, ...], situation: Situation) -> str | None:
-    """``name: reason`` of the first check that is broken, None if all hold."""
+def first_failure(checks: tuple[Check, ...], situation: Situation) -> str | None:
+    """``name: reason`` of the first check that fails, None if all pass."""
     for check in checks:
-        if reason := check.broken(situation):
+        if reason := check.failure(situation):
             return f"{check.name}: {reason}"
     return None

@@ -1,16 +1,15 @@
-"""The controller's state machine, without ROS: feedback, requests and chunks in, one set-point a
-tick out.
+"""The controller's state machine, without ROS: it takes feedback, requests and chunks, and returns
+one set-point per tick.
 
-``now`` is always seconds on the node's clock (ROS time). Set-points are (7,): six joints in rad,
-gripper opening in m.
+``now`` is always the time in s on the node's clock (ROS time). Set-points are (7,): six joints in
+rad, gripper opening in m.
 
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
     DISABLED <--disable, once at rest-- HOLDING
     FAULT <--failed check-- any powered state
     FAULT --reset_fault--> HOLDING, or DISABLED without power
 
-Every stop is a brake at the acceleration limit followed by holding. Motor power is never taken
-away.
+To stop, the arm brakes at the acceleration limit and then holds. Motor power is never cut.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from alam_core.robots.piper import JOINT_LIMITS
 from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
-from alam_piper.checks import HEALTH, POWERED, START, Situation, first_broken
+from alam_piper.checks import HEALTH, POWERED, START, Situation, first_failure
 from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules
 from alam_piper.hardware import Feedback
 
@@ -37,12 +36,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class ControllerConfig:
-    """Times in s. period: of the loop; a late tick moves the set-point for at most four periods.
+    """Settings of the controller. Times are in s.
 
-    command_timeout: how far the clock may pass a chunk's last row. feedback_timeout: age at which
-    feedback is a fault. enable_timeout: for the arm to report power. enable_interval: between two
-    requests for it. settle: least time between the first request and the pose that seeds the
-    set-point. fade: of a splice.
+    limits: of the set-point. rules: for accepting chunks. period: of the loop; a late tick moves
+    the set-point by at most four periods. command_timeout: time after a chunk's last row at which
+    the arm holds. feedback_timeout: age above which feedback is a fault. enable_timeout: how long
+    to wait for the arm to report power. enable_interval: between two requests for power. settle:
+    least time between the first request and the feedback that the set-point starts from. fade:
+    duration of the transition from one chunk to the next.
     """
 
     limits: MotionLimits = field(default_factory=lambda: make_limits(JOINT_LIMITS))
@@ -62,23 +63,25 @@ class Output:
 
     enable: bool = False
     set_point: np.ndarray | None = None
-    first_of_chunk: float | None = None  # stamp of the chunk of which this is the first set-point
+    first_of_chunk: float | None = (
+        None  # if this is a chunk's first set-point: the chunk's stamp, s
+    )
 
 
 class ArmController:
-    """Call ``tick`` once a period; the other methods are requests and may come at any time between
-    ticks.
+    """The state machine. Call ``tick`` once per period; the other methods are requests, which may
+    be called at any time between ticks.
     """
 
     def __init__(self, config: ControllerConfig):
         self.config = config
         self.state = State.DISABLED
         self.reason = "not enabled yet"
-        self.stopped_short = False  # whether it holds for another reason than the end of a task
+        self.stopped_short = False  # whether the arm holds by request or after a problem
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
-        self.gripper_velocity = 0.0  # m/s, from the last two feedbacks
+        self.gripper_velocity = 0.0  # m/s, from the last two feedback snapshots
         self.set_point = SetPoint(config.limits)
         self.accepted = 0
         self.rejected = 0
@@ -87,16 +90,16 @@ class ArmController:
         self._timeline = Timeline(config.fade)
         self._gate = ChunkGate(config.rules)
         self._now: float | None = None
-        self._held_by_request = False
+        self._hold_requested = False  # chunks are rejected until ``enable``
         self._disable_when_at_rest = False
         self._enable_deadline = 0.0
         self._enable_next = 0.0
-        self._settled = 0.0
-        self._unsent_chunk: float | None = None
+        self._settled = 0.0  # s, from when on feedback may seed the set-point while enabling
+        self._unsent_chunk: float | None = None  # stamp of a chunk without a set-point sent yet
 
     @property
     def now(self) -> float | None:
-        """s, time of the last tick; None before the first."""
+        """Time of the last tick in s; None before the first."""
         return self._now
 
     @property
@@ -106,7 +109,7 @@ class ArmController:
 
     @property
     def feedback_age(self) -> float:
-        """s since new feedback was first seen; infinite before any."""
+        """Seconds since the newest feedback was first seen; infinite before the first."""
         return np.inf if self._now is None else self._now - self.feedback_time
 
     @property
@@ -116,26 +119,26 @@ class ArmController:
     # Requests
 
     def enable(self) -> str | None:
-        """Ask for power, or end a hold that was asked for. Returns why it is refused, None if it is
-        granted or under way.
+        """Request motor power, or end a requested hold. Returns the reason if the request is
+        refused, None if it is fulfilled or in progress.
         """
         if self.state is State.FAULT:
             return f"in FAULT ({self.reason}); call /alam/arm/reset_fault first"
         if self.state in (State.HOLDING, State.EXECUTING):
-            self._held_by_request = self._disable_when_at_rest = False
+            self._hold_requested = self._disable_when_at_rest = False
             if self.state is State.HOLDING:
                 self._enter(State.HOLDING, "enabled, no chunk yet")
             return None
-        if broken := first_broken(START, self._situation()):
-            return broken
+        if failure := first_failure(START, self._situation()):
+            return failure
         if self.state is State.DISABLED:
             self._enter(State.ENABLING, "waiting for motor power")
             self._start_enabling(self._now or 0.0)
         return None
 
     def disable(self) -> None:
-        """Brake, hold, then send nothing more. Motor power stays: the arm does not drop. In FAULT
-        as ``hold``.
+        """Brake, hold, then stop sending. The motors stay powered, so the arm does not drop. In
+        FAULT the same as ``hold``.
         """
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, "disabled by request")
@@ -143,56 +146,56 @@ class ArmController:
             self._enter(State.HOLDING, "disabling: braking")
             self._disable_when_at_rest = True
         elif self.state is State.FAULT:
-            self._held_by_request = True
+            self._hold_requested = True
 
     def hold(self, reason: str = "hold by request") -> None:
-        """Brake and hold; chunks are refused until ``enable`` is called, beyond a FAULT as well.
-        Ends an enabling under way.
+        """Brake and hold; chunks are rejected until ``enable`` is called, even if a FAULT is reset
+        meanwhile. Cancels enabling in progress.
         """
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, f"not enabled: {reason}")
         elif self.state is State.FAULT:
-            self._held_by_request = True
+            self._hold_requested = True
         elif self.state is not State.DISABLED:
             self._enter(State.HOLDING, f"{reason}; call /alam/arm/enable to go on")
-            self._held_by_request = self.stopped_short = True
+            self._hold_requested = self.stopped_short = True
 
     def pause(self, reason: str) -> None:
-        """Brake and hold until the next valid chunk."""
+        """If a chunk is being executed, brake and hold until the next valid chunk."""
         if self.state is State.EXECUTING:
             self._enter(State.HOLDING, reason)
             self.stopped_short = True
 
     def reset_fault(self) -> str | None:
-        """Leave FAULT: for HOLDING at the measured pose, or without power or CAN mode for DISABLED,
-        as only ``enable`` asks for those.
+        """Leave FAULT: to HOLDING at the measured pose, or, if the arm has no power or is not in
+        CAN mode, to DISABLED, because only ``enable`` requests those.
 
-        Returns why not, if the cause persists or the arm still brakes.
+        Returns the reason if the fault cannot be reset: its cause remains, or the arm still brakes.
         """
         if self.state is not State.FAULT:
             return None
-        if broken := first_broken(START, self._situation()):
-            self.reason = broken
-            return f"still broken: {broken}"
+        if failure := first_failure(START, self._situation()):
+            self.reason = failure
+            return f"the cause remains: {failure}"
         if not self.set_point.at_rest:
             return "still braking, try again"
-        if broken := first_broken(POWERED, self._situation()):
-            self._enter(State.DISABLED, f"fault reset, but {broken}; call /alam/arm/enable")
+        if failure := first_failure(POWERED, self._situation()):
+            self._enter(State.DISABLED, f"fault reset, but {failure}; call /alam/arm/enable")
             return None
         assert self.feedback is not None
         self.set_point.seed(self.feedback.positions)
         self._enter(
             State.HOLDING,
-            "fault reset" + ("; call /alam/arm/enable to go on" if self._held_by_request else ""),
+            "fault reset" + ("; call /alam/arm/enable to go on" if self._hold_requested else ""),
         )
-        self.stopped_short = self._held_by_request
+        self.stopped_short = self._hold_requested
         return None
 
     def offer(self, chunk: ActionChunk) -> None:
-        """Execute a chunk from now on. Raises ChunkRejected with the reason."""
+        """Start to execute a chunk. Raises ChunkRejected, with the reason, if it must not be."""
         if self.state not in (State.HOLDING, State.EXECUTING) or self._now is None:
             raise ChunkRejected(f"arm is {self.state} ({self.reason})")
-        if self._held_by_request or self._disable_when_at_rest:
+        if self._hold_requested or self._disable_when_at_rest:
             raise ChunkRejected(f"arm is held ({self.reason})")
         self._gate.admit(chunk, self._now, self.state is State.EXECUTING)
         self._timeline.splice(chunk, self._now, self.set_point.position)
@@ -201,22 +204,22 @@ class ArmController:
         self.accepted += 1
         self.last_chunk_time = self._now
 
-    def refuse(self, reason: str) -> None:
-        """Count a chunk as refused."""
+    def count_rejected(self, reason: str) -> None:
+        """Count a rejected chunk and remember the reason."""
         self.rejected += 1
         self.last_rejection = reason
 
     def _start_enabling(self, now: float) -> None:
         self._enable_next = now
         self._enable_deadline = now + self.config.enable_timeout
-        # Infinite until power and mode were requested: the arm may be powered in another mode or
-        # at another speed.
+        # Infinite until power and mode have been requested, because the arm may already be powered
+        # in another mode or with another speed limit.
         self._settled = np.inf
 
     # The loop
 
     def tick(self, now: float, feedback: Feedback | None) -> Output:
-        """One period: take in the feedback, check, and decide what is sent."""
+        """One period of the loop: process feedback, run the checks, and decide what to send."""
         dt = self._advance(now)
         self._take(feedback, now)
         if self.state is State.DISABLED:
@@ -224,8 +227,8 @@ class ArmController:
         if self.state is State.ENABLING:
             return self._tick_enabling(now)
         if self.state is not State.FAULT:
-            if broken := first_broken(HEALTH + POWERED, self._situation()):
-                self._fault(broken)
+            if failure := first_failure(HEALTH + POWERED, self._situation()):
+                self._fault(failure)
             elif (
                 self.state is State.EXECUTING
                 and (late := now - self._chunk_end()) > self.config.command_timeout
@@ -241,10 +244,10 @@ class ArmController:
 
     def _tick_enabling(self, now: float) -> Output:
         situation = self._situation()
-        if broken := first_broken(START, situation):
-            self._enter(State.DISABLED, f"not enabled: {broken}")
+        if failure := first_failure(START, situation):
+            self._enter(State.DISABLED, f"not enabled: {failure}")
             return Output()
-        waiting = first_broken(POWERED, situation)
+        waiting = first_failure(POWERED, situation)
         if waiting is None and self.feedback_time >= self._settled:
             assert self.feedback is not None
             self.set_point.seed(self.feedback.positions)
@@ -266,11 +269,11 @@ class ArmController:
         return Output(enable=True)
 
     def _tick_stopped(self, dt: float) -> Output:
-        """HOLDING or FAULT: brake; at rest HOLDING goes on sending, while disabling and FAULT fall
-        silent.
+        """HOLDING or FAULT: brake to rest. Then HOLDING continues to send its set-point, while
+        FAULT and disabling send nothing more.
 
-        The firmware holds the last set-point. Silence in FAULT means that an arm which someone
-        moves or repowers meanwhile does not jump back.
+        The firmware holds the last set-point. Because FAULT sends nothing, the arm does not jump
+        back if someone moves it or restores its power meanwhile.
         """
         silent = self.state is State.FAULT or self._disable_when_at_rest
         if self.set_point.at_rest and silent:
@@ -281,8 +284,8 @@ class ArmController:
         return Output(set_point=self.set_point.brake(dt))
 
     def _advance(self, now: float) -> float:
-        """Time to move for: none on the first tick or when the clock jumped back, and never much
-        more than a period.
+        """The time in s by which the set-point moves in this tick: 0 on the first tick and when the
+        clock jumped back, at most four periods.
         """
         before, self._now = self._now, now
         if before is None:
@@ -325,8 +328,8 @@ class ArmController:
         if state is not State.EXECUTING:
             self._timeline.clear()
             self._unsent_chunk = None
-        if state is State.FAULT:  # what was asked for outlasts it
-            self._held_by_request |= self._disable_when_at_rest
+        if state is State.FAULT:  # requests remain in force after the fault
+            self._hold_requested |= self._disable_when_at_rest
             self._disable_when_at_rest = False
         elif state in (State.DISABLED, State.ENABLING):
-            self._held_by_request = self._disable_when_at_rest = False
+            self._hold_requested = self._disable_when_at_rest = False

@@ -1,10 +1,10 @@
-"""A Piper that exists only on a CAN bus: answers command frames as the arm's firmware does and
-moves a simulated plant.
+"""An emulated Piper on a CAN bus: it answers command frames as the arm's firmware does, and moves a
+simulated plant.
 
-The owner steps it every 5 ms of simulated time. Frame layouts are big-endian with 8 bytes; units on
-the wire are 0.001 degree, 0.001 mm, 0.001 rad/s. What is emulated: power and control mode (motion
-is ignored without both), joint targets with the firmware's speed limit and joint ranges, the
-gripper, emergency stop, status and driver feedback, limit and firmware queries.
+The caller steps it every 5 ms of simulated time. Frames are big-endian with 8 bytes; units on the
+bus are 0.001 degree, 0.001 mm and 0.001 rad/s. It emulates power and control mode (without both,
+motion commands are ignored), joint targets with the firmware's speed limit and joint ranges, the
+gripper, the emergency stop, status and driver feedback, and queries of limits and firmware version.
 """
 
 import struct
@@ -27,8 +27,8 @@ from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RA
 
 FIRMWARE = b"S-V1.8-2"
 FIRMWARE_QUERY = b"\x01" + bytes(7)
-GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a little slack
-# Steps between two frames of 0x2A1, of 0x251 to 0x256, and of 0x261 to 0x266.
+GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a small tolerance
+# Number of steps between two frames of 0x2A1, of 0x251 to 0x256, and of 0x261 to 0x266.
 STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 10
 STATUS_OVER_LIMIT = 4
 ENABLED, COLLISION, ERROR = 0x40, 0x10, 0x20  # bits of a driver's state
@@ -36,10 +36,10 @@ FEEDBACK_IDS = frozenset((0x2A1, 0x2A5, 0x2A6, 0x2A7, 0x2A8))
 
 
 class Plant(Protocol):
-    """What the emulated arm moves."""
+    """The mechanics that the emulated arm moves."""
 
     def set_target(self, joints: np.ndarray, gripper: float) -> None:
-        """Where the motors pull: joints (6,) in rad, gripper opening in m."""
+        """Set the target of the motors: joints (6,) in rad, gripper opening in m."""
         ...
 
     def state(self) -> tuple[np.ndarray, np.ndarray, float]:
@@ -48,7 +48,7 @@ class Plant(Protocol):
 
 
 class KinematicPlant:
-    """A plant without dynamics: it is where its target was one step ago."""
+    """A plant without dynamics: it reaches each target at once. ``dt``: s between two targets."""
 
     def __init__(self, joints: np.ndarray, gripper: float = 0.0, dt: float = 0.005):
         self.joints = np.array(joints, dtype=float)
@@ -66,7 +66,9 @@ class KinematicPlant:
 
 
 def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
-    """Open the bus as an arm. Raises UserError if that fails or if an arm already answers on it."""
+    """Open the bus for an emulated arm. Raises UserError if that fails, or if another arm is heard
+    on it within ``listen`` s.
+    """
     bus = open_bus(config)
     until = time.monotonic() + listen
     while (left := until - time.monotonic()) > 0.0:
@@ -81,7 +83,7 @@ def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
 
 
 class ArmEmulator:
-    """The firmware. All methods must be called from one thread."""
+    """The arm's firmware. Call all methods from one thread."""
 
     def __init__(self, bus: can.BusABC, plant: Plant):
         self.plant = plant
@@ -89,18 +91,18 @@ class ArmEmulator:
         self.ctrl_mode = 0
         self.move_mode = 0
         self.speed_percent = 0
-        self.arm_status = 0  # tests may set it, and the driver bits, to inject a fault
+        self.arm_status = 0  # tests set it, or driver_bits, to inject a fault
         self.driver_bits = [0] * 6
-        self.feedback_frozen = False  # tests: the arm falls silent
-        self.joint_commands = 0  # complete joint commands received
-        self.ignored_commands = 0  # of these, without power or CAN mode, or out of range
-        self.power_cuts = 0  # disable and reset frames received
+        self.feedback_frozen = False  # tests set it: the arm sends no feedback
+        self.joint_commands = 0  # number of complete joint commands received
+        self.ignored_commands = 0  # number of them ignored: no power, no CAN mode, or out of range
+        self.power_cuts = 0  # number of disable and reset frames received
         self._bus = bus
         self._gripper_enabled = False
         self._partial = [0] * 6
         self._steps = 0
-        self._seen = 0
-        self._awaited = True
+        self._seen = 0  # value of joint_commands at the last step
+        self._awaited = True  # whether wait_for_command waits
         self._handlers: dict[int, Callable[[bytes], None]] = {
             0x150: self._on_emergency,
             0x151: self._on_mode,
@@ -115,8 +117,8 @@ class ArmEmulator:
         self.teleport()
 
     def teleport(self) -> None:
-        """Forget the target: the arm is wanted where the plant is now. Call it after the plant was
-        placed by hand.
+        """Set the target to the current pose of the plant. Call it after placing the plant by
+        hand.
         """
         joints, _, self._gripper_target = self.plant.state()
         self._target = np.array(joints, dtype=float)
@@ -124,7 +126,7 @@ class ArmEmulator:
         self.plant.set_target(self._pull, self._gripper_target)
 
     def step(self, dt: float) -> None:
-        """Take in what was received, move the plant's target on by ``dt`` seconds, and send
+        """Process the frames received, move the plant's target by ``dt`` s of motion, and send
         feedback. Does not block.
         """
         self._drain()
@@ -137,11 +139,11 @@ class ArmEmulator:
         self._steps += 1
 
     def wait_for_command(self, timeout: float) -> bool:
-        """Block until a joint command has arrived since the last step, for at most ``timeout`` s of
-        wall time.
+        """Wait until a joint command has arrived since the last step, for at most ``timeout`` s of
+        wall time. Returns whether one has arrived.
 
-        Once it waited in vain it no longer waits, until commands come again: a silent controller
-        does not slow the owner. Returns whether a command has arrived.
+        After a timeout it does not wait again until the next command arrives, so that a controller
+        that sends nothing does not slow down the caller.
         """
         self._drain()
         until = time.monotonic() + timeout
@@ -239,7 +241,7 @@ class ArmEmulator:
             self._send(0x47C, struct.pack(">BH5x", data[0], round(MAX_ACCELERATION * 100)))
 
     def _on_firmware_query(self, data: bytes) -> None:
-        if data != FIRMWARE_QUERY:  # on some buses one's own answer, under the same id, comes back
+        if data != FIRMWARE_QUERY:  # some buses return our own answer, which has the same id
             return
         self._send(0x4AF, FIRMWARE.ljust(8, b"\0"))
         self._send(0x4AF, b"emulated")

@@ -1,7 +1,6 @@
-"""Which action chunks the controller refuses, and why.
+"""Which action chunks the controller rejects, and why.
 
-Letters: H rows of a chunk. Times are seconds on the node's clock. Rows are (7,): six joints in rad,
-gripper opening in m.
+Times are in s on the node's clock. Rows are (7,): six joints in rad, gripper opening in m.
 """
 
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ MAX_DT = 1.0  # s
 
 
 class ChunkRejected(Exception):
-    """A chunk that must not move the arm; the text is the reason."""
+    """A chunk must not be executed; the message is the reason."""
 
 
 def parse_chunk(
@@ -29,10 +28,11 @@ def parse_chunk(
     positions: Sequence[float],
     first_step: int = 0,
 ) -> ActionChunk:
-    """Check the contents of a chunk message and put its columns into the order of JOINT_NAMES.
+    """Check the fields of a chunk message (see ActionChunk.msg) and return it as a chunk with its
+    columns in the order of JOINT_NAMES.
 
-    Raises ChunkRejected for wrong, missing or repeated names, wrong lengths, a bad dt, or a number
-    that is not finite.
+    Raises ChunkRejected for wrong, missing or repeated joint names, wrong lengths, a wrong dt, or a
+    number that is not finite.
     """
     names = list(joint_names)
     if len(set(names)) != len(names):
@@ -45,7 +45,7 @@ def parse_chunk(
         raise ChunkRejected(f"unknown joints: {', '.join(unknown)}")
     if not 1 <= steps <= MAX_ROWS:
         raise ChunkRejected(f"{steps} steps, expected 1 to {MAX_ROWS}")
-    if not 0.0 < dt <= MAX_DT:  # also refuses NaN
+    if not 0.0 < dt <= MAX_DT:  # also rejects NaN
         raise ChunkRejected(f"dt of {dt} s, expected more than 0 and at most {MAX_DT}")
     if len(positions) != steps * len(names):
         raise ChunkRejected(
@@ -60,14 +60,16 @@ def parse_chunk(
 
 @dataclass(frozen=True)
 class ChunkRules:
-    """max_age, max_ahead: s a chunk's stamp may lie behind or before the controller's clock."""
+    """max_age, max_ahead: s by which a chunk's stamp may be behind or ahead of the controller's
+    clock.
+    """
 
     max_age: float = 1.0
     max_ahead: float = 0.1
 
 
 class ChunkGate:
-    """Refuses chunks that are too old, from the future, expired or replayed."""
+    """Rejects chunks that are too old, from the future, expired or repeated."""
 
     def __init__(self, rules: ChunkRules):
         self._rules = rules
@@ -79,10 +81,11 @@ class ChunkGate:
         self._stamp = 0.0
 
     def admit(self, chunk: ActionChunk, now: float, executing: bool) -> None:
-        """Raise ChunkRejected or remember the chunk as the newest.
+        """Remember the chunk as the newest, or raise ChunkRejected. executing: whether the arm
+        executes a chunk now.
 
-        Sequence numbers must grow. A smaller one is taken for a restarted publisher, and admitted,
-        only when no chunk is being executed and its observation is newer than any seen.
+        Sequence numbers must increase. A smaller one means a restarted publisher; it is admitted
+        only if no chunk is being executed and the chunk's stamp is newer than that of the last one.
         """
         age = now - chunk.stamp
         if age > self._rules.max_age:

@@ -1,7 +1,7 @@
-"""The arm behind the vendor's SDK: feedback is read as a snapshot, set-points are written.
+"""The arm behind the manufacturer's SDK: reads feedback as a snapshot, writes set-points.
 
-The SDK counts in integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK
-is not thread-safe: all methods of a backend must be called from one thread.
+The SDK uses integers of 0.001 degree and 0.001 mm; here everything is in rad, m and s. The SDK is
+not thread-safe: call all methods of a backend from one thread.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from piper_sdk import C_PiperInterface_V2, LogLevel
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
 
-UNITS_PER_RAD = 180_000.0 / math.pi  # 0.001 degree
-UNITS_PER_M = 1_000_000.0  # 0.001 mm
+UNITS_PER_RAD = 180_000.0 / math.pi  # units of 0.001 degree
+UNITS_PER_M = 1_000_000.0  # units of 0.001 mm
 CTRL_MODE_CAN = 1
 MOVE_J = 1
-MAX_GRIPPER_EFFORT = 5000  # 0.001 N*m
+MAX_GRIPPER_EFFORT = 5000  # units of 0.001 N*m
 DRIVER_FAULTS = (
     "voltage_too_low",
     "motor_overheating",
@@ -37,7 +37,7 @@ DRIVER_FAULTS = (
 class Feedback:
     """A snapshot of the arm's newest feedback.
 
-    stamp: s, wall-clock time of its newest joint frame; only good for telling new from old.
+    stamp: s, wall-clock time of its newest joint frame; use it only to tell new feedback from old.
     positions: (7,) rad and m. velocities: (6,) rad/s, joints only.
     ctrl_mode, arm_status, teach_status: codes of frame 0x2A1.
     drivers_enabled: six flags. driver_faults: texts like ``joint3 collision_status``.
@@ -54,19 +54,19 @@ class Feedback:
 
 
 class Backend(Protocol):
-    """An arm that can be driven."""
+    """The interface to an arm."""
 
     def connect(self) -> None:
         """Open the connection. Raises UserError if that is impossible."""
         ...
 
     def read(self) -> Feedback | None:
-        """The newest feedback, or None until every part of it was received once. Never blocks."""
+        """The newest feedback; None until each kind of frame was received once. Never blocks."""
         ...
 
     def enable(self) -> None:
-        """Ask once for motor power and CAN control. Moves nothing; repeat until the feedback shows
-        it.
+        """Request motor power and CAN control once. Moves nothing; repeat it until the feedback
+        shows both.
         """
         ...
 
@@ -75,7 +75,7 @@ class Backend(Protocol):
         ...
 
     def firmware(self) -> str:
-        """The firmware's version, empty while unknown."""
+        """The version of the firmware, "" while unknown."""
         ...
 
     def close(self) -> None:
@@ -91,11 +91,11 @@ def to_units(set_point: np.ndarray) -> list[int]:
 
 
 def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
-    """Read feedback newer than a given one, waiting for it at most ``patience`` s of wall time;
-    after that the newest there is.
+    """Read feedback that is newer than ``than``. Waits for it for at most ``patience`` s of wall
+    time, then returns the newest available.
 
     In simulated time the feedback of a tick is sent before its clock message, but on a busy machine
-    the SDK's reading thread may still have to take it in.
+    the SDK's reading thread may not have processed it yet.
     """
     until = time.monotonic() + patience
     feedback = backend.read()
@@ -205,8 +205,8 @@ class SdkBackend:
 
     def write(self, set_point: np.ndarray) -> None:
         *joints, gripper = to_units(set_point)
-        # The gripper's frame goes first, so that the joints' last frame ends a set-point;
-        # unchanged, ten times a second.
+        # The gripper's frame is sent first, so that the last joint frame completes a set-point. An
+        # unchanged gripper is sent only ten times a second.
         self._since_gripper += 1
         if gripper != self._gripper_sent or self._since_gripper >= 20:
             self._arm.GripperCtrl(gripper, self._effort, 0x01, 0)
@@ -222,7 +222,7 @@ class SdkBackend:
             return
         logging.getLogger("can").setLevel(
             logging.CRITICAL
-        )  # the SDK's reading thread may meet the closed socket
+        )  # the SDK's reading thread may read from the closed socket
         with contextlib.suppress(Exception):
             self._arm.DisconnectPort()
         time.sleep(0.01)

@@ -1,4 +1,5 @@
-"""What the arm executes, by its own reports: the policy node conditions new chunks on it.
+"""Keeps track of what the arm executes, according to its status messages. The policy node
+conditions new chunks on it.
 
 Times are s on the node's clock (ROS time). A: width of an action.
 """
@@ -12,15 +13,17 @@ from alam_core.runtime.planner import Upcoming
 from alam_core.types import ActionChunk
 
 EXECUTING = "EXECUTING"  # state of the arm, see ArmStatus.msg
-FRESH = 0.5  # s of ROS time for which a report counts
-TAKE_UP = 0.25  # s of ROS time within which the arm is expected to execute a chunk that was sent
-KEPT = 4  # chunks; the arm executes one of the newest two unless it refused some
+FRESH = 0.5  # s of ROS time after which a status is too old to use
+TAKE_UP = 0.25  # s of ROS time within which the arm should begin to execute a chunk after sending
+KEPT = (
+    4  # number of chunks to remember; unless it rejected some, the arm executes one of the last 2
+)
 
 
 class Execution:
-    """Remembers the chunks that were sent and which of them the arm reports to execute.
+    """Remembers the last chunks sent, and which of them the arm executes according to its status.
 
-    Chunks are added by the thread that plans, reports by the thread that serves ROS.
+    The inference thread adds chunks, the ROS thread adds statuses.
     """
 
     def __init__(self) -> None:
@@ -29,23 +32,25 @@ class Execution:
             maxlen=KEPT
         )  # with the time of sending
         self._delays: list[float] = []
-        self._taken_up = 0  # the newest sequence number that was reported
+        self._taken_up = 0  # the highest sequence number that the arm has executed
         self._state = ""
         self._sequence = 0
         self._stamp = -np.inf
 
     @property
     def arm_state(self) -> str:
-        """The state that the arm reported last, empty before the first report."""
+        """The state in the last status of the arm, "" before the first one."""
         return self._state
 
     def sent(self, chunk: ActionChunk, now: float) -> None:
-        """A chunk was sent at time ``now``."""
+        """Record that a chunk was sent at time ``now``."""
         with self._lock:
             self._sent.append((chunk, now))
 
     def reported(self, state: str, sequence: int, stamp: float) -> None:
-        """The arm's status at ``stamp``: its state and the chunk that it executes, 0 if none."""
+        """Record the arm's status at ``stamp``: its state, and the number of the chunk that it
+        executes, 0 if none.
+        """
         with self._lock:
             self._state, self._sequence, self._stamp = state, sequence, stamp
             if state == EXECUTING and sequence > self._taken_up:
@@ -54,14 +59,14 @@ class Execution:
                     self._delays.append(stamp - chunk.stamp)
 
     def new_delays(self) -> list[float]:
-        """The delays, from observation to splice in s, that were reported since the last call."""
+        """The delays from observation to splice, in s, that were measured since the last call."""
         with self._lock:
             delays, self._delays = self._delays, []
             return delays
 
     def upcoming(self, now: float) -> Upcoming | None:
-        """The set-points that the arm executes unless a new chunk arrives: action (A,) by time.
-        None if it executes none of the chunks sent, or its last report is too old.
+        """What the arm will execute unless a new chunk arrives: a function from a time to the
+        action (A,). None if it executes none of the chunks sent, or if its last status is too old.
         """
         with self._lock:
             fresh = abs(now - self._stamp) <= FRESH
@@ -69,8 +74,8 @@ class Execution:
             return None if chunk is None else chunk.at
 
     def ignores_newest(self, now: float) -> bool:
-        """Whether the arm reports, clearly after the newest chunk was sent, that it executes
-        another one or none: it refused the chunk, or stopped.
+        """Whether the arm reports, ``TAKE_UP`` s or more after the newest chunk was sent, that it
+        executes another one or none: it rejected the chunk, or stopped.
         """
         with self._lock:
             if not self._sent or abs(now - self._stamp) > FRESH:

@@ -1,8 +1,7 @@
 """The action ``/alam/execute_task``: one goal at a time, from its acceptance to its result.
 
-A goal is handed to rclpy's ``execute`` only when it ends (until then its status is "accepted"): no
-thread has to block for it. All methods are called by the thread that serves ROS, except
-``sending``.
+A goal is passed to rclpy's ``execute`` only when it ends, so that no thread has to block for it;
+until then its status is "accepted". The ROS thread calls all methods except ``sending``.
 """
 
 import math
@@ -20,28 +19,29 @@ from rclpy.node import Node
 
 from alam_common.messages import stamp_to_ns
 
-FEEDBACK = 0.2  # s of the steady clock between two feedback messages
+FEEDBACK = 0.2  # s (steady clock) between two feedback messages
 
 
 @dataclass
 class Task:
-    """The goal that is being carried out."""
+    """The active goal."""
 
     goal: ServerGoalHandle
     instruction: str
     start: int  # ns, ROS time
     time_limit: float  # s
-    number: int  # of the goals of this node, from 0
-    chunks: int = 0  # sent for it
+    number: int  # counts the goals of this node, from 0
+    chunks: int = 0  # number of chunks sent for it
     last_feedback: float = 0.0  # s, steady clock
-    problem: str = ""  # why it cannot go on
+    problem: str = ""  # why it must be aborted, "" if there is no problem
 
 
 class GoalServer:
-    """``task``: the running goal, None while there is none. ``outcome``: how the last one ended.
+    """The action server. ``task``: the active goal, None if there is none. ``outcome``: how the
+    last one ended. ``count``: number of goals accepted.
 
-    time_limit: s of ROS time, for goals without a limit. on_accepted: called with each new task
-    before it starts.
+    time_limit: s of ROS time, for goals without a time limit. on_accepted: called with each new
+    task before it becomes active.
     """
 
     def __init__(self, node: Node, time_limit: float, on_accepted: Callable[[Task], None]) -> None:
@@ -51,16 +51,17 @@ class GoalServer:
         self._node = node
         self._time_limit = time_limit
         self._on_accepted = on_accepted
-        self._lock = threading.Lock()  # over ``task`` and the sending of its chunks
+        self._lock = threading.Lock()  # guards ``task``, and the sending of its chunks
         self._server: ActionServer | None = None
         node.create_subscription(TaskStatus, "/alam/task_status", self._on_task_status, 10)
 
     @property
     def is_open(self) -> bool:
+        """Whether the action is offered."""
         return self._server is not None
 
     def open(self) -> None:
-        """Offer the action. Needs ROS time: without it a goal has no start."""
+        """Offer the action. ROS time must be known, because a goal records when it starts."""
         self._server = ActionServer(
             self._node,
             ExecuteTask,
@@ -74,14 +75,16 @@ class GoalServer:
 
     @contextmanager
     def sending(self, task: Task) -> Iterator[bool]:
-        """While a chunk of ``task`` is sent the task does not end. Yields whether it still runs."""
+        """A context in which ``task`` does not end, for sending a chunk of it. Yields whether the
+        task is still active.
+        """
         with self._lock:
             yield self.task is task and not task.goal.is_cancel_requested
 
     def watch(self, missing: str, inference_ms: float) -> None:
-        """End the running goal if it is over, else give feedback at times.
+        """End the active goal if it is over, else publish feedback every ``FEEDBACK`` s.
 
-        missing: why it cannot go on, empty if it can. inference_ms: wall time of the last
+        missing: why it must be aborted, "" if it can continue. inference_ms: wall time of the last
         inference.
         """
         task = self.task
@@ -104,7 +107,7 @@ class GoalServer:
             )
 
     def elapsed(self, task: Task) -> float:
-        """s of ROS time since the task was accepted."""
+        """Seconds of ROS time since the task was accepted."""
         return (self._now() - task.start) * 1e-9
 
     def _now(self) -> int:
@@ -113,11 +116,11 @@ class GoalServer:
     def _on_request(self, request: ExecuteTask.Goal) -> GoalResponse:
         reason = ""
         if self.task is not None:
-            reason = f"'{self.task.instruction}' is being carried out; cancel it first"
+            reason = f"'{self.task.instruction}' is still active; cancel it first"
         elif not request.instruction.strip():
             reason = "the instruction is empty"
         elif not math.isfinite(request.time_limit) or request.time_limit < 0:
-            reason = f"the time limit {request.time_limit} is not a number of at least 0"
+            reason = f"the time limit {request.time_limit} is not a number >= 0"
         if reason:
             self._node.get_logger().warning(f"goal rejected: {reason}")
             return GoalResponse.REJECT
@@ -140,11 +143,11 @@ class GoalServer:
             and status.instruction == task.instruction
             and stamp_to_ns(status.header.stamp) > task.start
         ):
-            self._end(task, "succeeded", "the task is fulfilled")
+            self._end(task, "succeeded", "the task is done")
 
     def _end(self, task: Task, outcome: str, reason: str) -> None:
-        """End the running goal as ``outcome``: succeeded, aborted or canceled. No chunk is sent
-        after this.
+        """End the active goal with ``outcome``: succeeded, aborted or canceled. No chunk is sent
+        for it after this.
         """
         with self._lock:
             self.task = None

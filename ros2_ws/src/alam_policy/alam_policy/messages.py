@@ -1,6 +1,4 @@
-"""Action chunks and their predicted transitions as messages, and observations as the library takes
-them.
-"""
+"""Converts action chunks and predicted transitions to messages, and observations from messages."""
 
 from collections.abc import Sequence
 
@@ -21,7 +19,9 @@ from alam_common.messages import (
 
 
 def observation_from_message(message: ObservationMessage, instruction: str) -> core.Observation:
-    """Raises UserError for an image and ValueError for a joint state that cannot be used."""
+    """An observation for the policy. Raises UserError for an image and ValueError for a joint state
+    that cannot be used.
+    """
     images = {
         view: image_to_numpy(image, "/alam/observation")
         for view, image in zip(message.views, message.images, strict=True)
@@ -33,7 +33,7 @@ def observation_from_message(message: ObservationMessage, instruction: str) -> c
 def chunk_to_message(
     chunk: core.ActionChunk, stamp: Time, joint_names: Sequence[str]
 ) -> ActionChunk:
-    """stamp: of the observation, exact."""
+    """stamp: that of the observation, unrounded. joint_names: names of the actions' columns."""
     actions = np.asarray(chunk.actions, dtype=np.float64)  # (H, A)
     message = ActionChunk(
         sequence=chunk.sequence,
@@ -51,8 +51,8 @@ def chunk_to_message(
 def latents_to_message(
     chunk: core.ActionChunk, stamp: Time, latent_shape: Sequence[int]
 ) -> PredictedLatents:
-    """latent_shape: tokens, numbers per token. Step i begins ``first_step + i`` steps after
-    ``stamp``.
+    """The transitions of a chunk. stamp: that of the observation. latent_shape: tokens, and numbers
+    per token. Transition i begins ``first_step + i`` steps after ``stamp``.
     """
     message = PredictedLatents(sequence=chunk.sequence)
     message.header.stamp = stamp

@@ -1,7 +1,6 @@
 """Node ``policy``: carries out an instruction by sending action chunks.
 
-ROS is served by one thread, inference runs in another, so that a cancel is answered during an
-inference.
+One thread serves ROS, another runs inference, so that a goal can be cancelled during an inference.
 """
 
 import queue
@@ -28,29 +27,30 @@ from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
 from alam_policy.messages import chunk_to_message, latents_to_message, observation_from_message
 
-WATCH = 0.05  # s of the steady clock between two checks of the running goal
-SILENCE = 2.0  # s of the steady clock without an observation before diagnostics report it
+WATCH = 0.05  # s (steady clock) between two checks of the active goal
+SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a policy; needed"),
-    "seed": Parameter(0, "of the initial noise of chunks; goal n uses seed + n", 0, 2**31 - 1),
-    "replan_every": Parameter(8, "steps of a chunk after which the next is planned", 1, 1000),
-    "time_limit": Parameter(30.0, "s of ROS time, for goals without a limit", 0.01, 1e6),
+    "checkpoint": Parameter("", "folder of a policy; required"),
+    "seed": Parameter(0, "seed of the chunks' initial noise; goal n uses seed + n", 0, 2**31 - 1),
+    "replan_every": Parameter(8, "steps of a chunk after which the next one is planned", 1, 1000),
+    "time_limit": Parameter(30.0, "s of ROS time, for goals without a time limit", 0.01, 1e6),
     "observation_timeout": Parameter(
         1.0, "s of ROS time without an observation before a goal is aborted", 0.01, 1e6
     ),
     "silence_timeout": Parameter(
         5.0,
-        "s of wall time without an observation before a goal is aborted: ROS time may stand still",
+        "s of wall time without an observation before a goal is aborted; ends a goal even while "
+        "ROS time stands still",
         0.01,
         1e6,
     ),
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
-    "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU where there is one"),
-    "bfloat16": Parameter(False, "keep pi0's weights in bfloat16: half the memory"),
+    "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
+    "bfloat16": Parameter(False, "keep pi0's weights in bfloat16, which halves their memory"),
     "compiled": Parameter(
         False,
-        "compile the network, on a GPU record it as a CUDA graph: starts a minute or more later, "
-        "infers faster",
+        "compile the network, on a GPU also record it as a CUDA graph: starts at least a minute "
+        "later, infers faster",
     ),
 }
 
@@ -58,7 +58,7 @@ PARAMETERS = {
 class PolicyNode(Node):
     """See the package's README for topics, the action and parameters.
 
-    load: reads the policy's folder, with the arguments of ``PolicyRunner.from_pretrained``.
+    load: loads the policy; takes the arguments of ``PolicyRunner.from_pretrained``.
     """
 
     def __init__(self, load: Callable[..., PolicyRunner] = PolicyRunner.from_pretrained) -> None:
@@ -75,7 +75,7 @@ class PolicyNode(Node):
         torch.set_num_interop_threads(1)
         device = p["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self._runner = load(p["checkpoint"], device, bfloat16=p["bfloat16"], compiled=p["compiled"])
-        # A policy that was restarted goes on with higher sequence numbers.
+        # Sequence numbers start at the time in ms, so that they increase after a restart too.
         self._planner = Planner(
             self._runner,
             p["replan_every"],
@@ -87,10 +87,11 @@ class PolicyNode(Node):
 
         self._inbox: queue.SimpleQueue[ObservationMessage | None] = queue.SimpleQueue()
         self._busy = False
-        # When an observation came or was processed last: ROS time (ns), steady time (s).
+        # When the last observation was processed, or the goal accepted: ROS time (ns), steady
+        # clock (s).
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
-        self._planned_for: Task | None = None  # the goal that the planner's state belongs to
+        self._planned_for: Task | None = None  # the task that the planner was reset for
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
         self._chunks = self.create_publisher(ActionChunk, "/alam/action_chunk", 10)
@@ -127,23 +128,25 @@ class PolicyNode(Node):
         self._goals.watch(self._missing(), self._inference.last())
 
     def _missing(self) -> str:
-        """Why a goal cannot go on: no observation for too long, time of an inference excepted."""
+        """Why the goal must be aborted: no observation for too long. The time of an inference does
+        not count. "" if there is no reason.
+        """
         if self._busy:
             return ""
         ros, steady = self._last_seen
         silence = (self.get_clock().now().nanoseconds - ros) * 1e-9
         wall = time.monotonic() - steady
         if silence > self._observation_timeout:
-            return f"no observation for {silence:.1f} s; is a camera gone?"
+            return f"no observation for {silence:.1f} s; has a camera stopped?"
         if wall > self._silence_timeout:
-            return f"no observation for {wall:.1f} s of wall time; is the simulator gone?"
+            return f"no observation for {wall:.1f} s of wall time; has the simulator stopped?"
         return ""
 
     # -- the inference thread ---------------------------------------------------------------------
 
     def _work(self) -> None:
         while (message := self._inbox.get()) is not None:
-            while not self._inbox.empty():  # only the newest counts
+            while not self._inbox.empty():  # skip to the newest
                 newer = self._inbox.get()
                 if newer is None:
                     return
@@ -173,7 +176,7 @@ class PolicyNode(Node):
         self._processed.publish(done)
 
     def _plan(self, task: Task, message: ObservationMessage) -> None:
-        """Plan from an observation and send the chunk, if it is time to."""
+        """If a chunk is due, plan it from the observation and send it."""
         planner, execution = self._planner, self._execution
         if self._planned_for is not task:
             self._planned_for = task
@@ -196,7 +199,7 @@ class PolicyNode(Node):
     def _send(self, observation: ObservationMessage) -> None:
         now = self._now()
         chunk = self._planner.ready(now)
-        self._execution.sent(chunk, now)  # before the arm can report it
+        self._execution.sent(chunk, now)  # before publishing: the arm may report it at once
         stamp = observation.header.stamp
         self._chunks.publish(chunk_to_message(chunk, stamp, self._runner.joint_names))
         if chunk.latents:
@@ -206,7 +209,9 @@ class PolicyNode(Node):
         return self.get_clock().now().nanoseconds * 1e-9
 
     def _warm_up(self) -> None:
-        """Let torch allocate and choose its kernels: the first inference is the slowest."""
+        """Run two inferences, so that torch allocates memory and selects kernels before the first
+        goal.
+        """
         size = self._runner.image_size
         images = {view: np.zeros((size, size, 3), np.uint8) for view in self._runner.views}
         state = np.zeros(self._runner.state_dim, np.float32)
@@ -228,7 +233,11 @@ class PolicyNode(Node):
             "last_goal": self._goals.outcome,
         }
         if not self._goals.is_open:
-            return WARN, "no ROS time yet, so no goal is taken; is the simulator running?", values
+            return (
+                WARN,
+                "no ROS time yet, goals are not accepted; is the simulator running?",
+                values,
+            )
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
@@ -237,7 +246,7 @@ class PolicyNode(Node):
         return OK, "waiting for a goal", values
 
     def close(self) -> None:
-        """End the worker: an inference that is under way is waited for."""
+        """Stop the inference thread, after the inference that it is running."""
         self._inbox.put(None)
         self._worker.join(10.0)
 

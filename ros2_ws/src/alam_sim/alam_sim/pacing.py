@@ -1,7 +1,7 @@
-"""When a simulator may take its next tick: at most at the requested speed, and never further ahead
-of its nodes than ``max_lag``.
+"""When the simulator may make its next tick: at most at the requested speed, and at most
+``max_lag`` ahead of the nodes that it waits for.
 
-Times of the simulation are whole ns, times of the steady clock are s.
+Simulated times are integers in ns, times of the steady clock are in s.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,19 @@ from dataclasses import dataclass
 
 @dataclass
 class _Listener:
-    stamp: int  # ns, newest observation it has processed
-    waited_since: float | None = None  # s (steady) since the simulation has stopped for it
-    dropped: bool = False
+    """A node that the simulator waits for."""
+
+    stamp: int  # ns, stamp of the last observation that it has processed
+    waited_since: float | None = None  # s (steady clock), when the simulator began to wait for it
+    dropped: bool = False  # whether the simulator has given up waiting for it
 
 
 class NodeWait:
-    """Keeps the simulation at most ``max_lag`` ns past the newest stamp that each node reported as
+    """Keeps simulated time at most ``max_lag`` ns ahead of the last observation that each node has
     processed.
 
-    A node for which the simulation stopped for ``patience`` s (steady) is dropped, and waited for
-    again after its next report.
+    The simulator waits for a node for at most ``patience`` s (steady clock), then no longer waits
+    for it until the node reports again.
     """
 
     def __init__(self, max_lag: int, patience: float) -> None:
@@ -28,15 +30,17 @@ class NodeWait:
         self._listeners: dict[str, _Listener] = {}
 
     def heard(self, name: str, stamp: int) -> bool:
-        """A node has processed the observation of ``stamp``. Returns True if it is waited for from
-        now on.
+        """Record that a node has processed the observation of ``stamp`` (ns). Returns whether the
+        node is new, or was dropped before.
         """
         new = name not in self._listeners or self._listeners[name].dropped
         self._listeners[name] = _Listener(stamp)
         return new
 
     def holding(self, next_time: int, now: float) -> list[str]:
-        """The nodes for which the simulation may not go to ``next_time`` yet."""
+        """The nodes that the simulator must wait for before it advances to ``next_time`` (ns).
+        ``now``: s (steady clock).
+        """
         names = []
         for name, listener in self._listeners.items():
             if listener.dropped or next_time <= listener.stamp + self.max_lag:
@@ -51,15 +55,15 @@ class NodeWait:
         return names
 
     def dropped(self) -> list[str]:
-        """The nodes that are no longer waited for."""
+        """The nodes that the simulator no longer waits for."""
         return [name for name, listener in self._listeners.items() if listener.dropped]
 
 
 class Throttle:
-    """Spaces ticks on the steady clock: ``speed`` times real time, 0 for no limit.
+    """Paces ticks of ``tick`` s on the steady clock to ``speed`` times real time; 0: no limit.
 
-    A delay of up to ``slack`` s is made up for by shorter breaks; the rest is lost and counted in
-    ``lost``.
+    A delay of up to ``slack`` s is caught up with shorter pauses. What exceeds it is not caught up,
+    but added to ``lost``.
     """
 
     def __init__(self, tick: float, speed: float, slack: float = 0.1) -> None:
@@ -69,13 +73,13 @@ class Throttle:
         self.lost = 0.0  # s
 
     def wait(self, now: float) -> float:
-        """s until the next tick is due; 0 if it is due now."""
+        """Seconds until the next tick is due; 0 if it is due now."""
         if self._period == 0.0 or self._due is None:
             return 0.0
         return max(0.0, self._due - now)
 
     def ticked(self, now: float) -> None:
-        """A tick was started at ``now``."""
+        """Record that a tick started at ``now``."""
         if self._period == 0.0:
             return
         if self._due is None:

@@ -1,8 +1,8 @@
 """Node ``sim_node``: a simulated world in place of cameras, arm and wall clock.
 
-One loop does everything in the main thread (a GL context belongs to its thread): between two ticks
-of 5 ms it serves ROS and waits for the nodes that are behind. See the package's README for topics
-and parameters.
+One loop in the main thread does everything, because a GL context belongs to its thread. Between two
+ticks of 5 ms it serves ROS and waits for slow nodes. See the package's README for topics and
+parameters.
 """
 
 import time
@@ -29,21 +29,25 @@ from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.emulator import ArmEmulator, open_emulator_bus
 from alam_sim.pacing import NodeWait, Throttle
 
-TICK = 5_000_000  # ns of physics between two exchanges with the arm's bus
-START = 1_000_000_000  # ns: simulated time starts here, as 0 means "no time yet" in ROS
-PER_FRAME = 20  # ticks between two images, and between two judgements: 0.1 s
+TICK = 5_000_000  # ns of simulated time per tick: one exchange with the arm's bus
+START = 1_000_000_000  # ns, start of simulated time; in ROS a time of 0 means "no time yet"
+PER_FRAME = 20  # ticks between two camera images, and between two task statuses: 0.1 s
 PARAMETERS = {
-    "world": Parameter("piper_place", "which world"),
-    "seed": Parameter(0, "of the first episode", 0, 2**31 - 1),
-    "camera_size": Parameter(0, "px, side of the images; 0: the world's own", 0, 4096),
-    "speed": Parameter(1.0, "limit of simulated over real time; 0: none", 0.0, 1e6),
+    "world": Parameter("piper_place", "name of the world"),
+    "seed": Parameter(0, "seed of the first episode", 0, 2**31 - 1),
+    "camera_size": Parameter(0, "px, side of the camera images; 0: the world's default", 0, 4096),
+    "speed": Parameter(
+        1.0, "upper limit of simulated time relative to real time; 0: none", 0.0, 1e6
+    ),
     "max_lag": Parameter(
         0.1,
-        "s that simulated time may run past the newest observation that each node processed",
+        "s that simulated time may be ahead of the newest observation that each node processed",
         0.1,
         1e6,
     ),
-    "patience": Parameter(2.0, "s of wall time for which a silent node is waited for", 0.001, 1e6),
+    "patience": Parameter(
+        2.0, "s of wall time that the simulator waits for a silent node", 0.001, 1e6
+    ),
     "realtime": Parameter(False, "run on the wall clock: publish no /clock, wait for no node"),
     "can_interface": Parameter(
         "udp_multicast", "python-can interface of the emulated CAN bus", choices=INTERFACES
@@ -51,16 +55,18 @@ PARAMETERS = {
     "can_channel": Parameter("239.74.163.2", "multicast address of the emulated CAN bus"),
     "can_port": Parameter(43113, "UDP port of the emulated CAN bus", 0, 65535),
     "muted_views": Parameter(
-        "", "fault injection: views whose camera is silent, separated by commas", dynamic=True
+        "",
+        "fault injection: views whose camera publishes nothing, separated by commas",
+        dynamic=True,
     ),
 }
 
 
 class WorldPlant:
-    """The plant that the CAN emulator moves: the world's arm.
+    """The arm of the world, as the plant that the CAN emulator moves.
 
-    ``tick`` lets the emulator read commands, advances the physics and sends the feedback of the new
-    state.
+    ``tick`` lets the emulator read commands, advances the physics, and sends feedback of the new
+    state. Outside a tick a new target does not advance the physics.
     """
 
     def __init__(self, world: DrivenWorld) -> None:
@@ -76,7 +82,7 @@ class WorldPlant:
         return q[:6], qd[:6], float(q[6])
 
     def tick(self, emulator: ArmEmulator) -> None:
-        """One tick of the world with the emulated arm in it."""
+        """Make one tick of the world with the emulated arm in it."""
         self._ticking = True
         emulator.step(TICK * 1e-9)
         self._ticking = False
@@ -94,7 +100,8 @@ class SimNode(Node):
         world = make_world(p["world"])
         if not isinstance(world, DrivenWorld):
             raise UserError(
-                f"sim_node: the world '{p['world']}' has no Piper arm to drive; give piper_place"
+                f"sim_node: the world '{p['world']}' has no Piper arm to drive; "
+                "choose another world, for example piper_place"
             )
         self.world: DrivenWorld = world
         self.world.reset(p["seed"])
@@ -107,7 +114,7 @@ class SimNode(Node):
         self._throttle = Throttle(TICK * 1e-9, 1.0 if self.realtime else p["speed"])
         self._holding: list[str] = []
         self._tick_ms, self._frame_ms = Recent(), Recent(50)
-        self._speed = (time.monotonic(), 0)  # steady time and ticks at the last diagnosis
+        self._speed = (time.monotonic(), 0)  # steady clock (s) and ticks at the last diagnostics
 
         if not self.realtime:
             self._time = self.create_publisher(
@@ -127,7 +134,7 @@ class SimNode(Node):
 
     @property
     def now(self) -> int:
-        """ns of simulated time, or of the wall clock in real time."""
+        """Time in ns: simulated, or that of the wall clock with ``realtime``."""
         return self.get_clock().now().nanoseconds if self.realtime else START + self._ticks * TICK
 
     def run(self, executor: Executor) -> None:
@@ -138,7 +145,7 @@ class SimNode(Node):
                 self._tick()
 
     def _may_tick(self, executor: Executor) -> bool:
-        """Wait a little for the clock or for the nodes; True if the next tick is due."""
+        """Whether the next tick may start. If not, wait a short time for the nodes or the clock."""
         self._holding = (
             [] if self.realtime else self._wait.holding(self.now + TICK, time.monotonic())
         )

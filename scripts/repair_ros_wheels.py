@@ -1,8 +1,9 @@
-"""Repair the CMake files of the ROS wheels: point them at the headers of this Python and numpy.
+"""Repair the CMake files of the ROS wheels: set their include folders to those of this Python and
+numpy.
 
-The exported targets of the wheels name include folders of the machine that built them, which CMake
-rejects. Run it with the virtual environment's Python after installing requirements/ros.txt; a
-second run changes nothing. Prints how many files it changed.
+The wheels export the include folders of the machine that built them, which do not exist here, so
+CMake rejects them. Run this script with the virtual environment's Python after installing
+requirements/ros.txt. It prints how many files it changed; a second run changes none.
 """
 
 import os
@@ -12,23 +13,23 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-# An include folder in a CMake list; it contains no quotes, semicolons or white space.
+# Include folders in a CMake list: paths without quotes, semicolons and white space.
 PYTHON_HEADERS = re.compile(r'/[^\s;"]*?/include/python3\.\d+(?=[;"\s])')
 NUMPY_HEADERS = re.compile(r'/[^\s;"]*?/numpy/(?:_core|core)/include(?=[;"\s])')
 
 
-def mend(text: str, python_headers: str, numpy_headers: str) -> str:
+def repair(text: str, python_headers: str, numpy_headers: str) -> str:
     """Replace the include folders of Python and numpy in the text of a CMake file."""
     text = PYTHON_HEADERS.sub(lambda _: python_headers, text)
     return NUMPY_HEADERS.sub(lambda _: numpy_headers, text)
 
 
-def mend_tree(share: Path, python_headers: str, numpy_headers: str) -> list[Path]:
-    """Mend every ``share/*/cmake/*.cmake`` atomically; returns the files that changed."""
+def repair_tree(share: Path, python_headers: str, numpy_headers: str) -> list[Path]:
+    """Repair every ``<share>/*/cmake/*.cmake``, each atomically. Returns the files that changed."""
     changed = []
     for file in sorted(share.glob("*/cmake/*.cmake")):
         old = file.read_text()
-        new = mend(old, python_headers, numpy_headers)
+        new = repair(old, python_headers, numpy_headers)
         if new == old:
             continue
         with tempfile.NamedTemporaryFile(
@@ -51,7 +52,7 @@ def main() -> int:
             f"Python {sys.version_info.major}.{sys.version_info.minor}"
         )
         return 2
-    changed = mend_tree(Path(sys.prefix) / "share", python_headers, numpy.get_include())
+    changed = repair_tree(Path(sys.prefix) / "share", python_headers, numpy.get_include())
     print(f"repaired {len(changed)} CMake files of the ROS wheels")
     return 0
 
