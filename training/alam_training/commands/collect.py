@@ -1,9 +1,5 @@
 """Collect demonstrations of a scripted expert in a simulated world into a LeRobot data set.
 
-    python training/collect.py --config training/configs/collect_piper.yaml
-    python training/collect.py --config training/configs/collect_piper.yaml --root data/more \\
-        --episodes 1000 --workers 8
-
 Seeds are tried in order from ``first_seed``; an episode is kept if the expert succeeds
 and the success lasts ``hold_steps`` steps. An episode depends on its seed only, so the data are the
 same for any number of workers. Ctrl-C keeps the collected episodes; ``--resume true`` continues
@@ -13,6 +9,7 @@ and width, S: state width, A: action width.
 
 import contextlib
 import itertools
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator
@@ -32,6 +29,20 @@ from alam_core.types import Observation
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.episodes.workers import workers
 from alam_training.progress import episode_progress
+
+INTRODUCTION = """Collect demonstrations of a scripted expert into a LeRobot data set.
+
+  python training/collect.py --config training/configs/collect_piper.yaml
+      1000 demonstrations of the Piper's place task
+  ... --root data/more --episodes 300 --workers 8
+      another folder, fewer demonstrations, more processes
+  python training/collect.py --config training/configs/collect_metaworld.yaml
+      MetaWorld's tasks with their own experts
+  python training/collect.py --help
+      every option
+
+Ctrl-C keeps the collected episodes; --resume true continues from there.
+Next: python training/pretrain.py learns transitions from the video alone."""
 
 SETTINGS = "meta/collect.json"  # in the data set: the settings it was collected with
 FORMER_DEFAULTS = {"noise_seconds": [0.3, 0.8]}  # settings that older data sets do not name
@@ -326,9 +337,10 @@ def _attempts(
 
 
 def main() -> int:
-    config = parse_args(
-        CollectConfig, "Collect demonstrations of a scripted expert into a LeRobot data set."
-    )
+    if len(sys.argv) == 1:
+        print(INTRODUCTION)
+        return 0
+    config = parse_args(CollectConfig, INTRODUCTION.splitlines()[0])
     summary = collect(config)
     print(
         f"{config.root}: {summary.episodes} episodes, {summary.frames} frames, "

@@ -1,13 +1,6 @@
 """Turn data of other formats into a LeRobot data set: RLDS / Open X-Embodiment, CALVIN, LIBERO (and
 robomimic), ROS 2 bags.
 
-    python training/convert.py --source rlds --input bridge/0.1.0 --output data/bridge \\
-        --fps 5 --image_size 224
-    python training/convert.py --source calvin --input task_D_D/training --output data/calvin
-    python training/convert.py --source libero --input libero_spatial --output data/libero_spatial
-    python training/convert.py --source rosbag --input bags --output data/mine \\
-        --task "put the cup on the tray"
-
 Each format has a reader in alam_training/converters; docs/convert.md lists what each reads. A
 recording that cannot be read is skipped, counted and named. The data set appears when the
 conversion is finished. Ctrl-C keeps the episodes converted so far; ``--resume true`` continues
@@ -16,6 +9,7 @@ conversion is finished.
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -38,6 +32,23 @@ from alam_training.converters.source import (
 )
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.progress import episode_progress
+
+INTRODUCTION = """Turn data of other formats into a LeRobot data set.
+
+  python training/convert.py --source rlds --input bridge/0.1.0 --output data/bridge \\
+      --fps 5 --image_size 224
+      RLDS, the format of Open X-Embodiment
+  python training/convert.py --source calvin --input task_D_D/training --output data/calvin
+  python training/convert.py --source libero --input libero_spatial --output data/libero_spatial
+      LIBERO and robomimic
+  python training/convert.py --source rosbag --input bags --output data/mine \\
+      --task "put the cup on the tray"
+      ROS 2 bags
+  python training/convert.py --help
+      every option
+
+docs/convert.md lists what each format's reader reads.
+Ctrl-C keeps the converted episodes; --resume true continues from there."""
 
 RECORD = (
     "meta/convert.json"  # in the data set: settings, skipped recordings, whether it is finished
@@ -262,7 +273,10 @@ def _first(broken: dict[str, str]) -> str:
 
 
 def main() -> int:
-    config = parse_args(ConvertConfig, "Turn data of other formats into a LeRobot data set.")
+    if len(sys.argv) == 1:
+        print(INTRODUCTION)
+        return 0
+    config = parse_args(ConvertConfig, INTRODUCTION.splitlines()[0])
     summary = convert(config)
     for name, reason in summary.broken.items():
         print(f"skipped {name}: {reason}")

@@ -1,10 +1,8 @@
 """Convert the authors' released transition weights (``alam_pretrain``) to a model folder of this
 project.
-
-    python training/import_weights.py \\
-        --input alam_pretrain/model.safetensors --output checkpoints/alam_pretrain
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +10,13 @@ from alam_core.cards import model_card
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.latent_action.released import load_released
+
+INTRODUCTION = """Convert the authors' released transition weights to a model folder.
+
+  python training/import_weights.py \\
+      --input alam_pretrain/model.safetensors --output checkpoints/alam_pretrain
+  python training/import_weights.py --help
+      every option"""
 
 
 @dataclass
@@ -27,8 +32,11 @@ class ImportConfig:
     output: str
 
 
-def main() -> None:
-    config = parse_args(ImportConfig, "Convert the authors' released transition weights.")
+def main() -> int:
+    if len(sys.argv) == 1:
+        print(INTRODUCTION)
+        return 0
+    config = parse_args(ImportConfig, INTRODUCTION.splitlines()[0])
     if Path(config.output).exists():
         raise UserError(f"'{config.output}' exists already: choose another --output")
     model = load_released(config.input)
@@ -44,3 +52,4 @@ perceptual network of the loss is not included.
     tags = ["alam", "latent-action-model", "video"]
     card = model_card("Transition model", body, tags=tags, dataset=None, metrics={})
     print(f"model: {model.save_pretrained(config.output, card)}")
+    return 0
