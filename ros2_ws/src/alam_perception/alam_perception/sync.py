@@ -37,10 +37,20 @@ class Synchroniser:
         self.max_age = max_age
         self._images: dict[str, tuple[int, Any]] = {}
         self._joints: deque[tuple[int, Any]] = deque(maxlen=100)
+        self._intervals: dict[str, int] = {}  # ns between the view's last two images
         self._taken: dict[str, int] = {}  # stamps of the set that was taken last
 
-    def add_image(self, view: str, stamp: int, message: Any) -> None:
+    def add_image(self, view: str, stamp: int, message: Any) -> bool:
+        """Returns whether the image is new, not the view's newest one again."""
+        before = self._images[view][0] if view in self._images else None
+        if stamp == before:
+            return False
+        if before is None or stamp < before:
+            self._intervals.pop(view, None)
+        else:
+            self._intervals[view] = stamp - before
         self._images[view] = (stamp, message)
+        return True
 
     def add_joints(self, stamp: int, message: Any) -> None:
         if self._joints and stamp < self._joints[-1][0]:
@@ -48,15 +58,19 @@ class Synchroniser:
         self._joints.append((stamp, message))
 
     def complete(self) -> bool:
-        """Whether every view has an image that was not in the set taken last, and their stamps lie
-        within ``max_skew``: the newest image of one view is not combined with an old one of
-        another while a better match is on its way.
+        """Whether every view has an image that was not in the set taken last, and none of them is
+        further behind the newest one than ``max_skew``, or than half the interval of its view's
+        images: then a better match is on its way.
         """
         stamps = self._stamps()
         if len(stamps) < len(self.views):
             return False
-        fresh = all(self._taken.get(view) != stamp for view, stamp in stamps.items())
-        return fresh and max(stamps.values()) - min(stamps.values()) <= self.max_skew
+        newest = max(stamps.values())
+        return all(
+            self._taken.get(view) != stamp
+            and newest - stamp <= min(self.max_skew, self._intervals.get(view, newest) / 2)
+            for view, stamp in stamps.items()
+        )
 
     def one_stamp(self) -> bool:
         """Whether every view's newest image has the same stamp and this set was not taken yet."""
