@@ -60,14 +60,18 @@ def parse_chunk(
 
 @dataclass(frozen=True)
 class ChunkRules:
-    """max_age, max_ahead: s a chunk's stamp may lie behind or before the controller's clock."""
+    """max_age, max_ahead: s a chunk's stamp may lie behind or before the controller's clock. The
+    steps that were dropped as executed must not lie further ahead than ``max_ahead`` either.
+    """
 
     max_age: float = 1.0
     max_ahead: float = 0.1
 
 
 class ChunkGate:
-    """Refuses chunks that are too old, from the future, expired or replayed."""
+    """Refuses chunks that are too old, from the future, expired, replayed, or that lack steps which
+    are still to be executed.
+    """
 
     def __init__(self, rules: ChunkRules):
         self._rules = rules
@@ -94,6 +98,11 @@ class ChunkGate:
         if now >= chunk.end:
             raise ChunkRejected(
                 f"all {len(chunk.actions)} rows expired, the last {now - chunk.end:.3f} s ago"
+            )
+        if chunk.first_step > 0 and (ahead := chunk.due(-1) - now) > self._rules.max_ahead:
+            raise ChunkRejected(
+                f"first_step {chunk.first_step} drops steps that are due in {ahead:.3f} s, "
+                "as if they had been executed"
             )
         if self._sequence is not None and chunk.sequence <= self._sequence:
             restarted = (
