@@ -25,11 +25,10 @@ class Execution:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: deque[tuple[ActionChunk, float]] = deque(
-            maxlen=KEPT
-        )  # with the time of sending
+        # With the time of sending.
+        self._sent: deque[tuple[ActionChunk, float]] = deque(maxlen=KEPT)
         self._delays: list[float] = []
-        self._taken_up = 0  # the newest sequence number that was reported
+        self._taken_up = 0  # the newest of the sent chunks that was reported, by sequence number
         self._state = ""
         self._sequence = 0
         self._stamp = -np.inf
@@ -48,10 +47,10 @@ class Execution:
         """The arm's status at ``stamp``: its state and the chunk that it executes, 0 if none."""
         with self._lock:
             self._state, self._sequence, self._stamp = state, sequence, stamp
-            if state == EXECUTING and sequence > self._taken_up:
+            chunk = self._find(sequence) if state == EXECUTING else None
+            if chunk is not None and sequence > self._taken_up:
                 self._taken_up = sequence
-                if (chunk := self._find(sequence)) is not None:
-                    self._delays.append(stamp - chunk.stamp)
+                self._delays.append(stamp - chunk.stamp)
 
     def new_delays(self) -> list[float]:
         """The delays, from observation to splice in s, that were reported since the last call."""
