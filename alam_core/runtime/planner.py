@@ -27,11 +27,6 @@ executes no chunk."""
 TOLERANCE = 0.2  # of a step by which a chunk may take effect later than a whole number of steps
 
 
-TOLERANCE = (
-    0.2  # of a step: a chunk that takes effect this little after a step joins it all the same
-)
-
-
 class DelayEstimate:
     """Estimates the delay from an observation to its chunk taking effect, in s, as the longest of
     the last ``window`` delays. The first delay is left out: it includes what happens only once,
