@@ -57,7 +57,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     mode = temporary.stat().st_mode & 0o777  # what the umask leaves of 0o777
     try:
         yield temporary
-        for child in temporary.rglob("*"):
+        for child in _content(temporary):
             child.chmod(mode if child.is_dir() else mode & 0o666)
         move_into_place(temporary, path)
     finally:
@@ -67,12 +67,13 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 def move_into_place(temporary: Path, path: Path) -> None:
     """Flush a file or a folder to the disk, then rename it to ``path`` on the same file system.
 
-    What was at ``path`` is replaced: a file is overwritten, a folder is removed. Raises OSError.
+    What was at ``path`` is replaced: a file or a link is overwritten, a folder is removed. Raises
+    OSError.
     """
     is_folder = temporary.is_dir()
-    for file in [*temporary.rglob("*"), temporary] if is_folder else [temporary]:
+    for file in [*_content(temporary), temporary] if is_folder else [temporary]:
         _flush(file)
-    if not (is_folder and path.exists()):
+    if not (is_folder and os.path.lexists(path)):
         os.replace(temporary, path)
     elif not _exchange(temporary, path):  # no exchange on this file system: two renames
         old = _temporary(path)
@@ -84,7 +85,7 @@ def move_into_place(temporary: Path, path: Path) -> None:
             raise
         os.replace(old, temporary)
     _flush(path.parent)
-    if temporary.is_symlink():  # the link that was at ``path``
+    if temporary.is_symlink() or temporary.is_file():  # what was at ``path``
         temporary.unlink()
     elif temporary.exists():
         shutil.rmtree(temporary)
@@ -140,6 +141,11 @@ def _temporary(path: Path) -> Path:
     format from it.
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp{path.suffix}")
+
+
+def _content(folder: Path) -> list[Path]:
+    """All files and folders in a folder, but no links: what they lead to is not part of it."""
+    return [path for path in folder.rglob("*") if not path.is_symlink()]
 
 
 def _flush(path: Path) -> None:

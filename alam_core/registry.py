@@ -47,12 +47,21 @@ class Registry(Generic[T]):
         return sorted({*self._entries, *(entry.name for entry in entry_points(group=self.group))})
 
     def get(self, name: str) -> T:
-        """The entry of a name. Raises UserError, listing the known names, for an unknown one."""
+        """The entry of a name; the library's own come first. Raises UserError for an unknown name,
+        listing the known ones, and for an installed package that cannot be imported.
+        """
         self._import_modules()
         if name not in self._entries:
             for entry in entry_points(group=self.group):
-                if entry.name == name:
+                if entry.name != name:
+                    continue
+                try:
                     self._entries[name] = entry.load()
+                except (ImportError, AttributeError) as error:
+                    raise UserError(
+                        f"the {self.kind} '{name}' is in '{entry.value}', which cannot be "
+                        f"imported ({error}): install what is missing there"
+                    ) from error
         if name not in self._entries:
             known = ", ".join(self.names())
             raise UserError(f"there is no {self.kind} '{name}'; there are: {known}")

@@ -95,6 +95,31 @@ def test_a_link_to_a_folder_is_replaced_and_its_target_left_alone(tmp_path: Path
     assert names(tmp_path / "elsewhere") == ["kept"]
 
 
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_folder_replaces_a_file_or_a_dangling_link(
+    tmp_path: Path, kind: str, exchange: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    if kind == "file":
+        (tmp_path / "model").touch()
+    else:
+        (tmp_path / "model").symlink_to("nowhere")
+    with replacing_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["new"]
+
+
+def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").touch(0o600)
+    with replacing_folder(tmp_path / "model") as temporary:
+        (temporary / "link").symlink_to(tmp_path / "elsewhere")
+        (temporary / "dangling").symlink_to("nowhere")
+    assert mode(tmp_path / "elsewhere") == 0o600
+    assert names(tmp_path / "model") == ["dangling", "link"]
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_failure_leaves_the_old_content_and_nothing_else(
     tmp_path: Path, error: type[BaseException]

@@ -51,3 +51,22 @@ def test_an_installed_package_adds_an_entry(monkeypatch):
     things: Registry[type] = Registry("thing", "alam.test_things")
     assert things.names() == ["decimal"]
     assert things.get("decimal").__name__ == "Decimal"
+
+
+@pytest.mark.parametrize("value", ["package_that_is_gone:make", "decimal:Gone"])
+def test_a_package_that_cannot_be_imported_is_named(monkeypatch, value):
+    entry = importlib.metadata.EntryPoint("mine", value, "alam.test_things")
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [entry])
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    things.register("whole")(int)
+    assert things.get("whole") is int  # the others are not affected
+    with pytest.raises(UserError, match=f"thing 'mine' is in '{value}', which cannot be imported"):
+        things.get("mine")
+
+
+def test_the_librarys_own_entry_wins_over_an_installed_one_of_the_same_name(monkeypatch):
+    entry = importlib.metadata.EntryPoint("whole", "decimal:Decimal", "alam.test_things")
+    monkeypatch.setattr(registry_module, "entry_points", lambda group: [entry])
+    things: Registry[type] = Registry("thing", "alam.test_things")
+    things.register("whole")(int)
+    assert things.get("whole") is int and things.names() == ["whole"]

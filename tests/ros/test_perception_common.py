@@ -166,6 +166,25 @@ def test_a_part_from_the_future_is_stale() -> None:
     )
 
 
+def test_a_set_waits_for_a_frame_that_is_nearer_to_the_newest() -> None:
+    sync = synchroniser()
+    for stamp in (0, 40):
+        sync.add_image("a", stamp * MS, "a")
+        sync.add_image("b", stamp * MS, "b")
+    sync.add_image("a", 61 * MS, "a")  # the frame of b at about 80 ms will be nearer
+    assert not sync.complete()
+    sync.add_image("a", 60 * MS, "a")
+    assert sync.complete()
+
+
+def test_a_frame_is_new_once() -> None:
+    sync = synchroniser()
+    assert sync.add_image("a", 100 * MS, "a")
+    assert not sync.add_image("a", 100 * MS, "a")
+    assert sync.add_image("a", 133 * MS, "a")
+    assert sync.add_image("a", 50 * MS, "a")  # the clock was set back
+
+
 def test_frames_of_one_stamp_are_taken_once() -> None:
     sync = synchroniser()
     sync.add_joints(190 * MS, "before")
@@ -203,13 +222,13 @@ def test_a_set_is_complete_when_every_view_has_a_new_frame_within_the_skew() -> 
     assert sync.complete()
     assert isinstance(sync.take(130 * MS), FrameSet)
     assert not sync.complete()
-    sync.add_image("a", 200 * MS, "a")
+    sync.add_image("a", 271 * MS, "a")
     assert not sync.complete()
-    sync.add_image("b", 149 * MS, "b")  # new, but too old for the other one
+    sync.add_image("b", 220 * MS, "b")  # new, but too old for the other one
     assert not sync.complete()
-    sync.add_image("b", 150 * MS, "b")
+    sync.add_image("b", 321 * MS, "b")
     assert sync.complete()
-    assert isinstance(sync.take(210 * MS), FrameSet)
+    assert isinstance(sync.take(330 * MS), FrameSet)
     sync.add_image("a", 100 * MS, "a")  # the clock was set back
     sync.add_image("b", 90 * MS, "b")
     assert sync.complete()

@@ -6,30 +6,30 @@ import numpy as np
 import pytest
 
 from alam_perception.pacing import Pacing
+from alam_perception.sync import FrameSet, Synchroniser
 
 
 def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "ab") -> list:
-    """Simulate camera_sync. arrivals: (time in s, view) of each frame. Returns (time in s, ages in
-    s of the views' frames) of each observation.
+    """Simulate camera_sync. arrivals: (time in s, view) of each frame, which is stamped when it
+    arrives. Returns (time in s, ages in s of the views' frames) of each observation.
     """
     served: list[tuple[float, list[float]]] = []
     newest: dict[str, float] = {}
-    taken: dict[str, float] = {}
+    sync = Synchroniser(list(views), max_skew=50_000_000, max_age=10**12)
 
     def take(now: float) -> None:
-        nonlocal taken
         pacing.served(now)
-        taken = dict(newest)
-        served.append((now, [now - newest[view] for view in views if view in newest]))
+        sync.add_joints(round(now * 1e9), None)
+        if isinstance(sync.take(round(now * 1e9)), FrameSet):
+            served.append((now, [now - newest[view] for view in views]))
 
     for now, view in sorted(arrivals):
         deadline = pacing.deadline()
         if deadline is not None and deadline < now:
             take(deadline)
         newest[view] = now
-        fresh = all(view in newest and newest[view] != taken.get(view) for view in views)
-        complete = fresh and max(newest.values()) - min(newest.values()) <= 0.05
-        pacing.frame(now, complete)
+        sync.add_image(view, round(now * 1e9), None)
+        pacing.frame(now, sync.complete())
         if pacing.may_serve(now):
             take(now)
     return served
@@ -67,6 +67,16 @@ def test_a_lost_frame_does_not_leave_the_cameras_mismatched(phase: float, lost: 
     after = [ages for time, ages in served if time > 110.3]
     assert len(after) >= 195
     assert max(max(ages) for ages in after) <= phase + 1e-9
+
+
+@pytest.mark.parametrize("rate", [15, 30, 60])
+@pytest.mark.parametrize("phase", [0.0, 0.001, 0.005])
+def test_a_frame_of_a_fast_camera_is_not_combined_with_the_one_before_its_match(
+    rate: float, phase: float
+) -> None:
+    served = serve(Pacing(0.1), camera("a", rate) + camera("b", rate, phase))
+    assert len(served) >= 295
+    assert max(max(ages) for _, ages in served) <= phase + 1e-9
 
 
 def test_cameras_in_opposite_phase_are_served_with_each_others_newest_frame() -> None:

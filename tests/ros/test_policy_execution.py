@@ -53,6 +53,15 @@ def test_each_delay_is_measured_once_from_the_observation_to_the_first_report() 
     assert execution.new_delays() == []
 
 
+def test_delays_are_measured_after_a_policy_whose_sequence_numbers_were_higher() -> None:
+    """The wall clock, which sequence numbers begin from, may be set back between two policies."""
+    execution = Execution()
+    execution.reported("EXECUTING", 5000, 9.9)
+    execution.sent(chunk(7, 10.0), 10.2)
+    execution.reported("EXECUTING", 7, 10.25)
+    assert execution.new_delays() == [pytest.approx(0.25)]
+
+
 @pytest.mark.parametrize(("state", "sequence"), [("EXECUTING", 7), ("HOLDING", 0), ("DISABLED", 0)])
 def test_a_chunk_that_the_arm_does_not_execute_in_time_is_noticed(
     state: str, sequence: int

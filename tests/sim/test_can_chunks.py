@@ -2,6 +2,8 @@
 due times decide which rows are executed.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from can_rig import make_chunk
@@ -67,6 +69,15 @@ def test_times_and_sequences_are_checked():
     with pytest.raises(ChunkRejected, match="replayed"):
         gate.admit(chunk(stamp=10.0, sequence=4), 10.0, True)
     gate.admit(chunk(stamp=10.0, sequence=6), 10.0, True)
+
+
+def test_steps_that_are_still_to_be_executed_are_not_taken_for_dropped() -> None:
+    gate = ChunkGate(ChunkRules(max_ahead=0.1))
+    whole = chunk(stamp=10.0)
+    for first_step in (6, 2**32 - 1):
+        with pytest.raises(ChunkRejected, match=f"first_step {first_step} drops steps"):
+            gate.admit(replace(whole, first_step=first_step), 10.4, True)
+    gate.admit(whole.drop(4), 10.4, True)
 
 
 def test_a_restarted_publisher_is_accepted_only_once_nothing_is_executed_and_with_a_new_chunk():

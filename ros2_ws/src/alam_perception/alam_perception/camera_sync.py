@@ -127,7 +127,8 @@ class CameraSync(Node):
             self._diagnostics.send(ERROR, str(error), {})
             raise
         self._meters[view].tick()
-        self._sync.add_image(view, stamp_to_ns(message.header.stamp), message)
+        if not self._sync.add_image(view, stamp_to_ns(message.header.stamp), message):
+            return  # a repeated frame
         if self._pacing is None:
             self._serve_if_one_stamp()
         else:

@@ -38,11 +38,22 @@ class Synchroniser:
         self.max_age = max_age
         self._images: dict[str, tuple[int, Any]] = {}
         self._joints: deque[tuple[int, Any]] = deque(maxlen=100)
+        self._intervals: dict[str, int] = {}  # ns between the view's last two images
         self._taken: dict[str, int] = {}  # stamps of the set that was taken last
 
-    def add_image(self, view: str, stamp: int, message: Any) -> None:
-        """Replace the image of a view. stamp: ns."""
+    def add_image(self, view: str, stamp: int, message: Any) -> bool:
+        """Replace the image of a view. stamp: ns. Returns whether the image is new, not the newest
+        one of the view again.
+        """
+        before = self._images[view][0] if view in self._images else None
+        if stamp == before:
+            return False
+        if before is None or stamp < before:
+            self._intervals.pop(view, None)
+        else:
+            self._intervals[view] = stamp - before
         self._images[view] = (stamp, message)
+        return True
 
     def add_joints(self, stamp: int, message: Any) -> None:
         """Add a joint state. stamp: ns."""
@@ -51,15 +62,19 @@ class Synchroniser:
         self._joints.append((stamp, message))
 
     def complete(self) -> bool:
-        """Whether every view has an image that was not in the last set taken, and their stamps are
-        within ``max_skew``. So a new image of one view is not combined with an old one of another
-        while a better match may still arrive.
+        """Whether every view has an image that was not in the last set taken, and no image is
+        further behind the newest one than ``max_skew``, or than half the interval between its
+        view's last two images: a better match is then expected.
         """
         stamps = self._stamps()
         if len(stamps) < len(self.views):
             return False
-        fresh = all(self._taken.get(view) != stamp for view, stamp in stamps.items())
-        return fresh and max(stamps.values()) - min(stamps.values()) <= self.max_skew
+        newest = max(stamps.values())
+        return all(
+            self._taken.get(view) != stamp
+            and newest - stamp <= min(self.max_skew, self._intervals.get(view, newest) / 2)
+            for view, stamp in stamps.items()
+        )
 
     def one_stamp(self) -> bool:
         """Whether the newest images of all views have the same stamp and were not taken yet."""

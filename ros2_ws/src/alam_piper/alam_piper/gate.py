@@ -61,7 +61,7 @@ def parse_chunk(
 @dataclass(frozen=True)
 class ChunkRules:
     """max_age, max_ahead: s by which a chunk's stamp may be behind or ahead of the controller's
-    clock.
+    clock. The last dropped step must not be further ahead than ``max_ahead`` either.
     """
 
     max_age: float = 1.0
@@ -69,7 +69,9 @@ class ChunkRules:
 
 
 class ChunkGate:
-    """Rejects chunks that are too old, from the future, expired or repeated."""
+    """Rejects chunks that are too old, from the future, expired or repeated, and chunks that lack
+    steps which are still to be executed.
+    """
 
     def __init__(self, rules: ChunkRules):
         self._rules = rules
@@ -97,6 +99,11 @@ class ChunkGate:
         if now >= chunk.end:
             raise ChunkRejected(
                 f"all {len(chunk.actions)} rows expired, the last {now - chunk.end:.3f} s ago"
+            )
+        if chunk.first_step > 0 and (ahead := chunk.due(-1) - now) > self._rules.max_ahead:
+            raise ChunkRejected(
+                f"first_step {chunk.first_step} drops steps that are due in {ahead:.3f} s, "
+                "as if they had been executed"
             )
         if self._sequence is not None and chunk.sequence <= self._sequence:
             restarted = (

@@ -28,11 +28,10 @@ class Execution:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent: deque[tuple[ActionChunk, float]] = deque(
-            maxlen=KEPT
-        )  # with the time of sending
+        # With the time of sending.
+        self._sent: deque[tuple[ActionChunk, float]] = deque(maxlen=KEPT)
         self._delays: list[float] = []
-        self._taken_up = 0  # the highest sequence number that the arm has executed
+        self._taken_up = 0  # sequence number of the newest sent chunk that the arm has executed
         self._state = ""
         self._sequence = 0
         self._stamp = -np.inf
@@ -53,10 +52,10 @@ class Execution:
         """
         with self._lock:
             self._state, self._sequence, self._stamp = state, sequence, stamp
-            if state == EXECUTING and sequence > self._taken_up:
+            chunk = self._find(sequence) if state == EXECUTING else None
+            if chunk is not None and sequence > self._taken_up:
                 self._taken_up = sequence
-                if (chunk := self._find(sequence)) is not None:
-                    self._delays.append(stamp - chunk.stamp)
+                self._delays.append(stamp - chunk.stamp)
 
     def new_delays(self) -> list[float]:
         """The delays from observation to splice, in s, that were measured since the last call."""
