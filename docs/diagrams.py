@@ -23,6 +23,7 @@ class Box:
     title: str
     lines: tuple[str, ...] = ()
     fill: str = LIBRARY
+    planned: bool = False  # drawn dashed: nothing is in it yet
 
     def side(self, name: str, at: float = 0.5) -> tuple[float, float]:
         """A point (x, y) on the left, right, top or bottom side. ``at``: where on that side, from 0
@@ -34,10 +35,11 @@ class Box:
 
     def svg(self) -> str:
         middle = self.x + self.width / 2
+        dash = " stroke-dasharray='4 3'" if self.planned else ""
         top = self.y + self.height / 2 - 7.5 * len(self.lines) + 4.5
         parts = [
             f"<rect x='{self.x}' y='{self.y}' width='{self.width}' height='{self.height}' rx='6' "
-            f"fill='{self.fill}' stroke='{FAINT}'/>",
+            f"fill='{self.fill}' stroke='{FAINT}'{dash}/>",
             text(middle, top, self.title, 13, weight="bold"),
         ]
         parts += [
@@ -96,17 +98,17 @@ def save(name: str, width: int, height: int, title: str, parts: list[str]) -> No
 def packages() -> None:
     """The packages of the project and the subpackages of the library; an arrow means "imports"."""
     cli = Box(290, 16, 220, 44, "alam_cli", ("the command alam",), NODES)
-    demo = Box(570, 70, 160, 44, "alam_demo", ("task client, video",), NODES)
-    bringup = Box(570, 140, 160, 44, "alam_bringup", ("graph, launch files",), NODES)
+    demo = Box(556, 70, 160, 44, "alam_demo", ("task client, video",), NODES)
+    bringup = Box(556, 140, 160, 44, "alam_bringup", ("graph, launch files",), NODES)
     names = ("alam_perception, alam_policy, alam_piper,", "alam_sim; all import alam_common")
-    nodes = Box(510, 214, 280, 62, "ROS nodes", names, NODES)
-    training = Box(40, 120, 260, 156, "", (), TRAINING)
-    commands = Box(56, 152, 228, 40, "commands", ("one file per command",), "white")
+    nodes = Box(496, 214, 280, 62, "ROS nodes", names, NODES)
+    training = Box(24, 120, 280, 156, "", (), TRAINING)
+    commands = Box(40, 152, 248, 40, "commands", ("one file per command",), "white")
     folders = ("loop, stage1, stage2, episodes,", "converters, benchmarks, report")
-    shared = Box(56, 212, 228, 54, "shared subpackages", folders, "white")
+    shared = Box(40, 212, 248, 54, "shared subpackages", folders, "white")
     library = Box(24, 330, 752, 250, "", ())
     runtime = Box(560, 370, 190, 48, "runtime", ("planner, timeline, motion, rollout",), "white")
-    methods = Box(60, 370, 150, 48, "methods", ("planned: LARA, LatBot",), "white")
+    methods = Box(60, 370, 150, 48, "methods", ("planned: LARA, LatBot",), "white", True)
     latent = Box(40, 446, 150, 48, "latent_action", ("stage 1",), "white")
     policy = Box(220, 446, 150, 48, "policy", ("stage 2",), "white")
     sim = Box(420, 446, 150, 48, "sim", ("worlds, tasks, experts",), "white")
@@ -114,18 +116,18 @@ def packages() -> None:
     robots = Box(600, 516, 150, 44, "robots", ("the Piper",), "white")
     parts = [box.svg() for box in (cli, demo, bringup, nodes, training, commands, shared, library)]
     parts += [
-        text(56, 142, "training/: alam_training", 13, anchor="start", weight="bold"),
+        text(40, 142, "training/: alam_training", 13, anchor="start", weight="bold"),
         text(40, 350, "alam_core: the library, without ROS", 13, anchor="start", weight="bold"),
     ]
     parts += [box.svg() for box in (runtime, methods, latent, policy, sim, data, robots)]
     parts += [
-        arrow(cli.side("left"), (170, 38), training.side("top")),
-        arrow(cli.side("right"), (650, 38), demo.side("top")),
+        arrow(cli.side("left"), (164, 38), training.side("top")),
+        arrow(cli.side("right"), (636, 38), demo.side("top")),
         arrow(demo.side("bottom"), bringup.side("top")),
-        arrow(bringup.side("bottom"), (650, 214), label="starts"),
+        arrow(bringup.side("bottom"), nodes.side("top"), label="starts"),
         arrow(commands.side("bottom"), shared.side("top")),
-        arrow(training.side("bottom"), (170, 330)),
-        arrow(nodes.side("bottom"), (650, 330)),
+        arrow(training.side("bottom"), (164, 330)),
+        arrow(nodes.side("bottom"), (636, 330)),
         arrow(methods.side("bottom", 0.3), latent.side("top", 0.433)),
         arrow(methods.side("right"), (295, 394), policy.side("top")),
         arrow(runtime.side("left"), (330, 394), (330, 446)),
@@ -187,7 +189,8 @@ def life_of_a_chunk() -> None:
         text(775, 192, "feedback", 10.5),
         arrow(checks.side("top"), motion.side("bottom")),
         arrow(timeline.side("bottom"), (465, 198), (81, 198), planner.side("bottom")),
-        text(290, 192, "/alam/arm/status: chunk and row being executed", 10.5),
+        text(345, 192, "/alam/arm/status", 10.5),
+        text(345, 212, "chunk and row being executed", 9.5, FAINT),
     ]
     save("life_of_a_chunk", 900, 250, "The life of a chunk", parts)
 

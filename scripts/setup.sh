@@ -139,7 +139,7 @@ if ! venv_ready; then
     sed -i -E 's/^numpy==.*/numpy==1.26.4/; /^(empy|lark.*|catkin-pkg)==/d' \
       "$pins/base.txt" "$pins/constraints.txt"
   fi
-  say "installing Python packages: torch, MuJoCo and others, about 3 GB (two to ten minutes)"
+  say "installing Python packages: torch, MuJoCo and others, about 7 GB on disk (two to ten minutes)"
   pip install -qq -c "$pins/constraints.txt" -r "$pins/build.txt" -r "$pins/base.txt" \
     -r "$pins/dev.txt" -r "$pins/docs.txt" ||
     fail "pip could not install requirements/{build,base,dev,docs}.txt, see above"

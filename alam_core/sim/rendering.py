@@ -6,7 +6,9 @@ chosen before MuJoCo is first imported.
 """
 
 import atexit
+import contextlib
 import gc
+import importlib
 import os
 import sys
 import traceback
@@ -18,6 +20,10 @@ import numpy as np
 from alam_core.errors import UserError
 
 os.environ.setdefault("MUJOCO_GL", "egl")
+# Triton, which torch imports on demand, and Mesa's software renderer each bring an LLVM. If Triton
+# comes second, the process crashes.
+with contextlib.suppress(ImportError):
+    importlib.import_module("triton")
 try:
     import mujoco
 except (ImportError, AttributeError) as error:

@@ -156,6 +156,23 @@ def test_echo_adapts_to_the_publishers_qos(
     assert "data: hello" in echo.lines
 
 
+def test_echo_ends_quietly_with_the_reader_of_its_output(
+    ros, start: Callable[..., ChildProcess]
+) -> None:
+    publisher = ros.node.create_publisher(String, "/word", 10)
+    pipe = f"set -o pipefail; {ALAM} echo word | head -n 1"
+    echo = start("echo", ["bash", "-c", pipe])
+
+    def ended() -> bool:
+        publisher.publish(String(data="hello"))
+        return echo.poll() is not None
+
+    ros.wait_for(ended, what="the end of alam echo")
+    assert echo.wait(1) == 0
+    echo.last_line()
+    assert len(echo.lines) == 1, "one line and no traceback"
+
+
 def test_echo_times_out_without_a_publisher(ros_env: dict[str, str]) -> None:
     done = alam("echo", "/nothing", "--timeout", "1", env=ros_env)
     assert done.returncode == 2

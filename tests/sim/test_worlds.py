@@ -109,3 +109,14 @@ def test_listing_worlds_starts_no_simulator() -> None:
     )
     names, imported = output.stdout.splitlines()
     assert "piper_place" in names and imported == "[]"
+
+
+def test_a_world_renders_before_torch_imports_its_compiler() -> None:
+    """Mesa's LLVM must not be loaded before Triton's: the second import would crash the process."""
+    code = (
+        "from alam_core.sim.world import make_world;"
+        "world = make_world('piper_place', 32); world.reset(0);"
+        "import torch._dynamo; world.close(); print('alive')"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert output.returncode == 0 and output.stdout == "alive\n", output.stderr

@@ -3,6 +3,7 @@
 import importlib
 import os
 import signal
+import sys
 import time
 from typing import Any
 
@@ -113,6 +114,8 @@ def offered_qos(node: Node, topic: str) -> QoSProfile:
 def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = False) -> int:
     """Print the messages of a topic until Ctrl-C, or only the first one if ``once``.
 
+    Also ends when the reader of its output does.
+
     Raises UserError after ``timeout`` s without a message; 0 waits forever.
     """
     if not topic.startswith("/"):
@@ -143,6 +146,8 @@ def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = Fals
                 raise UserError(f"no message on {topic} ({type_name}) for {timeout:g} s")
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except BrokenPipeError:  # the reader of our output has ended, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
