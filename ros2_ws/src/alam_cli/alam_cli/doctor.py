@@ -158,7 +158,7 @@ def check_ros() -> Iterator[Finding]:
         "ros2 command",
         commands is not None,
         commands or "not found",
-        "optional (ROS from apt has it): 'alam up' and 'alam echo' work without it",
+        "optional: comes with ROS 2 from apt; 'alam up' and 'alam echo' work without it",
         needed=False,
     )
 
