@@ -133,6 +133,17 @@ def test_a_controller_never_breaks_its_limits_and_holds_until_the_first_chunk(
     assert np.abs(points[still + 1 :] - points[0]).max() > 0.01
 
 
+def test_a_controllers_episode_does_not_depend_on_the_one_before():
+    execution = ControllerExecution(Planner(WanderingRunner(9), 4, 9), make_limits(JOINT_LIMITS))
+    world, played = DrivenBlobWorld(), []
+    world.max_steps = 30
+    for seed in (1, 2, 1):
+        execution.planner.runner.rng = np.random.default_rng(0)
+        rollout(world, execution, seed)
+        played.append(np.stack(world.set_points))
+    np.testing.assert_array_equal(played[2], played[0])
+
+
 @pytest.mark.parametrize(("replan_every", "delay"), DELAYS)
 def test_the_steps_that_a_chunk_is_given_are_those_that_the_arm_executes(replan_every, delay):
     wide = np.full(7, 1e9)  # limits that no reference meets, so that it is followed exactly
