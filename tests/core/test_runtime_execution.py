@@ -108,6 +108,14 @@ def test_reset_begins_an_episode():
     assert execution.act(first).tolist() == [7.0, 8.0]
 
 
+def test_after_a_clock_was_set_back_the_arm_stays_where_it_is_until_a_chunk_takes_effect():
+    execution = steps_of(CountingRunner(), 8, 2)
+    for t in range(11):
+        execution.act(observe(t, start=90.0))
+    actions = [tuple(execution.act(observe(t))) for t in range(3, 7)]
+    assert actions == [(50, 3), (50, 3), (2, 2), (2, 3)]
+
+
 def drive(runner, replan_every, delay, limits, steps=40):
     """The set-points (ticks, 7) of an episode, the first before its first tick."""
     world = DrivenBlobWorld()
