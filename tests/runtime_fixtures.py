@@ -15,10 +15,12 @@ class CountingRunner:
 
     def __init__(self, given_steps=0):
         self.stamps, self.given, self.given_steps = [], [], given_steps
+        self.seeds = []  # of the generators
 
     def infer(self, observation, generator, given=None):
         self.stamps.append(observation.stamp)
         self.given.append(given)
+        self.seeds.append(generator.initial_seed())
         return ActionChunk(self.rows(given).astype(np.float32), self.dt, observation.stamp)
 
     def rows(self, given):

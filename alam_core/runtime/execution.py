@@ -27,8 +27,9 @@ Hold = Callable[[np.ndarray], np.ndarray]
 class StepExecution:
     """Runs a policy with one row of a chunk per control step.
 
-    hold: gives the action that keeps the arm where it was first observed, until the first chunk
-    takes effect; required with a delay.
+    hold: gives the action for the control steps in which no chunk is in effect, at the beginning
+    and after the clock was set back: the arm stays where it was observed at the first of them.
+    Required with a delay.
     """
 
     def __init__(self, planner: Planner, hold: Hold | None = None) -> None:
@@ -39,13 +40,13 @@ class StepExecution:
             )
         self.planner = planner
         self._hold = hold
-        self._first_state: np.ndarray | None = None
+        self._held_state: np.ndarray | None = None  # (S,) while no chunk is in effect
         self._chunks: deque[ActionChunk] = deque()  # the one in effect, then the coming ones
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
         self.planner.reset(seed)
-        self._first_state = None
+        self._held_state = None
         self._chunks.clear()
 
     def act(self, observation: Observation) -> np.ndarray:
@@ -60,17 +61,18 @@ class StepExecution:
             raise UserError(
                 "the observation has no stamp: give its time in s, such as time.monotonic()"
             )
-        if self._first_state is None:
-            self._first_state = observation.state
         if self.planner.due(now):
             self._chunks.append(self.planner.plan(observation, self._upcoming))
         while len(self._chunks) > 1 and self._in_effect(self._chunks[1], now):
             self._chunks.popleft()
         action = self._action(now)
-        if action is None:
-            assert self._hold is not None
-            return np.array(self._hold(self._first_state), np.float32)
-        return action
+        if action is not None:
+            self._held_state = None
+            return action
+        assert self._hold is not None
+        if self._held_state is None:
+            self._held_state = observation.state
+        return np.array(self._hold(self._held_state), np.float32)
 
     def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
         """One control step of a world."""

@@ -37,6 +37,18 @@ ROOMS = {
     "sim": {"data", "robots"},
     "runtime": {"data", "latent_action", "policy", "methods", "robots", "sim"},
 }
+# The same for training; "" stands for the modules at its top level.
+TRAINING_ROOMS = {
+    "": set(),
+    "loop": {""},
+    "stage1": {"", "loop"},
+    "stage2": {"", "loop"},
+    "episodes": {""},
+    "converters": {""},
+    "benchmarks": {"", "loop"},
+    "report": {"", "stage1"},
+    "commands": {"", "converters", "episodes", "loop", "report", "stage1", "stage2"},
+}
 ONE_CLASS_TWO_FILES: dict[str, str] = {}  # class name -> why it is defined twice
 
 
@@ -83,8 +95,8 @@ def package(module: str) -> str:
 
 
 def room(module: str) -> str:
-    """The folder of a module of the library; "" for the modules at its top level."""
-    folder = MODULES[module].relative_to(SOURCES["alam_core"]).parts
+    """The folder of a module in its package; "" for the modules at the top level."""
+    folder = MODULES[module].relative_to(SOURCES[package(module)]).parts
     return folder[0] if len(folder) > 1 else ""
 
 
@@ -108,6 +120,18 @@ def test_arrows_between_rooms_of_the_library_run_one_way(name: str) -> None:
         if room(module) == name
         for target in INSIDE[module]
         if package(target) != "alam_core" or room(target) not in allowed
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_arrows_between_rooms_of_training_run_one_way() -> None:
+    wrong = [
+        f"{module} imports {target}"
+        for module, targets in INSIDE.items()
+        if package(module) == "alam_training"
+        for target in targets
+        if package(target) == "alam_training"
+        and room(target) not in TRAINING_ROOMS[room(module)] | {room(module)}
     ]
     assert not wrong, "\n".join(wrong)
 

@@ -109,6 +109,14 @@ def test_reset_begins_an_episode():
     assert execution.act(first).tolist() == [7.0, 8.0]
 
 
+def test_after_a_clock_was_set_back_the_arm_stays_where_it_is_until_a_chunk_takes_effect():
+    execution = steps_of(CountingRunner(), 8, 2)
+    for t in range(11):
+        execution.act(observe(t, start=90.0))
+    actions = [tuple(execution.act(observe(t))) for t in range(3, 7)]
+    assert actions == [(50, 3), (50, 3), (2, 2), (2, 3)]
+
+
 def drive(runner, replan_every, delay, limits, steps=40):
     """The set-points (ticks, 7) of an episode, the first before its first tick."""
     world = DrivenBlobWorld()
@@ -132,6 +140,17 @@ def test_a_controller_never_breaks_its_limits_and_holds_until_the_first_chunk(
     still = round(delay * DT / TICK)
     assert (points[: still + 1] == points[0].clip(limits.range_lower)).all()
     assert np.abs(points[still + 1 :] - points[0]).max() > 0.01
+
+
+def test_a_controllers_episode_does_not_depend_on_the_one_before():
+    execution = ControllerExecution(Planner(WanderingRunner(9), 4, 9), make_limits(JOINT_LIMITS))
+    world, played = DrivenBlobWorld(), []
+    world.max_steps = 30
+    for seed in (1, 2, 1):
+        execution.planner.runner.rng = np.random.default_rng(0)
+        rollout(world, execution, seed)
+        played.append(np.stack(world.set_points))
+    np.testing.assert_array_equal(played[2], played[0])
 
 
 @pytest.mark.parametrize(("replan_every", "delay"), DELAYS)

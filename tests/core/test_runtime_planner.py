@@ -134,3 +134,12 @@ def test_a_reset_begins_an_episode_and_sequence_numbers_continue():
     planner.reset()
     assert planner.chunk is None and planner.due(0.9)
     assert planner.plan(observe(0.9)).sequence == 72
+
+
+def test_the_seed_of_an_episode_determines_the_noise_of_its_chunks():
+    planner = Planner(CountingRunner(), 8)
+    for seed in (3, 4):
+        planner.reset(seed)
+        for stamp in (0.0, 0.8):
+            planner.plan(observe(stamp))
+    assert planner.runner.seeds == [3, 3, 4, 4]

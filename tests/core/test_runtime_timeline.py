@@ -50,6 +50,16 @@ def test_splices_are_continuous_and_end_on_the_new_chunk(seed):
         wanted = reference.at(now)
 
 
+def test_a_fade_begins_and_ends_at_rest() -> None:
+    timeline = Timeline(fade=0.15)
+    timeline.splice(make_chunk(10.0, np.zeros((16, 7))), 10.0, np.zeros(7))
+    timeline.splice(make_chunk(10.4, np.ones((16, 7))), 10.5, np.zeros(7))
+    for time, wanted in ((10.5, 0.0), (10.575, 0.5), (10.65, 1.0)):
+        assert timeline.at(time) == pytest.approx(np.full(7, wanted))
+    for time in (10.501, 10.649):
+        assert (np.abs(timeline.at(time + 1e-4) - timeline.at(time - 1e-4)) < 1e-4).all()
+
+
 @pytest.mark.parametrize("passed", [1, 2, 3, 4])
 @pytest.mark.parametrize("late", [0.0, 0.03, 0.099])
 def test_a_chunk_that_continues_what_is_executed_joins_without_a_gap(passed, late):

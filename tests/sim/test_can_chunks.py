@@ -51,6 +51,12 @@ def test_columns_are_put_into_order():
     assert chunk.actions.tolist() == [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]
 
 
+def test_the_rows_of_a_chunk_are_due_after_the_steps_that_were_dropped():
+    chunk = parse_chunk(**GOOD, first_step=3)
+    assert (chunk.first_step, chunk.sequence) == (3, 1)
+    assert chunk.due(0) == pytest.approx(10.4)
+
+
 def chunk(stamp=10.0, sequence=1, steps=16, dt=0.1):
     return make_chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
 
