@@ -17,6 +17,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from alam_core.errors import UserError
 from alam_core.policy.config import BACKBONES, ModelConfig, PolicyConfig
 
 
@@ -55,7 +56,6 @@ class Backbone(nn.Module, ABC):
     """
 
     half_precision: ClassVar[bool] = False  # whether inference with bfloat16 weights is supported
-    published: ClassVar[bool] = False  # whether ``load_published`` is implemented
     width: int
     depth: int
 
@@ -71,9 +71,13 @@ class Backbone(nn.Module, ABC):
     ) -> None:
         """Load published weights of a whole policy into this backbone and the heads of the action.
 
-        path: a file, a folder, or a name on the model hub. Raises UserError if they do not fit.
+        path: a file, a folder, or a name on the model hub. Raises UserError if they do not fit, and
+        for a backbone without published weights.
         """
-        raise NotImplementedError
+        raise UserError(
+            f"'{path}' is for pi0, but this policy's backbone has no published weights: give "
+            "--model.backbone pi0"
+        )
 
     @abstractmethod
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:

@@ -186,14 +186,8 @@ class JointPolicy(PolicyNetwork):
         """
         if not path:
             return self.backbone.load_pretrained()
-        name = self.config.model.backbone
-        if not self.backbone.published:
-            raise UserError(
-                f"'{path}' is for pi0, but this policy's backbone is '{name}': give "
-                "--model.backbone pi0"
-            )
         self.backbone.load_published(path, self.inputs[ACTION], self.outputs[ACTION])
-        return f"{name}'s weights from '{path}'"
+        return f"{self.config.model.backbone}'s weights from '{path}'"
 
     def save_pretrained(self, folder: str | Path, card: str = "") -> Path:
         """Write the policy as a checkpoint (see ``alam_core.checkpoints``); ``card`` is its

@@ -112,7 +112,8 @@ def test_another_method_is_encoded_and_probed_through_the_interface() -> None:
 def test_alam_is_additive_by_training_or_by_construction(
     encoder: str, variant: str, add: float, additive: bool
 ) -> None:
-    config = TransitionConfig(encoder=encoder, variant=variant, losses=LossConfig(add=add))  # type: ignore[arg-type]
+    losses = LossConfig(add=add)
+    config = TransitionConfig(encoder=encoder, variant=variant, losses=losses)
     model = TransitionModel(config)
     assert model.additive == additive
     assert model.latent_shape == (7, 32) and model.latent_size == 7 * 32 and model.image_size == 64

@@ -1,6 +1,8 @@
 """All training commands have one grammar: without arguments they say what to type."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -22,3 +24,11 @@ def test_a_command_without_arguments_says_what_to_type(
     assert importlib.import_module(f"alam_training.commands.{name}").main() == 0
     assert f"python training/{name}.py" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["evaluate", "finetune"])
+def test_a_script_refuses_an_unknown_option_in_one_line(name: str) -> None:
+    command = [sys.executable, f"training/{name}.py", "--nonsense", "1"]
+    wrong = subprocess.run(command, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "nonsense" in wrong.stderr and wrong.stderr.count("\n") == 1

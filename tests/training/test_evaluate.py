@@ -23,18 +23,6 @@ from alam_training.episodes.evaluation import (
 )
 
 
-def test_the_script_without_arguments_says_what_to_type():
-    done = subprocess.run(
-        [sys.executable, "training/evaluate.py"], capture_output=True, text=True, check=True
-    )
-    assert "python training/evaluate.py --" in done.stdout
-    wrong = subprocess.run(
-        [sys.executable, "training/evaluate.py", "--nonsense", "1"], capture_output=True, text=True
-    )
-    assert wrong.returncode == 2
-    assert "nonsense" in wrong.stderr
-
-
 @pytest.fixture(scope="module")
 def blob_policy(tmp_path_factory):
     return tiny_policy().save_pretrained(tmp_path_factory.mktemp("policy") / "policy")

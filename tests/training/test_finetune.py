@@ -1,8 +1,6 @@
 """Stage 2 from a data set on disk to a policy that acts: data, cache, training, evaluation."""
 
 import dataclasses
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -348,15 +346,3 @@ def test_ranks_share_a_batch_held_out_episodes_are_not_in_it_and_all_ranks_end_w
         for e in range(len(LENGTHS))
     ]
     assert sorted(drawn)[0] == 0 and sorted(drawn)[1] > 0
-
-
-def test_the_script_without_arguments_says_what_to_type():
-    done = subprocess.run(
-        [sys.executable, "training/finetune.py"], capture_output=True, text=True, check=True
-    )
-    assert "python training/finetune.py --" in done.stdout
-    wrong = subprocess.run(
-        [sys.executable, "training/finetune.py", "--nonsense", "1"], capture_output=True, text=True
-    )
-    assert wrong.returncode == 2
-    assert "nonsense" in wrong.stderr

@@ -36,7 +36,6 @@ class Pi0Backbone(Backbone):
     """
 
     half_precision = True
-    published = True
 
     def __init__(
         self, config: Pi0Config, views: Sequence[str], image_size: int, state_dim: int

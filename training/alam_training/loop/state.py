@@ -130,7 +130,7 @@ class TrainState:
         try:
             with safe_open(path, "pt") as file:
                 run = json.loads(file.metadata()["run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 before, self.step, self.counted, averaged = (
                     run[key] for key in ("identity", "step", "counted", "averaged")
                 )
