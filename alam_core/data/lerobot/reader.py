@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.views import no_colours
 from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
@@ -41,15 +42,16 @@ class _Episode:
     task: str
     data: str  # parquet file
     row: int  # of the first frame in that file
-    videos: dict[str, tuple[str, int]]  # view -> file, number of the first frame in it
+    videos: dict[str, tuple[str, float]]  # view -> file, number of the first frame in it
 
 
 class LeRobotDataset:
     """A data set folder, opened for reading. Numbers and frames are read from disk on demand.
 
-    ``fps``: frames per second. ``views``: camera names. ``features``: as in meta/info.json.
-    ``state_names``, ``action_names``: one name per column. ``extras``: further values stored per
-    episode, such as its seed: name -> list with one entry per episode.
+    ``fps``: frames per second. ``views``: names of the cameras. ``left_out``: name -> reason, for
+    videos that are not among them because they do not seem to show colours. ``features``: as in
+    meta/info.json. ``state_names``, ``action_names``: one name per column. ``extras``: further
+    values stored per episode, such as its seed: name -> list with one entry per episode.
 
     Raises UserError if ``root`` is not a data set, has a version that is not supported, or lacks a
     file.
@@ -60,7 +62,10 @@ class LeRobotDataset:
         self.info = self._read_info()
         self.features: dict[str, Any] = self.info["features"]
         self.fps = float(self.info["fps"])
-        self.views = tuple(_view(key) for key in self._video_keys())
+        seen = {_view(key): no_colours(key, self.features[key]) for key in self._video_keys()}
+        self.views = tuple(view for view, (why, _) in seen.items() if not why)
+        self.left_out = {view: why for view, (why, _) in seen.items() if why}
+        self._refused = {view for view, (_, certain) in seen.items() if certain}
         self.state_names = _names(self.features.get(layout.STATE))
         self.action_names = _names(self.features.get(layout.ACTION))
         self.extras: dict[str, list[Any]] = {}
@@ -118,9 +123,7 @@ class LeRobotDataset:
         """
         where = self._episodes[e]
         if view not in self.views:
-            raise UserError(
-                f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}"
-            )
+            self.check_view(view)
         for i in indices:
             if not 0 <= i < where.length:
                 raise IndexError(f"frame {i} of episode {e}, which has {where.length}")
@@ -129,9 +132,20 @@ class LeRobotDataset:
             [first + int(i) for i in indices]
         )
 
-    def video_span(self, e: int, view: str) -> tuple[Path, int]:
+    def check_view(self, view: str) -> None:
+        """Raises UserError for a view that the data set does not have or that is declared not to
+        show colours. A view that is left out only for its name can be used.
+        """
+        if view in self._refused:
+            raise UserError(f"'{self.root}': '{view}' is no colour view: {self.left_out[view]}")
+        if view not in self.views and view not in self.left_out:
+            raise UserError(
+                f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}"
+            )
+
+    def video_span(self, e: int, view: str) -> tuple[Path, float]:
         """The video file of a view of episode e, and the number of the episode's first frame in
-        that file.
+        that file: a whole one, if the file's pictures are at multiples of 1 / fps.
         """
         file, first = self._episodes[e].videos[view]
         return self.root / file, first
@@ -209,7 +223,7 @@ class LeRobotDataset:
                     chunk_index=row[where + "chunk_index"],
                     file_index=row[where + "file_index"],
                 )
-                videos[_view(key)] = (file, round(row[where + "from_timestamp"] * self.fps))
+                videos[_view(key)] = (file, round(row[where + "from_timestamp"] * self.fps, 3))
             task = row["tasks"][0] if row["tasks"] else ""
             episodes.append(
                 _Episode(
