@@ -1,0 +1,22 @@
+"""What is wrong with a data set, as a list of findings: ``alam check`` and the trainers print them."""
+
+from alam_core.data.checks.episodes import check_episodes
+from alam_core.data.checks.finding import Finding, Level, numbered
+from alam_core.data.checks.numbers import check_numbers
+from alam_core.data.checks.pictures import PictureSample, check_pictures, sample_pictures
+from alam_core.data.checks.recorded import Recorded, read_recorded
+from alam_core.data.checks.video import check_videos
+
+__all__ = [
+    "Finding",
+    "Level",
+    "PictureSample",
+    "Recorded",
+    "check_episodes",
+    "check_numbers",
+    "check_pictures",
+    "check_videos",
+    "numbered",
+    "read_recorded",
+    "sample_pictures",
+]

@@ -1,0 +1,33 @@
+"""One thing that is wrong with a data set or a checkpoint, or worth knowing."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+NAMED = 5  # numbers or names in a message, at most
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: with an "error" training stops or goes wrong; after a "warning" look at the data; a
+    "note" is harmless. where: the part of the data, such as "episode 3" or "view 'wrist'". message:
+    one line that says what is wrong and what to do.
+    """
+
+    level: Level
+    where: str
+    message: str
+
+
+def numbered(values: Iterable[int | str]) -> str:
+    """The first few values and the number of the others: "3, 7, 9 and 12 more"."""
+    all_of = [str(value) for value in values]
+    more = f" and {len(all_of) - NAMED} more" if len(all_of) > NAMED else ""
+    return ", ".join(all_of[:NAMED]) + more
+
+
+def episodes_called(numbers: Iterable[int]) -> str:
+    """ "episode 3", or "episodes 3, 7, 9 and 12 more"."""
+    all_of = list(numbers)
+    return f"episode{'' if len(all_of) == 1 else 's'} {numbered(all_of)}"
