@@ -1,4 +1,4 @@
-"""What is wrong with a data set, as a list of findings: ``alam check`` and the trainers print them."""
+"""What is wrong with a data set: findings, which ``alam check`` and the trainers print."""
 
 from alam_core.data.checks.episodes import check_episodes
 from alam_core.data.checks.finding import Finding, Level, numbered

@@ -1,6 +1,6 @@
 """One thing that is wrong with a data set or a checkpoint, or worth knowing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +25,17 @@ def numbered(values: Iterable[int | str]) -> str:
     all_of = [str(value) for value in values]
     more = f" and {len(all_of) - NAMED} more" if len(all_of) > NAMED else ""
     return ", ".join(all_of[:NAMED]) + more
+
+
+def episodes_at_fault(faults: Mapping[int, str], where: str = "") -> list[Finding]:
+    """An error for the episodes that cannot be used: which, and why the first one. faults: episode
+    -> reason. where: the part of them, such as "view 'wrist', ".
+    """
+    if not faults:
+        return []
+    first = next(iter(faults.values())).removeprefix(f"episode {next(iter(faults))}: ")
+    rest = f" ({len(faults) - 1} more like this)" if len(faults) > 1 else ""
+    return [Finding("error", where + episodes_called(faults), first + rest)]
 
 
 def episodes_called(numbers: Iterable[int]) -> str:

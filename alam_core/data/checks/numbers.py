@@ -205,12 +205,13 @@ def check_constant(recorded: Recorded) -> list[Finding]:
         still = joint & ~constant & (everything.std(0) < STILL)
         for mask, what in ((constant, "never changes"), (still, "hardly moves")):
             if mask.any():
+                which = numbered(repr(name) for name, hit in zip(names, mask, strict=True) if hit)
                 findings.append(
                     Finding(
                         "warning" if vector == "state" and mask is constant else "note",
-                        f"{vector} {numbered(repr(names[i]) for i in np.flatnonzero(mask).tolist())}",
-                        f"{what}: the policy learns nothing about other values of it, and acts "
-                        "from the same values only; record it in motion, or leave it out",
+                        f"{vector} {which}",
+                        f"{what}: a policy knows no other values of it; if it should, record it in "
+                        "motion",
                     )
                 )
     return findings

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from alam_core.data.checks.finding import Finding, episodes_called
+from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called
 from alam_core.data.checks.recorded import Recorded
 from alam_core.data.frames import DECODED_AT_ONCE, VideoSet
 from alam_core.data.images import resize_images
@@ -65,12 +65,14 @@ def sample_pictures(
     advance: Callable[[], object] = lambda: None,
 ) -> tuple[list[PictureSample], list[Finding]]:
     """A few frames of a few episodes of each of ``views`` (none given: all), evenly spaced;
-    thorough: all frames of all episodes. Also an error for each video that cannot be decoded.
+    thorough: all frames of all episodes. Also an error for a view with videos that cannot be
+    decoded.
 
     advance: called after each episode of a view that is looked at (``episodes_looked_at``).
     """
     samples, findings = [], []
     for view in views or dataset.views:
+        broken: dict[int, str] = {}
         for e in episodes_looked_at(dataset, thorough).tolist():
             length = dataset.episode_length(e)
             if length > 0:
@@ -82,8 +84,9 @@ def sample_pictures(
                 try:
                     samples.append(PictureSample.of(view, e, rows, parts))
                 except UserError as error:
-                    findings.append(Finding("error", f"view '{view}', episode {e}", str(error)))
+                    broken[e] = str(error)
             advance()
+        findings += episodes_at_fault(broken, f"view '{view}', ")
     return samples, findings
 
 

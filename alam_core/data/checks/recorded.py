@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alam_core.data.checks.finding import Finding
+from alam_core.data.checks.finding import Finding, episodes_at_fault
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 
@@ -41,18 +41,17 @@ class Recorded:
 def read_recorded(
     dataset: LeRobotDataset, advance: Callable[[], object] = lambda: None
 ) -> tuple[Recorded, list[Finding]]:
-    """All episodes that can be read, and an error for each file that cannot. advance: called after
+    """All episodes that can be read, and an error if there are others. advance: called after
     each episode.
     """
     episodes: dict[int, EpisodeArrays] = {}
-    broken: dict[str, int] = {}  # message -> the first episode with it
+    broken: dict[int, str] = {}  # episode -> reason
     for e in range(dataset.num_episodes):
         try:
             episodes[e] = dataset.episode(e)
         except UserError as error:
-            broken.setdefault(str(error), e)
+            broken[e] = str(error)
         advance()
-    findings = [Finding("error", f"episode {e}", why) for why, e in broken.items()]
     recorded = Recorded(
         episodes,
         dataset.state_names,
@@ -60,4 +59,4 @@ def read_recorded(
         dataset.fps,
         str(dataset.info.get("robot_type") or ""),
     )
-    return recorded, findings
+    return recorded, episodes_at_fault(broken)

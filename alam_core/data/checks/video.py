@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alam_core.data.checks.finding import Finding, episodes_called, numbered
+from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called, numbered
 from alam_core.data.frames import VideoSet
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.mixture import find_faults
@@ -28,10 +28,7 @@ def check_videos(dataset: VideoSet, views: Sequence[str] = ()) -> list[Finding]:
     findings = []
     for view in views or dataset.views:
         faults = find_faults(dataset, view)
-        findings += [
-            Finding("error", f"view '{view}', {episodes_called(numbers)}", why)
-            for why, numbers in _grouped(faults).items()
-        ]
+        findings += episodes_at_fault(faults, f"view '{view}', ")
         if isinstance(dataset, LeRobotDataset):
             findings += check_against_rows(dataset, view, set(faults))
     if not dataset.views:
@@ -166,11 +163,3 @@ def check_stamps(dataset: LeRobotDataset) -> list[Finding]:
             "s: rows were lost while recording, and are read as if none were",
         )
     ]
-
-
-def _grouped(faults: dict[int, str]) -> dict[str, list[int]]:
-    """What is wrong -> the episodes."""
-    grouped: dict[str, list[int]] = defaultdict(list)
-    for e, why in faults.items():
-        grouped[why.removeprefix(f"episode {e}: ")].append(e)
-    return grouped
