@@ -129,7 +129,7 @@ def _one_letter_apart(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str
     if len(different) != 1:
         return None
     short, long = sorted(different[0], key=len)
-    if len(short) < LONG_WORD or len(long) - len(short) > 1 or any(map(str.isdigit, long)):
+    if len(long) < LONG_WORD or len(long) - len(short) > 1 or any(map(str.isdigit, long)):
         return None
     same = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), None)
     same = len(short) if same is None else same

@@ -62,8 +62,8 @@ def check_names(recorded: Recorded) -> list[Finding]:
                 Finding(
                     "warning",
                     vector,
-                    f"the Piper's {numbered(lacking)} is missing: a policy trained on these data "
-                    "cannot drive the whole arm; record all joints, or take this for another arm",
+                    f"there is no {numbered(lacking)}: if this is the Piper, a policy trained on "
+                    "these data cannot drive the whole arm; record all its joints",
                 )
             )
         elif all(name.isdigit() for name in names):

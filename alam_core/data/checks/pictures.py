@@ -21,7 +21,7 @@ BLOCKS = 24  # averages per side that are compared
 EPISODES, FRAMES = 8, 6  # looked at unless everything is
 BLANK = 4.0  # grey levels: a picture that varies by less shows nothing
 SAME = 1.0  # grey levels: pictures that differ by less in every block are the same
-MOVED = 0.05  # of a column's range, by which the arm moves between two different pictures
+MOVED = 0.25  # of a column's range; an arm that moves so far looks different
 
 
 @dataclass
@@ -132,8 +132,8 @@ def check_pictures(
                     Finding(
                         "error" if len(found) == len(of_episode) else "warning",
                         f"view '{view}', {episodes_called(found)}",
-                        f"of the {len(of_episode)} episodes looked at, {len(found)} have pictures "
-                        f"that are {what}",
+                        f"in {len(found)} of {len(of_episode)} episodes looked at, pictures are "
+                        f"{what}",
                     )
                 )
     views = list(by_view)
