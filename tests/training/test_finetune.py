@@ -259,8 +259,7 @@ def test_numbers_that_are_not_finite_are_named(tmp_path):
         table.set_column(at, table.schema.field(at), pa.array(states, table.schema.field(at).type)),
         file,
     )
-    words = "state 'b': 1 values are not finite, the first in episode 2, row 1"
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match="observation.state is not finite in episode 2, row 1, 'b'"):
         finetune(settings(root, tmp_path / "run", relative_joints=[]))
 
 

@@ -25,7 +25,6 @@ from alam_training.stage1.config import MAY_CHANGE, PretrainConfig
 from alam_training.stage1.data import (
     check_same_episodes,
     held_out_triplets,
-    print_video_findings,
     shard_triplets,
     split_source,
     too_short,
@@ -65,9 +64,6 @@ def main() -> int:
             "training/collect.py makes a data set"
         )
     state = PartialState(cpu=config.loop.cpu)
-    if state.is_main_process:
-        for source in config.sources:
-            print_video_findings(source)
     with state.local_main_process_first():  # one process decodes, the others map its files
         sources = open_sources(config.sources, config.model.image_size, config.cache)
     _, metrics, finished = pretrain(config, sources)

@@ -8,28 +8,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from alam_core.data.checks import check_pictures, check_videos, sample_pictures
 from alam_core.data.frames import OnDemandFrames
-from alam_core.data.mixture import SourceConfig, VideoSource, open_dataset
+from alam_core.data.mixture import VideoSource
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed
-from alam_training.findings import print_data_findings
 from alam_training.splits import split_episodes
 from alam_training.stage1.config import PretrainConfig
 
 REPORT = "data_report.json"  # in the run's folder
-
-
-def print_video_findings(config: SourceConfig) -> None:
-    """Print what seems wrong with a source, before its videos are decoded."""
-    dataset = open_dataset(config.path)
-    views = [view for view in config.views if view in dataset.views]  # opening refuses the others
-    samples, undecoded = sample_pictures(dataset, views)
-    findings = check_videos(dataset, views) + undecoded + check_pictures(samples)
-    print_data_findings(findings, config.path)
 
 
 def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:

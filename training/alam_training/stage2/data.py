@@ -7,18 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from accelerate import PartialState
 
 from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
-from alam_core.data.checks import (
-    Recorded,
-    check_episodes,
-    check_numbers,
-    check_pictures,
-    check_videos,
-    sample_pictures,
-)
-from alam_core.data.checks.numbers import check_finite
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.errors import UserError
@@ -35,7 +25,6 @@ from alam_core.policy.normalization import (
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
-from alam_training.findings import print_data_findings
 from alam_training.stage2.config import FinetuneConfig
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
@@ -73,15 +62,8 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         [e.action for e in episodes],
         [e.task for e in episodes],
     )
-    recorded = Recorded(
-        dict(enumerate(episodes)),
-        dataset.state_names,
-        dataset.action_names,
-        dataset.fps,
-        str(dataset.info.get("robot_type") or ""),
-    )
-    if not_finite := check_finite(recorded):
-        raise UserError(f"'{config.data}', {not_finite[0].where}: {not_finite[0].message}")
+    _check_finite(config.data, "observation.state", dataset.state_names, states)
+    _check_finite(config.data, "action", dataset.action_names, actions)
     tokenizer = make_tokenizer(config.model, _tokenizer_folder(config.weights))
     words = tokenizer(_checked_tasks(config, tokenizer, tasks))
     relative = policy_config.relative()
@@ -100,8 +82,6 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         policy_config.latent_shape = list(transition.latent_shape)
         policy_config.latent_encoder = checkpoint_hash(encoder)
 
-    if PartialState().is_main_process:
-        _print_findings(config.data, dataset, recorded, views)
     frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
     latents: dict[str, np.ndarray] = {}
     if encoder is not None:
@@ -167,15 +147,16 @@ def _tokenizer_folder(weights: str) -> Path:
     return folder.parent if folder.suffix == ".safetensors" else folder
 
 
-def _print_findings(
-    data: str, dataset: LeRobotDataset, recorded: Recorded, views: Sequence[str]
+def _check_finite(
+    data: str, feature: str, names: Sequence[str], episodes: Sequence[np.ndarray]
 ) -> None:
-    """Print what seems wrong with the data, before any video is decoded."""
-    known = [view for view in views if view in dataset.views]  # decoding refuses the others
-    samples, undecoded = sample_pictures(dataset, known)
-    findings = check_episodes(recorded) + check_numbers(recorded) + check_videos(dataset, known)
-    findings += undecoded + check_pictures(samples, recorded)
-    print_data_findings(findings, data)
+    for number, values in enumerate(episodes):
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            raise UserError(
+                f"'{data}': {feature} is not finite in episode {number}, row {row}, "
+                f"'{names[column]}': repair or remove the episode"
+            )
 
 
 def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
