@@ -5,6 +5,7 @@ F: rows of the file, S: state width, A: action width, D: width of one of them.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +63,7 @@ def read_rows(
             file,
             episodes,
             ~finite.all(1),
-            lambda row, feature=feature, widths=widths, finite=finite: (  # type: ignore[misc]
-                f"{feature} has {widths[row]} numbers instead of {finite.shape[1]}"
-                if widths[row] != finite.shape[1]
-                else f"{feature} is not finite in '{names[feature][int(finite[row].argmin())]}'"
-            ),
+            partial(_vector_fault, feature, names[feature], finite, widths),
         )
         vectors[feature] = values
     file.state = vectors.get(columns.state, file.state)
@@ -79,7 +76,9 @@ def read_rows(
             file,
             episodes,
             ~np.isin(numbers, list(tasks)),
-            lambda row: f"task_index is {numbers[row]}, which meta/tasks does not list",
+            lambda row, place: (
+                f"task_index is {numbers[row]} in {place}, which meta/tasks does not list"
+            ),
         )
     return file
 
@@ -96,16 +95,25 @@ def _find_spans(file: DataFile, episodes: np.ndarray) -> None:
 
 
 def _note(
-    file: DataFile, episodes: np.ndarray, wrong: np.ndarray, words: Callable[[int], str]
+    file: DataFile, episodes: np.ndarray, wrong: np.ndarray, words: Callable[[int, str], str]
 ) -> None:
-    """Add the episodes with ``wrong`` rows, bool (F,), to ``file.broken``. words: row -> what is
-    wrong with it.
+    """Add the episodes with ``wrong`` rows, bool (F,), to ``file.broken``. words: a row and its
+    place in words -> what is wrong with it.
     """
     rows = np.flatnonzero(wrong)
     numbers, places = np.unique(episodes[rows], return_index=True)
     for episode, row in zip(numbers.tolist(), rows[places].tolist(), strict=True):
-        where = f"'{file.path}', episode {episode}, row {row - file.spans[episode][0]}"
-        file.broken.setdefault(episode, f"{where}: {words(row)}")
+        place = f"episode {episode}, row {row - file.spans[episode][0]}"
+        file.broken.setdefault(episode, f"'{file.path}': {words(row, place)}")
+
+
+def _vector_fault(
+    feature: str, names: list[str], finite: np.ndarray, widths: np.ndarray, row: int, place: str
+) -> str:
+    """What is wrong with a row of a vector. finite: bool (F, D). widths: numbers in each row."""
+    if widths[row] != len(names):
+        return f"{feature} has {widths[row]} numbers instead of {len(names)} in {place}"
+    return f"{feature} is not finite in {place}, '{names[int(finite[row].argmin())]}'"
 
 
 def _vectors(
