@@ -27,7 +27,9 @@ def numbers(e: int, length: int = 30) -> tuple[np.ndarray, np.ndarray]:
 
 
 def clean(episodes: int = 12) -> Recorded:
-    made = {e: EpisodeArrays(*numbers(e), TASKS[e % 2]) for e in range(episodes)}
+    made = {
+        e: EpisodeArrays(*numbers(e), np.full(30, TASKS[e % 2], object)) for e in range(episodes)
+    }
     return Recorded(made, list(JOINT_NAMES), list(JOINT_NAMES), FPS, "piper")
 
 

@@ -1,9 +1,8 @@
 """``alam check`` on data sets, bags and checkpoints: report, contact sheet and exit code."""
 
+import importlib
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,10 @@ from policy_fixtures import tiny_policy
 from rich.console import Console
 from test_convert_rosbag import image_message, joint_message, write_bag
 
-from alam_core.data.mixture import SourceConfig
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel
 from alam_core.robots.piper import JOINT_NAMES
 from alam_training.commands.check import CheckConfig, check, main
-from alam_training.commands.finetune import finetune
-from alam_training.stage1.data import print_video_findings
-from alam_training.stage2.config import FinetuneConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ROOT / "checkpoints/piper_place"
@@ -95,12 +90,6 @@ def test_what_cannot_be_checked_is_a_wrong_command(
         (tmp_path / "given" / content).touch()
     with pytest.raises(UserError, match=words):
         report_of(tmp_path / "given")
-
-
-def test_the_script_exits_with_2_for_a_wrong_command() -> None:
-    command = [sys.executable, str(ROOT / "training/check.py"), "nowhere"]
-    wrong = subprocess.run(command, capture_output=True, text=True)
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
 
 
 def test_a_data_set_that_cannot_be_opened_is_an_error(dataset: Path, tmp_path: Path) -> None:
@@ -207,17 +196,27 @@ def test_what_is_wrong_with_a_checkpoint_is_said(tmp_path: Path) -> None:
     assert "model.safetensors" in error
 
 
+@pytest.mark.parametrize(
+    ("trainer", "decoder"),
+    [("finetune", "alam_training.stage2.data.decode"), ("pretrain", "{}.open_sources")],
+)
 def test_trainers_print_errors_and_warnings_before_decoding(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    trainer: str,
+    decoder: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
 ) -> None:
+    def decode(*_: object) -> None:
+        raise UserError("decoding begins")
+
     root = write(tmp_path / "set", wrist=np.zeros((30, 32, 32, 3), np.uint8))
-    print_video_findings(SourceConfig(str(root)))
-    assert "black or of one colour" in capsys.readouterr().err
-    with pytest.raises(UserError, match="no checkpoint"):
-        finetune(FinetuneConfig(str(root), str(tmp_path / "run"), str(tmp_path / "none")))
-    config = FinetuneConfig(str(root), str(tmp_path / "run"), views=["side", "wrist"])
-    with pytest.raises(UserError, match="no view 'side'"):
-        finetune(config)
+    command = f"alam_training.commands.{trainer}"
+    module = importlib.import_module(command)
+    monkeypatch.setattr(decoder.format(command), decode)
+    monkeypatch.setattr("sys.argv", [trainer, "--data", str(root), "--run", str(tmp_path / "run")])
+    with pytest.raises(UserError, match="decoding begins"):
+        module.main()
     said = capsys.readouterr().err
-    assert "black or of one colour" in said and "few to learn" not in said
-    assert f"'alam check {root}' tells more" in said
+    assert "error view 'wrist', episodes 0, 1, 2" in said and "black or of one colour" in said
+    assert "note" not in said and f"'alam check {root}' tells more" in said

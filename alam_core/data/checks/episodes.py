@@ -58,7 +58,8 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
     """Empty instructions, and instructions that differ in spelling only."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for e, episode in recorded.episodes.items():
-        by_task[episode.task].append(e)
+        for task in dict.fromkeys(episode.tasks.tolist()):
+            by_task[task].append(e)
     findings = []
     if empty := [e for task, numbers in by_task.items() if not task.strip() for e in numbers]:
         findings.append(

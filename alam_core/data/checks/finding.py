@@ -1,5 +1,6 @@
 """One thing that is wrong with a data set or a checkpoint, or worth knowing."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -28,14 +29,21 @@ def numbered(values: Iterable[int | str]) -> str:
 
 
 def episodes_at_fault(faults: Mapping[int, str], where: str = "") -> list[Finding]:
-    """An error for the episodes that cannot be used: which, and why the first one. faults: episode
-    -> reason. where: the part of them, such as "view 'wrist', ".
+    """An error for each kind of fault: the episodes that have it, and the reason of the first one.
+    faults: episode -> reason. where: the part of them, such as "view 'wrist', ".
     """
-    if not faults:
-        return []
-    first = next(iter(faults.values())).removeprefix(f"episode {next(iter(faults))}: ")
-    rest = f" ({len(faults) - 1} more like this)" if len(faults) > 1 else ""
-    return [Finding("error", where + episodes_called(faults), first + rest)]
+    kinds: dict[str, list[int]] = {}
+    for e, why in faults.items():
+        kinds.setdefault(re.sub(r"'[^']*'|\d+", "", why), []).append(e)
+    return [
+        Finding(
+            "error",
+            where + episodes_called(episodes),
+            faults[episodes[0]].removeprefix(f"episode {episodes[0]}: ")
+            + (f" ({len(episodes) - 1} more like this)" if len(episodes) > 1 else ""),
+        )
+        for episodes in kinds.values()
+    ]
 
 
 def episodes_called(numbers: Iterable[int]) -> str:

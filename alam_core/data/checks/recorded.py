@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -21,6 +22,12 @@ class Recorded:
     action_names: Sequence[str]
     fps: float
     robot_type: str = ""
+
+    @classmethod
+    def of(cls, dataset: LeRobotDataset, episodes: dict[int, EpisodeArrays]) -> Self:
+        """Those ``episodes`` of a data set."""
+        robot = str(dataset.info.get("robot_type") or "")
+        return cls(episodes, dataset.state_names, dataset.action_names, dataset.fps, robot)
 
     def vectors(self) -> list[tuple[str, Sequence[str], list[np.ndarray]]]:
         """Name, names of columns, and one array (T, n) per episode, of the state and of the action;
@@ -52,11 +59,4 @@ def read_recorded(
         except UserError as error:
             broken[e] = str(error)
         advance()
-    recorded = Recorded(
-        episodes,
-        dataset.state_names,
-        dataset.action_names,
-        dataset.fps,
-        str(dataset.info.get("robot_type") or ""),
-    )
-    return recorded, episodes_at_fault(broken)
+    return Recorded.of(dataset, episodes), episodes_at_fault(broken)

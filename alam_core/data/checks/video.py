@@ -4,7 +4,7 @@ rates, surplus frames, episodes that share frames, and stamps.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +21,17 @@ RATE_ERROR = 0.01  # relative, of a video's rate
 STEP_ERROR = 0.5  # of a row, of the time between two rows
 
 
-def check_videos(dataset: VideoSet, views: Sequence[str] = ()) -> list[Finding]:
+def check_videos(
+    dataset: VideoSet, views: Sequence[str] = (), left_out: Collection[int] = ()
+) -> list[Finding]:
     """Findings about the video files of ``views`` (none given: all), and about the stamps of a
-    LeRobot data set's rows.
+    LeRobot data set's rows. left_out: episodes whose broken videos are no finding.
     """
     findings = []
     for view in views or dataset.views:
         faults = find_faults(dataset, view)
-        findings += episodes_at_fault(faults, f"view '{view}', ")
+        told = {e: why for e, why in faults.items() if e not in left_out}
+        findings += episodes_at_fault(told, f"view '{view}', ")
         if isinstance(dataset, LeRobotDataset):
             findings += check_against_rows(dataset, view, set(faults))
     if not dataset.views:
@@ -75,7 +78,7 @@ def check_against_rows(dataset: LeRobotDataset, view: str, broken: set[int]) -> 
     files = dataset.video_files(view)
     facts = inspect_videos(root, [str(file.relative_to(root)) for file in files])
     spans: dict[Path, list[tuple[int, int, int]]] = defaultdict(list)  # first, after the last, e
-    for e in range(dataset.num_episodes):
+    for e in set(range(dataset.num_episodes)) - broken:
         file, first = dataset.video_span(e, view)
         spans[file].append((first, first + dataset.episode_length(e), e))
     findings, other_rate, surplus = [], [], []
@@ -93,8 +96,8 @@ def check_against_rows(dataset: LeRobotDataset, view: str, broken: set[int]) -> 
                         "meta/episodes are wrong; restore it",
                     )
                 )
-        beyond = fact.frames - max(end for _, end, _ in ordered)
-        if beyond > 1 and not broken & {e for _, _, e in ordered}:
+        beyond = fact.frames - max((end for _, end, _ in ordered), default=fact.frames)
+        if beyond > 1 and not broken:
             surplus.append((beyond, file))
     if other_rate:
         file, fps = other_rate[0]

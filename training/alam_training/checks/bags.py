@@ -82,7 +82,9 @@ def check_bags(
                 )
             )
             continue
-        alike[number] = EpisodeArrays(episode.state, episode.action, episode.task)
+        alike[number] = EpisodeArrays(
+            episode.state, episode.action, np.full(len(episode.state), episode.task, object)
+        )
         for view, images in episode.images.items():
             rows = np.arange(len(images))
             samples.append(PictureSample.of(view, number, rows, [images]))

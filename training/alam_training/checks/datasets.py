@@ -19,8 +19,8 @@ from alam_core.data.checks import (
     sample_pictures,
 )
 from alam_core.data.checks.pictures import episodes_looked_at
-from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.mixture import open_dataset
+from alam_core.data.lerobot import Columns, LeRobotDataset
+from alam_core.data.mixture import SourceConfig, open_dataset
 from alam_core.data.video import VideoFolder
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
@@ -31,14 +31,16 @@ TASKS = 10  # listed, of the most frequent ones
 
 
 def check_dataset(
-    path: Path, thorough: bool, console: Console
+    path: Path, columns: Columns, thorough: bool, console: Console
 ) -> tuple[CheckReport, Recorded | None, list[PictureSample]]:
     """The report; the numbers, if there are any; the pictures that were looked at. A data set that
     cannot be opened is an error in the report.
     """
     report = CheckReport(str(path), "a data set")
     try:
-        dataset = open_dataset(path)
+        dataset = open_dataset(SourceConfig(str(path), images=columns.images), {})
+        if isinstance(dataset, LeRobotDataset):
+            dataset = LeRobotDataset(path, columns, {})
     except UserError as error:
         report.findings.append(Finding("error", "data set", str(error)))
         return report, None, []
@@ -102,7 +104,9 @@ class LeRobotFacts:
 
 def task_facts(recorded: Recorded) -> dict[str, str]:
     """The number of instructions, and that of the episodes of the most frequent ones."""
-    tasks = Counter(episode.task for episode in recorded.episodes.values())
+    tasks = Counter(
+        task for episode in recorded.episodes.values() for task in dict.fromkeys(episode.tasks)
+    )
     facts = {"instructions": str(len(tasks))}
     for task, count in tasks.most_common(TASKS):
         facts[f"  '{task}'"] = f"{count} episode{'s' * (count > 1)}"

@@ -10,6 +10,7 @@ from rich.console import Console
 from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.data.checks import PictureSample, Recorded
+from alam_core.data.lerobot import Columns, layout
 from alam_core.data.video.folder import ENDINGS
 from alam_core.errors import UserError
 from alam_training.checks.bags import check_bags
@@ -48,8 +49,9 @@ class CheckConfig:
         pictures: folder for the contact sheets; empty: none.
         json: print the reports as JSON.
         views: of a bag: view -> topic, as in training/convert.py.
-        state: of a bag: topics of the state, as in training/convert.py.
-        action: of a bag: topics of the action, as in training/convert.py.
+        state: feature of a data set that holds the state, or topics of a bag.
+        action: feature of a data set that holds the action, or topics of a bag.
+        images: of a data set: view -> name of the video feature that holds it; empty: all.
         fps: of a bag: rows per second, as in training/convert.py; 0: 10.
     """
 
@@ -60,11 +62,18 @@ class CheckConfig:
     views: dict[str, str] = field(default_factory=dict)
     state: list[str] = field(default_factory=list)
     action: list[str] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
     fps: float = 0.0
 
     def __post_init__(self) -> None:
         if self.fps < 0:
             raise UserError(f"fps is {self.fps:g}: it must not be negative")
+
+    @property
+    def columns(self) -> Columns:
+        """The features of a data set that are read."""
+        state, action = self.state or [layout.STATE], self.action or [layout.ACTION]
+        return Columns(state[0], action[0], self.images)
 
 
 def main() -> int:
@@ -105,7 +114,9 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
             request = Request(path, config.views, config.state, config.action, "", 0, config.fps)
             report, recorded, samples = check_bags(request, config.thorough, console)
         else:
-            report, recorded, samples = check_dataset(path, config.thorough, console)
+            report, recorded, samples = check_dataset(
+                path, config.columns, config.thorough, console
+            )
         if recorded and recorded.state_names and kind == "data":
             datasets[str(path)] = recorded
         if config.pictures:
