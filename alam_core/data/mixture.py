@@ -104,7 +104,7 @@ def open_dataset(config: SourceConfig, broken: dict[int, str]) -> VideoSet:
             "training/collect.py makes a data set"
         )
     if _is_lerobot(path):
-        return LeRobotDataset(path, Columns(images=config.images), broken)
+        return LeRobotDataset(path, Columns("", "", config.images), broken)
     if config.images:
         raise UserError(f"images: '{path}' is a folder of videos, which has only the view 'video'")
     return VideoFolder(path)

@@ -3,6 +3,7 @@ and positions of the episodes.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,37 @@ def read_metadata(root: Path, info: dict[str, Any], videos: dict[str, str]) -> M
     read = _read_v3 if str(info["codebase_version"]).startswith("v3.") else _read_v2
     metadata = read(root, info, videos)
     frames = sum(episode.length for episode in metadata.episodes)
-    if not metadata.broken and info["total_frames"] not in (None, frames):
+    if metadata.broken or info["total_frames"] in (None, frames):
+        return metadata
+    metadata.broken = _miscounted(root, metadata.episodes)
+    if not metadata.broken:
         raise UserError(
             f"'{root / layout.INFO}': total_frames is {info['total_frames']}, but its "
             f"{len(metadata.episodes)} episodes have {frames} frames together: copy the data set "
             f"again, or write {frames} there if the episodes are complete"
         )
+    for number in metadata.broken:
+        metadata.episodes[number].length = 0
     return metadata
+
+
+def _miscounted(root: Path, episodes: list[Episode]) -> dict[int, str]:
+    """Episode -> what is wrong, for those that have a data file of their own, with another number
+    of rows than their length.
+    """
+    users = Counter(episode.data for episode in episodes)
+    broken = {}
+    for episode in episodes:
+        path = root / episode.data
+        if users[episode.data] > 1 or not path.is_file():
+            continue
+        rows = _reading(path, pq.read_metadata).num_rows
+        if rows != episode.length:
+            broken[episode.index] = (
+                f"'{root / 'meta'}', episode {episode.index}: 'length' is {episode.length}, but "
+                f"'{path}' has {rows} rows: restore the files"
+            )
+    return broken
 
 
 def _read_v3(root: Path, info: dict[str, Any], videos: dict[str, str]) -> Metadata:

@@ -16,8 +16,9 @@ BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index
 class Columns:
     """The features to read.
 
-    state, action: names of features. images: view -> name of a video feature; empty: every video
-    feature is a view, which has the feature's name without ``observation.images.``.
+    state, action: names of features; empty: it is not read. images: view -> name of a video
+    feature; empty: every video feature is a view, which has the feature's name without
+    ``observation.images.``.
     """
 
     state: str = layout.STATE
@@ -26,7 +27,7 @@ class Columns:
 
 
 def check_features(root: Path, features: dict[str, Any]) -> None:
-    """Raises UserError for a feature without a type or a shape."""
+    """Raises UserError for a feature whose type or shape is not one."""
     for name, feature in features.items():
         where = f"'{root / layout.INFO}': feature '{name}'"
         if not isinstance(feature, dict):
@@ -78,10 +79,10 @@ def view_name(key: str) -> str:
 def vectors(features: dict[str, Any]) -> dict[str, int]:
     """The features that can be a state or an action: name -> width."""
     return {
-        name: feature["shape"][0]
+        name: int(feature["shape"][0])
         for name, feature in features.items()
         if name not in BOOKKEEPING
-        and len(feature["shape"]) == 1
+        and len(feature.get("shape") or []) == 1
         and feature["dtype"].startswith(("float", "int", "uint"))
     }
 
@@ -98,8 +99,8 @@ def column_names(root: Path, features: dict[str, Any], feature: str) -> list[str
     where = f"'{root / layout.INFO}': feature '{feature}'"
     if width is None:
         raise UserError(
-            f"{where} ({features[feature]['dtype']}, shape {features[feature]['shape']}) is not a "
-            "vector of numbers: choose another with --state or --action"
+            f"{where}, {features[feature]['dtype']} of shape {features[feature].get('shape')}, is "
+            "not a vector of numbers: choose another with --state or --action"
         )
     names = _flat(features[feature].get("names"))
     if len(names) != width:

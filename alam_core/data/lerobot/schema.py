@@ -63,7 +63,7 @@ INFO = {
     "chunks_size": LENGTH.or_none(),
     "robot_type": TEXT.or_none(),
 }
-FEATURE = {"dtype": TEXT, "shape": SHAPE}
+FEATURE = {"dtype": TEXT, "shape": SHAPE.or_none()}
 TASK = {"task_index": COUNT, "task": TEXT}
 EPISODE_V2 = {"length": LENGTH, "tasks": INSTRUCTIONS}
 EPISODE_V3 = {
