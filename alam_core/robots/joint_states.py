@@ -47,23 +47,20 @@ class Contradiction:
 
 
 def named_positions(names: Sequence[str], positions: Sequence[float]) -> dict[str, float]:
-    """Joint name -> position, from the fields of a JointState. A message without positions, with
-    velocities only, has none.
+    """Joint name -> position, from the fields of a JointState. Joints without a position are left
+    out: it is not a finite number, or the message has none, only velocities.
 
-    Raises ValueError with one line for another number of positions than names, a name given twice,
-    or a position that is not a finite number.
+    Raises ValueError with one line for another number of positions than names, or a name given
+    twice.
     """
     if not len(positions):
         return {}
     if len(names) != len(positions):
         raise ValueError(f"joint state has {len(names)} names but {len(positions)} positions")
-    found = {name: float(position) for name, position in zip(names, positions, strict=True)}
-    if len(found) != len(names):
+    if len(set(names)) != len(names):
         raise ValueError("joint state names a joint twice")
-    bad = [name for name, position in found.items() if not math.isfinite(position)]
-    if bad:
-        raise ValueError(f"the position of {bad[0]} in the joint state is not finite")
-    return found
+    pairs = zip(names, positions, strict=True)
+    return {name: float(position) for name, position in pairs if math.isfinite(position)}
 
 
 class Joint:

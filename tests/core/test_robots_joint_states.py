@@ -87,7 +87,7 @@ def test_joints_are_merged_by_name_and_looked_up_by_time() -> None:
     joints = JointStates()
     for i in range(10):
         joints.add(i * SECOND // 10, 0, ["b", "a"], [i, -i])
-        joints.add(i * SECOND // 10 + 3, 0, ["c"], [10 * i])
+        joints.add(i * SECOND // 10 + 3, 0, ["c", "a"], [10 * i, np.nan])
         joints.add(i * SECOND // 10 + 4, 0, ["wheel"], [])  # velocities only
     assert list(joints.joints) == ["b", "a", "c"]
     now = SECOND // 2 + SECOND // 50
@@ -124,7 +124,6 @@ def test_a_jump_is_unconfirmed_until_the_next_message() -> None:
         (["a", "b"], [1.0], "2 names but 1 positions"),
         ([], [1.0], "0 names but 1 positions"),
         (["a", "a"], [1.0, 1.0], "a joint twice"),
-        (["a", "b"], [1.0, np.nan], "position of b in the joint state is not finite"),
     ],
 )
 def test_a_malformed_message_is_refused_as_a_whole(

@@ -291,10 +291,17 @@ def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_C
                 "its first message): two nodes publish it; record each on a topic of its own"
             )
     # In the order of the largest message, whichever message came first.
-    groups = sorted({tuple(group) for group in joints}, key=lambda group: (-len(group), group))
-    names = [joint for joint in dict.fromkeys(sum(groups, ())) if joint in merged.joints]
+    full = {
+        tuple(group)
+        for group, message in zip(joints, topic.messages, strict=True)
+        if len(message.position)
+    }
+    names = list(dict.fromkeys(sum(sorted(full, key=lambda group: (-len(group), group)), ())))
     if not names:
         raise BrokenEpisode(f"{name} is empty: its messages have no positions")
+    for joint in names:
+        if joint not in merged.joints:
+            raise BrokenEpisode(f"{joint} on {name} never has a finite position")
     ends = {joint: merged.joints[joint].stamps[-1] for joint in names}
     first, last = min(ends, key=lambda joint: ends[joint]), max(ends.values())
     if ends[first] < last - MAX_GAP * SECOND:
