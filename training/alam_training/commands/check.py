@@ -11,6 +11,7 @@ from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.data.checks import PictureSample, Recorded
 from alam_core.data.lerobot import Columns, layout
+from alam_core.data.raw_images import ChannelOrder
 from alam_core.data.video.folder import ENDINGS
 from alam_core.errors import UserError
 from alam_training.checks.bags import check_bags
@@ -18,7 +19,7 @@ from alam_training.checks.checkpoints import Checked, check_checkpoint, check_to
 from alam_training.checks.datasets import check_dataset
 from alam_training.checks.report import CheckReport
 from alam_training.checks.sheet import write_sheet
-from alam_training.converters.source import Request
+from alam_training.converters.source import Request, Stamps
 
 INTRODUCTION = """Check data and checkpoints before training. Nothing is changed.
 
@@ -53,6 +54,8 @@ class CheckConfig:
         action: feature of a data set that holds the action, or topics of a bag.
         images: of a data set: view -> name of the video feature that holds it; empty: all.
         fps: of a bag: rows per second, as in training/convert.py; 0: 10.
+        stamps: of a bag: header or recording, as in training/convert.py.
+        channels: of a bag: rgb or bgr, as in training/convert.py.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -64,6 +67,8 @@ class CheckConfig:
     action: list[str] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
     fps: float = 0.0
+    stamps: Stamps = "header"
+    channels: ChannelOrder = ""
 
     def __post_init__(self) -> None:
         if self.fps < 0:
@@ -111,7 +116,17 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
             report, checked = check_checkpoint(path)
             checkpoints += [checked] if checked else []
         elif kind == "bag":
-            request = Request(path, config.views, config.state, config.action, "", 0, config.fps)
+            request = Request(
+                path,
+                config.views,
+                config.state,
+                config.action,
+                "",
+                0,
+                config.fps,
+                config.stamps,
+                config.channels,
+            )
             report, recorded, samples = check_bags(request, config.thorough, console)
         else:
             report, recorded, samples = check_dataset(
