@@ -83,7 +83,7 @@ def check_against_rows(dataset: LeRobotDataset, view: str, broken: set[int]) -> 
         spans[file].append((first, first + dataset.episode_length(e), e))
     findings, other_rate, surplus = [], [], []
     for file, fact in zip(files, facts, strict=True):
-        if fact.fps and abs(fact.fps / dataset.fps - 1) > RATE_ERROR:
+        if spans[file] and fact.fps and abs(fact.fps / dataset.fps - 1) > RATE_ERROR:
             other_rate.append((file, fact.fps))
         ordered = sorted(spans[file])
         for (_, end, one), (first, _, other) in zip(ordered, ordered[1:], strict=False):
