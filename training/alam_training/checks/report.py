@@ -45,7 +45,8 @@ class CheckReport:
         grid = Table.grid(padding=(0, 2))
         for name, value in self.facts.items():
             grid.add_row(f"  {escape(name)}", escape(value))
-        console.print(grid, highlight=False)
+        if self.facts:
+            console.print(grid, highlight=False)
         if self.columns:
             table = Table(*self.columns[0], box=None, padding=(0, 2), header_style="dim")
             for column in self.columns:
