@@ -163,6 +163,14 @@ def test_lines_of_version_2_are_checked(v2: Path, line: dict[str, Any], words: s
         LeRobotDataset(v2)
 
 
+def test_an_episode_whose_file_has_other_rows_is_the_only_one_that_is_broken(v2: Path) -> None:
+    edit_line(v2 / "meta/episodes.jsonl", 1, length=4)
+    broken: dict[int, str] = {}
+    dataset = LeRobotDataset(v2, broken=broken)
+    assert set(broken) == {1}
+    assert [dataset.episode_length(e) for e in range(4)] == [LENGTHS[0], 0, *LENGTHS[2:]]
+
+
 def test_a_length_that_only_the_rows_contradict_is_found_on_reading(v2: Path) -> None:
     edit_line(v2 / "meta/episodes.jsonl", 1, length=4)
     edit_json(v2 / layout.INFO, total_frames=sum(LENGTHS) - LENGTHS[1] + 4)

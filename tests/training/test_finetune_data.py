@@ -15,11 +15,11 @@ from policy_fixtures import tiny_backbone
 from alam_core.config import parse_args
 from alam_core.data.frames import frame_store
 from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter, layout
-from alam_core.errors import UserError
+from alam_core.errors import UserError, run_main
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import last_frames
-from alam_training.commands.finetune import finetune
+from alam_training.commands.finetune import finetune, main
 from alam_training.loop.config import LoopConfig, OptimConfig
 from alam_training.stage2.batches import split_samples
 from alam_training.stage2.config import FinetuneConfig
@@ -89,6 +89,7 @@ def change_task(root: Path) -> None:
 
 
 def test_chunks_end_where_the_instruction_changes(root: Path, encoder: Path) -> None:
+    load(settings(root, encoder=str(encoder)))  # the latents of the whole episode are cached
     change_task(root)
     _, data, tokenizer = load(settings(root, encoder=str(encoder), latent_targets="adjacent"))
     batch = data.batch(np.arange(FIRST, FIRST + LENGTH))
@@ -172,6 +173,20 @@ def test_more_broken_episodes_than_allowed_stop_training_before_it_begins(root: 
         UserError, match=r"no episode of .* it has 20, 20 of them broken \(for exam"
     ):
         load(settings(root, max_broken=1.0))
+
+
+def test_a_fault_that_is_not_allowed_is_one_line_and_exit_code_2(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    column = f"videos/{layout.IMAGES}top/file_index"
+    edit_rows(root / EPISODES, lambda rows: rows[3].update({column: None}))
+    command = ["training/finetune.py", "--data", str(root), "--run", str(root.parent / "run")]
+    monkeypatch.setattr("sys.argv", [*command, "--max_broken", "0"])
+    with pytest.raises(SystemExit) as stopped:
+        run_main(main)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+    assert f"meta/episodes', episode 3: '{column}' is null" in error and "--exclude" in error
 
 
 def test_videos_metadata_and_files_that_are_broken_count_together(root: Path) -> None:

@@ -8,9 +8,6 @@ from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.schema import FEATURE, check
 from alam_core.errors import UserError
 
-# Features that LeRobot keeps beside those of the robot.
-BOOKKEEPING = {"timestamp", "frame_index", "episode_index", "index", "task_index"}
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -81,7 +78,7 @@ def vectors(features: dict[str, Any]) -> dict[str, int]:
     return {
         name: int(feature["shape"][0])
         for name, feature in features.items()
-        if name not in BOOKKEEPING
+        if name not in layout.INDEX_COLUMNS
         and len(feature.get("shape") or []) == 1
         and feature["dtype"].startswith(("float", "int", "uint"))
     }

@@ -14,8 +14,6 @@ from alam_core.data.lerobot.schema import OBJECT, STATISTICS, check
 from alam_core.data.lerobot.statistics import Stats, from_json, to_json
 from alam_core.errors import UserError
 
-INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
-
 
 def describe_features(
     views: dict[str, tuple[int, int]], state_names: Sequence[str], action_names: Sequence[str]
@@ -34,7 +32,7 @@ def describe_features(
     for feature, names in ((layout.STATE, state_names), (layout.ACTION, action_names)):
         if names:
             features[feature] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
-    for name in INDEX_COLUMNS:
+    for name in layout.INDEX_COLUMNS:
         features[name] = {
             "dtype": "float32" if name == "timestamp" else "int64",
             "shape": [1],
