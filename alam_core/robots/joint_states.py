@@ -17,6 +17,9 @@ within ``WINDOW``:
 - A stamp more than ``BACK`` before the newest one: the sources have two clocks. A clock that is set
   back causes one such event; what was known of the joint is then forgotten.
 
+A single step of more than ``SPEED`` is a jump (``JointStates.jumped``): either the first false
+position of a second source, or a jump that stays. The next message tells.
+
 Stamps and times are integers in ns; positions are in rad, those of grippers in m.
 """
 

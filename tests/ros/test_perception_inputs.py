@@ -11,14 +11,18 @@ import pytest
 from alam_msgs.msg import LatentTransition, Observation
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from sensor_msgs.msg import Image, JointState
-from test_perception_nodes import MS, PATIENCE, SIZE, Robot, observation, robot
+from test_perception_nodes import MS, PATIENCE, SIZE, Robot, observation
 from tiny_checkpoints import save_tiny_transition
 
 from alam_common.messages import ns_to_stamp
 from alam_core.robots.piper import JOINT_NAMES
 
-__all__ = ["robot"]  # the fixture
 POSITIONS = [0.1 * i for i in range(7)]
+
+
+@pytest.fixture
+def robot(ros) -> Robot:
+    return Robot(ros)
 
 
 @pytest.fixture
