@@ -19,8 +19,9 @@ SAME_RATE = 0.02  # rates that differ by less, relatively, drift apart instead
 def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
     """Episode -> reason, for each episode whose video of ``view`` is missing, cut short or empty,
     cannot be shown, or has its pictures at other times than the episode's rows. Only the first
-    frame of each file is decoded.
+    frame of each file is decoded. Raises UserError for a view that cannot be used.
     """
+    dataset.check_view(view)
     files = dataset.video_files(view)
     names = [str(file.relative_to(dataset.root)) for file in files]
     facts = dict(zip(files, inspect_videos(dataset.root, names), strict=True))
@@ -46,10 +47,10 @@ def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
             length = dataset.episode_length(e)
             why = _misplaced(times, first, length, dataset.fps, file, facts[file])
             if not why and first + 2 * SLACK < end:
+                last = round(min(end, first + length)) - 1
                 why = (
-                    f"it begins {first / dataset.fps:.2f} s into video '{file}', before episode "
-                    f"{before} ends there ({end / dataset.fps:.2f} s): correct from_timestamp in "
-                    "meta/episodes"
+                    f"it and episode {before} both claim frames {round(first)} to {last} of "
+                    f"'{file}': from_timestamp in meta/episodes is wrong; restore it"
                 )
             if why:
                 faults[e] = f"episode {e}: {why}"
@@ -72,8 +73,8 @@ def _misplaced(
         rate = 1 / float(np.median(np.diff(times)))
         if abs(rate / fps - 1) > SAME_RATE:
             return (
-                f"video '{file}' shows {rate:.4g} pictures per second, but meta/info.json says "
-                f"{fps:g} rows: correct fps there, or encode the video again"
+                f"video '{file}' plays at {rate:.4g} pictures per second, another rate than the "
+                f"table's {fps:g} rows: correct fps in meta/info.json, or encode the video again"
             )
     shown = times * fps  # in rows
     nearest = int(np.abs(shown - first).argmin())

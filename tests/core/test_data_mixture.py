@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from video_fixtures import write_video
 
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
 from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
-from alam_core.data.mixture import SourceConfig, VideoSource, find_faults, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.data.report import DataReport
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError
@@ -133,7 +134,7 @@ def test_a_missing_video_and_a_truncated_one_are_found_on_opening(root: Path, ca
         and "1.mp4" in source.broken[1]
         and "3.mp4" in source.broken[3]
     )
-    assert source.without_broken(np.arange(4)).tolist() == [0, 2]
+    assert source.intact(np.arange(4)).tolist() == [0, 2]
     again = open_sources([SourceConfig(str(root / "films"))], 12, cache)[0]
     assert again.broken == source.broken
 

@@ -11,12 +11,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from alam_core.config import parse_args, to_dict
-from alam_core.data.mixture import VideoSource, open_sources
+from alam_core.data.checks import quick_findings
+from alam_core.data.mixture import VideoSource, open_dataset, open_sources
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
+from alam_training.findings import print_data_findings
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.state import STATE_FILE
 from alam_training.loop.train import train
@@ -29,7 +31,6 @@ from alam_training.stage1.data import (
     split_source,
     too_short,
     training_triplets,
-    write_report,
 )
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1). It reads no actions.
@@ -64,6 +65,10 @@ def main() -> int:
             "training/collect.py makes a data set"
         )
     state = PartialState(cpu=config.loop.cpu)
+    if state.is_main_process:
+        for source in config.sources:
+            found = quick_findings(open_dataset(source, {}), source.views, left_out=source.exclude)
+            print_data_findings(found, source.path)
     with state.local_main_process_first():  # one process decodes, the others map its files
         sources = open_sources(config.sources, config.model.image_size, config.cache)
     _, metrics, finished = pretrain(config, sources)
@@ -102,7 +107,7 @@ def pretrain(
             held_out_triplets(config, report, number, held_out)
             for number, (_, held_out) in enumerate(splits)
         ]
-        write_report(config.run, report)
+        report.write(config.run)
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
@@ -138,7 +143,7 @@ def pretrain(
     assert isinstance(model, TransitionEncoder)
     report.merge(gather_object([report.found()]))
     if result.main:
-        write_report(config.run, report)
+        report.write(config.run)
         if any(report.broken):
             print("\n".join(report.summary()))
         if result.stopped:
