@@ -22,6 +22,7 @@ def picture(t: int, colour: int = 0, size: tuple[int, int] = (32, 48)) -> np.nda
     """Frame t: uint8 RGB (H, W, 3)."""
     image = np.full((*size, 3), 20 + 4 * t, np.uint8)
     image[:, : size[1] // 2, colour % 3] //= 2
+    image[size[0] // 2 :, : size[1] // 2, (colour + 1) % 3] //= 2
     return image
 
 
