@@ -6,6 +6,7 @@ W: image height and width.
 """
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,7 +150,7 @@ class LeRobotDataset:
             if not 0 <= i < length:
                 raise IndexError(f"frame {i} of episode {e}, which has {length}")
         file, first = self._intact(e).videos[view]
-        return self._videos.reader(self.root / file, self.fps).read(
+        return self._videos.reader(os.path.join(self.root, file), self.fps).read(
             [first + int(i) for i in indices]
         )
 

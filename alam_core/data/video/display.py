@@ -32,9 +32,11 @@ class Display:
 
     def arrange(self, image: np.ndarray) -> np.ndarray:
         """An image of ``width`` and ``height`` as it is shown: (H, W, 3) or (W, H, 3)."""
-        if self.turned:
-            image = image.swapaxes(0, 1)
-        return np.flip(image, self.flipped) if self.flipped else image
+        if not (self.turned or self.flipped):
+            return image
+        return np.ascontiguousarray(
+            np.flip(image.swapaxes(0, 1) if self.turned else image, self.flipped)
+        )
 
 
 def display_of(frame: Any, stream: Any, path: Path) -> Display:

@@ -87,7 +87,7 @@ class VideoFolder:
         for i in indices:
             if not 0 <= i < self._lengths[e]:
                 raise IndexError(f"frame {i} of '{self.names[e]}', which has {self._lengths[e]}")
-        return self._videos.reader(self.video_span(e, view)[0], None).read(
+        return self._videos.reader(str(self.video_span(e, view)[0]), None).read(
             [int(i) for i in indices]
         )
 

@@ -67,6 +67,8 @@ class VideoReader:
                 raise UserError(
                     f"video '{self.path}' is broken near frame {number} ({error}); restore the file"
                 ) from None
+        if len(numbers) == 1:  # the usual case in training, without a copy
+            return found[numbers[0]][None]
         return np.stack([found[number] for number in numbers])
 
     def close(self) -> None:
@@ -141,10 +143,10 @@ class OpenVideos:
 
     def __init__(self, limit: int = OPEN_VIDEOS) -> None:
         self.limit = limit
-        self._readers: OrderedDict[Path, VideoReader] = OrderedDict()
+        self._readers: OrderedDict[str, VideoReader] = OrderedDict()  # by path; hashing is quick
         self._owner = os.getpid()
 
-    def reader(self, path: Path, fps: float | None) -> VideoReader:
+    def reader(self, path: str, fps: float | None) -> VideoReader:
         """The reader of a file (see ``VideoReader``). Opening one too many closes the least
         recently used.
         """
