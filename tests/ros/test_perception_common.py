@@ -21,7 +21,7 @@ from alam_common.messages import (
 from alam_common.meters import RateMeter, Recent
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
-from alam_perception.sync import FrameSet, Synchroniser
+from alam_perception.sync import FrameSet, SkewWatch, Synchroniser
 
 MS = 1_000_000
 
@@ -115,19 +115,28 @@ def test_meters() -> None:
 
 
 def synchroniser() -> Synchroniser:
-    return Synchroniser(["a", "b"], max_skew=50 * MS, max_age=500 * MS)
+    return Synchroniser(["a", "b"], ["j"], max_skew=50 * MS, max_age=500 * MS)
+
+
+def joints(sync: Synchroniser, ms: int, **positions: float) -> None:
+    """Add a joint state that arrives at once, with a stamp in ms."""
+    sync.add_joints(ms * MS, ms * MS, list(positions), list(positions.values()))
 
 
 def test_a_frame_set_has_the_newest_images_and_the_joint_state_nearest_to_them() -> None:
     sync = synchroniser()
     for stamp in range(900, 1200, 5):
-        sync.add_joints(stamp * MS, stamp)
+        joints(sync, stamp, j=stamp)
     sync.add_image("a", 900 * MS, "old")
     sync.add_image("a", 1000 * MS, "a")
     sync.add_image("b", 1020 * MS, "b")
     frames = sync.take(1200 * MS)
     assert isinstance(frames, FrameSet)
-    assert (frames.images, frames.stamp, frames.joints) == ({"a": "a", "b": "b"}, 1000 * MS, 1020)
+    assert (frames.images, frames.stamp, frames.joints) == (
+        {"a": "a", "b": "b"},
+        1000 * MS,
+        {"j": 1020},
+    )
     assert (frames.skew, frames.skewed) == (20 * MS, False)
     assert sync.take(1210 * MS) is None  # nothing new
 
@@ -135,7 +144,7 @@ def test_a_frame_set_has_the_newest_images_and_the_joint_state_nearest_to_them()
 def test_a_skewed_set_is_flagged_and_a_stale_one_withheld() -> None:
     sync = synchroniser()
     assert sync.take(0) == "no image of a yet, no image of b yet, no joint state yet"
-    sync.add_joints(1000 * MS, "j")
+    joints(sync, 1000, j=0.1)
     sync.add_image("a", 940 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
     frames = sync.take(1000 * MS)
@@ -155,7 +164,7 @@ def test_a_part_from_the_future_is_stale() -> None:
     valid again when the clock reaches its stamp.
     """
     sync = synchroniser()
-    sync.add_joints(1000 * MS, "j")
+    joints(sync, 1000, j=0.1)
     sync.add_image("a", 9000 * MS, "a")
     sync.add_image("b", 1000 * MS, "b")
     reason = sync.take(1000 * MS)
@@ -187,7 +196,7 @@ def test_a_frame_is_new_once() -> None:
 
 def test_frames_of_one_stamp_are_taken_once() -> None:
     sync = synchroniser()
-    sync.add_joints(190 * MS, "before")
+    joints(sync, 190, j=0.1)
     sync.add_image("a", 100 * MS, "a")
     assert not sync.one_stamp()
     sync.add_image("b", 200 * MS, "b")
@@ -196,26 +205,26 @@ def test_frames_of_one_stamp_are_taken_once() -> None:
     sync.add_image("a", 200 * MS, "a")
     assert sync.behind() == []
     assert sync.one_stamp() and not sync.caught_up()
-    sync.add_joints(200 * MS, "then")
+    joints(sync, 200, j=0.2)
     assert sync.one_stamp() and sync.caught_up()
     frames = sync.take(200 * MS)
-    assert isinstance(frames, FrameSet) and frames.joints == "then" and frames.skew == 0
+    assert isinstance(frames, FrameSet) and frames.joints == {"j": 0.2} and frames.skew == 0
     assert not sync.one_stamp()
 
 
 def test_joint_states_of_a_clock_that_was_set_back_are_taken() -> None:
     sync = synchroniser()
-    sync.add_joints(9000 * MS, "old")
-    sync.add_joints(100 * MS, "new")
+    joints(sync, 9000, j=0.1)
+    joints(sync, 100, j=0.2)
     sync.add_image("a", 100 * MS, "a")
     sync.add_image("b", 100 * MS, "b")
     frames = sync.take(100 * MS)
-    assert isinstance(frames, FrameSet) and frames.joints == "new"
+    assert isinstance(frames, FrameSet) and frames.joints == {"j": 0.2}
 
 
 def test_a_set_is_complete_when_every_view_has_a_new_frame_within_the_skew() -> None:
     sync = synchroniser()
-    sync.add_joints(100 * MS, "j")
+    joints(sync, 100, j=0.1)
     sync.add_image("a", 100 * MS, "a")
     assert not sync.complete()
     sync.add_image("b", 120 * MS, "b")
@@ -232,3 +241,91 @@ def test_a_set_is_complete_when_every_view_has_a_new_frame_within_the_skew() -> 
     sync.add_image("a", 100 * MS, "a")  # the clock was set back
     sync.add_image("b", 90 * MS, "b")
     assert sync.complete()
+
+
+def with_images(sync: Synchroniser, ms: int) -> Synchroniser:
+    """Both views have an image with a stamp in ms."""
+    for view in ("a", "b"):
+        sync.add_image(view, ms * MS, view)
+    return sync
+
+
+def arm_and_gripper() -> Synchroniser:
+    return Synchroniser(["a", "b"], ["arm", "gripper"], max_skew=50 * MS, max_age=500 * MS)
+
+
+def test_joint_states_of_two_drivers_are_one_state() -> None:
+    sync = with_images(arm_and_gripper(), 1000)
+    joints(sync, 995, arm=1.0)
+    assert sync.take(1000 * MS) == "no joint state has gripper"
+    assert not sync.caught_up()
+    joints(sync, 1003, gripper=0.05, other=7.0)
+    assert not sync.caught_up()
+    joints(sync, 1005, arm=1.1)
+    assert sync.caught_up()
+    frames = sync.take(1010 * MS, publishers=2)
+    assert isinstance(frames, FrameSet)
+    assert frames.joints == {"arm": 1.0, "gripper": 0.05, "other": 7.0}
+    assert (frames.joint_stamp, frames.skew) == (995 * MS, 8 * MS)
+
+
+def test_a_joint_that_is_lost_is_never_served() -> None:
+    sync = arm_and_gripper()
+    for ms in range(1000, 2000, 20):
+        joints(sync, ms, arm=1.0)
+        if ms < 1200:
+            joints(sync, ms, gripper=0.05)
+            joints(sync, ms, tool=0.0)
+    assert sync.problem(2000 * MS) == (
+        "no image of a yet, no image of b yet, newest position of gripper is 0.8 s old"
+    )
+    joints(sync, 1990, gripper=0.05)
+    frames = with_images(sync, 1990).take(2000 * MS)
+    assert isinstance(frames, FrameSet) and frames.joints == {"arm": 1.0, "gripper": 0.05}
+    assert sync.lost(2000 * MS) == ["tool"]
+
+
+def test_joints_with_other_names_are_listed() -> None:
+    sync = with_images(arm_and_gripper(), 1000)
+    joints(sync, 1000, joint_1=0.0, joint_2=0.0)
+    assert sync.take(1000 * MS) == "no joint state has arm, gripper (others are joint_1, joint_2)"
+
+
+def test_two_sources_of_a_joint_give_no_set_until_one_has_stopped() -> None:
+    sync = with_images(arm_and_gripper(), 990)
+    for ms in range(1000, 1300, 20):
+        joints(sync, ms, arm=1.2, gripper=0.05)
+        joints(sync, ms + 1, arm=0.0, gripper=0.0)
+        reason = with_images(sync, ms + 2).take((ms + 3) * MS, publishers=2)
+        assert isinstance(reason, str)  # from the first false message on
+    assert reason.endswith("faster than a joint can: two nodes publish it, stop one")
+    for ms in range(1300, 7000, 20):
+        joints(sync, ms, arm=1.2, gripper=0.05)
+    assert isinstance(with_images(sync, 6980).take(6990 * MS, publishers=1), FrameSet)
+
+
+def test_a_reset_is_served_after_the_next_joint_state() -> None:
+    sync = arm_and_gripper()
+    for ms, arm in ((960, 1.2), (980, 1.2), (1000, -0.5)):
+        joints(sync, ms, arm=arm, gripper=0.05)
+    with_images(sync, 1000)
+    assert sync.take(1000 * MS, publishers=2) == "arm has jumped and 2 nodes publish joint states"
+    joints(sync, 1020, arm=-0.5, gripper=0.05)
+    assert isinstance(sync.take(1020 * MS, publishers=2), FrameSet)
+    joints(sync, 1040, arm=1.2, gripper=0.05)
+    assert isinstance(with_images(sync, 1040).take(1040 * MS, publishers=1), FrameSet)
+
+
+def test_skew_is_news_when_many_observations_have_it() -> None:
+    watch = SkewWatch(50 * MS)
+    for i in range(200):  # a late frame every second
+        watch.add(i % 10 == 0)
+        assert watch.report() == ""
+    for _ in range(20):
+        watch.add(True)
+    assert watch.report() == "23 of 50 observations skewed by more than 0.050 s"
+    reports = []
+    for i in range(200):  # it ends once, not again and again
+        watch.add(i % 30 == 0)
+        reports.append(watch.report() != "")
+    assert reports == sorted(reports, reverse=True) and not reports[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alam_msgs.msg import LatentTransition, Observation, Processed
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from tiny_checkpoints import DIM, SIZE, TOKENS, save_tiny_transition
@@ -30,11 +30,13 @@ class Robot:
     def __init__(self, ros) -> None:
         self.ros = ros
         self.wall = False
+        self.encoding = "rgb8"
         self.now = 1000 * MS
         self.images = {
             view: ros.node.create_publisher(Image, f"/{view}/color/image_raw", 2) for view in VIEWS
         }
         self.joints = ros.node.create_publisher(JointState, "/joint_states", 10)
+        self.drivers = {JOINT_NAMES: self.joints}  # joints -> their publisher
         self.clock = ros.node.create_publisher(Clock, "/clock", 1)
         self.observations = ros.collect(Observation, "/alam/observation")
         self.diagnostics = ros.collect(DiagnosticArray, "/diagnostics")
@@ -58,9 +60,11 @@ class Robot:
         else:
             self.now += 100 * MS
             self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
-        joints = JointState(name=list(JOINT_NAMES), position=[0.1 * i for i in range(7)])
-        joints.header.stamp = ns_to_stamp(self.now)
-        self.joints.publish(joints)
+        for names, publisher in self.drivers.items():
+            positions = [0.1 * JOINT_NAMES.index(name) for name in names]
+            joints = JointState(name=list(names), position=positions)
+            joints.header.stamp = ns_to_stamp(self.now)
+            publisher.publish(joints)
         for _ in range(3):
             self.ros.executor.spin_once(
                 timeout_sec=0.01
@@ -71,9 +75,9 @@ class Robot:
             pictures[view] = np.random.default_rng(self.now + len(view)).integers(
                 0, 255, (48, 64, 3), dtype=np.uint8
             )
-            self.images[view].publish(
-                numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view)
-            )
+            message = numpy_to_image(pictures[view], ns_to_stamp(self.now - late), view)
+            message.encoding = self.encoding
+            self.images[view].publish(message)
         return pictures
 
     def tick_until_served(self) -> dict[str, np.ndarray]:
@@ -107,13 +111,17 @@ class Robot:
 
     def says(self, text: str) -> bool:
         """Whether the message in camera_sync's last diagnostics contains ``text``."""
+        return text in self.status().message
+
+    def status(self) -> DiagnosticStatus:
+        """camera_sync's last diagnostics."""
         newest = [
             status
             for array in self.diagnostics
             for status in array.status
             if status.name == "camera_sync"
         ]
-        return bool(newest) and text in newest[-1].message
+        return newest[-1] if newest else DiagnosticStatus()
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alam_perception.pacing import Pacing
-from alam_perception.sync import FrameSet, Synchroniser
+from alam_perception.sync import FrameSet, SkewWatch, Synchroniser
 
 
 def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "ab") -> list:
@@ -15,11 +15,11 @@ def serve(pacing: Pacing, arrivals: Iterable[tuple[float, str]], views: str = "a
     """
     served: list[tuple[float, list[float]]] = []
     newest: dict[str, float] = {}
-    sync = Synchroniser(list(views), max_skew=50_000_000, max_age=10**12)
+    sync = Synchroniser(list(views), ["j"], max_skew=50_000_000, max_age=10**12)
 
     def take(now: float) -> None:
         pacing.served(now)
-        sync.add_joints(round(now * 1e9), None)
+        sync.add_joints(round(now * 1e9), round(now * 1e9), ["j"], [0.0])
         if isinstance(sync.take(round(now * 1e9)), FrameSet):
             served.append((now, [now - newest[view] for view in views]))
 
@@ -123,3 +123,16 @@ def test_it_continues_after_the_clock_is_set_back() -> None:
     assert not pacing.may_serve(10.0) and pacing.deadline() <= 10.1
     pacing.frame(10.01, complete=True)
     assert pacing.may_serve(10.01)
+
+
+@pytest.mark.parametrize("phase", [0.0, 0.02, 0.045])
+def test_a_lost_frame_now_and_then_is_no_news(phase: float) -> None:
+    lossy = [frame for i, frame in enumerate(camera("b", 10.0, phase, 0.003)) if i % 25]
+    served = serve(Pacing(0.1), [*camera("a", 10.0, 0.0, 0.003), *lossy])
+    watch = SkewWatch(50_000_000)
+    skews = [abs(ages[0] - ages[1]) > 0.05 for _, ages in served]
+    reports = []
+    for skewed in skews:
+        watch.add(skewed)
+        reports.append(watch.report())
+    assert any(skews) and not any(reports)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from alam_core.config import parse_args
+from alam_core.data.raw_images import ChannelOrder
 from alam_core.errors import UserError
 from alam_training.converters.calvin import open_calvin
 from alam_training.converters.libero import open_libero
@@ -29,6 +30,7 @@ from alam_training.converters.source import (
     ForeignDataset,
     Request,
     SourceEpisode,
+    Stamps,
 )
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.progress import episode_progress
@@ -84,6 +86,10 @@ class ConvertConfig:
             source's instructions.
         image_size: side of the square images in pixels; 0 keeps the source's size.
         fps: frames per second; 0: the rate of the source, or, for a bag, 10 rows per second.
+        stamps: times of a bag's messages: header, as stamped by their sources, or recording, as
+            received by the recorder, for bags in which a clock was set or the clocks differ.
+        channels: rgb or bgr, the order of a bag's images whose encoding, 8UC3 or 8UC4, does not
+            state it; empty: such images are refused.
         max_episodes: stop when the data set has this number of episodes; 0: no limit.
         max_broken: share of recordings, 0 to 1, that may be unreadable.
         resume: continue the data set of an interrupted run; false refuses an existing one.
@@ -100,6 +106,8 @@ class ConvertConfig:
     instructions: str = ""
     image_size: int = 0
     fps: float = 0.0
+    stamps: Stamps = "header"
+    channels: ChannelOrder = ""
     max_episodes: int = 0
     max_broken: float = 0.1
     resume: bool = False
@@ -216,6 +224,8 @@ def _open_source(config: ConvertConfig) -> ForeignDataset:
             config.part,
             config.image_size,
             config.fps,
+            config.stamps,
+            config.channels,
         )
     )
 

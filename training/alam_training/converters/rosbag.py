@@ -1,16 +1,18 @@
 """ROS 2 bags: each rosbag2 folder (sqlite3 or MCAP), or single .mcap or .db3 file, is one episode.
 ROS is not needed.
 
-The rows have a fixed rate and cover the time in which all topics have messages. Each row takes, of
-each topic, the message with the nearest stamp: the header's, or the time of recording if there is
-none. The action is the joint state one row later, or the nearest message of a command topic. The
-instruction can be stored in the bag: ``ros2 bag record --custom-data task="put the cup on the tray"
-...``.
+The rows have a fixed rate and cover the time in which all topics and joints have messages. Each row
+takes, of each topic and joint, the message with the nearest stamp: the header's, or the time of
+recording if there is none or if the user asks for it. The action is the joint state one row later,
+or the nearest message of a command topic. The instruction can be stored in the bag: ``ros2 bag
+record --custom-data task="put the cup on the tray" ...``.
 
 T: rows of an episode, H, W: image height and width.
 """
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.images import resize_images
+from alam_core.data.raw_images import decode_raw_image
 from alam_core.errors import UserError
+from alam_core.robots.joint_states import JointStates
 from alam_core.types import VIEWS
 from alam_training.converters.source import (
     BrokenEpisode,
@@ -37,21 +41,16 @@ FPS = 10.0
 TOPIC = "/{}/color/image_raw"  # of each view
 STATE = ["/joint_states"]
 MAX_GAP = 0.5  # s from a row to the nearest message of a topic; a longer gap breaks the episode
+MAX_DISORDER = 0.5  # s by which the stamps of a topic may go back from one message to the next
 SECOND = 1_000_000_000  # ns
+DAY = 24 * 3600 * SECOND
+RECORDED = "--stamps recording takes the time of recording instead"
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 NUMBERS = (
     "sensor_msgs/msg/JointState",
     "std_msgs/msg/Float64MultiArray",
     "std_msgs/msg/Float32MultiArray",
 )
-CHANNELS = {
-    "rgb8": [0, 1, 2],
-    "bgr8": [2, 1, 0],
-    "rgba8": [0, 1, 2],
-    "bgra8": [2, 1, 0],
-    "mono8": [0, 0, 0],
-}
-WIDTHS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}  # bytes per pixel
 
 
 def open_rosbag(request: Request) -> ForeignDataset:
@@ -91,9 +90,11 @@ def _bags(folder: Path) -> list[Path]:
 def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpisode:
     try:
         with rosbags.Reader(path) as bag:
-            return _Bag(bag, store).episode(request)
+            return _Bag(bag, store, request).episode()
     except BrokenEpisode:
         raise
+    except UserError as error:
+        raise BrokenEpisode(str(error)) from None
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
@@ -102,15 +103,39 @@ def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpiso
         ) from None
 
 
+@dataclass
+class _Topic:
+    """Stamps of a topic's messages, in the order of recording, and the messages, if they are
+    kept.
+    """
+
+    stamps: np.ndarray
+    recorded: np.ndarray
+    messages: list[Any]
+
+
+@dataclass
+class _Column:
+    """A number over time. what: its joint and topic, or its topic, for messages."""
+
+    name: str
+    topic: str
+    what: str
+    stamps: np.ndarray  # (n,)
+    values: np.ndarray  # (n,)
+
+
 class _Bag:
     """An open bag. Times are integers in ns."""
 
-    def __init__(self, bag: Any, store: Any) -> None:
+    def __init__(self, bag: Any, store: Any, request: Request) -> None:
         self.bag = bag
         self.store = store
+        self.request = request
         self.types = {name: info.msgtype for name, info in bag.topics.items()}
 
-    def episode(self, request: Request) -> SourceEpisode:
+    def episode(self) -> SourceEpisode:
+        request = self.request
         views = request.views or {
             view: TOPIC.format(view) for view in VIEWS if TOPIC.format(view) in self.types
         }
@@ -121,22 +146,25 @@ class _Bag:
         numeric = state_topics + action_topics
         self._check(list(views.values()), IMAGES)
         self._check(numeric, NUMBERS)
-        stamps, messages = self._read({*views.values(), *numeric}, set(numeric))
-        rows = _rows(stamps, request.fps or FPS)
-        picks = {topic: _nearest(times, rows, topic) for topic, times in stamps.items()}
-        numbers = {topic: [messages[topic][i] for i in picks[topic]] for topic in messages}
-        state, state_names = _vectors(
-            {topic: numbers[topic] for topic in state_topics}, len(rows)
-        )  # (T, S)
+        topics = self._read(dict.fromkeys([*views.values(), *numeric]), set(numeric))
+        for name, topic in topics.items():
+            _check_clock(name, topic)
+        states, actions = (
+            [column for name in names for column in _columns(name, topics[name])]
+            for names in (state_topics, action_topics)
+        )
+        series = {topic: topics[topic].stamps for topic in views.values()}
+        series |= {column.what: column.stamps for column in states + actions}
+        rows = _rows(series, request.fps or FPS)
+        state, state_names = _vectors(states, rows)  # (T, S)
         if request.action:
-            action, action_names = _vectors(
-                {topic: numbers[topic] for topic in action_topics}, len(rows)
-            )
+            action, action_names = _vectors(actions, rows)
         else:  # the joint state one row later; the last row has none and is dropped
             state, action, action_names = state[:-1], state[1:], state_names
-        frames = self._frames(
-            {topic: picks[topic][: len(state)] for topic in views.values()}, request.image_size
-        )
+        picks = {
+            topic: _nearest(series[topic], rows, topic)[: len(state)] for topic in views.values()
+        }
+        frames = self._frames(picks)
         images = {view: stack_images(frames[topic], 0, topic) for view, topic in views.items()}
         custom = getattr(self.bag.storage.metadata, "custom", None) or {}
         return SourceEpisode(
@@ -163,32 +191,38 @@ class _Bag:
         for connection, recorded, data in self.bag.messages(connections):
             yield connection.topic, recorded, self.store.deserialize_cdr(data, connection.msgtype)
 
-    def _read(
-        self, topics: set[str], kept: set[str]
-    ) -> tuple[dict[str, np.ndarray], dict[str, list[Any]]]:
-        """The stamps of every topic, and the messages of the topics in ``kept``."""
-        stamps: dict[str, list[int]] = {topic: [] for topic in topics}
-        messages: dict[str, list[Any]] = {topic: [] for topic in kept}
-        for topic, recorded, message in self._messages(topics):
-            stamp = message.header.stamp if hasattr(message, "header") else None
-            stamps[topic].append((stamp.sec * SECOND + stamp.nanosec if stamp else 0) or recorded)
-            if topic in kept:
-                messages[topic].append(message)
-        silent = sorted(topic for topic, times in stamps.items() if not times)
+    def _read(self, names: Iterable[str], kept: set[str]) -> dict[str, _Topic]:
+        """The given topics, those in ``kept`` with their messages."""
+        stamps: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+        messages: dict[str, list[Any]] = {name: [] for name in names}
+        believed = self.request.stamps == "header"
+        for name, recorded, message in self._messages(names):
+            stamp = message.header.stamp if believed and hasattr(message, "header") else None
+            ns = stamp.sec * SECOND + stamp.nanosec if stamp else 0
+            stamps[name].append((ns or recorded, recorded))
+            if name in kept:
+                messages[name].append(message)
+        silent = sorted(name for name, times in stamps.items() if not times)
         if silent:
             raise BrokenEpisode(f"{silent[0]} has no messages")
-        return {topic: np.array(times) for topic, times in stamps.items()}, messages
+        return {
+            name: _Topic(np.array(times)[:, 0], np.array(times)[:, 1], messages[name])
+            for name, times in stamps.items()
+        }
 
-    def _frames(self, picks: dict[str, np.ndarray], size: int) -> dict[str, list[np.ndarray]]:
-        """The picked messages of image topics as uint8 RGB (H, W, 3), resized to ``size`` pixels
-        unless it is 0.
-        """
+    def _frames(self, picks: dict[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+        """The picked messages of image topics as uint8 RGB (H, W, 3), resized as requested."""
         wanted = {topic: set(numbers.tolist()) for topic, numbers in picks.items()}
         found: dict[str, dict[int, np.ndarray]] = {topic: {} for topic in picks}
         seen = dict.fromkeys(picks, 0)
+        size = self.request.image_size
         for topic, _, message in self._messages(picks):
             if seen[topic] in wanted[topic]:
-                image = _image(message, topic)
+                image = (
+                    decode_raw_image(message, topic, self.request.channels)
+                    if hasattr(message, "encoding")
+                    else decode_image(message.data.tobytes(), topic)
+                )
                 found[topic][seen[topic]] = resize_images(image, size) if size else image
             seen[topic] += 1
         return {
@@ -197,39 +231,122 @@ class _Bag:
         }
 
 
-def _vectors(topics: dict[str, list[Any]], steps: int) -> tuple[np.ndarray, list[str]]:
-    """Messages of numeric topics, concatenated to float32 (T, n), and a name per column: the
-    joint's name, or the topic's name and a number.
+def _check_clock(name: str, topic: _Topic) -> None:
+    """Raises BrokenEpisode if the clock of a topic's stamps was set while it was recorded."""
+    steps, recorded = np.diff(topic.stamps), np.diff(topic.recorded)
+    # In a gap between messages both clocks go on.
+    forward = (steps > 2 * MAX_GAP * SECOND) & (recorded < steps / 2)
+    for jumps, by, advice in (
+        (forward | (steps < -MAX_DISORDER * SECOND), steps, f"or two nodes publish it; {RECORDED}"),
+        (recorded > DAY, recorded, "that of the recording, too; split the bag there"),
+    ):
+        if jumps.any():
+            i = jumps.argmax()
+            raise BrokenEpisode(
+                f"the stamps of {name} jump by {by[i] / SECOND:+,.1f} s, "
+                f"{_after(topic.recorded[i] - topic.recorded[0])} its first message: a clock was "
+                f"set, {advice}"
+            )
+
+
+def _after(duration: int) -> str:
+    return f"{duration / SECOND:.1f} s after"
+
+
+def _columns(name: str, topic: _Topic) -> list[_Column]:
+    """The columns of a numeric topic: its joints, or numbers without names."""
+    first = topic.messages[0]
+    prefix = name.strip("/").replace("/", "_") + "_"
+    if hasattr(first, "position") and any(len(message.name) for message in topic.messages):
+        return _joint_columns(name, topic, [message.name for message in topic.messages])
+    if hasattr(first, "position"):
+        names = [[f"{prefix}{i}" for i in range(len(m.position))] for m in topic.messages]
+        if len({len(row) for row in names}) > 1:
+            raise BrokenEpisode(f"{name} is empty or changes its width")
+        return _joint_columns(name, topic, names)
+    rows = [message.data for message in topic.messages]
+    if len({len(row) for row in rows}) > 1 or not len(rows[0]):
+        raise BrokenEpisode(f"{name} is empty or changes its width")
+    return [
+        _Column(f"{prefix}{i}", name, name, topic.stamps, values)
+        for i, values in enumerate(np.array(rows, np.float64).T)
+    ]
+
+
+def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_Column]:
+    """The joints of a topic, merged over its messages. joints: names in each message."""
+    merged = JointStates(keep_all=True)
+    stamps, recorded = topic.stamps.tolist(), topic.recorded.tolist()
+    order = np.argsort(topic.stamps, kind="stable").tolist()
+    for i in order:
+        try:
+            merged.add(stamps[i], recorded[i], joints[i], topic.messages[i].position.tolist())
+        except ValueError as error:
+            raise BrokenEpisode(
+                f"{name}, {_after(stamps[i] - stamps[order[0]])} its first message: {error}"
+            ) from None
+        if found := merged.contradiction:
+            raise BrokenEpisode(
+                f"{found.joint} on {name} {found.reason} ({_after(stamps[i] - stamps[order[0]])} "
+                "its first message): two nodes publish it; record each on a topic of its own"
+            )
+    # In the order of the largest message, whichever message came first.
+    full = {
+        tuple(group)
+        for group, message in zip(joints, topic.messages, strict=True)
+        if len(message.position)
+    }
+    names = list(dict.fromkeys(sum(sorted(full, key=lambda group: (-len(group), group)), ())))
+    if not names:
+        raise BrokenEpisode(f"{name} is empty: its messages have no positions")
+    for joint in names:
+        if joint not in merged.joints:
+            raise BrokenEpisode(f"{joint} on {name} never has a finite position")
+    ends = {joint: merged.joints[joint].stamps[-1] for joint in names}
+    first, last = min(ends, key=lambda joint: ends[joint]), max(ends.values())
+    if ends[first] < last - MAX_GAP * SECOND:
+        raise BrokenEpisode(
+            f"{name} changes its joints: {first} ends {_after(ends[first] - stamps[order[0]])} the "
+            f"topic's first message, {(last - ends[first]) / SECOND:.1f} s before others; its "
+            f"joints are {listing(names)}"
+        )
+    return [
+        _Column(
+            joint,
+            name,
+            f"{joint} on {name}",
+            np.array(merged.joints[joint].stamps),
+            np.array(merged.joints[joint].positions),
+        )
+        for joint in names
+    ]
+
+
+def _vectors(columns: list[_Column], rows: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The values nearest to the rows, float32 (T, n), and a name per column: the joint's, with the
+    topic's name before it if several topics have the joint.
     """
-    parts, names = [np.zeros((steps, 0), np.float32)], []
-    for topic, messages in topics.items():
-        prefix = topic.strip("/").replace("/", "_") + "_"
-        if hasattr(messages[0], "position") and len(messages[0].name):
-            joints = list(messages[0].name)
-            rows = [_joints(message, joints, topic) for message in messages]
-            names += [prefix + joint if len(topics) > 1 else joint for joint in joints]
-        else:
-            rows = [
-                (message.position if hasattr(message, "position") else message.data).tolist()
-                for message in messages
-            ]
-            names += [f"{prefix}{i}" for i in range(len(rows[0]))]
-        if {len(row) for row in rows} != {len(rows[0])} or not rows[0]:
-            raise BrokenEpisode(f"{topic} is empty or changes its width")
-        parts.append(np.array(rows, np.float32))
-    return np.concatenate(parts, axis=1), names
+    count = Counter(column.name for column in columns)
+    names = [
+        column.topic.strip("/").replace("/", "_") + "_" + column.name
+        if count[column.name] > 1
+        else column.name
+        for column in columns
+    ]
+    parts = [column.values[_nearest(column.stamps, rows, column.what)] for column in columns]
+    return np.array(parts, np.float32).reshape(len(columns), len(rows)).T, names
 
 
-def _rows(stamps: dict[str, np.ndarray], fps: float) -> np.ndarray:
+def _rows(stamps: Mapping[str, np.ndarray], fps: float) -> np.ndarray:
     """Times (T,) of the rows, from the start of the last topic to the end of the first one."""
     begin = max(int(times.min()) for times in stamps.values())
     end = min(int(times.max()) for times in stamps.values())
     count = (end - begin) * fps // SECOND + 1 if end >= begin else 0
     if count < 2:
-        late = max(stamps, key=lambda topic: stamps[topic].min())
+        late = max(stamps, key=lambda what: stamps[what].min())
         raise BrokenEpisode(
             f"its topics overlap by less than two rows ({late} begins last); "
-            "do some messages lack header stamps?"
+            f"do its stamps come from another clock? {RECORDED}"
         )
     return begin + np.round(np.arange(count) * SECOND / fps).astype(np.int64)
 
@@ -249,39 +366,3 @@ def _nearest(times: np.ndarray, rows: np.ndarray, topic: str) -> np.ndarray:
         at = (rows[gap.argmax()] - rows[0]) / SECOND
         raise BrokenEpisode(f"{topic} has no message within {MAX_GAP} s of {at:.1f} s")
     return order[picks]
-
-
-def _joints(message: Any, joints: list[str], topic: str) -> list[float]:
-    """The positions, in the order of ``joints``."""
-    found = dict(zip(message.name, message.position.tolist(), strict=False))
-    if set(found) != set(joints) or len(message.position) != len(joints):
-        raise BrokenEpisode(
-            f"{topic} changes its joints: {listing(found)}, but {listing(joints)} came first"
-        )
-    return [found[joint] for joint in joints]
-
-
-def _image(message: Any, topic: str) -> np.ndarray:
-    """An Image or CompressedImage message as uint8 RGB (H, W, 3)."""
-    if not hasattr(message, "encoding"):
-        return decode_image(message.data.tobytes(), topic)
-    if message.encoding not in CHANNELS:
-        raise BrokenEpisode(
-            f"{topic} carries '{message.encoding}' images; {', '.join(CHANNELS)} are read "
-            "(is it a depth topic?)"
-        )
-    width, row = WIDTHS[message.encoding], message.width * WIDTHS[message.encoding]
-    if (
-        not row
-        or not message.height
-        or message.step < row
-        or message.data.size != message.height * message.step
-    ):
-        raise BrokenEpisode(
-            f"{topic} carries a broken image: {message.width}x{message.height}, "
-            f"step {message.step}, {message.data.size} bytes"
-        )
-    pixels = message.data.reshape(message.height, message.step)[:, :row].reshape(
-        message.height, message.width, width
-    )
-    return np.ascontiguousarray(pixels[:, :, CHANNELS[message.encoding]])

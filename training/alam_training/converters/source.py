@@ -9,14 +9,16 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from alam_core.data.images import resize_images
+from alam_core.data.raw_images import ChannelOrder
 from alam_core.errors import UserError
 
+Stamps = Literal["header", "recording"]  # which times of a bag's messages count
 NONE = "none"  # as the only name of a state or an action: leave the vector out
 
 
@@ -31,7 +33,7 @@ class Request:
     views: view in the data set -> its name in the source. state, action: names in the source,
     concatenated to one vector each; only NONE: no such vector. part: which part of the source. If
     these are empty, or fps is 0, the defaults of the format apply. image_size: side of the square
-    images in pixels; 0 keeps the size.
+    images in pixels; 0 keeps the size. stamps, channels: as in ConvertConfig, for bags.
     """
 
     folder: Path
@@ -41,6 +43,8 @@ class Request:
     part: str
     image_size: int
     fps: float
+    stamps: Stamps
+    channels: ChannelOrder
 
 
 @dataclass

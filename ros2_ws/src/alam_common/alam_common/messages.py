@@ -6,55 +6,20 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
 
-from alam_core.errors import UserError
+from alam_core.data.raw_images import decode_raw_image
+from alam_core.robots.joint_states import named_positions
 from alam_core.robots.piper import JOINT_NAMES
 
 NANOSECONDS = 1_000_000_000
-_CHANNELS = {  # encoding -> indices of the red, green and blue channel
-    "rgb8": [0, 1, 2],
-    "bgr8": [2, 1, 0],
-    "rgba8": [0, 1, 2],
-    "bgra8": [2, 1, 0],
-    "mono8": [0, 0, 0],
-}
-# Bytes per pixel.
-_WIDTH = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1}
-
-
-def check_encoding(message: Image, topic: str) -> None:
-    """Raise UserError, naming ``topic``, if the image has an unsupported encoding."""
-    if message.encoding not in _CHANNELS:
-        raise UserError(
-            f"{topic} carries '{message.encoding}' images; give a topic with one of "
-            f"{', '.join(_CHANNELS)} (is it a depth topic?)"
-        )
 
 
 def image_to_numpy(message: Image, topic: str = "image") -> np.ndarray:
     """A colour or grey image message as uint8 RGB (H, W, 3); padding at the end of rows is removed.
 
-    Raises UserError, naming ``topic``, for another encoding or a size that does not fit the data.
+    Raises UserError, naming ``topic``, for another encoding, and BrokenImage for a size that does
+    not fit the data.
     """
-    check_encoding(message, topic)
-    width = _WIDTH[message.encoding]
-    row = message.width * width
-    data = np.frombuffer(message.data, dtype=np.uint8)
-    if (
-        message.height == 0
-        or row == 0
-        or message.step < row
-        or data.size != message.height * message.step
-    ):
-        raise UserError(
-            f"{topic} carries a broken image: {message.width}x{message.height} "
-            f"{message.encoding}, step {message.step}, {data.size} bytes"
-        )
-    pixels = data.reshape(message.height, message.step)[:, :row].reshape(
-        message.height, message.width, width
-    )
-    if message.encoding == "rgb8":
-        return np.ascontiguousarray(pixels)
-    return np.ascontiguousarray(pixels[:, :, _CHANNELS[message.encoding]])
+    return decode_raw_image(message, topic)
 
 
 def numpy_to_image(image: np.ndarray, stamp: Time, frame_id: str = "") -> Image:
@@ -93,20 +58,10 @@ def seconds_to_stamp(seconds: float) -> Time:
 def joint_positions(message: JointState, names: tuple[str, ...] = JOINT_NAMES) -> np.ndarray:
     """The positions of the joints ``names``, in this order: float32 (len(names),), rad and m.
 
-    Raises ValueError with one line if a joint is missing or named twice, or if a position is not a
-    finite number.
+    Raises ValueError with one line if a joint is missing, has no finite position or is named twice.
     """
-    if len(message.name) != len(message.position):
-        raise ValueError(
-            f"joint state has {len(message.name)} names but {len(message.position)} positions"
-        )
-    found = dict(zip(message.name, message.position, strict=True))
-    if len(found) != len(message.name):
-        raise ValueError("joint state names a joint twice")
+    found = named_positions(message.name, message.position)
     missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"joint state lacks {', '.join(missing)}")
-    positions = np.array([found[name] for name in names], dtype=np.float32)
-    if not np.isfinite(positions).all():
-        raise ValueError("joint state has a position that is not finite")
-    return positions
+    return np.array([found[name] for name in names], dtype=np.float32)

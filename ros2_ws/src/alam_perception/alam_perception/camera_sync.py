@@ -18,8 +18,6 @@ from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import (
     NANOSECONDS,
-    check_encoding,
-    image_to_numpy,
     ns_to_stamp,
     numpy_to_image,
     stamp_to_ns,
@@ -27,19 +25,32 @@ from alam_common.messages import (
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.data.images import resize_images
+from alam_core.data.raw_images import BrokenImage, ChannelOrder, check_raw_image, decode_raw_image
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.types import VIEWS
 from alam_perception.pacing import Pacing
-from alam_perception.sync import FrameSet, Synchroniser
+from alam_perception.sync import FrameSet, SkewWatch, Synchroniser
 
 JOINT_PATIENCE = 0.02  # s (steady clock) that frames of one stamp wait for their joint state
 SILENCE = 1.0  # s (steady clock) without an image after which a camera is reported as silent
+LASTING = 1.0  # s (steady clock) of nothing but a wrong encoding after which the node ends
 PARAMETERS = {
     "views": Parameter(list(VIEWS), "names of the views, in the order of the observation"),
     "image_topics": Parameter(
         [f"/{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
     ),
-    "joint_topic": Parameter("/joint_states", "topic of the arm's joint state"),
+    "joint_topic": Parameter(
+        "/joint_states",
+        "topic of the arm's joint states; a message may hold some of the joints only",
+    ),
+    "joints": Parameter(list(JOINT_NAMES), "names of the joints that every observation must have"),
+    "channels": Parameter(
+        "",
+        "rgb or bgr, the order of the channels of 8UC3 and 8UC4 images, whose encoding does not "
+        "state it; empty: such images are refused",
+        choices=("", "rgb", "bgr"),
+    ),
     "image_size": Parameter(96, "px, side of the square images in the observation", 1, 4096),
     "trigger": Parameter(
         "auto",
@@ -82,8 +93,13 @@ class CameraSync(Node):
             trigger = "frames" if simulated_time else "timer"
 
         self._topics = dict(zip(self.views, p["image_topics"], strict=True))
+        self._joint_topic: str = p["joint_topic"]
+        self._channels: ChannelOrder = p["channels"]
         self._sync = Synchroniser(
-            self.views, round(p["max_skew"] * NANOSECONDS), round(p["max_age"] * NANOSECONDS)
+            self.views,
+            p["joints"],
+            round(p["max_skew"] * NANOSECONDS),
+            round(p["max_age"] * NANOSECONDS),
         )
         self._pacing = Pacing(1.0 / p["rate"]) if trigger == "timer" else None
         self._meters = {view: RateMeter() for view in self.views}
@@ -92,16 +108,20 @@ class CameraSync(Node):
         # The newest ROS time (ns), and when it was first seen (s, steady clock).
         self._now = (0, time.monotonic())
         self._skewed = 0
-        self._skewed_reported = 0  # how many of them earlier diagnostics have reported
+        self._skews = SkewWatch(self._sync.max_skew)
         self._withheld = 0
+        # What is wrong with the newest message of a topic, and how many were dropped.
+        self._broken: dict[str, str] = {}
+        self._dropped: dict[str, int] = {}
+        self._wrong_since: dict[str, float] = {}  # topic -> first of its wrong encodings in a row
         self._last: FrameSet | None = None
 
         self._publisher = self.create_publisher(Observation, "/alam/observation", 1)
         # Subscribed before the cameras: if messages of both wait, the executor takes those of the
         # older subscription first.
-        self.create_subscription(
+        self._joint_states = self.create_subscription(
             JointState,
-            p["joint_topic"],
+            self._joint_topic,
             self._on_joints,
             QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT),
         )
@@ -121,11 +141,16 @@ class CameraSync(Node):
         self._diagnostics = Diagnostics(self, self._check)
 
     def _on_image(self, view: str, message: Image) -> None:
+        topic = self._topics[view]
         try:
-            check_encoding(message, self._topics[view])
+            check_raw_image(message, topic, self._channels)
         except UserError as error:
-            self._diagnostics.send(ERROR, str(error), {})
-            raise
+            self._drop(topic, str(error))
+            if not isinstance(error, BrokenImage):
+                self._end_if_lasting(topic, error)
+            return
+        self._broken.pop(topic, None)
+        self._wrong_since.pop(topic, None)
         self._meters[view].tick()
         if not self._sync.add_image(view, stamp_to_ns(message.header.stamp), message):
             return  # a repeated frame
@@ -134,9 +159,29 @@ class CameraSync(Node):
         else:
             self._serve_if_due(self._pacing, self._seconds())
 
+    def _drop(self, topic: str, reason: str) -> None:
+        """Count a message that cannot be used."""
+        self._broken[topic] = reason
+        self._dropped[topic] = self._dropped.get(topic, 0) + 1
+
+    def _end_if_lasting(self, topic: str, error: UserError) -> None:
+        """Raise ``error``, a wrong encoding, if the topic has carried nothing else for a while."""
+        since = self._wrong_since.setdefault(topic, time.monotonic())
+        if time.monotonic() - since > LASTING:
+            self._diagnostics.send(ERROR, str(error), {})
+            raise error
+
     def _on_joints(self, message: JointState) -> None:
+        now = self.get_clock().now().nanoseconds
+        try:
+            self._sync.add_joints(
+                stamp_to_ns(message.header.stamp) or now, now, message.name, message.position
+            )
+        except ValueError as error:
+            self._drop(self._joint_topic, str(error))
+            return
+        self._broken.pop(self._joint_topic, None)
         self._joint_meter.tick()
-        self._sync.add_joints(stamp_to_ns(message.header.stamp), message)
         if self._pacing is None:
             self._serve_if_one_stamp()
 
@@ -169,7 +214,7 @@ class CameraSync(Node):
         if self._pacing is not None:
             self._pacing.served(self._seconds())
         now = self.get_clock().now().nanoseconds
-        frames = self._sync.take(now)
+        frames = self._sync.take(now, self._joint_states.get_publisher_count())
         if frames is None:
             return
         if isinstance(frames, str):
@@ -177,17 +222,20 @@ class CameraSync(Node):
             return
         self._last = frames
         self._skewed += frames.skewed
+        self._skews.add(frames.skewed)
         stamp = ns_to_stamp(frames.stamp)
         message = Observation(
             views=self.views,
-            joint_state=frames.joints,
+            joint_state=JointState(name=list(frames.joints), position=list(frames.joints.values())),
             skew=frames.skew * 1e-9,
             skewed=frames.skewed,
         )
         message.header.stamp = stamp
-        message.header.frame_id = "base_link"
+        message.joint_state.header.stamp = ns_to_stamp(frames.joint_stamp)
+        message.header.frame_id = message.joint_state.header.frame_id = "base_link"
         for view, image in frames.images.items():
-            pixels = resize_images(image_to_numpy(image, self._topics[view]), self.image_size)
+            pixels = decode_raw_image(image, self._topics[view], self._channels)
+            pixels = resize_images(pixels, self.image_size)
             message.images.append(numpy_to_image(pixels, image.header.stamp, image.header.frame_id))
             message.image_ages.append((now - frames.image_stamps[view]) * 1e-9)
         message.joint_age = (now - frames.joint_stamp) * 1e-9
@@ -196,8 +244,11 @@ class CameraSync(Node):
         self._work.add((self.get_clock().now().nanoseconds - frames.stamp) * 1e-6)
 
     def _why(self, view: str) -> str:
-        """Why the topic of a view is silent, as far as its publishers show; "" if unknown."""
-        types = {info.topic_type for info in self.get_publishers_info_by_topic(self._topics[view])}
+        """Why the topic of a view is silent, as far as is known; "" if it is not."""
+        topic = self._topics[view]
+        if topic in self._broken:
+            return f" ({self._broken[topic]})"
+        types = {info.topic_type for info in self.get_publishers_info_by_topic(topic)}
         if not types:
             return " (it has no publisher)"
         other = types - {"sensor_msgs/msg/Image"}
@@ -216,6 +267,7 @@ class CameraSync(Node):
             "skewed": self._skewed,
             "withheld": self._withheld,
         }
+        values |= {f"dropped {topic}": count for topic, count in self._dropped.items()}
         values |= {"image_to_observation_ms_p50": self._work.percentile(50)}
         if self._last is not None:
             values["skew_s"] = self._last.skew * 1e-9
@@ -233,20 +285,19 @@ class CameraSync(Node):
             if s > SILENCE
         ]
         if self._joint_meter.silence() > SILENCE and still <= SILENCE:
-            silent.append(f"no joint state for {self._joint_meter.silence():.1f} s")
+            broken = self._broken.get(self._joint_topic, "")
+            reason = f" ({broken})" if broken else ""
+            silent.append(f"no joint state for {self._joint_meter.silence():.1f} s{reason}")
         if silent:
             return ERROR, "no observation: " + ", ".join(silent), values
         if still > SILENCE:
             return WARN, f"no observation: ROS time stands still for {still:.1f} s", values
-        stale = self._sync.stale(now)
-        if stale:
-            return ERROR, f"no observation: {stale}", values
-        if self._skewed > self._skewed_reported:
-            count = self._skewed - self._skewed_reported
-            limit = self._sync.max_skew * 1e-9
-            message = f"{count} observations skewed by more than {limit:.3f} s"
-            self._skewed_reported = self._skewed
-            return WARN, message, values
+        if problem := self._sync.problem(now):
+            return ERROR, f"no observation: {problem}", values
+        if lost := self._sync.lost(now):
+            return WARN, f"observations without {', '.join(lost)}: no new position", values
+        if skew := self._skews.report():
+            return WARN, skew, values
         return OK, f"serving {self._served.rate():.1f} Hz", values
 
 

@@ -49,6 +49,8 @@ class LatentEncoder(Node):
 
         self._from: Observation | None = None  # has the first frame of the next transition
         self._skipped = 0  # number of observations since then
+        self._dropped = 0  # observations that could not be used
+        self._problem = ""  # of the newest of them, until a transition is encoded
         self._meter, self._rate, self._work = RateMeter(), RateMeter(), Recent()
         self._publisher = self.create_publisher(LatentTransition, "/alam/latents", 10)
         self._processed = self.create_publisher(Processed, "/alam/processed", 10)
@@ -57,6 +59,22 @@ class LatentEncoder(Node):
 
     def _on_observation(self, message: Observation) -> None:
         self._meter.tick()
+        try:
+            self._follow(message)
+        except (UserError, ValueError) as error:  # an unusable observation
+            self._dropped += 1
+            self._problem = " ".join(str(error).split())
+            self._from = None
+        done = Processed(node=self.get_name())
+        done.header.stamp = message.header.stamp
+        self._processed.publish(done)
+
+    def _follow(self, message: Observation) -> None:
+        """Encode the transition that ends with this observation, if there is one."""
+        if len(message.images) != len(message.views):
+            raise ValueError(
+                f"an observation has {len(message.views)} views but {len(message.images)} images"
+            )
         gap = (
             0
             if self._from is None
@@ -73,9 +91,6 @@ class LatentEncoder(Node):
             if self._skipped >= self.stride:
                 self._encode(self._from, message)
                 self._from, self._skipped = message, 0
-        done = Processed(node=self.get_name())
-        done.header.stamp = message.header.stamp
-        self._processed.publish(done)
 
     def _encode(self, earlier: Observation, later: Observation) -> None:
         start = time.monotonic()
@@ -91,6 +106,7 @@ class LatentEncoder(Node):
             transition.from_stamp = earlier.images[i].header.stamp
             transition.data.frombytes(np.ascontiguousarray(z[i], dtype=np.float32).tobytes())
             self._publisher.publish(transition)
+        self._problem = ""
         self._rate.tick()
         self._work.add((time.monotonic() - start) * 1e3)
 
@@ -100,9 +116,12 @@ class LatentEncoder(Node):
             "latent_rate_hz": self._rate.rate(),
             "encoding_ms_p50": self._work.percentile(50),
             "encoding_ms_p99": self._work.percentile(99),
+            "dropped": self._dropped,
         }
         if self._meter.silence() > SILENCE:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
+        if self._problem and self._rate.silence() > SILENCE:
+            return ERROR, f"observations cannot be used: {self._problem}", values
         return OK, f"encoding at {self._rate.rate():.1f} Hz", values
 
 
