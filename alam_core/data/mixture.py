@@ -10,6 +10,7 @@ import numpy as np
 
 from alam_core.data.frames import FrameStore, OnDemandFrames, VideoSet, frame_store, store_bytes
 from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.features import Columns
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.video.folder import VideoFolder
 from alam_core.data.video.index import inspect_videos
@@ -31,6 +32,9 @@ class SourceConfig:
             (Table 7).
         views: cameras to train on; empty: all.
         name: the name in metrics and reports; empty: the folder's name.
+        exclude: numbers of episodes to leave out.
+        images: view -> name of the video feature that holds it, in a LeRobot data set; empty: every
+            video feature is a view.
     """
 
     path: str
@@ -38,6 +42,8 @@ class SourceConfig:
     stride: int = 1
     views: list[str] = field(default_factory=list)
     name: str = ""
+    exclude: list[int] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raises UserError for a stride below 1 or a weight that is not above 0 and finite."""
@@ -61,26 +67,47 @@ class VideoSource:
     views: list[str] = field(default_factory=list)
     path: str = ""
     broken: dict[int, str] = field(default_factory=dict)  # episode -> what is wrong
+    excluded: list[int] = field(default_factory=list)  # episodes that the user leaves out
+
+    def __post_init__(self) -> None:
+        episodes = len(self.lengths)
+        for e in self.excluded:
+            if not 0 <= e < episodes:
+                raise UserError(
+                    f"exclude: '{self.path or self.name}' has no episode {e}; it has the episodes "
+                    f"0 to {episodes - 1}"
+                )
+        self.excluded = sorted(set(self.excluded))
 
     @property
     def lengths(self) -> np.ndarray:
         """Frames of each episode: int64 (E,)."""
         return self.frames[0].lengths
 
-    def without_broken(self, episodes: np.ndarray) -> np.ndarray:
-        """The numbers in ``episodes`` that are not known to be broken."""
-        return episodes[~np.isin(episodes, list(self.broken))]
+    def included(self, episodes: np.ndarray) -> np.ndarray:
+        """The numbers in ``episodes`` that the user does not leave out."""
+        return episodes[~np.isin(episodes, self.excluded)]
+
+    def intact(self, episodes: np.ndarray) -> np.ndarray:
+        """The numbers in ``episodes`` that are neither left out nor known to be broken."""
+        return self.included(episodes[~np.isin(episodes, list(self.broken))])
 
 
-def open_dataset(path: str | Path) -> VideoSet:
-    """Open the data set or folder of videos at ``path``. Raises UserError if it is neither."""
-    path = Path(path)
+def open_dataset(config: SourceConfig, broken: dict[int, str]) -> VideoSet:
+    """Open the data set or folder of videos of a source. Episodes whose metadata are broken are
+    added to ``broken``, with the reason. Raises UserError if the folder is neither.
+    """
+    path = Path(config.path)
     if not path.is_dir():
         raise UserError(
             f"data: '{path}' is not a folder: give a LeRobot data set or a folder of videos; "
             "training/collect.py makes a data set"
         )
-    return LeRobotDataset(path) if _is_lerobot(path) else VideoFolder(path)
+    if _is_lerobot(path):
+        return LeRobotDataset(path, Columns("", "", config.images), broken)
+    if config.images:
+        raise UserError(f"images: '{path}' is a folder of videos, which has only the view 'video'")
+    return VideoFolder(path)
 
 
 def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) -> list[VideoSource]:
@@ -99,7 +126,10 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"data: two sources are called '{twice}': give them different names")
-    datasets = [open_dataset(config.path) for config in configs]
+    faults: list[dict[int, str]] = [{} for _ in configs]
+    datasets = [
+        open_dataset(config, broken) for config, broken in zip(configs, faults, strict=True)
+    ]
     views = [
         config.views or list(dataset.views)
         for config, dataset in zip(configs, datasets, strict=True)
@@ -122,19 +152,13 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
         cache,
     )
     sources = []
-    for name, config, dataset, chosen, once in zip(
-        names, configs, datasets, views, decoded_once, strict=True
+    for name, config, dataset, chosen, once, broken in zip(
+        names, configs, datasets, views, decoded_once, faults, strict=True
     ):
-        broken: dict[int, str] = {}
-        frames: list[FrameStore | OnDemandFrames] = []
-        for view in chosen:
-            faults = find_faults(dataset, view)
-            frames.append(
-                frame_store(dataset, view, size, faults)
-                if once
-                else OnDemandFrames(dataset, view, size)
-            )
-            broken = faults | broken
+        frames: list[FrameStore | OnDemandFrames] = [
+            decode(dataset, view, size, broken) if once else _on_demand(dataset, view, size, broken)
+            for view in chosen
+        ]
         sources.append(
             VideoSource(
                 name,
@@ -144,9 +168,25 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
                 chosen,
                 config.path,
                 dict(sorted(broken.items())),
+                config.exclude,
             )
         )
     return sources
+
+
+def decode(dataset: VideoSet, view: str, size: int, broken: dict[int, str]) -> FrameStore:
+    """The frames of a view, decoded once; those of episodes whose video is broken are black, and
+    the episodes are added to ``broken``, with the reason.
+    """
+    faults = find_faults(dataset, view)
+    store = frame_store(dataset, view, size, faults)
+    broken |= faults | broken  # the first reason stays
+    return store
+
+
+def _on_demand(dataset: VideoSet, view: str, size: int, broken: dict[int, str]) -> OnDemandFrames:
+    broken |= find_faults(dataset, view) | broken
+    return OnDemandFrames(dataset, view, size)
 
 
 def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
@@ -164,11 +204,12 @@ def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
     faults = {}
     for e in range(dataset.num_episodes):
         length = dataset.episode_length(e)
+        if length < 1 and isinstance(dataset, LeRobotDataset):  # its metadata are broken
+            faults[e] = f"episode {e} of '{dataset.root}' has no frame"
+            continue
         file, first = dataset.video_span(e, view)
         if isinstance(dataset, VideoFolder) and facts[file].fault:
             faults[e] = facts[file].fault
-        elif length < 1:
-            faults[e] = f"episode {e} of '{dataset.root}' has no frame"
         elif first + length > facts[file].frames:
             faults[e] = f"episode {e}: " + (
                 facts[file].fault

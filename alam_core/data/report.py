@@ -1,22 +1,26 @@
-"""Reports on the video that a model is pretrained on and on what is broken in it, and stops a
+"""Reports on the data that a model is trained on and on what is left out of them, and stops a
 training run that has too much broken data.
 """
 
+from pathlib import Path
 from typing import Any
 
 from alam_core.data.frames import FrameStore
 from alam_core.data.mixture import VideoSource
 from alam_core.errors import UserError
+from alam_core.files import write_json
 
+REPORT = "data_report.json"  # in the run's folder
 EXAMPLES, SHORT_EXAMPLES = 3, 10  # episodes named in the summary of a source
 
 
 class DataReport:
-    """The sources, and for each of them the episodes that are held out, too short or broken;
-    updated during training.
+    """The sources, and for each of them the episodes that are held out, too short, broken or
+    excluded by the user; updated during training.
 
     short, held_out: episode numbers, a list per source. max_broken: the largest share of a source's
-    episodes, 0 to 1, that may be broken or too short. Raises UserError if there are more.
+    episodes, 0 to 1, that may be broken or too short; what the user excludes does not count. Raises
+    UserError if there are more.
     """
 
     def __init__(
@@ -28,10 +32,10 @@ class DataReport:
     ) -> None:
         self.sources, self.short, self.held_out = sources, short, held_out
         self.max_broken = max_broken
-        self.broken = [dict(source.broken) for source in sources]
+        self.broken: list[dict[int, str]] = [{} for _ in sources]
         self.replaced = [0] * len(sources)  # triplets that were drawn again
-        for number in range(len(sources)):
-            self._check(number)
+        for number, source in enumerate(sources):
+            self.update(number, source.broken)
 
     def add(self, number: int, episode: int, why: str, replaced: int = 0) -> None:
         """Record that an episode of a source turned out to be broken and that ``replaced`` triplets
@@ -41,8 +45,18 @@ class DataReport:
         """
         self.replaced[number] += replaced
         if episode not in self.broken[number]:
-            self.broken[number][episode] = why
-            self._check(number)
+            self.update(number, {episode: why})
+
+    def update(self, number: int, broken: dict[int, str]) -> None:
+        """Record broken episodes (episode -> reason) of a source. Raises UserError like ``add``."""
+        own = self.broken[number]
+        left_out = self.sources[number].excluded
+        own |= {e: why for e, why in broken.items() if e not in left_out and e not in own}
+        self._check(number)
+
+    def left_out(self, number: int) -> set[int]:
+        """The episodes of a source that are not trained on: broken, too short or excluded."""
+        return {*self.broken[number], *self.short[number], *self.sources[number].excluded}
 
     def found(self) -> tuple[list[dict[int, str]], list[int]]:
         """The findings of this process, for ``merge`` in another one."""
@@ -68,7 +82,8 @@ class DataReport:
         raise UserError(
             f"{len(broken)} broken and {len(short)} too short of {episodes} episodes of "
             f"'{source.path or source.name}' are more than --max_broken {self.max_broken:g} "
-            f"allows (for example: {example}): restore them, or allow more"
+            f"allows (for example: {example}): restore them, leave them out with --exclude, or "
+            "allow more"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +106,7 @@ class DataReport:
                         "decoded once" if isinstance(frames, FrameStore) else "on demand"
                         for frames in source.frames
                     ],
+                    "excluded": source.excluded,
                     "too_short": self.short[number],
                     "broken": [
                         {"episode": e, "why": why} for e, why in sorted(self.broken[number].items())
@@ -116,7 +132,25 @@ class DataReport:
                 line += " ..." if len(broken) > EXAMPLES else ""
             if short:
                 line += f"; {len(short)} too short and left out: episodes "
-                line += ", ".join(map(str, short[:SHORT_EXAMPLES]))
-                line += " ..." if len(short) > SHORT_EXAMPLES else ""
+                line += _numbers(short)
+            if source.excluded:
+                line += f"; excluded: episodes {_numbers(source.excluded)}"
             lines.append(line)
         return lines
+
+    def write(self, run: str | Path) -> None:
+        """Write ``<run>/data_report.json``. Raises UserError if it cannot be written."""
+        path = Path(run) / REPORT
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, self.to_dict())
+        except OSError as error:
+            raise UserError(
+                f"cannot write '{path}' ({error.strerror}): choose another --run"
+            ) from None
+
+
+def _numbers(episodes: list[int]) -> str:
+    """Episode numbers in words, the first few of many."""
+    shown = ", ".join(map(str, episodes[:SHORT_EXAMPLES]))
+    return f"{shown} ..." if len(episodes) > SHORT_EXAMPLES else shown

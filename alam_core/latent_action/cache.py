@@ -4,6 +4,7 @@ encoder and stored beside the data.
 Letters: F frames of the data set, D numbers in a transition.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ def adjacent_latents(
 
     The last frame of an episode is paired with itself. This matches the action chunks, which repeat
     the last action past the end. encoder: folder of a transition encoder. The cache's file name
-    contains the encoder's hash and the frames' fingerprint, so a change of either leads to a new
-    file. Raises UserError for a broken encoder and a folder that cannot be written.
+    contains the encoder's hash, the frames' fingerprint and a digest of the episodes' ends, so a
+    change of any leads to a new file. Raises UserError for a broken encoder and a folder that
+    cannot be written.
     """
     fingerprint = Path(str(getattr(frames.array, "filename", view))).stem
-    path = Path(cache_dir) / f"latents-{fingerprint}-{checkpoint_hash(encoder)}.npy"
+    ends = hashlib.sha256((frames.starts + frames.lengths).tobytes()).hexdigest()[:8]
+    path = Path(cache_dir) / f"latents-{fingerprint}-{ends}-{checkpoint_hash(encoder)}.npy"
     if not path.is_file():
         model = TransitionEncoder.from_pretrained(encoder)
         try:

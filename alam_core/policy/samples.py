@@ -1,10 +1,10 @@
 """Training samples of a policy, in memory: images, state, instruction, action chunk, latent chunks.
 
-Letters: F frames of the data set, E episodes, V views, B batch, S image side in px, H chunk length,
-A action width, P projected latent width, state_dim state width.
+Letters: F frames of the data set, E episodes, K instructions, V views, B batch, S image side in px,
+H chunk length, A action width, P projected latent width, state_dim state width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,8 +47,9 @@ class PolicySamples:
     begins there.
 
     frames: view -> decoded frames. states (F, state_dim), actions (F, A): of all frames, episode by
-    episode. words (E, .): the tokenizer's output for each episode's instruction. latents: view ->
-    projected transitions (F, P). relative: (A,) bool.
+    episode. words (K, .): the tokenizer's output for each instruction. tasks (F,): the index in
+    ``words`` of each frame's instruction. latents: view -> projected transitions (F, P). relative:
+    (A,) bool. left_out: episodes without samples.
     """
 
     def __init__(
@@ -57,18 +58,23 @@ class PolicySamples:
         states: np.ndarray,
         actions: np.ndarray,
         words: Tensor,
+        tasks: np.ndarray,
         latents: Mapping[str, np.ndarray],
         stats: PolicyStats,
         relative: np.ndarray,
+        left_out: Collection[int] = (),
     ) -> None:
         self.frames, self.states, self.actions = frames, states, actions
-        self.words, self.latents = words, latents
-        self.stats, self.relative = stats, relative
+        self.words, self.tasks, self.latents = words, tasks, latents
+        self.stats, self.relative, self.left_out = stats, relative, sorted(left_out)
         store = next(iter(frames.values()))
         self.starts, self.lengths = store.starts, store.lengths
         self.episode_of = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (F,)
-        # (F,): last frame of each frame's episode.
-        self.last = np.repeat(self.starts + self.lengths - 1, self.lengths)
+        self.last = last_frames(self.lengths, tasks)
+
+    def included(self, episodes: np.ndarray) -> np.ndarray:
+        """The given episodes without those that are left out."""
+        return np.setdiff1d(episodes, self.left_out)
 
     def rows_of(self, episodes: np.ndarray) -> np.ndarray:
         """Rows of all frames of the given episodes, int."""
@@ -78,8 +84,9 @@ class PolicySamples:
         """The samples ``rows`` (B,): "images" view -> (B, 3, S, S) uint8, "state" (B, state_dim),
         "words" (B, .), "targets" modality -> (B, H, .), normalised.
 
-        Past the end of an episode, its last action and last transition repeat. drawn: result of
-        ``draw_augmentation`` for these rows, None for no augmentation.
+        Past the end of an episode, or of the part of it that follows one instruction, the last
+        action and the last transition repeat. drawn: result of ``draw_augmentation`` for these
+        rows, None for no augmentation.
         """
         horizon = len(self.stats.action_mean)
         chunk = chunk_rows(rows, horizon, self.last[rows])  # (B, H)
@@ -104,7 +111,7 @@ class PolicySamples:
                 view: torch.from_numpy(rgb).permute(0, 3, 1, 2) for view, rgb in images.items()
             },
             "state": torch.from_numpy(state),
-            "words": self.words[torch.from_numpy(self.episode_of[rows])],
+            "words": self.words[torch.from_numpy(self.tasks[rows])],
             "targets": {
                 name: torch.from_numpy(values.astype(np.float32))
                 for name, values in targets.items()
@@ -127,6 +134,16 @@ class PolicySamples:
             "images": np.concatenate([shifts, brightness, contrast], -1),
             "state": noise.astype(np.float32),
         }
+
+
+def last_frames(lengths: np.ndarray, tasks: np.ndarray) -> np.ndarray:
+    """For each frame, the last frame of its episode that follows the same instruction without a
+    break: int (F,). lengths (E,): frames of each episode. tasks (F,): number of each frame's
+    instruction.
+    """
+    ends = np.cumsum(lengths) - 1
+    last = np.union1d(ends[lengths > 0], np.flatnonzero(np.diff(tasks)))
+    return last[np.searchsorted(last, np.arange(len(tasks)))]
 
 
 def augment_images(images: np.ndarray, drawn: np.ndarray) -> np.ndarray:

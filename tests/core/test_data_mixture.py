@@ -133,7 +133,7 @@ def test_a_missing_video_and_a_truncated_one_are_found_on_opening(root: Path, ca
         and "1.mp4" in source.broken[1]
         and "3.mp4" in source.broken[3]
     )
-    assert source.without_broken(np.arange(4)).tolist() == [0, 2]
+    assert source.intact(np.arange(4)).tolist() == [0, 2]
     again = open_sources([SourceConfig(str(root / "films"))], 12, cache)[0]
     assert again.broken == source.broken
 

@@ -176,7 +176,14 @@ def data(rng, horizon=4):
     frames = {view: FrameStore(array, starts, lengths) for view in ("third_person", "wrist")}
     return (
         PolicySamples(
-            frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, RELATIVE
+            frames,
+            np.concatenate(states),
+            np.concatenate(actions),
+            words,
+            np.repeat([0, 1], lengths),
+            latents,
+            stats,
+            RELATIVE,
         ),
         states,
         actions,

@@ -188,6 +188,27 @@ def test_broken_films_are_left_out_and_named(
     )
 
 
+def test_excluded_episodes_are_neither_trained_on_nor_counted_as_broken(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for e in (3, 5, 6):
+        (root / f"films/{e:02d}.mp4").write_bytes(b"torn")
+    robot = str(root / "robot")
+    own = config(root, data=str(root / "films"), exclude=[3, 5], cache=False)
+    assert run(own)[2]
+    assert "1 broken and left out" in (told := capsys.readouterr().out)
+    assert "excluded: episodes 3, 5" in told
+    (row,) = json.loads((root / "run/data_report.json").read_text())["sources"]
+    assert row["excluded"] == [3, 5] and [fault["episode"] for fault in row["broken"]] == [6]
+    for wrong, words in (
+        ({"data": robot, "exclude": [20]}, "robot' has no episode 20; it has the episodes 0 to 19"),
+        ({"data": [SourceConfig(robot)], "exclude": [2]}, "give each its own images and exclude"),
+        ({"data": str(root / "films"), "images": {"a": "b"}}, "has only the view 'video'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            run(config(root, **wrong))
+
+
 def test_a_film_that_breaks_while_training_is_replaced_and_counted(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

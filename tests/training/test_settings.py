@@ -43,3 +43,17 @@ def test_free_settings_may_change_at_any_depth() -> None:
     check(BEFORE | {"steps": 10}, free=("steps",))
     check(BEFORE | {"model": {"width": 16, "small": None}}, free=("width",))
     check(BEFORE | {"model": {"width": 16, "small": 1}}, free=("model",))
+
+
+def test_new_settings_that_are_empty_do_not_stop_a_run_that_was_begun_before_them() -> None:
+    check(BEFORE | {"exclude": [], "model": {"width": 8, "small": None, "names": []}})
+    sources = {"data": [{"path": "a", "weight": 1}]}
+    words = ("'runs/a' was begun with", "choose another --run")
+    check_same_settings(sources, {"data": [{"path": "a", "weight": 1, "exclude": []}]}, *words)
+    for exclude, weight, said in (
+        ([3], 1, r"data\.0\.exclude = None, not \[3\]"),
+        ([], 2, "weight"),
+    ):
+        now = {"data": [{"path": "a", "weight": weight, "exclude": exclude}]}
+        with pytest.raises(UserError, match=said):
+            check_same_settings(sources, now, *words)

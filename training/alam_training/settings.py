@@ -27,7 +27,13 @@ def check_same_settings(
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, its names joined by dots."""
+    """Nested dictionaries, and lists of them, as one, its names joined by dots. Settings that are
+    empty are left out.
+    """
+    if values == []:
+        return {}
+    if isinstance(values, list) and isinstance(values[0], dict):
+        values = dict(enumerate(values))
     if not isinstance(values, dict):
         return {prefix: values}
     return {

@@ -11,6 +11,8 @@ VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 STATE = "observation.state"
 ACTION = "action"
 IMAGES = "observation.images."  # followed by the view's name
+# LeRobot keeps these beside the robot's features.
+INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 FILES_PER_CHUNK = 1000
 DATA_FILE_MB = 100

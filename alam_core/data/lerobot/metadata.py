@@ -10,10 +10,9 @@ import pyarrow.parquet as pq
 
 from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.reader import LeRobotDataset
-from alam_core.data.lerobot.statistics import Stats, to_json
+from alam_core.data.lerobot.schema import OBJECT, STATISTICS, check
+from alam_core.data.lerobot.statistics import Stats, from_json, to_json
 from alam_core.errors import UserError
-
-INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
 
 def describe_features(
@@ -33,7 +32,7 @@ def describe_features(
     for feature, names in ((layout.STATE, state_names), (layout.ACTION, action_names)):
         if names:
             features[feature] = {"dtype": "float32", "shape": [len(names)], "names": list(names)}
-    for name in INDEX_COLUMNS:
+    for name in layout.INDEX_COLUMNS:
         features[name] = {
             "dtype": "float32" if name == "timestamp" else "int64",
             "shape": [1],
@@ -76,11 +75,16 @@ def write_info(
     (folder / layout.INFO).write_text(json.dumps(info, indent=4, ensure_ascii=False) + "\n")
 
 
-def read_tasks(root: Path) -> list[str]:
-    """The instructions of a data set, in the order of their numbers."""
-    tasks = pq.read_table(root / layout.TASKS).to_pydict()
-    numbers = tasks.pop("task_index")
-    return [task for _, task in sorted(zip(numbers, *tasks.values(), strict=True))]
+def read_stats(root: Path) -> dict[str, Stats]:
+    """meta/stats.json, feature by feature. Raises UserError if it is missing or broken."""
+    path = root / layout.STATS
+    try:
+        stats = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}); restore the file") from None
+    for feature, rows in check(stats, dict.fromkeys(stats, OBJECT), f"'{path}'").items():
+        check(rows, STATISTICS, f"'{path}', {feature}")
+    return from_json(stats)
 
 
 def same_format(dataset: LeRobotDataset, features: dict[str, Any], fps: float) -> bool:

@@ -6,7 +6,6 @@ that a killed run leaves nothing that looks like a data set. T: frames of an epi
 width, A: action width, H, W: image height and width.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.metadata import (
     describe_features,
     last_episode_row,
-    read_tasks,
+    read_stats,
     same_format,
     write_info,
     write_tables,
@@ -29,7 +28,6 @@ from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.shards import ShardWriter
 from alam_core.data.lerobot.statistics import (
     Stats,
-    from_json,
     image_stats,
     merge_stats,
     vector_stats,
@@ -221,10 +219,14 @@ class LeRobotWriter:
                 f"'{self.root}' has other features or another rate than the new episodes; "
                 "write them to another folder"
             )
+        if list(old.tasks) != list(range(len(old.tasks))):
+            raise UserError(
+                f"the tasks of '{self.root}' are not numbered from 0 on; write to another folder"
+            )
         self.num_episodes, self.num_frames = old.num_episodes, old.num_frames
         self._robot_type = old.info["robot_type"]
-        self._stats = from_json(json.loads((self.root / layout.STATS).read_text()))
-        self._tasks = read_tasks(self.root)
+        self._stats = read_stats(self.root)
+        self._tasks = list(old.tasks.values())
         self._shards.start_after(last_episode_row(old))
 
     def _move_into_root(self) -> None:

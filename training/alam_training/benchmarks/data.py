@@ -183,7 +183,7 @@ def our_items(
                 images = [dataset.frames(e, view, [t])[0] for view in dataset.views]
             else:
                 images = [np.array(store.array[row]) for store in stores]
-            item = [*images, arrays.state[t], arrays.action[t], arrays.task]
+            item = [*images, arrays.state[t], arrays.action[t], arrays.tasks[t]]
             assert len(item) == len(dataset.views) + 3
         return config.items / (time.perf_counter() - started), config.items / (
             time.process_time() - cpu

@@ -29,7 +29,6 @@ from alam_training.stage1.data import (
     split_source,
     too_short,
     training_triplets,
-    write_report,
 )
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1). It reads no actions.
@@ -102,7 +101,7 @@ def pretrain(
             held_out_triplets(config, report, number, held_out)
             for number, (_, held_out) in enumerate(splits)
         ]
-        write_report(config.run, report)
+        report.write(config.run)
 
     def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
         return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
@@ -138,7 +137,7 @@ def pretrain(
     assert isinstance(model, TransitionEncoder)
     report.merge(gather_object([report.found()]))
     if result.main:
-        write_report(config.run, report)
+        report.write(config.run)
         if any(report.broken):
             print("\n".join(report.summary()))
         if result.stopped:

@@ -16,7 +16,7 @@ def transition_card(
     sources = "\n".join(
         f"| {row['name']} | {', '.join(row['views'])} | {row['share']:.1%} | {row['stride']} "
         f"| {row['episodes'] - row['held_out']} | {row['held_out']} "
-        f"| {len(row['broken']) + len(row['too_short'])} |"
+        f"| {len(row['broken']) + len(row['too_short']) + len(row['excluded'])} |"
         for row in rows
     )
     lines = "\n".join(f"| {name} | {value:.4g} |" for name, value in metrics.items())
@@ -27,10 +27,10 @@ Images: {size.image_size} px RGB in [0, 1] (`alam_core.latent_action.encode_imag
 any size).
 
 - Trained on video only, no actions. Broken and too short episodes are neither trained on nor \
-evaluated:
+evaluated, nor are excluded ones:
 
 | source | views | share of the triplets | stride | training episodes | held out \
-| broken or too short |
+| left out |
 |---|---|---|---|---|---|---|
 {sources}
 

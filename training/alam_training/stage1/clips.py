@@ -39,7 +39,7 @@ def held_out_clips(
     worlds = {}
     for source in sources:
         _, held_out = split_source(source, trained.held_out)
-        worlds[source.name] = spread_clips(source, source.without_broken(held_out), gap, most)
+        worlds[source.name] = spread_clips(source, source.intact(held_out), gap, most)
     return worlds
 
 

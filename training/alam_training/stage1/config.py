@@ -19,9 +19,13 @@ class PretrainConfig:
 
     Args:
         data: folder of a LeRobot data set or of video files, or a list of sources to mix, each with
-            path, weight, stride, views and name.
+            path, weight, stride, views, name, exclude and images.
         run: folder for logs, the training state and, at the end, the model in <run>/model.
         views: cameras to train on, one model for all of them; empty means all that a source has.
+        images: view -> name of the video feature that holds it, for example '{"wrist":
+            "wrist_image"}'; empty means that every video feature of the data set is a view.
+        exclude: numbers of episodes to leave out; they do not count as broken. In a list of
+            sources, each source has its own images and exclude.
         held_out: fraction of each source's episodes to keep for evaluation.
         batch: triplets per step, over all processes together.
         gaps: how far apart the frames of a triplet are.
@@ -40,6 +44,8 @@ class PretrainConfig:
     data: str | list[SourceConfig] = ""
     run: str = "runs/pretrain"
     views: list[str] = field(default_factory=list)
+    images: dict[str, str] = field(default_factory=dict)
+    exclude: list[int] = field(default_factory=list)
     held_out: float = 0.05
     batch: int = 32
     gaps: GapConfig = field(default_factory=GapConfig)
@@ -56,6 +62,8 @@ class PretrainConfig:
             raise UserError("batch, probe_triplets and probe_gap must be at least 1")
         if not 0 <= self.max_broken <= 1 or self.workers < 0:
             raise UserError("max_broken must be between 0 and 1, and workers 0 or more")
+        if not isinstance(self.data, str) and (self.images or self.exclude):
+            raise UserError("data is a list of sources: give each its own images and exclude")
         for source in self.sources:
             source.check()
 
@@ -63,5 +71,8 @@ class PretrainConfig:
     def sources(self) -> list[SourceConfig]:
         """The sources to mix, whether one or several are given."""
         if isinstance(self.data, str):
-            return [SourceConfig(self.data, views=self.views)] if self.data else []
+            source = SourceConfig(
+                self.data, views=self.views, exclude=self.exclude, images=self.images
+            )
+            return [source] if self.data else []
         return [replace(source, views=source.views or self.views) for source in self.data]

@@ -10,15 +10,12 @@ from torch import Tensor
 
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.mixture import VideoSource
-from alam_core.data.report import DataReport
+from alam_core.data.report import REPORT, DataReport
 from alam_core.errors import UserError
-from alam_core.files import write_json
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_needed
 from alam_training.splits import split_episodes
 from alam_training.stage1.config import PretrainConfig
-
-REPORT = "data_report.json"  # in the run's folder
 
 
 def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -34,11 +31,8 @@ def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndar
 
 def too_short(source: VideoSource, gaps: GapConfig) -> list[int]:
     """Indices of the intact episodes that have fewer frames than a triplet needs."""
-    return [
-        int(e)
-        for e in np.flatnonzero(source.lengths < frames_needed(gaps, source.stride))
-        if int(e) not in source.broken
-    ]
+    short = np.flatnonzero(source.lengths < frames_needed(gaps, source.stride))
+    return [int(e) for e in source.intact(short)]
 
 
 def training_triplets(
@@ -53,7 +47,9 @@ def training_triplets(
     samplers = []
     for source, episodes in zip(sources, training, strict=True):
         try:
-            samplers.append(TripletSampler(source.frames, episodes, config.gaps, source.stride))
+            samplers.append(
+                TripletSampler(source.frames, source.included(episodes), config.gaps, source.stride)
+            )
         except UserError as error:
             raise UserError(f"{source.name}: {error}") from None
     sampler = TripletSampler.mix(samplers, [source.weight for source in sources])
@@ -77,11 +73,11 @@ def held_out_triplets(
     Raises UserError if no held-out episode can be read or is long enough.
     """
     source, gaps = report.sources[number], GapConfig("fixed", config.probe_gap)
-    intact = source.without_broken(episodes)
+    intact = source.intact(episodes)
     if not len(intact):
         raise UserError(
-            f"{source.name}: all {len(episodes)} held-out episodes are broken: restore them, or "
-            "hold out more with --held_out"
+            f"{source.name}: all {len(episodes)} held-out episodes are broken or excluded: restore "
+            "them, or hold out more with --held_out"
         )
     try:
         sampler = TripletSampler(source.frames, intact, gaps, source.stride)
@@ -121,13 +117,3 @@ def check_same_episodes(run: Path, sources: list[VideoSource]) -> None:
                 f"has {episodes} now, which changes the held-out set: restore the data, or train "
                 "again in another run folder"
             )
-
-
-def write_report(run: str, report: DataReport) -> None:
-    """Write ``<run>/data_report.json``. Raises UserError if it cannot be written."""
-    path = Path(run) / REPORT
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, report.to_dict())
-    except OSError as error:
-        raise UserError(f"cannot write '{path}' ({error.strerror}): choose another --run") from None

@@ -22,16 +22,23 @@ def split_samples(
 
     Raises UserError if the data set cannot be split.
     """
-    count = len(data.lengths)
-    training, held_out = np.arange(count), np.array([], int)
-    if config.held_out > 0:
-        try:
-            training, held_out = split_episodes(count, config.held_out, np.random.default_rng(0))
-        except UserError as error:
-            raise UserError(f"'{config.data}': {error}; give --held_out 0, or more data") from None
+    training, held_out = split(config, len(data.lengths))
+    training, held_out = data.included(training), data.included(held_out)
     rows = data.rows_of(held_out)
     picked = np.linspace(0, len(rows) - 1, min(HELD_OUT_SAMPLES, len(rows))).round().astype(int)
     return data.rows_of(training), rows[picked], len(training)
+
+
+def split(config: FinetuneConfig, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The training and the held-out ones of so many episodes, including those that are left out, so
+    that the split does not depend on them. Raises UserError if they cannot be split.
+    """
+    if config.held_out == 0:
+        return np.arange(episodes), np.array([], int)
+    try:
+        return split_episodes(episodes, config.held_out, np.random.default_rng(0))
+    except UserError as error:
+        raise UserError(f"'{config.data}': {error}; give --held_out 0, or more data") from None
 
 
 class TrainingBatches:

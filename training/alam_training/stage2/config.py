@@ -3,14 +3,16 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from alam_core.data.lerobot import Columns, layout
 from alam_core.errors import UserError
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
 from alam_training.loop.config import LoopConfig
 
 # Settings that may differ when a run is resumed. (``loop`` has a list of its own; instead of the
-# encoder's path, the hash of its checkpoint is compared.)
-MAY_CHANGE = ("run", "loop", "rollouts", "encoder")
+# encoder's path, the hash of its checkpoint is compared, and a digest of the data instead of what
+# is read of them.)
+MAY_CHANGE = ("run", "loop", "rollouts", "encoder", "state", "action", "exclude", "max_broken")
 
 
 @dataclass
@@ -40,6 +42,13 @@ class FinetuneConfig:
     Args:
         data: folder of a LeRobot data set.
         run: folder for logs, the training state and, at the end, the policy in <run>/policy.
+        state: feature of the data set that holds the state.
+        action: feature that holds the action.
+        images: view -> name of the video feature that holds it, for example '{"wrist":
+            "wrist_image"}'; empty means that every video feature is a view.
+        exclude: numbers of episodes to leave out; they do not count as broken.
+        max_broken: largest fraction of the episodes that may be broken; they are left out, and
+            above it training stops.
         encoder: folder of a frozen transition model, or its name on the model hub; its latents are
             generated together with the actions. Empty: no latents.
         weights: published pi0 weights to start from: a safetensors file, its folder (with
@@ -87,6 +96,11 @@ class FinetuneConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     rollouts: RolloutConfig = field(default_factory=RolloutConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    state: str = layout.STATE
+    action: str = layout.ACTION
+    images: dict[str, str] = field(default_factory=dict)
+    exclude: list[int] = field(default_factory=list)
+    max_broken: float = 0.05
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.draws < 1:
@@ -104,3 +118,10 @@ class FinetuneConfig:
                 f"held_out is {self.held_out}: give the fraction of the episodes to keep for "
                 "evaluation, at least 0 and less than 1"
             )
+        if not 0 <= self.max_broken <= 1:
+            raise UserError(f"max_broken is {self.max_broken}: give a fraction between 0 and 1")
+
+    @property
+    def columns(self) -> Columns:
+        """The features of the data set that are read."""
+        return Columns(self.state, self.action, self.images)

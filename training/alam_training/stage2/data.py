@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from accelerate import PartialState
 
 from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
-from alam_core.data.frames import frame_store
-from alam_core.data.lerobot.reader import LeRobotDataset
+from alam_core.data.frames import OnDemandFrames
+from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.lerobot.features import vectors
+from alam_core.data.mixture import VideoSource, decode, find_faults
+from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder
 from alam_core.latent_action.cache import adjacent_latents
@@ -25,7 +29,9 @@ from alam_core.policy.normalization import (
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
+from alam_training.stage2.batches import split
 from alam_training.stage2.config import FinetuneConfig
+from alam_training.stage2.demonstrations import read_demonstrations
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
 LEARNED_FROM = 64  # principal components that are the input of a learned projection
@@ -33,16 +39,14 @@ LEARNED_FROM = 64  # principal components that are the input of a learned projec
 
 def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer]:
     """Open the data set, decode its frames and encode its transitions unless cached, fit the
-    normalisation.
+    normalisation. Broken episodes are left out; ``<run>/data_report.json`` names them.
 
-    Raises UserError for data, an encoder or settings that do not fit together.
+    Raises UserError for data, an encoder or settings that do not fit together, and for more broken
+    episodes than ``config.max_broken``.
     """
-    dataset = LeRobotDataset(config.data)
-    if not dataset.action_names or not dataset.state_names:
-        raise UserError(
-            f"'{config.data}' has no actions or no state: a policy is trained on demonstrations "
-            "that have both"
-        )
+    broken: dict[int, str] = {}
+    dataset = LeRobotDataset(config.data, config.columns, broken)
+    _check_columns(config, dataset)
     views = config.views or list(dataset.views)
     if not views:
         raise UserError(f"'{config.data}' has no camera view: a policy needs at least one")
@@ -56,54 +60,71 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         config.relative_joints,
         1.0 / dataset.fps,
     )
-    episodes = [dataset.episode(e) for e in range(dataset.num_episodes)]
-    states, actions, tasks = (
-        [e.state for e in episodes],
-        [e.action for e in episodes],
-        [e.task for e in episodes],
-    )
-    _check_finite(config.data, "observation.state", dataset.state_names, states)
-    _check_finite(config.data, "action", dataset.action_names, actions)
+    report = _report(config, dataset, views, broken)
+    demonstrations = read_demonstrations(dataset, config.exclude, broken)
+    report.update(0, broken)
+    states, actions = demonstrations.states, demonstrations.actions
     tokenizer = make_tokenizer(config.model, _tokenizer_folder(config.weights))
-    words = tokenizer(_checked_tasks(config, tokenizer, tasks))
+    words = tokenizer(_checked_tasks(config, tokenizer, demonstrations.instructions))
     relative = policy_config.relative()
-    stats = fit_policy_stats(
-        states,
-        actions,
-        config.model.horizon,
-        relative,
-        config.std_floor,
-        config.normalise == "quantiles",
-    )
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
     if encoder is not None:
         transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
         policy_config.latent_shape = list(transition.latent_shape)
         policy_config.latent_encoder = checkpoint_hash(encoder)
+    for view in views:
+        report.update(0, find_faults(dataset, view))
 
-    frames = {view: frame_store(dataset, view, config.model.image_size) for view in views}
+    size = config.model.image_size
+    frames = {view: decode(dataset, view, size, broken) for view in views}
+    native = {
+        view: decode(dataset, view, transition.image_size, broken)
+        for view in policy_config.latent_views
+    }
+    report.update(0, broken)
+    parts = demonstrations.parts(report.left_out(0))
+    stats = fit_policy_stats(
+        [states[part] for part in parts],
+        [actions[part] for part in parts],
+        config.model.horizon,
+        relative,
+        config.std_floor,
+        config.normalise == "quantiles",
+    )
     latents: dict[str, np.ndarray] = {}
-    if encoder is not None:
-        for view in policy_config.latent_views:
-            native = frame_store(dataset, view, transition.image_size)
-            z = adjacent_latents(encoder, view, native, dataset.root / ".cache")
-            latents[view] = _projected(
-                config, policy_config, stats, view, z, [len(action) for action in actions]
-            )
+    for view, store in native.items():
+        assert encoder is not None
+        z = adjacent_latents(encoder, view, demonstrations.cut(store), dataset.root / ".cache")
+        latents[view] = _projected(
+            config, policy_config, stats, view, z, demonstrations.last, parts
+        )
+    if PartialState(cpu=config.loop.cpu).is_main_process:
+        print("\n".join(report.summary()))
+        report.write(config.run)
     return (
         policy_config,
         PolicySamples(
-            frames, np.concatenate(states), np.concatenate(actions), words, latents, stats, relative
+            frames,
+            states,
+            actions,
+            words,
+            demonstrations.tasks,
+            latents,
+            stats,
+            relative,
+            report.left_out(0),
         ),
         tokenizer,
     )
 
 
 def data_digest(data: PolicySamples) -> str:
-    """16 hex digits that change with the lengths, states or actions of the episodes."""
+    """16 hex digits that change with the lengths, states or actions of the episodes, and with those
+    that are left out.
+    """
     digest = hashlib.sha256()
-    for array in (data.lengths, data.states, data.actions):
+    for array in (data.lengths, data.states, data.actions, np.array(data.left_out, int)):
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
@@ -114,22 +135,39 @@ def _projected(
     stats: PolicyStats,
     view: str,
     z: np.ndarray,
-    lengths: Sequence[int],
+    last: np.ndarray,
+    parts: Sequence[slice],
 ) -> np.ndarray:
-    """Fit the projection of a view's transitions z (F, D) into ``stats``; returns them projected,
-    (F, P).
+    """Fit the projection of a view's transitions z (F, D), those in ``parts``, into ``stats``;
+    returns all of them projected, (F, P). last (F,): last frame of each frame's part.
     """
-    picked = np.random.default_rng(0).permutation(len(z))[:PROJECTION_SAMPLES]
+    rows = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+    picked = np.random.default_rng(0).permutation(rows)[:PROJECTION_SAMPLES]
     learned = config.model.projection != "pca"
     width = min(LEARNED_FROM, z.shape[1]) if learned else policy.latent_width
     projection = LatentProjection.fit(z[np.sort(picked)], width, one_scale=learned)
     p = projection.project(np.asarray(z))
     if config.latent_targets == "cumulative":
-        last = np.repeat(np.cumsum(lengths) - 1, lengths)  # (F,) last frame of each frame's episode
         chunks = p[chunk_rows(picked, config.model.horizon, last[picked])]
         projection = projection.cumulative(chunks, one_scale=learned)
     stats.latents[view] = projection
     return p
+
+
+def _report(
+    config: FinetuneConfig, dataset: LeRobotDataset, views: list[str], broken: dict[int, str]
+) -> DataReport:
+    """The report of the run's data, before any row or video is read."""
+    source = VideoSource(
+        Path(config.data).resolve().name,
+        [OnDemandFrames(dataset, view, config.model.image_size) for view in views],
+        views=views,
+        path=config.data,
+        broken=broken,
+        excluded=config.exclude,
+    )
+    _, held_out = split(config, dataset.num_episodes)
+    return DataReport([source], [[]], [held_out.tolist()], config.max_broken)
 
 
 def _tokenizer_folder(weights: str) -> Path:
@@ -147,15 +185,17 @@ def _tokenizer_folder(weights: str) -> Path:
     return folder.parent if folder.suffix == ".safetensors" else folder
 
 
-def _check_finite(
-    data: str, feature: str, names: Sequence[str], episodes: Sequence[np.ndarray]
-) -> None:
-    for number, values in enumerate(episodes):
-        if not np.isfinite(values).all():
-            row, column = np.argwhere(~np.isfinite(values))[0]
+def _check_columns(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
+    """Raises UserError unless the data set has the state and the action."""
+    for option, feature, names in (
+        ("state", config.state, dataset.state_names),
+        ("action", config.action, dataset.action_names),
+    ):
+        if not names:
+            known = ", ".join(f"{n} ({width})" for n, width in vectors(dataset.features).items())
             raise UserError(
-                f"'{data}': {feature} is not finite in episode {number}, row {row}, "
-                f"'{names[column]}': repair or remove the episode"
+                f"'{config.data}' has no column '{feature}' for the {option}, which a policy "
+                f"needs; its columns are: {known or 'none'}: name one with --{option}"
             )
 
 
