@@ -1,5 +1,5 @@
 """Writes small videos whose frames are cheap to read in random order: H.264 with a key frame every
-other frame and no B frames (docs/data.md gives the measurements).
+other frame and no B frames (docs/data_sets.md gives the measurements).
 
 Colour is stored at full resolution (yuv444p): in images of 96 pixels the usual half resolution
 blurs small coloured objects and costs 10 dB (7 dB at equal file size). Frame n of a file is shown

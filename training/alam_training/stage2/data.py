@@ -10,6 +10,7 @@ import numpy as np
 from accelerate import PartialState
 
 from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
+from alam_core.data.checks import quick_findings
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.lerobot.features import vectors
@@ -29,6 +30,7 @@ from alam_core.policy.normalization import (
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
+from alam_training.findings import print_data_findings
 from alam_training.stage2.batches import split
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.demonstrations import read_demonstrations
@@ -76,6 +78,10 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     for view in views:
         report.update(0, find_faults(dataset, view))
 
+    if PartialState(cpu=config.loop.cpu).is_main_process:
+        left_out = report.left_out(0)
+        recorded = demonstrations.recorded(dataset, left_out)
+        print_data_findings(quick_findings(dataset, views, recorded, left_out), config.data)
     size = config.model.image_size
     frames = {view: decode(dataset, view, size, broken) for view in views}
     native = {

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alam_core.data.checks import Recorded
 from alam_core.data.frames import FrameStore
-from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 from alam_core.policy.samples import last_frames
 
@@ -41,6 +42,18 @@ class Demonstrations:
             for start, end in zip(self._starts, self._ends, strict=True)
             if episodes[start] not in left_out
         ]
+
+    def recorded(self, dataset: LeRobotDataset, left_out: Collection[int]) -> Recorded:
+        """The rows by episode, for the checks, except for episodes that are left out."""
+        texts = np.array(self.instructions, object)
+        episodes, first = {}, 0
+        for e, length in enumerate(self.lengths.tolist()):
+            rows = slice(first, first + length)
+            if e not in left_out:
+                arrays = self.states[rows], self.actions[rows], texts[self.tasks[rows]]
+                episodes[e] = EpisodeArrays(*arrays)
+            first += length
+        return Recorded.of(dataset, episodes)
 
     def cut(self, frames: FrameStore) -> FrameStore:
         """The same frames, with each part as an episode."""
