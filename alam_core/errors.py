@@ -1,7 +1,28 @@
 """Errors that a person can act on: one line that says what is wrong, where, and what to do."""
 
+import difflib
+import errno
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+
+LISTED = 5  # names in one message
+# Errors of the machine, not of this project, and what to do about them.
+_MACHINE_FAULTS = {
+    errno.ENOSPC: "free some space, or choose a folder on another disk",
+    errno.EDQUOT: "remove some files of yours, or choose a folder on another disk",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f), or choose a folder on another disk",
+    errno.EROFS: "choose a folder that can be written to",
+    errno.EACCES: "change its permissions, or choose another one",
+    errno.EPERM: "change its permissions, or choose another one",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "a part of this path is a file; choose another one",
+    errno.EISDIR: "this is a folder; give the name of a file",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.EIO: "the disk does not answer as it should; check it, or choose another one",
+    errno.ESTALE: "the network drive has changed; mount it again",
+    errno.ENODEV: "is the device still there?",
+}
 
 
 class UserError(Exception):
@@ -10,16 +31,53 @@ class UserError(Exception):
     """
 
 
+def explain(error: BaseException) -> str | None:
+    """The line for the user, if ``error`` is one that a person can act on: a UserError, or an
+    OSError that the machine causes, such as a full disk. None for a bug.
+    """
+    if isinstance(error, UserError):
+        return str(error)
+    if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
+        return None
+    path = error.filename if error.filename is not None else ""
+    where = (
+        f" '{os.fsdecode(path)}'" if isinstance(path, (str, bytes, os.PathLike)) and path else ""
+    )
+    reason = os.strerror(error.errno)
+    return f"cannot read or write{where}: {reason}; {_MACHINE_FAULTS[error.errno]}"
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error of any library as one line; the error's type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def listing(names: Iterable[str], like: str = "") -> str:
+    """Names that the data decide, for a message: the first LISTED and the number of the others.
+
+    like: a name that was asked for; the names most like it then come first.
+    """
+    known = list(dict.fromkeys(map(str, names)))
+    if like and len(known) > LISTED:
+        near = difflib.get_close_matches(like, known, LISTED, cutoff=0.5)
+        known = [*near, *(name for name in known if name not in near)]
+    more = len(known) - LISTED
+    return (", ".join(known[:LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
+
+
 def run_main(main: Callable[[], int | None]) -> None:
-    """Run a script's ``main`` and exit with its code. A UserError is printed as one line and exits
-    with code 2; Ctrl-C exits with 130.
+    """Run a script's ``main`` and exit with its code. A UserError, and an OSError that the machine
+    causes, is printed as one line and exits with code 2; Ctrl-C exits with 130.
     """
     try:
         code = main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
+        code = 2
     sys.exit(code or 0)
