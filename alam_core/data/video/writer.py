@@ -6,6 +6,8 @@ blurs small coloured objects and costs 10 dB (7 dB at equal file size). Frame n 
 at n / fps seconds. T: number of frames, H, W: image height and width.
 """
 
+import contextlib
+import io
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +28,9 @@ PRESET = "veryfast"
 class VideoWriter:
     """Encodes frames into one mp4 file; the first frame of each ``add`` is a key frame. The file is
     readable after ``close``.
+
+    file: the open file at ``path``, if its writes go through an object of the caller's. ``add`` and
+    ``close`` raise OSError.
     """
 
     def __init__(
@@ -36,12 +41,14 @@ class VideoWriter:
         width: int,
         quality: int = QUALITY,
         pixel_format: str = PIXEL_FORMAT,
+        file: io.RawIOBase | None = None,
     ) -> None:
         self.path = Path(path)
         self.num_frames = 0
         self.num_bytes = 0
         self._shape = (height, width, 3)
-        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
+        self._file = file
+        self._container = av.open(file or str(path), "w", options={"movflags": "faststart"})
         options = {
             "crf": str(quality),
             "preset": PRESET,
@@ -78,10 +85,15 @@ class VideoWriter:
         """Finish the file."""
         self._mux(self._stream.encode())
         self._container.close()
+        if self._file:
+            self._file.close()
 
     def abort(self) -> None:
         """Close the file without finishing it."""
-        self._container.close()
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._container.close()
+        if self._file:
+            self._file.close()
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:
