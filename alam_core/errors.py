@@ -1,10 +1,10 @@
 """Errors that a person can act on: one line that says what is wrong, where, and what to do."""
 
-import difflib
 import errno
 import os
 import sys
 from collections.abc import Callable, Iterable
+from difflib import SequenceMatcher
 
 LISTED = 5  # names in one message
 # Errors of the machine, not of this project, and what to do about them.
@@ -59,8 +59,8 @@ def listing(names: Iterable[str], like: str = "") -> str:
     """
     known = list(dict.fromkeys(map(str, names)))
     if like and len(known) > LISTED:
-        near = difflib.get_close_matches(like, known, LISTED, cutoff=0.5)
-        known = [*near, *(name for name in known if name not in near)]
+        ends = {name: name.rsplit("/", 1)[-1] for name in known}
+        known.sort(key=lambda name: -SequenceMatcher(None, like, ends[name]).ratio())
     more = len(known) - LISTED
     return (", ".join(known[:LISTED]) or "none") + (f" and {more} more" if more > 0 else "")
 

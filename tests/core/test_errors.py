@@ -56,8 +56,8 @@ def test_a_full_disk_of_any_library_is_explained(tmp_path: Path) -> None:
 def test_a_listing_has_five_names_and_a_count() -> None:
     assert listing([]) == "none" and listing("abcde") == "a, b, c, d, e"
     assert listing(map(str, range(108))) == "0, 1, 2, 3, 4 and 103 more"
-    keys = ["alpha", "beta", "gamma", "delta", "omega", "abs_actions", "actions"]
-    assert listing(keys, like="action").startswith("actions, abs_actions, alpha")
+    keys = ["alpha", "beta", "gamma", "delta", "omega", "abs_actions", "steps/actions"]
+    assert listing(keys, like="action").startswith("steps/actions, abs_actions, ")
 
 
 def test_an_error_without_a_message_is_named_by_its_type() -> None:
