@@ -211,7 +211,7 @@ def environment(values: Values, config: Path) -> dict[str, str]:
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / f"fastdds_{profile}.xml"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": reach,
         "CAN_CONFIG": os.environ.get("CAN_CONFIG", '{"hop_limit": 0}'),
-        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+        "MUJOCO_GL": os.environ.get("MUJOCO_GL") or "egl",
         "PYTHONUNBUFFERED": "1",
     }
 
