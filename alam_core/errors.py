@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from difflib import SequenceMatcher
 
@@ -16,6 +17,7 @@ _MACHINE_FAULTS = {
     errno.EACCES: "change its permissions, or choose another one",
     errno.EPERM: "change its permissions, or choose another one",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EEXIST: "this name is taken; choose another one",
     errno.ENOTDIR: "a part of this path is a file; choose another one",
     errno.EISDIR: "this is a folder; give the name of a file",
     errno.EMFILE: "raise the limit on open files (ulimit -n)",
@@ -67,8 +69,10 @@ def listing(names: Iterable[str], like: str = "") -> str:
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Run a script's ``main`` and exit with its code. A UserError, and an OSError that the machine
-    causes, is printed as one line and exits with code 2; Ctrl-C exits with 130.
+    causes, is printed as one line and exits with code 2; Ctrl-C exits with 130. Such an error of
+    another thread is printed as one line too.
     """
+    threading.excepthook = _thread_failed
     try:
         code = main()
     except KeyboardInterrupt:
@@ -81,3 +85,11 @@ def run_main(main: Callable[[], int | None]) -> None:
         print(f"error: {line}", file=sys.stderr)
         code = 2
     sys.exit(code or 0)
+
+
+def _thread_failed(failure: threading.ExceptHookArgs) -> None:
+    line = explain(failure.exc_value) if failure.exc_value else None
+    if line is None:
+        threading.__excepthook__(failure)
+    else:
+        print(f"error: {line}", file=sys.stderr)

@@ -69,10 +69,10 @@ def write_result(
         kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
         commands = [c for c in old["command"].split(" && ") if c and kept]
         values = {group: {**beside, **values}} if group else values
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}' is no result file ({error}): remove it and measure again; measured now: "
-            f"{json.dumps(values)}"
+            f"'{path}' is no result file ({one_line(error)}): remove it and measure again; "
+            f"measured now: {json.dumps(values)}"
         ) from None
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
@@ -95,7 +95,7 @@ def write_result(
         write_json(path, content)
     except OSError as error:
         raise UserError(
-            f"{explain(error) or one_line(error)}; measured: {json.dumps(content['values'])}"
+            f"{explain(error) or one_line(error)}; measured now: {json.dumps(values)}"
         ) from None
     return path
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,23 @@ def test_a_bug_keeps_its_trace(error: Exception) -> None:
     with pytest.raises(type(error)):
         run_main(fails(error))
     assert explain(error) is None
+
+
+def test_a_thread_of_a_library_prints_one_line_too(capsys: pytest.CaptureFixture[str]) -> None:
+    before = threading.excepthook
+
+    def main() -> int:
+        thread = threading.Thread(target=fails(OSError(errno.ENOSPC, "full")))
+        thread.start()
+        thread.join()
+        return 0
+
+    try:
+        with pytest.raises(SystemExit):
+            run_main(main)
+    finally:
+        threading.excepthook = before
+    assert capsys.readouterr().err.startswith("error: cannot read or write: No space left")
 
 
 def test_a_full_disk_of_any_library_is_explained(tmp_path: Path) -> None:

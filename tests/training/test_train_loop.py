@@ -200,6 +200,17 @@ def test_a_full_disk_leaves_the_last_state_intact(
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
+def test_a_log_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alam_training.loop.train.SummaryWriter.add_scalar", full)
+    with pytest.raises(UserError, match=r"the log in .* keeps step 0, and the same command"):
+        run(tmp_path, config())
+
+
 class Plain(nn.Linear):
     """A regression without randomness, whose loss is a mean over the batch, and a buffer that each
     forward pass moves.

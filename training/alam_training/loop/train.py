@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,8 @@ def train(
     def log(prefix: str, metrics: dict[str, float]) -> None:
         if writer is not None:
             for name, value in metrics.items():
-                writer.add_scalar(f"{prefix}/{name}", value, state.step)
+                with _writing_the_log(folder, saved):
+                    writer.add_scalar(f"{prefix}/{name}", value, state.step)
 
     def mean_losses() -> dict[str, float]:
         means = state.mean_losses()
@@ -126,7 +127,8 @@ def train(
     def save() -> None:
         mean_losses()  # a loss that is not finite is never saved
         if writer is not None:
-            writer.flush()
+            with _writing_the_log(folder, saved):
+                writer.flush()
         state.save(state_path, identity, main)
 
     def export() -> nn.Module:
@@ -209,6 +211,18 @@ def train(
     if writer is not None:
         writer.close()
     return TrainResult(export(), state.step, stopped, main)
+
+
+@contextlib.contextmanager
+def _writing_the_log(folder: Path, saved: int) -> Iterator[None]:
+    """Turn an OSError into a UserError; the TensorBoard log meets a full disk first."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write the log in '{folder}' ({error.strerror}): free some disk space; the "
+            f"folder keeps step {saved}, and the same command resumes the run"
+        ) from None
 
 
 def _make_folder(folder: str | Path) -> Path:
