@@ -13,12 +13,16 @@ from typing import Any, TypeVar
 
 import jsonargparse
 
-from alam_core.errors import UserError, one_line
+from alam_core.errors import UserError, listing, one_line
 from alam_core.files import expand_path
 
 T = TypeVar("T")
 
-# How jsonargparse reports a value that is not among those of a Literal.
+# How jsonargparse reports a value of a wrong type, and one that is not among those of a Literal.
+_NUMBER = re.compile(
+    r'Parser key "([^"]+)": Expected a <class \'(int|float|bool)\'>\. Got value: (\S+)'
+)
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 _CHOICE = re.compile(
     r'Parser key "([^"]+)": Expected a typing\.Literal\[([^\]]*)\]\. Got value: (\S+)'
 )
@@ -39,6 +43,9 @@ def parse_args(cls: type[T], description: str, args: list[str] | None = None) ->
         namespace = parser.parse_args([expand_path(word) for word in words])  # --config=$HOME/...
     except (jsonargparse.ArgumentError, OSError, UnicodeDecodeError) as error:
         text = _one_line(error)
+        if "<unicode string>" in text:  # PyYAML does not know the file's name
+            files = [word.removeprefix("--config=") for word in words if ".y" in word]
+            text = f"{listing(files)} is not YAML ({text.replace('<unicode string>', 'it')})"
         lists = "; a list is written [a,b]" if "<class 'list'>" in text else ""
         raise UserError(f"{text}{lists}; --help lists every option") from None
     del namespace["config"]
@@ -66,7 +73,9 @@ def from_dict(cls: type[T], values: dict[str, Any], source: str = "config") -> T
     try:
         namespace = parser.parse_object(values)
     except (jsonargparse.ArgumentError, TypeError, KeyError) as error:
-        raise UserError(f"{source}: {_one_line(error)}") from None
+        raise UserError(
+            f"{source}: {_one_line(error)}; is it of another version of this project?"
+        ) from None
     return _build(cls, parser, namespace)
 
 
@@ -92,11 +101,15 @@ def _expanded(value: Any) -> Any:
 
 
 def _one_line(error: Exception) -> str:
-    """jsonargparse's message as one line; a bad choice is worded like this project's errors."""
+    """jsonargparse's message as one line; bad values are worded like this project's errors."""
     text = one_line(error)
 
     def choices(match: re.Match[str]) -> str:
         key, values, given = match.groups()
         return f"{key} is '{given}': choose one of {values.replace(chr(39), '')}"
 
-    return _CHOICE.sub(choices, text)
+    def numbers(match: re.Match[str]) -> str:
+        key, kind, given = match.groups()
+        return f"{key} is '{given}': give {_KINDS[kind]}"
+
+    return _NUMBER.sub(numbers, _CHOICE.sub(choices, text))

@@ -41,12 +41,16 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
         return None
-    path = error.filename if error.filename is not None else ""
-    where = (
-        f" '{os.fsdecode(path)}'" if isinstance(path, (str, bytes, os.PathLike)) and path else ""
-    )
-    reason = os.strerror(error.errno)
-    return f"cannot read or write{where}: {reason}; {_MACHINE_FAULTS[error.errno]}"
+    named = isinstance(error.filename, (str, bytes, os.PathLike))  # not a descriptor
+    where = f" '{os.fsdecode(error.filename)}'" if named else ""
+    return f"cannot read or write{where}: {reason(error)}"
+
+
+def reason(error: OSError) -> str:
+    """What the system says of an error, and what to do about it where that is known."""
+    said = os.strerror(error.errno) if error.errno else one_line(error)
+    advice = _MACHINE_FAULTS.get(error.errno or 0)
+    return f"{said}; {advice}" if advice else said
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from alam_core.config import parse_args
+from alam_core.config import from_dict, parse_args
 from alam_core.errors import UserError
 from alam_core.files import expand_path
 
@@ -72,3 +72,14 @@ def test_an_unset_variable_and_an_unknown_user_are_named(home: Path) -> None:
 def test_other_texts_stay_as_they_are(home: Path, text: str) -> None:
     assert expand_path(text) == text
     assert parse_args(Config, "", ["--task", text]).task == text
+
+
+def test_messages_are_in_this_projects_words(home: Path) -> None:
+    with pytest.raises(UserError, match="^fps is 'fast': give a number; --help"):
+        parse_args(Config, "", ["--fps", "fast"])
+    (home / "bad.yaml").write_text("runs: [1")
+    with pytest.raises(UserError, match=r"bad.yaml is not YAML \(.*line 1") as error:
+        parse_args(Config, "", ["--config", str(home / "bad.yaml")])
+    assert "<unicode" not in str(error.value)
+    with pytest.raises(UserError, match="runs/config.json: .*'roots'.*; is it of another version"):
+        from_dict(Config, {"roots": "x"}, "runs/config.json")

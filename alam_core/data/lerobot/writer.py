@@ -34,7 +34,7 @@ from alam_core.data.lerobot.statistics import (
     merge_stats,
     vector_stats,
 )
-from alam_core.errors import UserError
+from alam_core.errors import UserError, reason
 from alam_core.files import lock_folder, move_into_place
 from alam_core.reserve import Reserve
 
@@ -273,7 +273,7 @@ def _make_locked(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = lock_folder(folder, "writing this data set in")
     except OSError as error:
-        raise UserError(f"cannot write in '{folder.parent}': {error.strerror}") from None
+        raise UserError(f"cannot write in '{folder.parent}': {reason(error)}") from None
     for child in folder.iterdir():  # left by a killed run
         shutil.rmtree(child) if child.is_dir() else child.unlink()
     return descriptor

@@ -8,6 +8,7 @@ at n / fps seconds. T: number of frames, H, W: image height and width.
 
 import contextlib
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -73,27 +74,37 @@ class VideoWriter:
                 f"{self.path}: frames must be uint8 (T, {', '.join(map(str, self._shape))}), "
                 f"not {images.dtype} {images.shape}"
             )
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = self.num_frames
-            if i == 0:
-                frame.pict_type = PictureType.I
-            self._mux(self._stream.encode(frame))
-            self.num_frames += 1
+        with self._errors_of_the_file():
+            for i, image in enumerate(images):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                frame.pts = self.num_frames
+                if i == 0:
+                    frame.pict_type = PictureType.I
+                self._mux(self._stream.encode(frame))
+                self.num_frames += 1
 
     def close(self) -> None:
         """Finish the file."""
-        self._mux(self._stream.encode())
-        self._container.close()
+        with self._errors_of_the_file():
+            self._mux(self._stream.encode())
+            self._container.close()
         if self._file:
             self._file.close()
 
     def abort(self) -> None:
         """Close the file without finishing it."""
-        with contextlib.suppress(OSError):  # the disk may be full
+        with contextlib.suppress(OSError, av.FFmpegError):  # the disk may be full
             self._container.close()
         if self._file:
             self._file.close()
+
+    @contextlib.contextmanager
+    def _errors_of_the_file(self) -> Iterator[None]:
+        """Raise the OSError of a file of the caller's instead of PyAV's error about it."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:

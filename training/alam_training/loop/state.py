@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed, nn
 
 from alam_core.checkpoints import save_tensors
-from alam_core.errors import UserError
+from alam_core.errors import UserError, reason
 from alam_core.files import replacing_file
 from alam_training.loop.config import MAY_CHANGE
 from alam_training.loop.parallel import copy_into, full_tensor, local_shard
@@ -117,8 +117,8 @@ class TrainState:
                     save_tensors(tensors, temporary, {"run": json.dumps(run)})
             except OSError as error:
                 raise UserError(
-                    f"cannot write '{path}' ({error.strerror}): free some disk space; "
-                    "the state saved there before is intact"
+                    f"cannot write '{path}': {reason(error)}; the state saved there before is "
+                    "intact, and the same command resumes the run"
                 ) from None
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:

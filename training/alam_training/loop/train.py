@@ -21,7 +21,7 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, reason
 from alam_core.files import locked_folder, temporaries
 from alam_training.loop.config import LoopConfig
 from alam_training.loop.gradients import Batch, Losses, Shard, accumulate_gradients, shard_rows
@@ -220,8 +220,8 @@ def _writing_the_log(folder: Path, saved: int) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write the log in '{folder}' ({error.strerror}): free some disk space; the "
-            f"folder keeps step {saved}, and the same command resumes the run"
+            f"cannot write the log in '{folder}': {reason(error)}; the folder keeps step {saved}, "
+            "and the same command resumes the run"
         ) from None
 
 
@@ -230,7 +230,7 @@ def _make_folder(folder: str | Path) -> Path:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run"
+            f"cannot make the run folder '{folder}' with --run: {reason(error)}"
         ) from None
     return Path(folder)
 
