@@ -116,9 +116,9 @@ class TrainState:
                 with replacing_file(path) as temporary:
                     save_tensors(tensors, temporary, {"run": json.dumps(run)})
             except OSError as error:
+                before = "; the state saved there before is intact, and the same command resumes it"
                 raise UserError(
-                    f"cannot write '{path}': {reason(error)}; the state saved there before is "
-                    "intact, and the same command resumes the run"
+                    f"cannot write '{path}': {reason(error)}{before if path.exists() else ''}"
                 ) from None
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:
