@@ -2,13 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, ListParameters
+from rclpy.node import Node
 from tiny_checkpoints import save_tiny_policy, save_tiny_transition
 
-from alam_common.parameters import Parameter
+from alam_common.parameters import Parameter, declare_parameters
+from alam_core.errors import UserError
 
 ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 NUMBERS = (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
@@ -48,3 +52,27 @@ def test_every_parameter_is_described_and_every_number_has_a_range(
 def test_a_number_needs_a_range(default: float) -> None:
     with pytest.raises(AssertionError, match="how fast"):
         Parameter(default, "how fast").descriptor()
+
+
+def test_a_path_may_hold_the_home_folder_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GivenParameters:
+        """Has the parameters as the user gave them."""
+
+        def get_name(self) -> str:
+            return "policy"
+
+        def declare_parameter(self, name: str, *_: object) -> SimpleNamespace:
+            return SimpleNamespace(value=given[name])
+
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    table = {"checkpoint": Parameter("", "folder", path=True), "topic": Parameter("", "topic")}
+    node = cast(Node, GivenParameters())
+    given = {"checkpoint": "~/policy", "topic": "~/image"}  # a topic's ~ is the node's name
+    assert declare_parameters(node, table) == {
+        "checkpoint": "/home/somebody/policy",
+        "topic": "~/image",
+    }
+    given["checkpoint"] = "$NOWHERE/policy"
+    with pytest.raises(UserError, match=r"policy: parameter 'checkpoint': .*\$NOWHERE is not set"):
+        declare_parameters(node, table)

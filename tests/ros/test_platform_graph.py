@@ -168,6 +168,18 @@ def test_relative_folders_are_found_from_the_root(
     assert graphs.folder("checkpoint", "checkpoints/x") == str(tmp_path / "checkpoints" / "x")
 
 
+def test_a_folder_may_be_named_by_the_home_folder_or_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in ("~/policy", "$HOME/policy", "${HOME}/policy"):
+        assert graphs.folder("checkpoint", text) == str(tmp_path / "policy")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(UserError, match=r"^checkpoint: .*the variable \$NOWHERE is not set"):
+        graphs.folder("checkpoint", "$NOWHERE/policy")
+
+
 def test_network_opens_dds_to_other_machines() -> None:
     config = Path("/config")
     closed = environment(PIPER.values({}), config)

@@ -116,6 +116,21 @@ def test_videos_play_at_the_worlds_own_speed(tmp_path):
     assert VideoReader(path).fps == 40.0
 
 
+def test_a_full_disk_costs_the_videos_not_the_measurement(
+    blob_policy, tmp_path, monkeypatch, capsys
+):
+    def full(self, images):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alam_core.data.video.VideoWriter.add", full)
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 3, 0, 4, workers=0, videos=1, video_folder=str(tmp_path)
+    )
+    assert evaluate(config, make_blobs)["episodes"] == 3
+    assert "no video of seed 0: cannot read or write" in " ".join(capsys.readouterr().out.split())
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
     folder = str(tmp_path)
     config = EvaluateConfig(

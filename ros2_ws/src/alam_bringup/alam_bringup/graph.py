@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alam_core.errors import UserError
+from alam_core.files import expand_path
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
@@ -162,13 +163,14 @@ def root() -> Path:
 
 
 def folder(name: str, text: str) -> str:
-    """The absolute path of the existing folder ``text``, the value of the argument ``name``. Raises
-    UserError if there is no such folder.
+    """The absolute path of the existing folder ``text``, the value of the argument ``name``; ``~``
+    and variables in it are replaced. Raises UserError if there is no such folder.
     """
-    given = Path(text).expanduser()
-    candidates = (
-        [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
-    )
+    try:
+        given = Path(expand_path(text))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    candidates = list(dict.fromkeys([Path.cwd() / given, root() / given]))
     for candidate in candidates:
         if candidate.is_dir():
             return str(candidate)
@@ -209,7 +211,7 @@ def environment(values: Values, config: Path) -> dict[str, str]:
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / f"fastdds_{profile}.xml"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": reach,
         "CAN_CONFIG": os.environ.get("CAN_CONFIG", '{"hop_limit": 0}'),
-        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+        "MUJOCO_GL": os.environ.get("MUJOCO_GL") or "egl",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -45,8 +45,9 @@ def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
     """
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
-        f"note: package '{package}' is not installed: start the cameras yourself and give their "
-        "topics (third_person_topic:=..., wrist_topic:=...)"
+        f"note: package '{package}' is not installed (sudo apt-get install "
+        f"ros-jazzy-{package.replace('_', '-')}): install it, or start the cameras yourself and "
+        "give their topics (third_person_topic:=..., wrist_topic:=...)"
         for package in sorted(absent)
     ]
     return [node for node in nodes if node.package not in absent], notes

@@ -10,7 +10,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
+from alam_core.files import expand_path
 
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string", list: "list of strings"}
 
@@ -21,7 +22,8 @@ class Parameter:
 
     description: what it is, with its unit. least, most: smallest and largest allowed value, both
     required for a number. choices: the allowed values of a string; empty: any. dynamic: whether it
-    may be set while the node runs; otherwise it is read-only.
+    may be set while the node runs; otherwise it is read-only. path: whether the string is a path,
+    in which ``~`` and variables such as ``$HOME`` are replaced.
     """
 
     default: bool | int | float | str | list[str]
@@ -30,6 +32,7 @@ class Parameter:
     most: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    path: bool = False
 
     @property
     def expected(self) -> str:
@@ -61,7 +64,8 @@ class Parameter:
 def declare_parameters(node: Node, table: Mapping[str, Parameter]) -> dict[str, Any]:
     """Declare every parameter of a table and return their values by name.
 
-    Raises UserError with one line for a value of the wrong type or out of its range.
+    Raises UserError with one line for a value of the wrong type or out of its range, and for a path
+    with a variable that is not set.
     """
     return {name: _declare(node, name, parameter) for name, parameter in table.items()}
 
@@ -71,7 +75,12 @@ def _declare(node: Node, name: str, parameter: Parameter) -> Any:
     try:
         value = node.declare_parameter(name, parameter.default, parameter.descriptor()).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        raise UserError(f"{wrong}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{wrong}: {one_line(error)}") from error
     if parameter.choices and value not in parameter.choices:
         raise UserError(f"{wrong}, not '{value}'")
+    if parameter.path:
+        try:
+            return expand_path(value)
+        except UserError as error:
+            raise UserError(f"{node.get_name()}: parameter '{name}': {error}") from None
     return list(value) if isinstance(parameter.default, list) else value

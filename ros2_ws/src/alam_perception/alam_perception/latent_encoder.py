@@ -19,7 +19,7 @@ from alam_core.latent_action import TransitionEncoder, encode_images
 
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a transition model; required"),
+    "checkpoint": Parameter("", "folder of a transition model; required", path=True),
     "stride": Parameter(
         1, "observations from the first frame of a transition to the second", 1, 1000
     ),

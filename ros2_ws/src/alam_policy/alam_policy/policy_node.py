@@ -30,7 +30,7 @@ from alam_policy.messages import chunk_to_message, latents_to_message, observati
 WATCH = 0.05  # s (steady clock) between two checks of the active goal
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a policy; required"),
+    "checkpoint": Parameter("", "folder of a policy; required", path=True),
     "seed": Parameter(0, "seed of the chunks' initial noise; goal n uses seed + n", 0, 2**31 - 1),
     "replan_every": Parameter(8, "steps of a chunk after which the next one is planned", 1, 1000),
     "time_limit": Parameter(30.0, "s of ROS time, for goals without a time limit", 0.01, 1e6),
