@@ -21,7 +21,7 @@ from alam_core.robots.piper import JOINT_LIMITS
 from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
-from alam_piper.checks import HEALTH, POWERED, START, Situation, first_failure
+from alam_piper.checks import FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
 from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules
 from alam_piper.hardware import Feedback
 
@@ -81,6 +81,7 @@ class ArmController:
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
+        self._missing = ""  # what the connection lacks to give feedback
         self.gripper_velocity = 0.0  # m/s, from the last two feedback snapshots
         self.set_point = SetPoint(config.limits)
         self.accepted = 0
@@ -115,6 +116,18 @@ class ArmController:
     @property
     def feedback_is_fresh(self) -> bool:
         return self.feedback_age <= self.config.feedback_timeout
+
+    @property
+    def feedback_problem(self) -> str | None:
+        """Why there is no fresh feedback, one line; None if there is."""
+        return first_failure((FEEDBACK,), self._situation())
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is sent to the arm: not enabled, or at rest in FAULT."""
+        return self.state is State.DISABLED or (
+            self.state is State.FAULT and self.set_point.at_rest
+        )
 
     # Requests
 
@@ -218,8 +231,12 @@ class ArmController:
 
     # The loop
 
-    def tick(self, now: float, feedback: Feedback | None) -> Output:
-        """One period of the loop: process feedback, run the checks, and decide what to send."""
+    def tick(self, now: float, feedback: Feedback | None, missing: str = "") -> Output:
+        """One period of the loop: process feedback, run the checks, and decide what to send.
+
+        missing: what the connection lacks if there is no feedback, one line for the user.
+        """
+        self._missing = missing
         dt = self._advance(now)
         self._take(feedback, now)
         if self.state is State.DISABLED:
@@ -311,7 +328,9 @@ class ArmController:
         self.feedback_time = now
 
     def _situation(self) -> Situation:
-        return Situation(self.feedback, self.feedback_age, self.config.feedback_timeout)
+        return Situation(
+            self.feedback, self.feedback_age, self.config.feedback_timeout, self._missing
+        )
 
     def _chunk_end(self) -> float:
         assert self._timeline.chunk is not None
