@@ -180,6 +180,34 @@ def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
     )
 
 
+def test_a_chunk_in_degrees_is_refused_and_clamping_is_a_warning(stage):
+    assert stage.enable().success
+    degrees = stage.chunk(HOME)
+    degrees.positions = [10.0, 60.0, -45.0, 5.0, 20.0, -15.0, 40.0] * degrees.steps
+    stage.chunks.publish(degrees)
+    stage.wait_for_value("last_rejection", "seems to be in degrees")
+    stage.ros.wait_for(
+        lambda: (
+            "joint2 is 60" in stage.status().message
+            and stage.status().level == DiagnosticStatus.WARN
+        ),
+        PATIENCE,
+        "the warning",
+        again=lambda: stage.chunks.publish(degrees),
+    )
+    assert np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
+    stage.ros.wait_for(
+        lambda: (
+            "joint5 is clamped from 1.600 to 1.200" in stage.status().message
+            and stage.status().level == DiagnosticStatus.WARN
+        ),
+        PATIENCE,
+        "the warning",
+        again=lambda: stage.chunks.publish(stage.chunk(HOME + [0, 0, 0, 0, 1.6, 0])),
+        every=5.0,
+    )
+
+
 def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     ros, arm = stage.ros, stage.arm
     assert stage.enable().success

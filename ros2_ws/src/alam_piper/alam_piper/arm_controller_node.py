@@ -232,10 +232,7 @@ class ArmControllerNode(Node):
             self._controller.offer(chunk)
             self._publish_status()  # immediately: the policy node measures the delay with it
         except ChunkRejected as reason:
-            self._controller.count_rejected(str(reason))
-            self.get_logger().warning(
-                f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0
-            )
+            self._controller.count_rejected(str(reason))  # /diagnostics reports and logs it
 
     async def _on_enable(
         self, request: SetBool.Request, response: SetBool.Response

@@ -22,7 +22,7 @@ from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
 from alam_piper.checks import FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
-from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules
+from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, beyond_limits
 from alam_piper.hardware import Feedback
 
 
@@ -87,6 +87,7 @@ class ArmController:
         self.accepted = 0
         self.rejected = 0
         self.last_rejection = ""
+        self.last_rejection_time = -np.inf  # s
         self.last_chunk_time: float | None = None  # s, when the last chunk was accepted
         self._timeline = Timeline(config.fade)
         self._gate = ChunkGate(config.rules)
@@ -107,6 +108,11 @@ class ArmController:
     def chunk(self) -> ActionChunk | None:
         """The chunk being executed, None if none is."""
         return self._timeline.chunk
+
+    @property
+    def clamped(self) -> str:
+        """Which joints the chunk being executed asks to go beyond their limits; "" if none."""
+        return beyond_limits(self.chunk, self.config.limits) if self.chunk else ""
 
     @property
     def feedback_age(self) -> float:
@@ -221,6 +227,7 @@ class ArmController:
         """Count a rejected chunk and remember the reason."""
         self.rejected += 1
         self.last_rejection = reason
+        self.last_rejection_time = self._now or 0.0
 
     def _start_enabling(self, now: float) -> None:
         self._enable_next = now

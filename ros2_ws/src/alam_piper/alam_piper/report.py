@@ -10,6 +10,8 @@ from alam_common.meters import RateMeter, Recent
 from alam_core.robots.piper import tcp_position
 from alam_piper.controller import ArmController, State
 
+NEWS = 2.0  # s for which a rejected chunk is a warning
+
 
 class LoopTimes:
     """Measures the loop. period: s between two ticks. jitter: whether to measure the deviation from
@@ -60,10 +62,11 @@ class LoopTimes:
 def judge(controller: ArmController, clock_stopped: str) -> tuple[bytes, str]:
     """Level and message. clock_stopped: that ROS time stands still, "" if it does not."""
     message = f"{controller.state}: {controller.reason}"
-    problem = controller.feedback_problem
-    warnings = [clock_stopped]
+    warnings = [clock_stopped, controller.clamped]
     if controller.state is not State.FAULT and not clock_stopped:
-        warnings.append(problem or "")
+        warnings.append(controller.feedback_problem or "")
+    if controller.now is not None and controller.now - controller.last_rejection_time < NEWS:
+        warnings.append(f"chunk rejected: {controller.last_rejection}")
     said = [text for text in warnings if text]
     level = (
         ERROR
