@@ -13,6 +13,7 @@ from rclpy.node import Node
 
 from alam_core.errors import UserError
 
+OWN_CLOCK = ("--ros-args", "-r", "/clock:=clock")
 N = TypeVar("N", bound=Node)
 
 
@@ -31,7 +32,8 @@ def run_node(
     node: N | None = None
     code = 0
     try:
-        rclpy.init(args=args)
+        # rclpy takes simulated time from /clock: in a namespace, from that of the own graph.
+        rclpy.init(args=[*(sys.argv if args is None else args), *OWN_CLOCK])
         node = make_node()
         executor = SingleThreadedExecutor()
         executor.add_node(node)

@@ -37,9 +37,9 @@ SILENCE = 1.0  # s (steady clock) without an image after which a camera is repor
 PARAMETERS = {
     "views": Parameter(list(VIEWS), "names of the views, in the order of the observation"),
     "image_topics": Parameter(
-        [f"/{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
+        [f"{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
     ),
-    "joint_topic": Parameter("/joint_states", "topic of the arm's joint state"),
+    "joint_topic": Parameter("joint_states", "topic of the arm's joint state"),
     "image_size": Parameter(96, "px, side of the square images in the observation", 1, 4096),
     "trigger": Parameter(
         "auto",
@@ -81,7 +81,8 @@ class CameraSync(Node):
         if trigger == "auto":
             trigger = "frames" if simulated_time else "timer"
 
-        self._topics = dict(zip(self.views, p["image_topics"], strict=True))
+        topics = map(self.resolve_topic_name, p["image_topics"])
+        self._topics = dict(zip(self.views, topics, strict=True))
         self._sync = Synchroniser(
             self.views, round(p["max_skew"] * NANOSECONDS), round(p["max_age"] * NANOSECONDS)
         )
@@ -96,7 +97,7 @@ class CameraSync(Node):
         self._withheld = 0
         self._last: FrameSet | None = None
 
-        self._publisher = self.create_publisher(Observation, "/alam/observation", 1)
+        self._publisher = self.create_publisher(Observation, "alam/observation", 1)
         # Subscribed before the cameras: if messages of both wait, the executor takes those of the
         # older subscription first.
         self.create_subscription(

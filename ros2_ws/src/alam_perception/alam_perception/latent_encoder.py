@@ -50,9 +50,9 @@ class LatentEncoder(Node):
         self._from: Observation | None = None  # has the first frame of the next transition
         self._skipped = 0  # number of observations since then
         self._meter, self._rate, self._work = RateMeter(), RateMeter(), Recent()
-        self._publisher = self.create_publisher(LatentTransition, "/alam/latents", 10)
-        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
-        self.create_subscription(Observation, "/alam/observation", self._on_observation, 1)
+        self._publisher = self.create_publisher(LatentTransition, "alam/latents", 10)
+        self._processed = self.create_publisher(Processed, "alam/processed", 10)
+        self.create_subscription(Observation, "alam/observation", self._on_observation, 1)
         self._diagnostics = Diagnostics(self, self._check)
 
     def _on_observation(self, message: Observation) -> None:

@@ -69,7 +69,7 @@ PARAMETERS = {
         90,
     ),
     "joint_state_divider": Parameter(
-        4, "/joint_states and /alam/arm/status are published on every n-th tick", 1, 200
+        4, "joint_states and alam/arm/status are published on every n-th tick", 1, 200
     ),
 }
 
@@ -111,22 +111,23 @@ class ArmControllerNode(Node):
         if not self._simulated_time and p["realtime_priority"]:
             self._raise_priority(p["realtime_priority"])
         self._backend.connect()  # its threads inherit the priority
-        self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
-        self._status = self.create_publisher(ArmStatus, "/alam/arm/status", 50)
-        self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
+        self._joint_states = self.create_publisher(JointState, "joint_states", 10)
+        self._status = self.create_publisher(ArmStatus, "alam/arm/status", 50)
+        self.create_subscription(ActionChunk, "alam/action_chunk", self._on_chunk, 10)
         # These two wait for the arm. They have their own callback group, so that the loop goes on.
         waiting = ReentrantCallbackGroup()
-        self.create_service(SetBool, "/alam/arm/enable", self._on_enable, callback_group=waiting)
+        self.create_service(SetBool, "alam/arm/enable", self._on_enable, callback_group=waiting)
         self.create_service(
-            Trigger, "/alam/arm/reset_fault", self._on_reset_fault, callback_group=waiting
+            Trigger, "alam/arm/reset_fault", self._on_reset_fault, callback_group=waiting
         )
-        self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
+        self.create_service(Trigger, "alam/arm/hold", self._on_hold)
         # Off simulation the steady clock, because a timer on the system clock stops for as long as
         # that clock was set back.
         steady = None if self._simulated_time else Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
-        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
+        enable = self.resolve_service_name("alam/arm/enable")
+        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before {enable}")
 
     def _raise_priority(self, priority: int) -> None:
         try:

@@ -142,7 +142,7 @@ class ArmController:
         refused, None if it is fulfilled or in progress.
         """
         if self.state is State.FAULT:
-            return f"in FAULT ({self.reason}); call /alam/arm/reset_fault first"
+            return f"in FAULT ({self.reason}); call alam/arm/reset_fault first"
         if self.state in (State.HOLDING, State.EXECUTING):
             self._hold_requested = self._disable_when_at_rest = False
             if self.state is State.HOLDING:
@@ -176,7 +176,7 @@ class ArmController:
         elif self.state is State.FAULT:
             self._hold_requested = True
         elif self.state is not State.DISABLED:
-            self._enter(State.HOLDING, f"{reason}; call /alam/arm/enable to go on")
+            self._enter(State.HOLDING, f"{reason}; call alam/arm/enable to go on")
             self._hold_requested = self.stopped_short = True
 
     def pause(self, reason: str) -> None:
@@ -199,13 +199,13 @@ class ArmController:
         if not self.set_point.at_rest:
             return "still braking, try again"
         if failure := first_failure(POWERED, self._situation()):
-            self._enter(State.DISABLED, f"fault reset, but {failure}; call /alam/arm/enable")
+            self._enter(State.DISABLED, f"fault reset, but {failure}; call alam/arm/enable")
             return None
         assert self.feedback is not None
         self.set_point.seed(self.feedback.positions)
         self._enter(
             State.HOLDING,
-            "fault reset" + ("; call /alam/arm/enable to go on" if self._hold_requested else ""),
+            "fault reset" + ("; call alam/arm/enable to go on" if self._hold_requested else ""),
         )
         self.stopped_short = self._hold_requested
         return None
