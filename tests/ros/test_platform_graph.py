@@ -115,6 +115,12 @@ def test_real_mode_uses_the_can_interface_and_no_simulator(folders: dict[str, st
 def test_real_time_simulation_runs_on_the_wall_clock(folders: dict[str, str]) -> None:
     found = nodes(PIPER, **folders, realtime="true")
     assert found["sim"].parameters["realtime"] is True
+    # Only there may feedback be missing for longer: the emulated arm shares a busy machine.
+    assert found["arm_controller"].parameters["feedback_timeout"] == 1.0
+    for texts in ({}, {"sim": "false"}):
+        assert (
+            "feedback_timeout" not in nodes(PIPER, **folders, **texts)["arm_controller"].parameters
+        )
     assert not any(node.parameters.get("use_sim_time") for node in found.values())
 
 

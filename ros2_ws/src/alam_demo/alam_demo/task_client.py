@@ -26,7 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_core.errors import UserError
@@ -71,6 +71,7 @@ class TaskClient(Node):
         self._clear()
         self._reset = self.create_client(ResetWorld, "alam/sim/reset")
         self._enable = self.create_client(SetBool, "alam/arm/enable")
+        self._reset_fault = self.create_client(Trigger, "alam/arm/reset_fault")
         self._task = ActionClient(self, ExecuteTask, "alam/execute_task")
         self._cancel = self.create_client(CancelGoal, "alam/execute_task/_action/cancel_goal")
         self.create_subscription(LatentTransition, "alam/latents", self._on_latent, 20)
@@ -144,7 +145,9 @@ class TaskClient(Node):
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
         # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
+        # A fault of the episode before costs that episode only.
         for attempt in range(20):
+            self._call(self._reset_fault, Trigger.Request())
             enabled = self._call(self._enable, SetBool.Request(data=True))
             if enabled.success:
                 break

@@ -32,7 +32,7 @@ from alam_piper.report import LoopTimes, judge, values
 
 PERIOD = 0.005  # s between ticks of the loop
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which ROS time counts as stopped
-FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback in simulated time
+FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback, where it waits
 ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, whether done or not
 REOPEN_PATIENCE = 1.0  # s of wall time to wait for feedback on a bus that was opened again
 PARAMETERS = {
@@ -147,17 +147,15 @@ class ArmControllerNode(Node):
         now = self._now()
         if now <= 0.0:  # simulated time before the first /clock
             return
-        self._times.tick()
+        late = self._times.tick() > self._controller.config.feedback_timeout / 2
         self._ticks += 1
 
         state = self._controller.state
-        # On the wall clock the loop waits for nothing. In simulated time it waits for the feedback
-        # that was sent before this tick.
-        patience = (
-            FEEDBACK_PATIENCE
-            if self._simulated_time and self._controller.feedback_is_fresh
-            else 0.0
-        )
+        # In simulated time the loop waits for the feedback that was sent before this tick. On the
+        # wall clock it waits only after it could not run for a while: the feedback of that time is
+        # there, but was not read yet.
+        due = self._controller.feedback_is_fresh if self._simulated_time else late
+        patience = FEEDBACK_PATIENCE if due else 0.0
         feedback = read_newer(self._backend, self._controller.feedback, patience)
         output = self._controller.tick(now, feedback, "" if feedback else self._backend.missing())
         if output.set_point is not None:
