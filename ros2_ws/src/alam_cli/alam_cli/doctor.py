@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alam_bringup.graph import CAN_GROUP, PIPER, NodeSpec, folder, root
+from alam_bringup.description import NodeSpec
+from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
 from alam_core.errors import UserError
 from alam_core.sim import gl
 

@@ -2,6 +2,7 @@
 ``ros2 param describe`` documents them.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -64,10 +65,17 @@ class Parameter:
 def declare_parameters(node: Node, table: Mapping[str, Parameter]) -> dict[str, Any]:
     """Declare every parameter of a table and return their values by name.
 
-    Raises UserError with one line for a value of the wrong type or out of its range, and for a path
-    with a variable that is not set.
+    Raises UserError with one line for a value of the wrong type or out of its range, for a path
+    with a variable that is not set, and for a parameter that was given but is unknown: ROS would
+    ignore a misspelt speed limit.
     """
-    return {name: _declare(node, name, parameter) for name, parameter in table.items()}
+    values = {name: _declare(node, name, parameter) for name, parameter in table.items()}
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            close = difflib.get_close_matches(name, table, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(table)}"
+            raise UserError(f"{node.get_name()} has no parameter '{name}'; {hint}")
+    return values
 
 
 def _declare(node: Node, name: str, parameter: Parameter) -> Any:

@@ -94,11 +94,11 @@ class PolicyNode(Node):
         self._planned_for: Task | None = None  # the task that the planner was reset for
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
-        self._chunks = self.create_publisher(ActionChunk, "/alam/action_chunk", 10)
-        self._latents = self.create_publisher(PredictedLatents, "/alam/predicted_latents", 10)
-        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
-        self.create_subscription(ArmStatus, "/alam/arm/status", self._on_arm_status, 50)
-        self.create_subscription(ObservationMessage, "/alam/observation", self._on_observation, 1)
+        self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
+        self._latents = self.create_publisher(PredictedLatents, "alam/predicted_latents", 10)
+        self._processed = self.create_publisher(Processed, "alam/processed", 10)
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 50)
+        self.create_subscription(ObservationMessage, "alam/observation", self._on_observation, 1)
         self._goals = GoalServer(self, p["time_limit"], self._on_accepted)
         self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._diagnostics = Diagnostics(self, self._check)
