@@ -145,8 +145,9 @@ class PolicyStats:
         low, high = self.state_range
         outside = np.maximum(low - state, state - high)
         return "; ".join(
-            f"{names[i]} is {state[i]:.4g}, {outside[i]:.2g} outside {low[i]:.4g} to {high[i]:.4g}"
-            for i in np.flatnonzero((normal < limits[0]) | (normal > limits[1]))
+            f"{name} is {state[i]:.4g}, {outside[i]:.2g} outside {low[i]:.4g} to {high[i]:.4g}"
+            for i, name in enumerate(names)
+            if not limits[0, i] <= normal[i] <= limits[1, i]
         )
 
     def to_dict(self) -> dict[str, Any]:
