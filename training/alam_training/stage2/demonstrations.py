@@ -71,15 +71,16 @@ def read_demonstrations(
             broken[e] = str(error)
             continue
         robot = dataset.info.get("robot_type")
-        if found := "; ".join(
+        faults = [
             f"{feature} in episode {e}: {fault}"
             for feature, names, values in (
                 (dataset.columns.state, dataset.state_names, episode.state),
                 (dataset.columns.action, dataset.action_names, episode.action),
             )
             if (fault := wrong_units(names, values, robot))
-        ):
-            broken[e] = found
+        ]
+        if faults:
+            broken[e] = faults[0]
             continue
         rows = slice(first, first + length)
         states[rows], actions[rows] = episode.state, episode.action

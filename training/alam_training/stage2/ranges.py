@@ -62,6 +62,5 @@ def hardly_moving(feature: str, names: Sequence[str], values: np.ndarray, floor:
         return ""
     return (
         f"{feature} hardly moves in {', '.join(still)} (standard deviation below --std_floor "
-        f"{floor:g}): the policy learns nothing about these, and is told only when one of them "
-        "leaves the range of training"
+        f"{floor:g}): a policy learns nothing about what changes with them"
     )
