@@ -263,6 +263,30 @@ def test_how_goals_fail(world: World) -> None:
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 
+def test_a_state_outside_the_range_of_training_is_diagnosed(
+    ros, start_node: Callable, tmp_path: Path
+) -> None:
+    policy = save_tiny_policy(tmp_path / "policy")
+    policy.stats.state_range = np.stack([STATE - 0.1, STATE + 0.1])
+    policy.stats.state_range[:, 3] = STATE[3] - 1.5  # joint4, 0.5 beyond what is let through
+    policy.save_pretrained(tmp_path / "policy")
+    start_node(
+        "alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True}
+    )
+    world = World(ros)
+    world.wait_until_connected()
+    assert world.send_goal(time_limit=600.0).accepted
+    world.tick()
+    ros.wait_for(
+        lambda: world.says(
+            "outside the range of training, the policy sees it clipped: "
+            "joint4 is 0.03, 1.5 outside -1.47 to -1.47"
+        ),
+        what="the diagnosis",
+        again=world.tick,
+    )
+
+
 def test_a_goal_needs_ros_time_and_is_aborted_when_it_jumps_back(
     ros, start_node: Callable, tmp_path: Path
 ) -> None:
