@@ -35,7 +35,6 @@ from alam_training.findings import print_data_findings
 from alam_training.stage2.batches import split
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.demonstrations import read_demonstrations
-from alam_training.stage2.ranges import beyond_the_robot, hardly_moving
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
 LEARNED_FROM = 64  # principal components that are the input of a learned projection
@@ -108,17 +107,6 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
             config, policy_config, stats, view, z, demonstrations.last, parts
         )
     if PartialState(cpu=config.loop.cpu).is_main_process:
-        used = np.concatenate([np.arange(part.start, part.stop) for part in parts])
-        for feature, names, values in (
-            (config.state, dataset.state_names, states[used]),
-            (config.action, dataset.action_names, actions[used]),
-        ):
-            for line in (
-                hardly_moving(feature, names, values, config.std_floor),
-                beyond_the_robot(feature, names, values, dataset.info.get("robot_type")),
-            ):
-                if line:
-                    print(f"warning: {line}")
         print("\n".join(report.summary()))
         report.write(config.run)
     return (

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alam_core.data.checks import Recorded
+from alam_core.data.checks import Recorded, wrong_units
 from alam_core.data.frames import FrameStore
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 from alam_core.policy.samples import last_frames
-from alam_training.stage2.ranges import wrong_units
 
 
 @dataclass
