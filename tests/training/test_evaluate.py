@@ -13,11 +13,13 @@ from world_fixtures import BlobWorld, DrivenBlobWorld, make_blobs
 
 from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner, StepExecution
 from alam_training.commands.evaluate import evaluate, write_video
 from alam_training.episodes.evaluation import (
     EpisodeResult,
     EvaluateConfig,
+    episodes,
     run_episode,
     success_metrics,
 )
@@ -258,3 +260,68 @@ def test_a_choice_that_does_not_exist_is_refused(flags):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert flags[0].strip("-") in done.stderr
+
+
+class RealBlobs(DrivenBlobWorld):
+    """A driven world whose state tells the joints apart."""
+
+    def reset(self, seed):
+        observation = super().reset(seed)
+        self.joints = np.linspace(-0.1, 0.1, 7)
+        observation.state = self.joints.astype(np.float32)
+        return observation
+
+
+def named_policy(folder, names, state_names=None, instructions=()):
+    policy = tiny_policy(relative=())
+    policy.config = dataclasses.replace(
+        policy.config,
+        joint_names=list(names),
+        state_names=list(names if state_names is None else state_names),
+        instructions=list(instructions),
+    )
+    return str(policy.save_pretrained(folder))
+
+
+def test_columns_are_taken_by_name_in_a_world_of_the_arm(tmp_path):
+    """A policy of data with the gripper first does what it would if the world had that order."""
+    worlds = []
+
+    def make(name, image_size):
+        worlds.append(RealBlobs(name, image_size))
+        return worlds[-1]
+
+    names = [JOINT_NAMES[-1], *JOINT_NAMES[:-1]]
+    config = EvaluateConfig(
+        named_policy(tmp_path / "policy", names), "blob", 1, 0, 4, workers=0, execution="controller"
+    )
+    list(episodes(config, make))
+    runner, world = PolicyRunner.from_pretrained(config.policy), worlds[0]
+    start = world.reset(0)
+    start.state = np.roll(start.state, 1)
+    wanted = np.roll(runner.infer(start, 0).actions, -1, 1)
+    runner.fit_joints(JOINT_NAMES)
+    np.testing.assert_array_equal(runner.infer(world.reset(0), 0).actions, wanted)
+
+
+def test_joints_of_other_names_need_a_map(tmp_path):
+    names = [f"joint_{i}.pos" for i in range(7)]
+    entries = [f"{name}={joint}" for name, joint in zip(names, JOINT_NAMES, strict=True)]
+    config = EvaluateConfig(named_policy(tmp_path / "policy", names), "blob", 1, 0, 4, workers=0)
+    with pytest.raises(UserError, match="policy' in the world 'blob': .* has joint_0.pos.*_map"):
+        list(episodes(config, DrivenBlobWorld))
+    config.joint_names_map = entries
+    assert len(list(episodes(config, DrivenBlobWorld))) == 1
+    with pytest.raises(UserError, match="have no names: leave out --joint_names_map"):
+        list(episodes(config, make_blobs))
+
+
+@pytest.mark.parametrize(
+    ("trained", "warnings"), [("Push the red  blob.", 0), ("lift the blob", 1), ("", 0)]
+)
+def test_an_instruction_that_is_unknown_is_told_once(tmp_path, capsys, trained, warnings):
+    policy = named_policy(tmp_path / "policy", JOINT_NAMES, instructions=[trained] * bool(trained))
+    results = list(episodes(EvaluateConfig(policy, "blob", 2, 0, 4, workers=0), make_blobs))
+    told = "not trained on 'push the red blob', only on 'lift the blob'"
+    assert capsys.readouterr().err.count(told) == warnings
+    assert all((told in result.unknown) == bool(warnings) for result in results)

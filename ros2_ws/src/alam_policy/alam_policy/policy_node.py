@@ -22,7 +22,10 @@ from alam_common.messages import stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
+from alam_core.policy.instructions import MOST
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
+from alam_core.runtime.columns import parse_names_map
 from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
 from alam_policy.messages import chunk_to_message, latents_to_message, observation_from_message
@@ -47,6 +50,14 @@ PARAMETERS = {
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
     "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
     "bfloat16": Parameter(False, "keep pi0's weights in bfloat16, which halves their memory"),
+    "joint_names_map": Parameter(
+        [""],
+        "entries <name in the policy's data>=<joint of the arm>, for data with other names, for "
+        "example joint_1.pos=joint1",
+    ),
+    "strict_instructions": Parameter(
+        False, "end a goal at once if the policy was not trained on its instruction; else warn"
+    ),
     "compiled": Parameter(
         False,
         "compile the network, on a GPU also record it as a CUDA graph: starts at least a minute "
@@ -75,6 +86,18 @@ class PolicyNode(Node):
         torch.set_num_interop_threads(1)
         device = p["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self._runner = load(p["checkpoint"], device, bfloat16=p["bfloat16"], compiled=p["compiled"])
+        self._strict = p["strict_instructions"]
+        if self._strict and not self._runner.instructions:
+            raise UserError(
+                "policy: strict_instructions needs a checkpoint that keeps its instructions, but "
+                f"'{p['checkpoint']}' keeps none: train it again, with at most {MOST} instructions"
+            )
+        self._misfit = ""  # why the policy's columns are not those of the arm
+        renamed = parse_names_map(p["joint_names_map"])
+        try:
+            self._runner.fit_joints(JOINT_NAMES, renamed)
+        except UserError as error:
+            self._misfit = str(error)
         # Sequence numbers start at the time in ms, so that they increase after a restart too.
         self._planner = Planner(
             self._runner,
@@ -109,6 +132,13 @@ class PolicyNode(Node):
     # -- the ROS thread ---------------------------------------------------------------------------
 
     def _on_accepted(self, task: Task) -> None:
+        unknown = self._runner.unknown(task.instruction)
+        if unknown:
+            self.get_logger().warning(unknown)
+        if self._strict or self._misfit:
+            task.problem = self._misfit or unknown
+        else:
+            task.warning = unknown
         self._last_seen = (task.start, time.monotonic())
 
     def _on_observation(self, message: ObservationMessage) -> None:
@@ -238,9 +268,13 @@ class PolicyNode(Node):
                 "no ROS time yet, goals are not accepted; is the simulator running?",
                 values,
             )
+        if self._misfit:
+            return ERROR, f"every goal is refused: {self._misfit}", values
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
+            if task.warning:
+                return WARN, task.warning, values
             elapsed = self._goals.elapsed(task)
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values
