@@ -17,7 +17,7 @@ OPTION = "joint_names_map"  # of the policy node and of the evaluation
 
 
 @dataclass(frozen=True)
-class Columns:
+class JointColumns:
     """state (S,): for each number of the policy's state, the robot's joint. action (A,): for each
     of the robot's joints, the policy's action. Both are int indices.
     """
@@ -46,7 +46,7 @@ def parse_names_map(entries: Sequence[str]) -> dict[str, str]:
 
 def match_columns(
     config: PolicyConfig, joints: Sequence[str], renamed: Mapping[str, str] | None = None
-) -> Columns:
+) -> JointColumns:
     """The columns of a policy on a robot with ``joints``. The actions must be those of all joints;
     the state may lack some.
 
@@ -95,7 +95,7 @@ def match_columns(
             )
         states = list(joints)
     index = {joint: i for i, joint in enumerate(joints)}
-    return Columns(
+    return JointColumns(
         np.array([index[joint] for joint in states]),
         np.array([actions.index(joint) for joint in joints]),
     )
