@@ -15,6 +15,7 @@ from alam_core.errors import UserError
 
 STATE_MARGIN = 1.0
 """How far beyond the range of training a normalised state may lie before it is clipped."""
+UNUSUAL = 10.0  # standard deviations from the mean
 
 
 @dataclass
@@ -137,17 +138,22 @@ class PolicyStats:
         normal = (self.state_range - self.state_mean) / self.state_std
         return normal + _array([[-STATE_MARGIN], [STATE_MARGIN]])
 
-    def clipped_states(self, state: np.ndarray, names: Sequence[str]) -> str:
-        """Which of the states (S,) are clipped, and how far they are outside the range of training,
-        for a message; "" if none is. names: of the S states.
+    def unusual_states(self, state: np.ndarray, names: Sequence[str]) -> str:
+        """Which of the states (S,) are outside the range of training, for a message; "" if none is.
+        Such states are clipped. If the range is unknown, nothing is clipped, and states more than
+        ``UNUSUAL`` standard deviations from their mean are named. names: of the S states.
         """
         normal, limits = (state - self.state_mean) / self.state_std, self.state_limits()
         low, high = self.state_range
         outside = np.maximum(low - state, state - high)
         return "; ".join(
-            f"{name} is {state[i]:.4g}, {outside[i]:.2g} outside {low[i]:.4g} to {high[i]:.4g}"
+            f"{name} is {state[i]:.4g}, {outside[i]:.2g} outside {low[i]:.4g} to {high[i]:.4g} "
+            "(clipped)"
+            if np.isfinite(outside[i])
+            else f"{name} is {state[i]:.4g}, {abs(normal[i]):.0f} standard deviations from its mean"
             for i, name in enumerate(names)
             if not limits[0, i] <= normal[i] <= limits[1, i]
+            or (np.isinf(outside[i]) and abs(normal[i]) > UNUSUAL)
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -111,11 +111,11 @@ def test_states_outside_the_range_of_training_are_limited_and_named():
     assert (low <= normal - 0.99).all() and (normal + 0.99 <= high).all()
     assert (np.abs([low[1], high[1]]) < 1.01).all()  # not the 100 of 0.3 rad / std_floor
     names = ["pan", "lift", "grip"]
-    assert all(not stats.clipped_states(state, names) for state in states)
-    assert stats.clipped_states(np.array([0.0, 0.5, 0.0]), names) == (
-        "lift is 0.5, 0.3 outside 0.2 to 0.2"
+    assert all(not stats.unusual_states(state, names) for state in states)
+    assert stats.unusual_states(np.array([0.0, 0.5, 0.0]), names) == (
+        "lift is 0.5, 0.3 outside 0.2 to 0.2 (clipped)"
     )
-    both = stats.clipped_states(np.array([-9.0, 0.2, 0.2]), names)
+    both = stats.unusual_states(np.array([-9.0, 0.2, 0.2]), names)
     assert both.startswith("pan is -9, 8 outside -") and "; grip is 0.2, 0.19 outside" in both
 
 
@@ -126,7 +126,10 @@ def test_checkpoints_without_a_range_limit_nothing():
     known = values["state"].pop("range")
     old = PolicyStats.from_dict(values)
     assert np.isinf(old.state_limits()).all() and "range" not in old.to_dict()["state"]
-    assert old.clipped_states(np.full(3, 1e6), ["a", "b", "c"]) == ""
+    assert old.unusual_states(old.state_mean + 9 * old.state_std, ["a", "b", "c"]) == ""
+    far = old.state_mean + np.array([0, 12, 0]) * old.state_std
+    assert old.unusual_states(far, ["a", "b", "c"]).endswith("12 standard deviations from its mean")
+    assert old.unusual_states(far, ["a", "b", "c"]).startswith("b is ")
     values["state"]["range"] = [known[0], known[1][:2]]
     with pytest.raises(UserError, match="malformed"):
         PolicyStats.from_dict(values)

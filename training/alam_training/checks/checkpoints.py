@@ -98,6 +98,15 @@ def check_together(
                     f"{listing(data.action_names)}: it was trained on other data",
                 )
             )
+        if config.state_names and list(data.state_names) != config.state_names:
+            findings.append(
+                Finding(
+                    "error",
+                    where,
+                    f"the policy's state is {listing(config.state_names)}, the data's "
+                    f"{listing(data.state_names)}: it was trained on other data",
+                )
+            )
         if len(data.state_names) != config.state_dim:
             findings.append(
                 Finding(
@@ -148,9 +157,13 @@ def _describe_policy(policy: JointPolicy, report: CheckReport) -> None:
     report.what = f"a policy with the backbone '{model.backbone}'"
     report.facts |= {
         "views": f"{', '.join(config.views)} at {model.image_size} px",
-        "state": f"{config.state_dim} numbers",
+        "state": ", ".join(config.state_names)
+        or f"{config.state_dim} numbers without names, in the robot's own order",
         "actions": ", ".join(config.joint_names),
         "relative to the state": ", ".join(config.relative_joints) or "none",
+        "instructions": listing(f"'{text}'" for text in config.instructions)
+        if config.instructions
+        else "not kept",
         "a chunk": f"{model.horizon} steps of {config.dt:g} s",
         "encoder": f"the transition model {config.latent_encoder}, for "
         f"{', '.join(config.latent_views)}"

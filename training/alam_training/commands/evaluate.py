@@ -148,10 +148,10 @@ def main() -> int:
         print(f"  {task}: {counts['successes']} of {counts['episodes']}")
     for policy, successes in values.get("per_policy", {}).items():
         print(f"  {policy}: {successes} of {config.episodes}")
-    if clipped := values.get("clipped"):
+    if unusual := values.get("unusual_states"):
         print(
-            f"warning: in {clipped['episodes']} episodes a state was outside the range of training "
-            f"and clipped, for example: {clipped['example']}"
+            f"warning: in {unusual['episodes']} episodes a state was outside the range of "
+            f"training, for example: {unusual['example']}"
         )
     if values.get("failed_seeds"):
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")

@@ -18,6 +18,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
 from alam_common.messages import stamp_to_ns
+from alam_core.policy.instructions import plain
 
 FEEDBACK = 0.2  # s (steady clock) between two feedback messages
 
@@ -34,6 +35,7 @@ class Task:
     chunks: int = 0  # number of chunks sent for it
     last_feedback: float = 0.0  # s, steady clock
     problem: str = ""  # why it must be aborted, "" if there is no problem
+    warning: str = ""  # why it may fail, for feedback and result
 
 
 class GoalServer:
@@ -41,7 +43,8 @@ class GoalServer:
     last one ended. ``count``: number of goals accepted.
 
     time_limit: s of ROS time, for goals without a time limit. on_accepted: called with each new
-    task before it becomes active.
+    task before it becomes active; a ``problem`` that it sets ends the task at once. (ROS passes no
+    reason on to the client of a rejected goal, so what only the policy knows is told this way.)
     """
 
     def __init__(self, node: Node, time_limit: float, on_accepted: Callable[[Task], None]) -> None:
@@ -103,7 +106,12 @@ class GoalServer:
         elif steady - task.last_feedback >= FEEDBACK:
             task.last_feedback = steady
             task.goal.publish_feedback(
-                ExecuteTask.Feedback(elapsed=elapsed, chunks=task.chunks, inference_ms=inference_ms)
+                ExecuteTask.Feedback(
+                    elapsed=elapsed,
+                    chunks=task.chunks,
+                    inference_ms=inference_ms,
+                    warning=task.warning,
+                )
             )
 
     def elapsed(self, task: Task) -> float:
@@ -140,7 +148,7 @@ class GoalServer:
         if (
             task is not None
             and status.success
-            and status.instruction == task.instruction
+            and plain(status.instruction) == plain(task.instruction)
             and stamp_to_ns(status.header.stamp) > task.start
         ):
             self._end(task, "succeeded", "the task is done")
@@ -152,6 +160,8 @@ class GoalServer:
         with self._lock:
             self.task = None
         duration = self.elapsed(task)
+        if task.warning:
+            reason = f"{reason}; warning: {task.warning}"
         result = ExecuteTask.Result(
             success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks
         )

@@ -22,7 +22,10 @@ from alam_common.messages import stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
+from alam_core.policy.instructions import MOST
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
+from alam_core.runtime.columns import parse_names_map
 from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
 from alam_policy.messages import chunk_to_message, latents_to_message, observation_from_message
@@ -47,6 +50,14 @@ PARAMETERS = {
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
     "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
     "bfloat16": Parameter(False, "keep pi0's weights in bfloat16, which halves their memory"),
+    "joint_names_map": Parameter(
+        [""],
+        "entries <name in the policy's data>=<joint of the arm>, for data with other names, for "
+        "example joint_1.pos=joint1",
+    ),
+    "strict_instructions": Parameter(
+        False, "end a goal at once if the policy was not trained on its instruction; else warn"
+    ),
     "compiled": Parameter(
         False,
         "compile the network, on a GPU also record it as a CUDA graph: starts at least a minute "
@@ -75,6 +86,18 @@ class PolicyNode(Node):
         torch.set_num_interop_threads(1)
         device = p["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self._runner = load(p["checkpoint"], device, bfloat16=p["bfloat16"], compiled=p["compiled"])
+        self._strict = p["strict_instructions"]
+        if self._strict and not self._runner.instructions:
+            raise UserError(
+                "policy: strict_instructions needs a checkpoint that keeps its instructions, but "
+                f"'{p['checkpoint']}' keeps none: train it again, with at most {MOST} instructions"
+            )
+        self._misfit = ""  # why the policy's columns are not those of the arm
+        renamed = parse_names_map(p["joint_names_map"])
+        try:
+            self._runner.fit_joints(JOINT_NAMES, renamed)
+        except UserError as error:
+            self._misfit = str(error)
         # Sequence numbers start at the time in ms, so that they increase after a restart too.
         self._planner = Planner(
             self._runner,
@@ -92,7 +115,7 @@ class PolicyNode(Node):
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
         self._planned_for: Task | None = None  # the task that the planner was reset for
-        self._clipped = ""  # states of the newest planned observation outside the training range
+        self._unusual = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
         self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
@@ -110,6 +133,13 @@ class PolicyNode(Node):
     # -- the ROS thread ---------------------------------------------------------------------------
 
     def _on_accepted(self, task: Task) -> None:
+        unknown = self._runner.unknown(task.instruction)
+        if unknown:
+            self.get_logger().warning(unknown)
+        if self._strict or self._misfit:
+            task.problem = self._misfit or unknown
+        else:
+            task.warning = unknown
         self._last_seen = (task.start, time.monotonic())
 
     def _on_observation(self, message: ObservationMessage) -> None:
@@ -191,7 +221,7 @@ class PolicyNode(Node):
         observation = observation_from_message(message, task.instruction)
         planner.plan(observation, execution.upcoming(self._now()))
         self._inference.add((time.monotonic() - started) * 1e3)
-        self._clipped = self._runner.clipped_states(observation)
+        self._unusual = self._runner.unusual_states(observation)
         with self._goals.sending(task) as runs:
             if runs:
                 task.chunks += 1
@@ -240,14 +270,18 @@ class PolicyNode(Node):
                 "no ROS time yet, goals are not accepted; is the simulator running?",
                 values,
             )
+        if self._misfit:
+            return ERROR, f"every goal is refused: {self._misfit}", values
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
+            if task.warning:
+                return WARN, task.warning, values
             elapsed = self._goals.elapsed(task)
-            if self._planned_for is task and self._clipped:
+            if self._planned_for is task and self._unusual:
                 return (
                     WARN,
-                    f"outside the range of training, the policy sees it clipped: {self._clipped}",
+                    f"outside the range of training: {self._unusual}",
                     values,
                 )
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
