@@ -263,6 +263,23 @@ def test_how_goals_fail(world: World) -> None:
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
 
 
+def test_an_aborted_goal_names_the_instruction_that_was_judged(world: World) -> None:
+    answer = world.result(world.send_goal(time_limit=0.5), tick=True)
+    assert "nothing on /alam/task_status" in answer.result.reason
+
+    def tick_and_judge(instruction: str) -> None:
+        world.tick()
+        world.judge(success=True, instruction=instruction)
+
+    for judged, told in (("lift the blue cube", True), (TASK, False)):
+        goal = world.send_goal(time_limit=1.0)
+        world.result(goal, again=lambda judged=judged: tick_and_judge(judged))
+        answer = goal.get_result_async()
+        world.ros.wait_for(answer.done, what="the result")
+        assert answer.result().result.success is not told
+        assert (judged in answer.result().result.reason) is told
+
+
 def test_a_goal_needs_ros_time_and_is_aborted_when_it_jumps_back(
     ros, start_node: Callable, tmp_path: Path
 ) -> None:
