@@ -28,7 +28,7 @@ KINDS = {
     # tests/training/test_docs_commands.py: the files and targets exist, CI runs them
     "development": r"make |source |pytest ",
     # tests/ros/test_docs_ros.py: arguments, and names in a running graph; the goal runs
-    "robot": r"alam (up|echo|demo|doctor|--help)\b|ros2 (launch|topic|service|action|bag) ",
+    "robot": r"alam (up|run|echo|demo|doctor|--help)\b|ros2 (launch|topic|service|action|bag) ",
 }
 NOT_TRIED = {
     r"sudo ip link ": "needs a CAN adapter",

@@ -6,14 +6,17 @@ carried out with rclpy.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from action_msgs.msg import GoalStatus
+from alam_msgs.srv import ResetWorld
 from docs_commands import Command, commands
 from rclpy.action import ActionClient, get_action_names_and_types
+from std_srvs.srv import SetBool
 from test_platform_cli import ALAM, alam
 
 from alam_bringup.graph import find_graph, split_assignments
@@ -23,7 +26,7 @@ from alam_common.processes import ChildProcess
 from alam_demo.demo import DEMO
 
 SOURCES = Path(__file__).resolve().parents[2] / "ros2_ws/src"
-NEEDS_GRAPH = ("topic", "service", "action", "bag", "echo")  # tried in one running graph
+NEEDS_GRAPH = ("topic", "service", "action", "bag", "echo", "run")  # tried in one running graph
 ROBOT = commands("robot")
 
 
@@ -74,8 +77,23 @@ def test_the_names_exist_and_the_readmes_goal_succeeds(
                 has(make_parser().parse_args(["echo", *rest]).topic)
                 echoed = alam("echo", *rest, "--once", env=ros_env)
                 assert echoed.returncode == 0 and next(yaml.safe_load_all(echoed.stdout))
+            case ("alam", "run", *rest):
+                options = make_parser().parse_args(["run", *rest])
+                if command.page != "README.md":
+                    continue
+                ran = alam("run", *rest, env=ros_env)
+                assert ran.returncode == 0 and ran.stdout.splitlines()[-1].startswith("done")
+                done.append(options.instruction)
+                disable = SetBool.Request(data=False)
+                assert ros.call(SetBool, "/alam/arm/enable", disable).success
+                assert ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=0)).success
             case ("ros2", "topic", "echo", topic):
                 has(topic)
+            case ("ros2", "topic", "pub", "--once", topic, type_name, text):
+                has(topic, type_name)
+                fields = yaml.safe_load(text)
+                assert fields.pop("header") == "auto"  # ros2 fills in the time
+                message_class(type_name)(**fields)
             case ("ros2", "bag", "record", *rest):
                 for topic in (word for word in rest if word.startswith("/")):
                     has(topic)
@@ -83,7 +101,9 @@ def test_the_names_exist_and_the_readmes_goal_succeeds(
                 has(name, type_name)
                 if command.page == "README.md":
                     message = request(type_name, "Request", *rest)
-                    assert ros.call(message_class(type_name), name, message).success
+                    # Enabling needs feedback from the arm that is newer than the reset.
+                    call = partial(ros.call, message_class(type_name), name, message)
+                    ros.wait_for(lambda call=call: call().success, what=str(command))
             case ("ros2", "action", "send_goal", name, type_name, text):
                 has(name, type_name)
                 goal = request(type_name, "Goal", text)
@@ -97,4 +117,4 @@ def test_the_names_exist_and_the_readmes_goal_succeeds(
                     done.append(goal.instruction)
             case _:
                 pytest.fail(f"no rule for {command}")
-    assert len(done) == 1
+    assert len(done) == 2

@@ -2,6 +2,7 @@
 input stops.
 """
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +10,23 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import ActionChunk, Observation, PredictedLatents, Processed, TaskStatus
+from alam_msgs.msg import (
+    ActionChunk,
+    ArmStatus,
+    Observation,
+    PredictedLatents,
+    Processed,
+    TaskStatus,
+)
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
+from test_platform_cli import ALAM
 from tiny_checkpoints import DIM, HORIZON, SIZE, TOKENS, save_tiny_policy
 
 from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_common.processes import ChildProcess
 from alam_core import types
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
@@ -278,6 +288,32 @@ def test_an_aborted_goal_names_the_instruction_that_was_judged(world: World) -> 
         world.ros.wait_for(answer.done, what="the result")
         assert answer.result().result.success is not told
         assert (judged in answer.result().result.reason) is told
+
+
+def test_alam_run_needs_an_enabled_arm_and_ctrl_c_cancels_its_goal(
+    world: World, start: Callable[..., ChildProcess]
+) -> None:
+    arm = world.ros.node.create_publisher(ArmStatus, "/alam/arm/status", 10)
+
+    def run_until(condition: Callable[[ChildProcess], object], state: str) -> ChildProcess:
+        run = start("run", [ALAM, "run", TASK, "--time_limit", "1000"])
+
+        def tick() -> None:
+            arm.publish(ArmStatus(state=state, reason="for this test"))
+            world.tick()
+
+        world.ros.wait_for(lambda: condition(run), what=f"alam run, {state}", again=tick, every=0.1)
+        return run
+
+    run = run_until(lambda run: run.poll() is not None, "DISABLED")
+    assert run.wait(1) == 2 and "DISABLED (for this test)" in run.last_line()
+    assert "--enable" in run.last_line()
+
+    run = run_until(lambda run: any("chunks" in line for line in run.lines), "HOLDING")
+    run.send(signal.SIGINT)
+    world.ros.wait_for(lambda: run.poll() is not None, what="alam run to end")
+    assert run.wait(1) == 130 and run.last_line() == "canceled; the arm holds"
+    world.ros.wait_for(lambda: world.says("waiting for a goal"), what="the diagnosis")
 
 
 def test_a_goal_needs_ros_time_and_is_aborted_when_it_jumps_back(
