@@ -104,7 +104,7 @@ def packages() -> None:
     nodes = Box(496, 214, 280, 62, "ROS nodes", names, NODES)
     training = Box(24, 120, 280, 156, "", (), TRAINING)
     commands = Box(40, 152, 248, 40, "commands", ("one file per command",), "white")
-    folders = ("loop, stage1, stage2, episodes,", "converters, benchmarks, report")
+    folders = ("loop, stage1, stage2, episodes,", "converters, checks, benchmarks, report")
     shared = Box(40, 212, 248, 54, "shared subpackages", folders, "white")
     library = Box(24, 330, 752, 250, "", ())
     runtime = Box(560, 370, 190, 48, "runtime", ("planner, timeline, motion, rollout",), "white")
@@ -112,7 +112,7 @@ def packages() -> None:
     latent = Box(40, 446, 150, 48, "latent_action", ("stage 1",), "white")
     policy = Box(220, 446, 150, 48, "policy", ("stage 2",), "white")
     sim = Box(420, 446, 150, 48, "sim", ("worlds, tasks, experts",), "white")
-    data = Box(120, 516, 260, 44, "data", ("LeRobot, video, frames, mixtures",), "white")
+    data = Box(120, 516, 260, 44, "data", ("LeRobot, video, frames, checks",), "white")
     robots = Box(600, 516, 150, 44, "robots", ("the Piper",), "white")
     parts = [box.svg() for box in (cli, demo, bringup, nodes, training, commands, shared, library)]
     parts += [
@@ -136,6 +136,7 @@ def packages() -> None:
         arrow(policy.side("bottom"), (295, 516)),
         arrow(sim.side("bottom", 0.2), (450, 538), data.side("right")),
         arrow(sim.side("bottom", 0.8), (540, 538), robots.side("left")),
+        arrow(data.side("right", 0.85), robots.side("left", 0.85)),
     ]
     save("packages", 800, 600, "Packages and subpackages; an arrow means imports", parts)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from alam_cli.main import TRAINING_COMMANDS
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/**/*.md")
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
@@ -20,11 +22,11 @@ command_not_found_handle() { printf '%s\\x1f' "$@"; printf '\\x1e'; }
 source() { command_not_found_handle source "$@"; }
 """
 
+TRAINING = [name for group in TRAINING_COMMANDS.values() for name in group]
 # kind -> pattern of its commands. Which test tries a kind is said in the test files.
 KINDS = {
     # tests/training/test_docs_commands.py: its options are parsed; README's four also run
-    "training": r"python training/\w+\.py|accelerate launch |alam (collect|convert|pretrain"
-    r"|finetune|import_weights|probe|evaluate|benchmark|figures|report)\b",
+    "training": rf"python training/\w+\.py|accelerate launch |alam ({'|'.join(TRAINING)})\b",
     # tests/training/test_docs_commands.py: the files and targets exist, CI runs them
     "development": r"make |source |pytest ",
     # tests/ros/test_docs_ros.py: arguments, and names in a running graph; the goal runs

@@ -138,6 +138,15 @@ class PolicyRunner:
         }
         return ActionChunk(actions[0].cpu().numpy(), self.dt, observation.stamp, latents)
 
+    def clipped_states(self, observation: Observation) -> str:
+        """Which states are outside the range of training, so that the policy gets them clipped; ""
+        if none is. See ``PolicyStats.clipped_states``.
+        """
+        names = [f"state {i}" for i in range(self.state_dim)]
+        if self.state_dim == len(self.joint_names):
+            names = list(self.joint_names)
+        return self.policy.stats.clipped_states(np.asarray(observation.state), names)
+
     def _image(self, observation: Observation, view: str) -> Tensor:
         """(1, 3, S, S) uint8."""
         if view not in observation.images:

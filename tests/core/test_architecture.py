@@ -30,7 +30,7 @@ FLOORS = [
 # Within the library: room -> rooms that it may import, besides the modules at its top level.
 ROOMS = {
     "robots": set(),
-    "data": set(),
+    "data": {"robots"},
     "latent_action": {"data"},
     "policy": {"data"},
     "methods": {"data", "latent_action", "policy"},
@@ -45,9 +45,10 @@ TRAINING_ROOMS = {
     "stage2": {"", "loop"},
     "episodes": {""},
     "converters": {""},
+    "checks": {"", "converters"},
     "benchmarks": {"", "loop"},
     "report": {"", "stage1"},
-    "commands": {"", "converters", "episodes", "loop", "report", "stage1", "stage2"},
+    "commands": {"", "checks", "converters", "episodes", "loop", "report", "stage1", "stage2"},
 }
 ONE_CLASS_TWO_FILES: dict[str, str] = {}  # class name -> why it is defined twice
 

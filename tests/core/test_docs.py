@@ -2,6 +2,7 @@
 somewhere.
 """
 
+import ast
 import importlib.util
 import re
 import sys
@@ -50,6 +51,31 @@ def test_walkthrough_prints_what_its_page_says(
     pictures = {file.name for file in tmp_path.glob("*.png")}
     assert pictures == {file.name for file in (DOCS / "walkthrough").glob("*.png")}
     assert pictures == set(re.findall(r"\((\w+\.png)\)", committed))
+
+
+def texts_of_the_code() -> str:
+    """All strings in the code, a line each; what a format string fills in is "..."."""
+    found = []
+    for folder in ("alam_core", "training"):
+        for file in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (getattr(part, "value", "...") for part in node.values)
+                    found.append("".join(p if isinstance(p, str) else "..." for p in parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return "\n".join(found)
+
+
+def test_the_messages_that_the_page_your_data_explains_exist() -> None:
+    """Words with numbers, names and omissions in them are examples, and left out here."""
+    page = (DOCS / "data.md").read_text().partition("## Messages")[2]
+    words = [
+        text for text in re.findall(r"\*\*([^*]+)\*\*", page) if not re.search(r"\.\.\.|\d|'", text)
+    ]
+    texts = texts_of_the_code()
+    assert len(words) > 40
+    assert not [text for text in words if text not in texts]
 
 
 MARKDOWN = sorted(

@@ -19,7 +19,8 @@ from rclpy.action import ActionClient, get_action_names_and_types
 from std_srvs.srv import SetBool
 from test_platform_cli import ALAM, alam
 
-from alam_bringup.graph import find_graph, split_assignments
+from alam_bringup.description import split_assignments
+from alam_bringup.graph import find_graph
 from alam_cli.echo import message_class
 from alam_cli.ros import make_parser
 from alam_common.processes import ChildProcess

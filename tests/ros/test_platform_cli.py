@@ -201,7 +201,8 @@ def test_messages_become_plain_values() -> None:
 
 FLEET = """
     import sys
-    from alam_bringup.graph import PIPER, Graph, NodeSpec
+    from alam_bringup.description import Graph, NodeSpec
+    from alam_bringup.graph import PIPER
     from alam_cli.up import up
     nodes = [NodeSpec("alam_fleet", name, name, required=required) for name, required in {nodes}]
     sys.exit(up(Graph("fleet", "a test", PIPER.arguments, lambda values: nodes), PIPER.defaults()))

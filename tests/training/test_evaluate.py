@@ -89,6 +89,15 @@ def test_images_are_rendered_only_where_a_plan_or_a_film_needs_them():
         assert world.renders == expected
 
 
+def test_states_outside_the_range_of_training_are_counted():
+    policy = tiny_policy()
+    agent = StepExecution(Planner(PolicyRunner(policy), 4))
+    assert "clipped" not in success_metrics([run_episode(BlobWorld(), agent, seed=1)])
+    policy.stats.state_range = np.full((2, 7), 50.0, np.float32)
+    counted = success_metrics([run_episode(BlobWorld(), agent, seed) for seed in (1, 2)])["clipped"]
+    assert counted["episodes"] == 2 and "outside 50 to 50; joint2 is" in counted["example"]
+
+
 class Still:
     """An agent that keeps the blob where it is."""
 
@@ -114,6 +123,21 @@ def test_videos_play_at_the_worlds_own_speed(tmp_path):
     )
     (path,) = tmp_path.iterdir()
     assert VideoReader(path).fps == 40.0
+
+
+def test_a_full_disk_costs_the_videos_not_the_measurement(
+    blob_policy, tmp_path, monkeypatch, capsys
+):
+    def full(self, images):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alam_core.data.video.VideoWriter.add", full)
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 3, 0, 4, workers=0, videos=1, video_folder=str(tmp_path)
+    )
+    assert evaluate(config, make_blobs)["episodes"] == 3
+    assert "no video of seed 0: cannot read or write" in " ".join(capsys.readouterr().out.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):

@@ -11,12 +11,14 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from alam_core.config import parse_args, to_dict
-from alam_core.data.mixture import VideoSource, open_sources
+from alam_core.data.checks import quick_findings
+from alam_core.data.mixture import VideoSource, open_dataset, open_sources
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
+from alam_training.findings import print_data_findings
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.state import STATE_FILE
 from alam_training.loop.train import train
@@ -63,6 +65,10 @@ def main() -> int:
             "training/collect.py makes a data set"
         )
     state = PartialState(cpu=config.loop.cpu)
+    if state.is_main_process:
+        for source in config.sources:
+            found = quick_findings(open_dataset(source, {}), source.views, left_out=source.exclude)
+            print_data_findings(found, source.path)
     with state.local_main_process_first():  # one process decodes, the others map its files
         sources = open_sources(config.sources, config.model.image_size, config.cache)
     _, metrics, finished = pretrain(config, sources)

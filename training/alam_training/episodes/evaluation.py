@@ -19,8 +19,9 @@ from alam_core.robots.piper import (
 )
 from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
 from alam_core.runtime.motion import make_limits
-from alam_core.runtime.rollout import Agent, VideoRecorder, rollout
+from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
 from alam_core.sim.world import DrivenWorld, World, make_world
+from alam_core.types import Observation
 from alam_training.episodes.workers import workers
 
 MakeWorld = Callable[[str, int], World]
@@ -103,7 +104,8 @@ class EvaluateConfig:
 @dataclass
 class EpisodeResult:
     """How one episode ended. steps: control steps executed. frames: uint8 RGB
-    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second.
+    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second. clipped: the first
+    states outside the range of training, "" if there were none.
     """
 
     seed: int
@@ -112,15 +114,37 @@ class EpisodeResult:
     task: str
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     fps: float = 0.0
+    clipped: str = ""
+
+
+class _ClippedStates:
+    """Notes the first states that the policy of ``runner`` gets clipped."""
+
+    needs_images = False
+
+    def __init__(self, runner: PolicyRunner) -> None:
+        self._runner = runner
+
+    def on_start(self, observation: Observation) -> None:
+        self.found = self._runner.clipped_states(observation)
+
+    def on_step(self, observation: Observation, action: np.ndarray, after: Observation) -> None:
+        self.found = self.found or self._runner.clipped_states(after)
 
 
 def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
     """One episode, until success or the world's step limit."""
-    filming = VideoRecorder()
-    outcome = rollout(world, agent, seed, [filming] if film else [])
+    filming, clipped = VideoRecorder(), None
+    observers: list[Observer] = [filming] if film else []
+    if isinstance(agent, StepExecution | ControllerExecution):  # a policy
+        clipped = _ClippedStates(agent.planner.runner)
+        observers.append(clipped)
+    outcome = rollout(world, agent, seed, observers)
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
     if film:
         result.frames = filming.frames
+    if clipped is not None:
+        result.clipped = clipped.found
     return result
 
 
@@ -152,7 +176,8 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
     the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them.
+    each of them. If in some episodes states were outside the range of training, "clipped" has their
+    number and an example.
     """
     succeeded = [result for result in results if result.success]
     interval = binomtest(len(succeeded), len(results)).proportion_ci(method="wilson")
@@ -166,6 +191,8 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
             round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
         ),
     }
+    if clipped := [result.clipped for result in results if result.clipped]:
+        metrics["clipped"] = {"episodes": len(clipped), "example": clipped[0]}
     successes_of: dict[str, list[bool]] = {}
     for result in results:
         successes_of.setdefault(result.task, []).append(result.success)

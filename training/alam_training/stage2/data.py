@@ -10,10 +10,12 @@ import numpy as np
 from accelerate import PartialState
 
 from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
+from alam_core.data.checks import quick_findings
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.lerobot.features import vectors
-from alam_core.data.mixture import VideoSource, decode, find_faults
+from alam_core.data.mixture import VideoSource, decode
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder
@@ -29,9 +31,11 @@ from alam_core.policy.normalization import (
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
+from alam_training.findings import print_data_findings
 from alam_training.stage2.batches import split
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.demonstrations import read_demonstrations
+from alam_training.stage2.ranges import beyond_the_robot, hardly_moving
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
 LEARNED_FROM = 64  # principal components that are the input of a learned projection
@@ -76,6 +80,10 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     for view in views:
         report.update(0, find_faults(dataset, view))
 
+    if PartialState(cpu=config.loop.cpu).is_main_process:
+        left_out = report.left_out(0)
+        recorded = demonstrations.recorded(dataset, left_out)
+        print_data_findings(quick_findings(dataset, views, recorded, left_out), config.data)
     size = config.model.image_size
     frames = {view: decode(dataset, view, size, broken) for view in views}
     native = {
@@ -100,6 +108,17 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
             config, policy_config, stats, view, z, demonstrations.last, parts
         )
     if PartialState(cpu=config.loop.cpu).is_main_process:
+        used = np.concatenate([np.arange(part.start, part.stop) for part in parts])
+        for feature, names, values in (
+            (config.state, dataset.state_names, states[used]),
+            (config.action, dataset.action_names, actions[used]),
+        ):
+            for line in (
+                hardly_moving(feature, names, values, config.std_floor),
+                beyond_the_robot(feature, names, values, dataset.info.get("robot_type")),
+            ):
+                if line:
+                    print(f"warning: {line}")
         print("\n".join(report.summary()))
         report.write(config.run)
     return (

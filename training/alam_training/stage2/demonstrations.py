@@ -8,10 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alam_core.data.checks import Recorded
 from alam_core.data.frames import FrameStore
-from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 from alam_core.policy.samples import last_frames
+from alam_training.stage2.ranges import wrong_units
 
 
 @dataclass
@@ -42,6 +44,18 @@ class Demonstrations:
             if episodes[start] not in left_out
         ]
 
+    def recorded(self, dataset: LeRobotDataset, left_out: Collection[int]) -> Recorded:
+        """The rows by episode, for the checks, except for episodes that are left out."""
+        texts = np.array(self.instructions, object)
+        episodes, first = {}, 0
+        for e, length in enumerate(self.lengths.tolist()):
+            rows = slice(first, first + length)
+            if e not in left_out:
+                arrays = self.states[rows], self.actions[rows], texts[self.tasks[rows]]
+                episodes[e] = EpisodeArrays(*arrays)
+            first += length
+        return Recorded.of(dataset, episodes)
+
     def cut(self, frames: FrameStore) -> FrameStore:
         """The same frames, with each part as an episode."""
         return FrameStore(frames.array, self._starts, self._ends - self._starts)
@@ -51,7 +65,7 @@ def read_demonstrations(
     dataset: LeRobotDataset, exclude: Collection[int], broken: dict[int, str]
 ) -> Demonstrations:
     """The rows of ``dataset`` but for the episodes in ``exclude`` and ``broken``. Further broken
-    ones are added to ``broken``, with the reason.
+    ones, those in wrong units among them, are added to ``broken``, with the reason.
 
     Raises UserError if no episode is left.
     """
@@ -68,6 +82,18 @@ def read_demonstrations(
             episode = dataset.episode(e)
         except UserError as error:
             broken[e] = str(error)
+            continue
+        robot = dataset.info.get("robot_type")
+        faults = [
+            f"{feature} in episode {e}: {fault}"
+            for feature, names, values in (
+                (dataset.columns.state, dataset.state_names, episode.state),
+                (dataset.columns.action, dataset.action_names, episode.action),
+            )
+            if (fault := wrong_units(names, values, robot))
+        ]
+        if faults:
+            broken[e] = faults[0]
             continue
         rows = slice(first, first + length)
         states[rows], actions[rows] = episode.state, episode.action

@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alam_bringup.graph import CAN_GROUP, PIPER, NodeSpec, folder, root
+from alam_bringup.description import NodeSpec
+from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
 from alam_core.errors import UserError
+from alam_core.sim import gl
 
 RENDER = """
-import mujoco, numpy
+import numpy
+from alam_core.sim.rendering import mujoco
 scene = '<light pos="0 0 3"/><geom size="1" rgba="1 0 0 1"/>'
 model = mujoco.MjModel.from_xml_string(
     f'<mujoco><worldbody>{scene}</worldbody></mujoco>')
@@ -48,7 +51,7 @@ print('loopback' if bound == {'0100007F'} else 'open' if bound else 'none')
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """The result of one check.
 
     what: the thing checked. ok: whether it was found to work. detail: what was found. fix: how to
@@ -85,9 +88,9 @@ def _script(code: str, timeout: float = 60.0) -> tuple[bool, str]:
     return done.returncode == 0, lines[-1] if lines else f"exit code {done.returncode}"
 
 
-def check_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Diagnosis]:
     fits = (3, 11) <= sys.version_info[:2] <= (3, 12)
-    yield Finding(
+    yield Diagnosis(
         "Python",
         fits,
         sys.version.split()[0],
@@ -96,10 +99,10 @@ def check_python() -> Iterator[Finding]:
     for tool, package in (("g++", "build-essential"), ("cmake", "cmake")):
         path = shutil.which(tool)
         fix = f"sudo apt-get install {package}"
-        yield Finding(tool, path is not None, path or "not found", fix)
+        yield Diagnosis(tool, path is not None, path or "not found", fix)
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    yield Finding(
+    yield Diagnosis(
         "Python headers",
         header.is_file(),
         str(header.parent),
@@ -107,7 +110,7 @@ def check_python() -> Iterator[Finding]:
     )
 
 
-def check_packages() -> Iterator[Finding]:
+def check_packages() -> Iterator[Diagnosis]:
     pins = re.findall(
         r"^([A-Za-z0-9_.-]+)(?:\[.*?\])?==([^\s#]+)",
         (root() / "requirements" / "base.txt").read_text(),
@@ -125,7 +128,7 @@ def check_packages() -> Iterator[Finding]:
             wrong.append(f"{name} is {found} instead of {version}")
     if importlib.util.find_spec("alam_core") is None:
         wrong.append("alam_core is not installed")
-    yield Finding(
+    yield Diagnosis(
         "Python packages",
         not wrong,
         "; ".join(wrong) or f"{len(pins)} as pinned in requirements/base.txt",
@@ -133,28 +136,24 @@ def check_packages() -> Iterator[Finding]:
     )
 
 
-def check_rendering() -> Iterator[Finding]:
+def check_rendering() -> Iterator[Diagnosis]:
     ok, said = _script(RENDER)
-    backend = os.environ.get("MUJOCO_GL", "egl")
-    fix = (
-        "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 (software rendering), "
-        "or set MUJOCO_GL=osmesa with libosmesa6"
-    )
-    yield Finding(f"rendering ({backend})", ok, "MuJoCo rendered an image" if ok else said, fix)
+    detail = "MuJoCo rendered an image" if ok else said
+    yield Diagnosis(f"rendering ({gl.backend()})", ok, detail, gl.advice())
 
 
-def check_ros() -> Iterator[Finding]:
+def check_ros() -> Iterator[Diagnosis]:
     spec = importlib.util.find_spec("rclpy")
     origin = "not found" if spec is None else f"{Path(spec.origin or '').parent}"
     kind = "" if spec is None else " (PyPI wheels)" if origin.startswith(sys.prefix) else " (apt)"
-    yield Finding(
+    yield Diagnosis(
         "ROS 2 Jazzy",
         spec is not None,
         origin + kind,
         "make setup (wheels), or source /opt/ros/jazzy/setup.bash and make setup",
     )
     commands = shutil.which("ros2")
-    yield Finding(
+    yield Diagnosis(
         "ros2 command",
         commands is not None,
         commands or "not found",
@@ -163,7 +162,7 @@ def check_ros() -> Iterator[Finding]:
     )
 
 
-def check_workspace() -> Iterator[Finding]:
+def check_workspace() -> Iterator[Diagnosis]:
     try:
         from alam_bringup.installed import executable
 
@@ -171,9 +170,9 @@ def check_workspace() -> Iterator[Finding]:
             executable(package, name)
         from alam_msgs.msg import Observation  # noqa: F401
 
-        yield Finding("workspace", True, "alam_msgs and all nodes of 'piper' are built")
+        yield Diagnosis("workspace", True, "alam_msgs and all nodes of 'piper' are built")
     except (ImportError, UserError) as error:
-        yield Finding("workspace", False, str(error), "make setup, then source setup.bash")
+        yield Diagnosis("workspace", False, str(error), "make setup, then source setup.bash")
 
 
 def _piper_nodes() -> list[NodeSpec]:
@@ -182,18 +181,18 @@ def _piper_nodes() -> list[NodeSpec]:
     return PIPER.build(values)
 
 
-def check_dds() -> Iterator[Finding]:
+def check_dds() -> Iterator[Diagnosis]:
     profile = os.environ.get("FASTRTPS_DEFAULT_PROFILES_FILE", "")
     good = Path(profile).is_file()
-    yield Finding("Fast DDS profile", good, profile or "not set", "source setup.bash")
+    yield Diagnosis("Fast DDS profile", good, profile or "not set", "source setup.bash")
     ok, said = _script(DDS)
     detail = {
         "loopback": "sockets are on 127.0.0.1 only",
         "open": "sockets are open to the network",
     }.get(said, said)
-    yield Finding("DDS", ok, detail, "source setup.bash")
+    yield Diagnosis("DDS", ok, detail, "source setup.bash")
     if ok and said != "loopback":
-        yield Finding(
+        yield Diagnosis(
             "DDS on this host only",
             False,
             detail,
@@ -201,7 +200,7 @@ def check_dds() -> Iterator[Finding]:
             needed=False,
         )
     free = shutil.disk_usage("/dev/shm").free / 2**20 if Path("/dev/shm").is_dir() else 0.0
-    yield Finding(
+    yield Diagnosis(
         "shared memory",
         free > 300,
         f"{free:.0f} MiB free in /dev/shm",
@@ -209,7 +208,7 @@ def check_dds() -> Iterator[Finding]:
     )
 
 
-def check_can() -> Iterator[Finding]:
+def check_can() -> Iterator[Diagnosis]:
     try:
         import can
 
@@ -224,13 +223,13 @@ def check_can() -> Iterator[Finding]:
             message is not None and bytes(message.data) == b"\x01\x02\x03",
             "no frame was received",
         )
-    except Exception as error:  # whatever fails here is reported as the finding
+    except Exception as error:  # whatever fails here is reported as the diagnosis
         ok, said = False, str(error)
     fix = (
         "multicast needs a route: "
         "sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
     )
-    yield Finding("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
+    yield Diagnosis("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
     names = Path("/sys/class/net")
     real = sorted(
         item.name
@@ -241,10 +240,10 @@ def check_can() -> Iterator[Finding]:
         "only for a real arm: connect the CAN adapter, then "
         "sudo ip link set can0 up type can bitrate 1000000"
     )
-    yield Finding("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
+    yield Diagnosis("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
 
 
-def check_checkpoints() -> Iterator[Finding]:
+def check_checkpoints() -> Iterator[Diagnosis]:
     for argument in PIPER.arguments:
         if argument.folder:
             try:
@@ -252,7 +251,7 @@ def check_checkpoints() -> Iterator[Finding]:
                 complete = all(
                     (Path(path) / name).is_file() for name in ("config.json", "model.safetensors")
                 )
-                yield Finding(
+                yield Diagnosis(
                     f"model {argument.name}",
                     complete,
                     path if complete else f"{path} is incomplete",
@@ -260,10 +259,12 @@ def check_checkpoints() -> Iterator[Finding]:
                 )
             except UserError:
                 fix = "git checkout checkpoints/, or train one: alam pretrain, alam finetune"
-                yield Finding(f"model {argument.name}", False, f"no folder {argument.default}", fix)
+                yield Diagnosis(
+                    f"model {argument.name}", False, f"no folder {argument.default}", fix
+                )
 
 
-CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
     check_python,
     check_packages,
     check_rendering,
@@ -276,18 +277,17 @@ CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
 
 
 def doctor() -> int:
-    """Print one line per finding, and how to install what is missing. Returns 0 if the demo can
+    """Print one line per diagnosis, and how to install what is missing. Returns 0 if the demo can
     run, else 1.
     """
     missing = 0
     for check in CHECKS:
-        for finding in check():
-            word = "OK" if finding.ok else "MISSING" if finding.needed else "-"
-            line = f"{word:<8}{finding.what}: {finding.detail}"
-            print(
-                line if finding.ok else f"{line}\n        how to get it: {finding.fix}", flush=True
-            )
-            missing += finding.needed and not finding.ok
+        for diagnosis in check():
+            word = "OK" if diagnosis.ok else "MISSING" if diagnosis.needed else "-"
+            line = f"{word:<8}{diagnosis.what}: {diagnosis.detail}"
+            text = line if diagnosis.ok else f"{line}\n        how to get it: {diagnosis.fix}"
+            print(text, flush=True)
+            missing += diagnosis.needed and not diagnosis.ok
     print(
         "\nthe demo can run: make demo"
         if not missing

@@ -23,6 +23,7 @@ TRAINING_COMMANDS = {
     "Data": {
         "collect": "record demonstrations of a world's scripted expert",
         "convert": "convert RLDS, CALVIN, LIBERO or ROS bags to a LeRobot data set",
+        "check": "say what is wrong with data or checkpoints before training",
     },
     "Training": {
         "pretrain": "stage 1: learn latent transitions from video",

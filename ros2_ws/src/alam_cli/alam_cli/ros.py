@@ -78,7 +78,8 @@ def run(arguments: Sequence[str]) -> int:
     Raises UserError for wrong arguments, and if the workspace cannot be imported.
     """
     try:
-        from alam_bringup.graph import find_graph, split_assignments
+        from alam_bringup.description import split_assignments
+        from alam_bringup.graph import find_graph
     except ImportError as error:
         raise UserError(
             f"the ROS workspace cannot be imported ({error}): "

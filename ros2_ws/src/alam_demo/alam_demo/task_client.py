@@ -26,7 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_core.errors import UserError
@@ -54,11 +54,14 @@ class TaskResult:
 
 class TaskClient(Node):
     """A node that runs episodes one after the other. Use it as a context manager; it spins in its
-    own thread. ``film``: whether to record images and transitions for a video.
+    own thread. ``film``: whether to record images and transitions for a video. ``namespace``: of
+    the graph.
     """
 
-    def __init__(self, film: bool = False, views: tuple[str, ...] = VIEWS) -> None:
-        super().__init__("task_client")
+    def __init__(
+        self, film: bool = False, views: tuple[str, ...] = VIEWS, namespace: str = ""
+    ) -> None:
+        super().__init__("task_client", namespace=namespace)
         self._film = film
         self._views = views
         # view -> arrival times of latents on the wall clock, s
@@ -66,20 +69,21 @@ class TaskClient(Node):
         self.diagnostics: dict[str, dict[str, str]] = {}  # node -> key -> latest value
         self._lock = threading.Lock()
         self._clear()
-        self._reset = self.create_client(ResetWorld, "/alam/sim/reset")
-        self._enable = self.create_client(SetBool, "/alam/arm/enable")
-        self._task = ActionClient(self, ExecuteTask, "/alam/execute_task")
-        self._cancel = self.create_client(CancelGoal, "/alam/execute_task/_action/cancel_goal")
-        self.create_subscription(LatentTransition, "/alam/latents", self._on_latent, 20)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self._reset = self.create_client(ResetWorld, "alam/sim/reset")
+        self._enable = self.create_client(SetBool, "alam/arm/enable")
+        self._reset_fault = self.create_client(Trigger, "alam/arm/reset_fault")
+        self._task = ActionClient(self, ExecuteTask, "alam/execute_task")
+        self._cancel = self.create_client(CancelGoal, "alam/execute_task/_action/cancel_goal")
+        self.create_subscription(LatentTransition, "alam/latents", self._on_latent, 20)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, 50)
         if film:
             self.create_subscription(
-                PredictedLatents, "/alam/predicted_latents", self._on_predicted, 10
+                PredictedLatents, "alam/predicted_latents", self._on_predicted, 10
             )
             for view in views:
                 self.create_subscription(
                     Image,
-                    f"/{view}/color/image_raw",
+                    f"{view}/color/image_raw",
                     functools.partial(self._on_image, view),
                     qos_profile_sensor_data,
                 )
@@ -110,11 +114,13 @@ class TaskClient(Node):
         alive: called repeatedly; it may raise an error if a node has died. Raises UserError after
         ``timeout`` s, naming what did not answer.
         """
+        latents = self.resolve_topic_name("alam/latents")
+        task = self.resolve_topic_name("alam/execute_task")
         ready_checks = {
-            "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
-            "the arm controller (/alam/arm/enable)": self._enable.service_is_ready,
-            "the policy (/alam/execute_task)": self._task.server_is_ready,
-            "the latent encoder (/alam/latents)": lambda: bool(self.latent_times),
+            f"the simulator ({self._reset.service_name})": self._reset.service_is_ready,
+            f"the arm controller ({self._enable.service_name})": self._enable.service_is_ready,
+            f"the policy ({task})": self._task.server_is_ready,
+            f"the latent encoder ({latents})": lambda: bool(self.latent_times),
         }
         deadline = time.monotonic() + timeout
         while waiting := [name for name, ready in ready_checks.items() if not ready()]:
@@ -136,8 +142,8 @@ class TaskClient(Node):
         time. Raises UserError if a service does not answer, the world cannot be reset, the arm
         cannot be enabled or the policy rejects the goal.
         """
-        self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
-        reset = self._call(self._reset, ResetWorld.Request(seed=seed), "/alam/sim/reset")
+        self._call(self._enable, SetBool.Request(data=False))
+        reset = self._call(self._reset, ResetWorld.Request(seed=seed))
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
         self.enable()
@@ -146,8 +152,10 @@ class TaskClient(Node):
     def enable(self) -> None:
         """Enable the arm. Raises UserError if it cannot be enabled."""
         # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
+        # A fault of the episode before costs that episode only.
         for attempt in range(20):
-            enabled = self._call(self._enable, SetBool.Request(data=True), "/alam/arm/enable")
+            self._call(self._reset_fault, Trigger.Request())
+            enabled = self._call(self._enable, SetBool.Request(data=True))
             if enabled.success:
                 break
             time.sleep(0.1 * (attempt + 1))
@@ -222,11 +230,11 @@ class TaskClient(Node):
 
     def disable(self) -> None:
         """Disable the arm."""
-        self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
+        self._call(self._enable, SetBool.Request(data=False))
 
     # -- calling services ---------------------------------------------------------------------
 
-    def _call(self, client: rclpy.client.Client, request: object, name: str):
+    def _call(self, client: rclpy.client.Client, request: object):
         """Call a service and return its response. A response may be lost while nodes discover each
         other, so the request is sent up to ``ATTEMPTS`` times; repeating it does no harm.
         """
@@ -234,7 +242,7 @@ class TaskClient(Node):
             future = client.call_async(request)
             if self._is_answered(future):
                 return future.result()
-        raise UserError(f"{name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
+        raise UserError(f"{client.service_name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
 
     def _send_goal(self, goal: ExecuteTask.Goal, feedback: Callable[..., None]):
         """Send a goal and return its handle. Without an answer the goal is cancelled, because the
@@ -244,11 +252,9 @@ class TaskClient(Node):
             future = self._task.send_goal_async(goal, feedback_callback=feedback)
             if self._is_answered(future) and (future.result().accepted or attempt == 0):
                 return future.result()
-            self._call(self._cancel, CancelGoal.Request(), "/alam/execute_task")
+            self._call(self._cancel, CancelGoal.Request())
             time.sleep(0.5)  # the policy needs a moment to end it
-        raise UserError(
-            f"/alam/execute_task did not accept a goal within {ATTEMPTS * ANSWER:.0f} s"
-        )
+        raise UserError(f"the policy accepted no goal within {ATTEMPTS * ANSWER:.0f} s")
 
     def _is_answered(self, future: Future) -> bool:
         """Wait for at most ``ANSWER`` s. Returns whether the answer arrived."""

@@ -65,7 +65,7 @@ class GoalServer:
         self._on_accepted = on_accepted
         self._lock = threading.Lock()  # guards ``task``, and the sending of its chunks
         self._server: ActionServer | None = None
-        node.create_subscription(TaskStatus, "/alam/task_status", self._on_task_status, 10)
+        node.create_subscription(TaskStatus, "alam/task_status", self._on_task_status, 10)
 
     @property
     def is_open(self) -> bool:
@@ -77,7 +77,7 @@ class GoalServer:
         self._server = ActionServer(
             self._node,
             ExecuteTask,
-            "/alam/execute_task",
+            "alam/execute_task",
             execute_callback=lambda goal: ExecuteTask.Result(),
             goal_callback=self._on_request,
             handle_accepted_callback=self._on_goal,

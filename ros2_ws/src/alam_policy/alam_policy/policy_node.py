@@ -30,7 +30,7 @@ from alam_policy.messages import chunk_to_message, latents_to_message, observati
 WATCH = 0.05  # s (steady clock) between two checks of the active goal
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a policy; required"),
+    "checkpoint": Parameter("", "folder of a policy; required", path=True),
     "seed": Parameter(0, "seed of the chunks' initial noise; goal n uses seed + n", 0, 2**31 - 1),
     "replan_every": Parameter(8, "steps of a chunk after which the next one is planned", 1, 1000),
     "time_limit": Parameter(30.0, "s of ROS time, for goals without a time limit", 0.01, 1e6),
@@ -92,13 +92,14 @@ class PolicyNode(Node):
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
         self._planned_for: Task | None = None  # the task that the planner was reset for
+        self._clipped = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
-        self._chunks = self.create_publisher(ActionChunk, "/alam/action_chunk", 10)
-        self._latents = self.create_publisher(PredictedLatents, "/alam/predicted_latents", 10)
-        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
-        self.create_subscription(ArmStatus, "/alam/arm/status", self._on_arm_status, 50)
-        self.create_subscription(ObservationMessage, "/alam/observation", self._on_observation, 1)
+        self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
+        self._latents = self.create_publisher(PredictedLatents, "alam/predicted_latents", 10)
+        self._processed = self.create_publisher(Processed, "alam/processed", 10)
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 50)
+        self.create_subscription(ObservationMessage, "alam/observation", self._on_observation, 1)
         self._goals = GoalServer(self, p["time_limit"], self._on_accepted)
         self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._diagnostics = Diagnostics(self, self._check)
@@ -190,6 +191,7 @@ class PolicyNode(Node):
         observation = observation_from_message(message, task.instruction)
         planner.plan(observation, execution.upcoming(self._now()))
         self._inference.add((time.monotonic() - started) * 1e3)
+        self._clipped = self._runner.clipped_states(observation)
         with self._goals.sending(task) as runs:
             if runs:
                 task.chunks += 1
@@ -242,6 +244,12 @@ class PolicyNode(Node):
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
             elapsed = self._goals.elapsed(task)
+            if self._planned_for is task and self._clipped:
+                return (
+                    WARN,
+                    f"outside the range of training, the policy sees it clipped: {self._clipped}",
+                    values,
+                )
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values
 

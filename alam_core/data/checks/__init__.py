@@ -1,0 +1,24 @@
+"""What is wrong with a data set: findings, which ``alam check`` and the trainers print."""
+
+from alam_core.data.checks.episodes import check_episodes
+from alam_core.data.checks.finding import Finding, Level, numbered
+from alam_core.data.checks.numbers import check_numbers
+from alam_core.data.checks.pictures import PictureSample, check_pictures, sample_pictures
+from alam_core.data.checks.quick import quick_findings
+from alam_core.data.checks.recorded import Recorded, read_recorded
+from alam_core.data.checks.video import check_videos
+
+__all__ = [
+    "Finding",
+    "Level",
+    "PictureSample",
+    "Recorded",
+    "check_episodes",
+    "check_numbers",
+    "check_pictures",
+    "check_videos",
+    "numbered",
+    "quick_findings",
+    "read_recorded",
+    "sample_pictures",
+]

@@ -1,0 +1,52 @@
+"""One thing that is wrong with a data set or a checkpoint, or worth knowing."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+NAMED = 5  # numbers or names in a message, at most
+
+
+@dataclass(frozen=True)
+class Finding:
+    """level: with an "error" training stops or goes wrong; after a "warning" look at the data; a
+    "note" is harmless. where: the part of the data, such as "episode 3" or "view 'wrist'". message:
+    one line that says what is wrong and what to do.
+    """
+
+    level: Level
+    where: str
+    message: str
+
+
+def numbered(values: Iterable[int | str]) -> str:
+    """The first few values and the number of the others: "3, 7, 9 and 12 more"."""
+    all_of = [str(value) for value in values]
+    more = f" and {len(all_of) - NAMED} more" if len(all_of) > NAMED else ""
+    return ", ".join(all_of[:NAMED]) + more
+
+
+def episodes_at_fault(faults: Mapping[int, str], where: str = "") -> list[Finding]:
+    """An error for each kind of fault: the episodes that have it, and the reason of the first one.
+    faults: episode -> reason. where: the part of them, such as "view 'wrist', ".
+    """
+    kinds: dict[str, list[int]] = {}
+    for e, why in faults.items():
+        kinds.setdefault(re.sub(r"'[^']*'|\d+", "", why), []).append(e)
+    return [
+        Finding(
+            "error",
+            where + episodes_called(episodes),
+            faults[episodes[0]].removeprefix(f"episode {episodes[0]}: ")
+            + (f" ({len(episodes) - 1} more like this)" if len(episodes) > 1 else ""),
+        )
+        for episodes in kinds.values()
+    ]
+
+
+def episodes_called(numbers: Iterable[int]) -> str:
+    """ "episode 3", or "episodes 3, 7, 9 and 12 more"."""
+    all_of = list(numbers)
+    return f"episode{'' if len(all_of) == 1 else 's'} {numbered(all_of)}"

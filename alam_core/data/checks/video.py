@@ -1,0 +1,145 @@
+"""Checks of the videos of a data set against its table, without decoding: files that are broken,
+short or at another rate, surplus frames, views that show no colours, and stamps.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called, numbered
+from alam_core.data.faults import find_faults
+from alam_core.data.frames import VideoSet
+from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.video.index import inspect_videos
+
+RATE_ERROR = 0.01  # relative, of a video's rate
+STEP_ERROR = 0.5  # of a row, of the time between two rows
+
+
+def check_videos(
+    dataset: VideoSet, views: Sequence[str] = (), left_out: Collection[int] = ()
+) -> list[Finding]:
+    """Findings about the video files of ``views`` (none given: all), and about the stamps of a
+    LeRobot data set's rows. left_out: episodes whose broken videos are no finding.
+    """
+    findings = []
+    for view in views or dataset.views:
+        faults = find_faults(dataset, view)
+        told = {e: why for e, why in faults.items() if e not in left_out}
+        findings += episodes_at_fault(told, f"view '{view}', ")
+        if isinstance(dataset, LeRobotDataset) and not faults:
+            findings += check_surplus(dataset, view)
+    findings += [
+        Finding("warning", f"view '{view}'", f"left out: {why}")
+        for view, why in dataset.left_out.items()
+        if view not in views
+    ]
+    if not dataset.views:
+        findings.append(
+            Finding("error", "views", "there is no camera view; record at least one camera")
+        )
+    if isinstance(dataset, LeRobotDataset):
+        findings += check_stamps(dataset)
+    else:
+        findings += check_copies(
+            [file for view in dataset.views for file in dataset.video_files(view)]
+        )
+    return findings
+
+
+def check_copies(files: Sequence[Path]) -> list[Finding]:
+    """Files with the same content. Only files of the same size are read."""
+    by_size: dict[int, list[Path]] = defaultdict(list)
+    for file in files:
+        if file.is_file():
+            by_size[file.stat().st_size].append(file)
+    same: dict[bytes, list[Path]] = defaultdict(list)
+    for alike in by_size.values():
+        for file in alike if len(alike) > 1 else []:
+            with file.open("rb") as opened:
+                same[hashlib.file_digest(opened, "sha256").digest()].append(file)
+    return [
+        Finding(
+            "warning",
+            "episodes",
+            f"the same video {len(copies)} times: {numbered(file.name for file in copies)}; it "
+            "counts twice in training, and may be held out too; remove the copies",
+        )
+        for copies in same.values()
+        if len(copies) > 1
+    ]
+
+
+def check_surplus(dataset: LeRobotDataset, view: str) -> list[Finding]:
+    """Video files of a view that go on after their last episode."""
+    files, root = dataset.video_files(view), dataset.root
+    facts = inspect_videos(root, [str(file.relative_to(root)) for file in files])
+    ends: dict[Path, float] = defaultdict(float)  # frame after the last that belongs to an episode
+    for e in range(dataset.num_episodes):
+        file, first = dataset.video_span(e, view)
+        ends[file] = max(ends[file], first + dataset.episode_length(e))
+    beyond = [
+        (fact.frames - round(ends[file]), file) for file, fact in zip(files, facts, strict=True)
+    ]
+    surplus = [(count, file) for count, file in beyond if count > 1]
+    if not surplus:
+        return []
+    count, file = max(surplus)
+    return [
+        Finding(
+            "warning",
+            f"view '{view}'",
+            f"{len(surplus)} of {len(files)} videos have more frames than the table has rows, for "
+            f"example '{file}' by {count}: if rows were lost, pictures and rows do not belong "
+            "together",
+        )
+    ]
+
+
+def check_stamps(dataset: LeRobotDataset) -> list[Finding]:
+    """Rows whose ``timestamp`` does not advance by 1 / fps."""
+    wanted = 1 / dataset.fps
+    steps, numbers = [], []
+    for file in sorted((dataset.root / "data").glob("*/*.parquet")):
+        try:
+            table = pq.read_table(
+                file, columns=["episode_index", "timestamp"], partitioning=None
+            ).combine_chunks()
+            stamps = table["timestamp"].to_numpy().astype(np.float64).reshape(-1)
+            episodes = table["episode_index"].to_numpy()
+        except (pa.ArrowException, OSError, ValueError, KeyError):
+            continue  # a file that is broken is found by reading states and actions
+        within = episodes[1:] == episodes[:-1]
+        steps.append(np.diff(stamps)[within])
+        numbers.append(episodes[1:][within])
+    if not steps or not len(all_steps := np.concatenate(steps)):
+        return []
+    all_numbers = np.concatenate(numbers)
+    usual = float(np.median(all_steps))
+    if abs(usual / wanted - 1) > 10 * RATE_ERROR:
+        rate = f"{1 / usual:.3g}" if usual > 0 else "no"
+        return [
+            Finding(
+                "error",
+                "timestamp",
+                f"rows are stamped at {rate} per second, but meta/info.json says fps "
+                f"{dataset.fps:g}: correct it, because policies act at this rate",
+            )
+        ]
+    off = ~(np.abs(all_steps - wanted) <= STEP_ERROR * wanted)
+    if not off.any():
+        return []
+    worst = float(all_steps[off][np.abs(all_steps[off] - wanted).argmax()])
+    return [
+        Finding(
+            "warning",
+            f"timestamp, {episodes_called(np.unique(all_numbers[off]).tolist())}",
+            f"{off.sum()} rows are not {wanted:.3g} s after the row before, but up to {worst:.3g} "
+            "s: rows were lost while recording, and are read as if none were",
+        )
+    ]

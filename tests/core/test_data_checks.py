@@ -1,0 +1,344 @@
+"""Every check finds the fault that it is for, and nothing in clean data."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from check_fixtures import FPS, clean, numbers, pictures, write
+
+from alam_core.data.checks import (
+    Finding,
+    Recorded,
+    check_episodes,
+    check_numbers,
+    check_pictures,
+    check_videos,
+    read_recorded,
+    sample_pictures,
+)
+from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
+from alam_core.data.video import VideoFolder, VideoWriter
+from alam_core.robots.piper import JOINT_NAMES
+
+Change = Callable[[Recorded], None]
+STILL = np.zeros((1, 7))  # an arm that does not move
+
+
+def worse_than_notes(findings: list[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level != "note"]
+
+
+def all_findings(recorded: Recorded) -> list[Finding]:
+    return check_episodes(recorded) + check_numbers(recorded)
+
+
+def test_clean_numbers_give_no_finding() -> None:
+    assert all_findings(clean()) == []
+
+
+def state(
+    column: int, value: Callable[[np.ndarray], object], episodes: range = range(12)
+) -> Change:
+    """Change a column of the states, with all rows of an episode at hand."""
+
+    def change(recorded: Recorded) -> None:
+        for e in episodes:
+            recorded.episodes[e].state[:, column] = value(recorded.episodes[e].state[:, column])
+
+    return change
+
+
+def action(column: int, value: Callable[[np.ndarray], object]) -> Change:
+    def change(recorded: Recorded) -> None:
+        for episode in recorded.episodes.values():
+            episode.action[:, column] = value(episode.action[:, column])
+
+    return change
+
+
+def at(row: int, value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(column: np.ndarray) -> np.ndarray:
+        column = column.copy()
+        column[row] = value
+        return column
+
+    return change
+
+
+def task(e: int, text: str) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.episodes[e].tasks[:] = text
+
+    return change
+
+
+def degrees(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.state[:, :6] *= 180 / np.pi
+        episode.action[:, :6] *= 180 / np.pi
+
+
+def names(state_names: list[str], action_names: list[str] | None = None) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.state_names = state_names
+        recorded.action_names = action_names or state_names
+
+    return change
+
+
+def keep(count: int) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.episodes = {e: recorded.episodes[e] for e in range(count)}
+
+    return change
+
+
+def cut(e: int, length: int) -> Change:
+    def change(recorded: Recorded) -> None:
+        old = recorded.episodes[e]
+        recorded.episodes[e] = EpisodeArrays(
+            old.state[:length], old.action[:length], old.tasks[:length]
+        )
+
+    return change
+
+
+def copy(source: int, target: int) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.episodes[target] = recorded.episodes[source]
+
+    return change
+
+
+def repeat_state(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action = episode.state.copy()
+
+
+def differences(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action = 20 + np.random.default_rng(0).normal(size=episode.action.shape)
+        episode.action *= 0.01
+
+
+def swap_names(recorded: Recorded) -> None:
+    """The action's columns keep their values under swapped names."""
+    recorded.action_names = ["joint4", "joint2", "joint3", "joint1", *JOINT_NAMES[4:]]
+
+
+def without(*lacking: str) -> Change:
+    def change(recorded: Recorded) -> None:
+        kept = [i for i, name in enumerate(JOINT_NAMES) if name not in lacking]
+        recorded.state_names = [JOINT_NAMES[i] for i in kept]
+        for e, episode in recorded.episodes.items():
+            recorded.episodes[e] = dataclasses.replace(episode, state=episode.state[:, kept])
+
+    return change
+
+
+OTHER = [f"servo_{i}" for i in range(7)]
+CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the finding
+    "not finite": (state(1, at(4, np.nan), range(3, 4)), "error", "episode 3, row 4"),
+    "infinite action": (action(2, at(0, np.inf)), "error", "12 values are not finite"),
+    "no rows": (cut(2, 0), "error", "no rows"),
+    "cut off": (cut(5, 4), "warning", "only 4 rows, where the median episode has 30"),
+    "one episode": (keep(1), "warning", "--held_out 0"),
+    "few episodes": (keep(5), "note", "5 episodes are few"),
+    "no instruction": (task(3, "  "), "error", "no instruction"),
+    "capitals": (task(0, "Put the red cube on the plate."), "warning", "written in 2 ways"),
+    "typing error": (task(0, "put the red cube on the plat"), "warning", "(plat, plate)"),
+    "a copy": (copy(1, 7), "warning", "row by row"),
+    "degrees": (degrees, "error", "degrees"),
+    "one episode in degrees": (state(0, lambda x: x * 57.3 + 60, range(6, 7)), "error", "joint1"),
+    "millimetres": (state(6, lambda x: x * 1000), "error", "divide it by 1000"),
+    "beyond the range": (state(2, lambda x: x + 0.9), "warning", "beyond the arm's range"),
+    "wrapped": (state(3, lambda x: np.where(x > 0, x, x + 2 * np.pi)), "warning", "full turn"),
+    "lost reading": (state(0, at(9, 2.6), range(1, 2)), "warning", "a lost reading"),
+    "too fast": (state(0, lambda x: x + (np.arange(30) > 12)), "warning", "faster than the arm"),
+    "constant": (state(4, lambda x: 0.5), "warning", "never changes"),
+    "hardly moves": (state(4, lambda x: 0.5 + x * 1e-3), "note", "hardly moves"),
+    "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "the same name: joint1"),
+    "no gripper": (without("gripper"), "warning", "there is no gripper"),
+    "commands the unseen": (without("joint2"), "warning", "does not see"),
+    "another arm": (names(OTHER), "note", "not compared with the arm's"),
+    "nameless": (names([str(i) for i in range(7)]), "note", "have no names"),
+    "repeats the state": (repeat_state, "warning", "learns to stay"),
+    "other order": (swap_names, "error", "follows the state 'joint4', not 'joint1'"),
+    "opposite sign": (action(0, lambda x: -x), "error", "signs are opposite"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fault_in_the_numbers_is_found(name: str) -> None:
+    change, level, words = CASES[name]
+    recorded = clean()
+    change(recorded)
+    found = [finding for finding in all_findings(recorded) if words in finding.message]
+    found += [finding for finding in all_findings(recorded) if words in finding.where]
+    assert found and found[0].level == level, all_findings(recorded)
+    assert all("\n" not in finding.message for finding in all_findings(recorded))
+
+
+def test_actions_in_degrees_beside_states_in_rad_are_found_by_their_ratio() -> None:
+    recorded = clean()
+    names(OTHER)(recorded)
+    action(0, np.degrees)(recorded)
+    (finding,) = worse_than_notes(check_numbers(recorded))
+    assert finding.level == "error" and "in degrees, the state in rad" in finding.message
+
+
+def test_actions_that_are_differences_are_no_set_points() -> None:
+    recorded = clean()
+    differences(recorded)
+    (finding,) = [f for f in check_numbers(recorded) if "differences" in f.message]
+    assert finding.level == "warning" and "'joint3'" in finding.where
+
+
+def test_colours_and_sides_are_no_typing_errors() -> None:
+    recorded = clean()
+    for e, text in enumerate(
+        ("move it left", "move it lift", "open the drawer 1", "open the drawer 2")
+    ):
+        recorded.episodes[e].tasks[:] = text
+    assert check_episodes(recorded) == []
+
+
+def test_ranges_of_another_arm_with_the_same_joint_names_only_warn() -> None:
+    recorded = clean()
+    recorded.robot_type = "xarm"
+    without("gripper")(recorded)
+    recorded.action_names = recorded.state_names
+    for e, episode in recorded.episodes.items():
+        recorded.episodes[e] = dataclasses.replace(
+            episode, state=episode.state - 2, action=episode.action[:, :6] - 2
+        )
+    levels = {f.level for f in check_numbers(recorded) if "if this is another arm" in f.message}
+    assert levels == {"warning"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("data") / "clean")
+
+
+@pytest.fixture
+def own(root: Path, tmp_path: Path) -> Path:
+    """A copy that a test may break."""
+    shutil.copytree(root, tmp_path / "own", ignore=shutil.ignore_patterns(".cache"))
+    return tmp_path / "own"
+
+
+def test_clean_videos_give_no_finding(root: Path) -> None:
+    dataset = LeRobotDataset(root)
+    recorded, broken = read_recorded(dataset)
+    assert not broken and len(recorded.episodes) == 3
+    for thorough in (False, True):
+        samples, undecoded = sample_pictures(dataset, (), thorough)
+        assert [len(sample.rows) for sample in samples] == [30 if thorough else 6] * 6
+        assert not undecoded + check_videos(dataset) + check_pictures(samples, recorded)
+
+
+def change_column(file: Path, name: str, values: list[float]) -> None:
+    table = pq.read_table(file, partitioning=None)
+    at = table.schema.get_field_index(name)
+    kind = table.schema.field(at).type
+    pq.write_table(table.set_column(at, table.schema.field(at), pa.array(values, kind)), file)
+
+
+def test_rows_at_another_rate_than_stated_are_found(own: Path) -> None:
+    info = json.loads((own / "meta/info.json").read_text())
+    (own / "meta/info.json").write_text(json.dumps(info | {"fps": 5}))
+    found = {f.where: f for f in check_videos(LeRobotDataset(own)) if f.level == "error"}
+    assert "stamped at 10 per second" in found["timestamp"].message
+    assert "at 10 pictures" in found["view 'wrist', episodes 0, 1, 2"].message
+
+
+def test_lost_rows_show_in_the_stamps(own: Path) -> None:
+    (file,) = (own / "data").rglob("*.parquet")
+    stamps = np.tile(np.arange(30) / FPS, 3)
+    stamps[45:60] += 0.7
+    change_column(file, "timestamp", stamps.tolist())
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.level == "warning" and "episode 1" in finding.where
+    assert "up to 0.8 s" in finding.message
+
+
+def test_a_missing_table_is_an_error(own: Path) -> None:
+    (file,) = (own / "data").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:200])
+    recorded, (finding,) = read_recorded(LeRobotDataset(own))
+    assert finding.level == "error" and "2 more like this" in finding.message
+    assert not recorded.episodes and check_episodes(recorded)[0].level == "warning"
+
+
+def encode(file: Path, frames: int, state: np.ndarray = STILL) -> None:
+    writer = VideoWriter(file, FPS, 32, 32)
+    writer.add(pictures(np.resize(state, (frames, 7))))
+    writer.close()
+
+
+def test_a_video_of_other_length_than_the_table_is_found(own: Path) -> None:
+    (file,) = (own / "videos/observation.images.wrist").rglob("*.mp4")
+    encode(file, 95)
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.level == "warning" and "by 5" in finding.message
+    encode(file, 80)
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.level == "error" and "has 80 frames, 90 are needed" in finding.message
+
+
+def test_episodes_that_share_frames_are_found(own: Path) -> None:
+    (file,) = (own / "meta/episodes").rglob("*.parquet")
+    change_column(file, "videos/observation.images.wrist/from_timestamp", [0.0, 2.0, 6.0])
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.level == "error" and "both claim frames 20 to 29" in finding.message
+
+
+def test_a_video_that_cannot_be_decoded_is_an_error(own: Path) -> None:
+    (file,) = (own / "videos/observation.images.wrist").rglob("*.mp4")
+    file.write_bytes(b"no video")
+    samples, (finding,) = sample_pictures(LeRobotDataset(own))
+    assert finding.level == "error" and "view 'wrist', episodes 0, 1, 2" in finding.where
+    assert {sample.view for sample in samples} == {"third_person"}
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (np.zeros((30, 32, 32, 3), np.uint8), "black or of one colour"),
+        (pictures(np.zeros((30, 7))), "the same although the arm moves"),
+    ],
+    ids=["black", "frozen"],
+)
+def test_a_view_without_a_picture_is_an_error(
+    images: np.ndarray, words: str, tmp_path: Path
+) -> None:
+    dataset = LeRobotDataset(write(tmp_path / "set", wrist=images))
+    recorded, _ = read_recorded(dataset)
+    samples, _ = sample_pictures(dataset)
+    (finding,) = check_pictures(samples, recorded)
+    assert finding.level == "error" and "'wrist'" in finding.where and words in finding.message
+
+
+def test_one_camera_under_two_names_is_found(tmp_path: Path) -> None:
+    state, _ = numbers(0)
+    dataset = LeRobotDataset(write(tmp_path / "set", 1, wrist=pictures(state)))
+    (finding,) = check_pictures(sample_pictures(dataset)[0], read_recorded(dataset)[0])
+    assert "recorded twice" in finding.message
+
+
+def test_copies_and_still_pictures_in_a_folder_of_videos_are_found(tmp_path: Path) -> None:
+    for e, name in enumerate(("a.mp4", "c.mp4")):
+        encode(tmp_path / name, 20, numbers(e)[0])
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
+    (finding,) = check_videos(VideoFolder(tmp_path))
+    assert "a.mp4, b.mp4" in finding.message
+    encode(tmp_path / "still.mp4", 20)
+    (finding,) = check_pictures(sample_pictures(VideoFolder(tmp_path))[0])
+    assert "still picture" in finding.message and finding.where.endswith("episode 3")

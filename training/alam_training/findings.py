@@ -1,0 +1,33 @@
+"""Prints the findings of checks, the worst first."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from alam_core.data.checks import Finding, Level
+
+STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
+
+
+def print_findings(
+    findings: Sequence[Finding], console: Console, levels: Sequence[Level] = tuple(STYLES)
+) -> None:
+    """One line for each finding of ``levels``."""
+    for level, style in STYLES.items():
+        for finding in findings:
+            if finding.level == level and level in levels:
+                console.print(
+                    f"[{style}]{level}[/] {escape(finding.where)}: {escape(finding.message)}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+
+
+def print_data_findings(findings: Sequence[Finding], data: str) -> None:
+    """What a trainer prints before it decodes videos: errors and warnings, and how to see more."""
+    shown = [finding for finding in findings if finding.level != "note"]
+    if shown:
+        console = Console(stderr=True)
+        print_findings(shown, console)
+        console.print(f"'alam check {escape(data)}' tells more", highlight=False, soft_wrap=True)
