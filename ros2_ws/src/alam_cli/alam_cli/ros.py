@@ -55,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="s of ROS time before the policy gives up; 0: the policy node's default",
     )
     run_parser.add_argument("--enable", action="store_true", help="enable the arm first: it moves")
+    run_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
         "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
     )
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.command == "run":
         from alam_cli.run import run_task
 
-        return run_task(options.instruction, options.time_limit, options.enable)
+        return run_task(options.instruction, options.time_limit, options.enable, options.namespace)
     if options.command == "echo":
         from alam_cli.echo import echo
 

@@ -12,12 +12,13 @@ WAIT = 20.0  # s of wall time for the graph to answer
 EVERY = 1.0  # s of ROS time between two lines of progress
 
 
-def run_task(instruction: str, time_limit: float, enable: bool) -> int:
+def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) -> int:
     """Run one task to its end; Ctrl-C cancels it. Returns 0 if it succeeded, 1 if not, and 130
     after Ctrl-C.
 
-    time_limit: s of ROS time, 0: the policy node's default. enable: enable the arm first. Raises
-    UserError if the graph does not answer, the arm is not enabled or the goal is rejected.
+    time_limit: s of ROS time, 0: the policy node's default. enable: enable the arm first.
+    namespace: of the graph. Raises UserError if the graph does not answer, the arm is not enabled
+    or the goal is rejected.
     """
     shown = 0.0
 
@@ -34,7 +35,7 @@ def run_task(instruction: str, time_limit: float, enable: bool) -> int:
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with TaskClient() as client:
+        with TaskClient(namespace=namespace) as client:
             arm = client.wait_for_arm(WAIT)
             if enable:
                 client.enable()
