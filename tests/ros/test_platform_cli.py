@@ -67,6 +67,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         (["up", "piper", "--sim", "perhaps"], "not true or false"),
         (["up", "piper", "--sim"], "'--sim' needs a value"),
         (["up", "piper", "checkpoint:=/nowhere/policy"], "no folder '/nowhere/policy'"),
+        (["run"], "required: INSTRUCTION"),
         (["echo"], "required: TOPIC"),
         (["echo", "/x", "--timeout", "soon"], "invalid float value: 'soon'"),
     ],

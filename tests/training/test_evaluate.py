@@ -99,7 +99,9 @@ def test_states_outside_the_range_of_training_are_counted():
     counted = success_metrics([run_episode(BlobWorld(), agent, seed) for seed in (1, 2)])[
         "unusual_states"
     ]
-    assert counted["episodes"] == 2 and "outside 50 to 50 (clipped); joint2 is" in counted["example"]
+    assert (
+        counted["episodes"] == 2 and "outside 50 to 50 (clipped); joint2 is" in counted["example"]
+    )
 
 
 class Still:

@@ -17,7 +17,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from action_msgs.srv import CancelGoal
 from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import LatentTransition, PredictedLatents
+from alam_msgs.msg import ArmStatus, LatentTransition, PredictedLatents
 from alam_msgs.srv import ResetWorld
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
@@ -87,6 +87,8 @@ class TaskClient(Node):
                     functools.partial(self._on_image, view),
                     qos_profile_sensor_data,
                 )
+        self._arm: ArmStatus | None = None  # the latest status
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 10)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -144,6 +146,11 @@ class TaskClient(Node):
         reset = self._call(self._reset, ResetWorld.Request(seed=seed))
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
+        self.enable()
+        return self.run_task(reset.instruction, time_limit, on_feedback, seed)
+
+    def enable(self) -> None:
+        """Enable the arm. Raises UserError if it cannot be enabled."""
         # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
         # A fault of the episode before costs that episode only.
         for attempt in range(20):
@@ -154,6 +161,18 @@ class TaskClient(Node):
             time.sleep(0.1 * (attempt + 1))
         else:
             raise UserError(f"the arm could not be enabled: {enabled.message}")
+
+    def run_task(
+        self,
+        instruction: str,
+        time_limit: float,
+        on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
+        seed: int = -1,
+    ) -> TaskResult:
+        """Send a goal to the policy and wait for its end, at most ``time_limit`` s of ROS time; 0:
+        the policy node's default. ``seed``: of the simulated episode, -1 if there is none. Raises
+        UserError if the policy rejects the goal or is silent.
+        """
         self._clear()
         started = time.monotonic()
         last_feedback = [started]
@@ -162,7 +181,7 @@ class TaskClient(Node):
             last_feedback[0] = time.monotonic()
             on_feedback(message.feedback)
 
-        goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
+        goal = ExecuteTask.Goal(instruction=instruction, time_limit=float(time_limit))
         handle = self._send_goal(goal, feedback)
         if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
@@ -171,7 +190,7 @@ class TaskClient(Node):
             if time.monotonic() - last_feedback[0] > SILENCE:
                 handle.cancel_goal_async()
                 raise UserError(
-                    f"no feedback for {SILENCE:.0f} s of wall time in episode {seed}; "
+                    f"no feedback for {SILENCE:.0f} s of wall time on '{instruction}'; "
                     "see /diagnostics"
                 )
             time.sleep(0.02)
@@ -180,7 +199,7 @@ class TaskClient(Node):
         success = result.success and outcome.status == GoalStatus.STATUS_SUCCEEDED
         return TaskResult(
             seed,
-            reset.instruction,
+            instruction,
             success,
             result.reason,
             result.duration,
@@ -188,6 +207,26 @@ class TaskClient(Node):
             result.chunks,
             self._frames(),
         )
+
+    def cancel(self) -> None:
+        """Cancel the running goal, whoever sent it. Raises UserError if the policy is silent."""
+        if not self._is_answered(self._cancel.call_async(CancelGoal.Request())):
+            raise UserError("the policy did not confirm the cancel; stop the arm by other means")
+
+    def wait_for_arm(self, timeout: float) -> ArmStatus:
+        """Wait until policy and arm controller answer. Returns the arm's status. Raises UserError
+        after ``timeout`` s.
+        """
+        deadline = time.monotonic() + timeout
+        while self._arm is None or not self._task.server_is_ready():
+            if time.monotonic() > deadline:
+                silent = "the arm controller" if self._arm is None else "the policy"
+                raise UserError(
+                    f"no answer from {silent} within {timeout:.0f} s: start the graph first, "
+                    "with 'alam up piper' in another shell"
+                )
+            time.sleep(0.05)
+        return self._arm
 
     def disable(self) -> None:
         """Disable the arm."""
@@ -251,6 +290,9 @@ class TaskClient(Node):
             self._predicted[stamp_to_seconds(message.header.stamp)] = {
                 view: np.stack(rows) for view, rows in steps.items()
             }
+
+    def _on_arm_status(self, message: ArmStatus) -> None:
+        self._arm = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:

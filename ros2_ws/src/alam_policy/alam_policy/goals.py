@@ -36,6 +36,22 @@ class Task:
     last_feedback: float = 0.0  # s, steady clock
     problem: str = ""  # why it must be aborted, "" if there is no problem
     warning: str = ""  # why it may fail, for feedback and result
+    judged: str = ""  # the instruction that /alam/task_status judges, "" before its first message
+
+    def judges(self, instruction: str) -> bool:
+        """Whether a judge of ``instruction`` judges this goal."""
+        return plain(instruction) == plain(self.instruction)
+
+    def unfinished(self) -> str:
+        """Why the time limit passed without success. Names the instruction that was judged, if it
+        is another one.
+        """
+        reason = f"not done within {self.time_limit:.1f} s"
+        if not self.judged:
+            return f"{reason}; nothing on /alam/task_status said whether it was done"
+        if not self.judges(self.judged):
+            return f"{reason}; /alam/task_status judges another instruction: '{self.judged}'"
+        return reason
 
 
 class GoalServer:
@@ -98,7 +114,7 @@ class GoalServer:
         if task.goal.is_cancel_requested:
             self._end(task, "canceled", "canceled")
         elif elapsed > task.time_limit:
-            self._end(task, "aborted", f"not done within {task.time_limit:.1f} s")
+            self._end(task, "aborted", task.unfinished())
         elif elapsed < 0:
             self._end(task, "aborted", f"ROS time jumped back by {-elapsed:.1f} s or more")
         elif problem := task.problem or missing:
@@ -145,12 +161,15 @@ class GoalServer:
 
     def _on_task_status(self, status: TaskStatus) -> None:
         task = self.task
-        if (
-            task is not None
-            and status.success
-            and plain(status.instruction) == plain(task.instruction)
-            and stamp_to_ns(status.header.stamp) > task.start
-        ):
+        if task is None or stamp_to_ns(status.header.stamp) <= task.start:
+            return
+        if status.instruction != task.judged and not task.judges(status.instruction):
+            self._node.get_logger().warning(
+                f"the goal is '{task.instruction}', but /alam/task_status judges "
+                f"'{status.instruction}': only that instruction can succeed"
+            )
+        task.judged = status.instruction
+        if status.success and task.judges(status.instruction):
             self._end(task, "succeeded", "the task is done")
 
     def _end(self, task: Task, outcome: str, reason: str) -> None:
