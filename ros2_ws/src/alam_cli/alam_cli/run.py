@@ -52,6 +52,6 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
                 return 130
     finally:
         rclpy.try_shutdown()
-    verdict = "done" if result.success else "not done"
+    verdict = "done" if result.success else "failed"
     print(f"{verdict} after {result.duration:.1f} s, {result.chunks} chunks: {result.reason}")
     return 0 if result.success else 1
