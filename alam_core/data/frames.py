@@ -51,6 +51,11 @@ class FrameStore:
     starts: np.ndarray  # int64 (E,)
     lengths: np.ndarray  # int64 (E,)
 
+    @property
+    def size(self) -> int:
+        """S, the side of the images in pixels."""
+        return int(self.array.shape[1])
+
     def episode(self, e: int) -> np.ndarray:
         """The frames of episode e: uint8 (T, S, S, 3)."""
         return self.array[self.starts[e] : self.starts[e] + self.lengths[e]]

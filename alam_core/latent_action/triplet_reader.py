@@ -5,9 +5,13 @@ Letters: B triplets of one rank, S image side in px.
 """
 
 import itertools
+import math
 import os
+import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +24,12 @@ from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
 AHEAD = 2  # batches that each worker reads ahead
+IN_USE = 4  # further batches that lie in shared memory: on their way, prefetched or trained on
+SHARED_MEMORY = Path("/dev/shm")  # where workers put batches
+POLL = 1.0  # seconds after which a waiting reader looks whether it is closed or a worker has ended
+PATIENCE = 600.0  # seconds without a batch after which the workers are given up
+GIB = 2**30
+REMEDY = "start the container with more (docker run --shm-size {}g), or read with --workers 0"
 # Index of the source, episode, reason, number of triplets replaced.
 Fault = tuple[int, int, str, int]
 
@@ -52,35 +62,82 @@ class TripletReader:
         self._workers, self._on_fault = workers, on_fault
         # The next (step, rank, ranks), and the iterator that yields it.
         self._running: tuple[tuple[int, int, int], Iterator[Any]] | None = None
+        self._closed = threading.Event()
+        self._reading = threading.Lock()
 
     def __call__(self, step: int, rank: int, ranks: int) -> Tensor:
-        """See the class. Raises UserError if too many triplets in a row are broken."""
-        if self._running is None or self._running[0] != (step, rank, ranks):
-            steps = _Steps(self._sampler, self._batch, self._seed, self._broken, rank, ranks)
-            self._running = (step, rank, ranks), self._start(steps, step)
-        batches = self._running[1]
-        frames, faults, error = next(batches)
-        self._running = (step + 1, rank, ranks), batches
-        if error:
-            raise UserError(error)
-        for fault in faults:
-            self._on_fault(*fault)
-        triplets = torch.as_tensor(frames)
-        return triplets.pin_memory() if torch.cuda.is_available() else triplets
+        """See the class. Raises UserError if too many triplets in a row are broken, if the shared
+        memory is too small for the workers, if a worker ends or none of them delivers a batch for
+        ``PATIENCE``, and after ``close``.
+        """
+        with self._reading:
+            if self._running is None or self._running[0] != (step, rank, ranks):
+                steps = _Steps(self._sampler, self._batch, self._seed, self._broken, rank, ranks)
+                self._running = (step, rank, ranks), self._start(steps, step)
+            batches = self._running[1]
+            frames, faults, error = self._wait_for(batches)
+            self._running = (step + 1, rank, ranks), batches
+            if error:
+                raise UserError(error)
+            for fault in faults:
+                self._on_fault(*fault)
+            triplets = torch.as_tensor(frames)
+            return triplets.pin_memory() if torch.cuda.is_available() else triplets
 
     def close(self) -> None:
-        """Stop the workers."""
-        self._running = None
+        """Stop the workers. A call that waits for them in another thread ends at once."""
+        self._closed.set()
+        with self._reading:
+            self._running = None
+
+    def _wait_for(self, batches: Iterator[Any]) -> Any:
+        for _ in range(math.ceil(PATIENCE / POLL)):
+            if self._closed.is_set():
+                raise UserError("the reader of triplets is closed")
+            try:
+                return next(batches)
+            except RuntimeError as error:  # the DataLoader has no class of its own for these
+                why = str(error).strip()
+                if "exited unexpectedly" in why or "killed by signal" in why:
+                    raise UserError(
+                        f"a process that reads videos has ended ({why}): if the system stopped it "
+                        "because memory ran out, use fewer --workers or a smaller --batch"
+                    ) from None
+                if not why.startswith("DataLoader timed out"):
+                    raise
+        raise UserError(
+            f"{self._workers} workers have delivered no batch for {PATIENCE / 60:.0f} minutes: if "
+            "the videos are large and have few key frames, encode them again; if "
+            f"{SHARED_MEMORY} is full, {REMEDY.format(1)}"
+        )
+
+    def _check_shared_memory(self) -> None:
+        """Raises UserError if the batches that lie in shared memory do not fit into it: a worker
+        would fail to hand over its batch, and the training wait for it.
+        """
+        if not SHARED_MEMORY.is_dir():  # other systems than Linux have no such limit
+            return
+        batch = 3 * self._batch * max(view.size for view in self._sampler.views) ** 2 * 3
+        needed = (self._workers * AHEAD + IN_USE) * batch
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        if free < needed:
+            raise UserError(
+                f"{SHARED_MEMORY} has {free / 1e6:.0f} MB free, but {self._workers} workers need "
+                f"{needed / 1e6:.0f} MB to hand over batches: "
+                + REMEDY.format(math.ceil(2 * needed / GIB))
+            )
 
     def _start(self, steps: "_Steps", first: int) -> Iterator[Any]:
         if self._workers == 0:
             return map(steps.__getitem__, itertools.count(first))
+        self._check_shared_memory()
         loader = DataLoader(
             steps,
             batch_size=None,
             sampler=itertools.count(first),
             num_workers=self._workers,
             prefetch_factor=AHEAD,
+            timeout=POLL,
             multiprocessing_context="spawn",  # fork is unsafe with threads and CUDA
             worker_init_fn=_ignore_interrupt,
         )

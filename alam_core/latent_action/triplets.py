@@ -22,6 +22,8 @@ class Frames(Protocol):
 
     @property
     def array(self) -> Any: ...  # rows (N,) -> uint8 RGB (N, S, S, 3), by array[rows]
+    @property
+    def size(self) -> int: ...  # S
 
     starts: np.ndarray  # int64 (E,), first row of each episode
     lengths: np.ndarray  # int64 (E,)

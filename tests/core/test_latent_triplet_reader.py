@@ -1,5 +1,12 @@
 """Reading triplets: a sample depends on (seed, step) only; broken ones are replaced, reported."""
 
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from collections import namedtuple
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +16,7 @@ from video_fixtures import write_video
 
 from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.errors import UserError
+from alam_core.latent_action import triplet_reader
 from alam_core.latent_action.triplet_reader import TripletReader
 from alam_core.latent_action.triplets import GapConfig, TripletSampler
 
@@ -164,3 +172,64 @@ def test_a_video_that_breaks_later_is_reported_by_the_workers(root: Path, tmp_pa
     batch = reader(0, 0, 1)
     reader.close()
     assert batch.shape == (3, 16, 8, 8, 3) and seen == {(0, 2)}
+
+
+class Stuck(Torn):
+    """Frames that are never read to the end, as from a disk that does not answer."""
+
+    size = 2
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        time.sleep(600)
+        return super().__getitem__(rows)
+
+
+def stuck() -> TripletReader:
+    own = TripletSampler([Stuck([30], set())], np.arange(1), GapConfig())
+    return TripletReader(own, 4, 0, workers=1)
+
+
+def test_a_small_shared_memory_is_named_before_workers_start(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(5_000))
+    reader = TripletReader(sampler(opened(root)), 8, 3, workers=2)
+    with pytest.raises(UserError, match=r"2 workers need .* --shm-size 1g\), or .* --workers 0"):
+        reader(0, 0, 1)
+    assert not multiprocessing.active_children()
+    assert TripletReader(sampler(opened(root)), 8, 3)(0, 0, 1).shape == (3, 8, 8, 8, 3)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_reading_with_one_line(root: Path) -> None:
+    with ThreadPoolExecutor(1) as thread:  # as in training, where a thread reads ahead
+        reader = TripletReader(sampler(opened(root)), 8, 3, workers=1)
+        thread.submit(reader, 0, 0, 1).result()
+        (worker,) = multiprocessing.active_children()
+        os.kill(worker.pid, signal.SIGKILL)  # type: ignore[arg-type]
+        for step in range(1, 9):  # some may be read already
+            try:
+                thread.submit(reader, step, 0, 1).result()
+            except UserError as error:
+                assert "a process that reads videos has ended" in str(error)
+                assert f"{worker.pid}" in str(error) and "\n" not in str(error)
+                return
+        raise AssertionError("the reader did not notice")
+
+
+@pytest.mark.slow
+def test_a_batch_that_never_comes_ends_with_the_reason_or_by_closing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ThreadPoolExecutor(1) as thread:
+        reader = stuck()
+        waiting = thread.submit(reader, 0, 0, 1)
+        while not multiprocessing.active_children():
+            time.sleep(0.05)
+        reader.close()
+        with pytest.raises(UserError, match="closed"):
+            waiting.result()
+        monkeypatch.setattr(triplet_reader, "PATIENCE", 2.0)
+        with pytest.raises(UserError, match="no batch for .* --shm-size 1g.*--workers 0"):
+            stuck()(0, 0, 1)

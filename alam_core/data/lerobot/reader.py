@@ -6,7 +6,7 @@ W: image height and width.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,6 @@ class LeRobotDataset:
         metadata = read_metadata(self.root, self.info, usable)
         self.extras, self.tasks = metadata.extras, metadata.tasks
         self._episodes, self._broken = metadata.episodes, metadata.broken
-        self._tolerant = broken is not None
         if broken is None and self._broken:
             raise UserError(next(iter(self._broken.values())))
         if broken is not None:
@@ -90,7 +89,7 @@ class LeRobotDataset:
         self.num_episodes = len(self._episodes)
         self.num_frames = sum(episode.length for episode in self._episodes)
         self._videos = OpenVideos()
-        self._rows = functools.lru_cache(maxsize=4)(self._read_rows)
+        self._rows = self._cached_rows()
 
     def __repr__(self) -> str:
         return (
@@ -98,8 +97,11 @@ class LeRobotDataset:
             f"{self.num_frames} frames, views {', '.join(self.views)})"
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:  # worker processes open their own files
-        return LeRobotDataset, (self.root, self.columns, {} if self._tolerant else None)
+    def __getstate__(self) -> dict[str, Any]:  # worker processes open their own files
+        return {**self.__dict__, "_videos": None, "_rows": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _videos=OpenVideos(), _rows=self._cached_rows())
 
     def episode_length(self, e: int) -> int:
         """Number of frames T of episode e."""
@@ -184,6 +186,9 @@ class LeRobotDataset:
         if e in self._broken:
             raise UserError(self._broken[e])
         return self._episodes[e]
+
+    def _cached_rows(self) -> Callable[[str], DataFile]:
+        return functools.lru_cache(maxsize=4)(self._read_rows)
 
     def _read_rows(self, file: str) -> DataFile:
         names = {self.columns.state: self.state_names, self.columns.action: self.action_names}

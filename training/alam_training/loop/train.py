@@ -154,7 +154,9 @@ def train(
         locked_folder(folder, "training in") if main else contextlib.nullcontext(),
         StopSignals() as signals,
         TrainingBar(config.steps, state.step, shown=main) as bar,
-        Prefetch(batch_at, state.step, config.steps, rank, ranks) as batches,
+        Prefetch(
+            batch_at, state.step, config.steps, rank, ranks, lambda: signals.caught
+        ) as batches,
     ):
         if main:
             for left in temporaries(state_path):  # by a process that was killed during a save
@@ -168,6 +170,7 @@ def train(
             stopped = reason_to_stop(device, signals.caught, out_of_time)
             if stopped:
                 break
+            assert batch is not None  # it is only if the training is to stop
             rate = learning_rate(config.optim, state.step, config.steps)
             set_learning_rate(state.optimizer, rate)
             position = (state.step, rank, ranks)
