@@ -1,8 +1,9 @@
 """Small video files for tests: frame t of a file has brightness 20 + 4 t and the file's colour."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -21,6 +22,7 @@ def picture(t: int, colour: int = 0, size: tuple[int, int] = (32, 48)) -> np.nda
     """Frame t: uint8 RGB (H, W, 3)."""
     image = np.full((*size, 3), 20 + 4 * t, np.uint8)
     image[:, : size[1] // 2, colour % 3] //= 2
+    image[size[0] // 2 :, : size[1] // 2, (colour + 1) % 3] //= 2
     return image
 
 
@@ -32,16 +34,22 @@ def write_video(
     times: Sequence[int] | None = None,
     b_frames: int = 0,
     key_every: int = 6,
+    pix_fmt: str = "yuv420p",
+    prepare: Callable[[Any], None] = lambda stream: None,
 ) -> None:
-    """A video of ``frames`` frames, shown at ``times`` (in 1/fps s) or one after another."""
+    """A video of ``frames`` frames, shown at ``times`` (in 1/fps s) or one after another.
+
+    prepare: is called with the stream, to set its display metadata.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
-        codec = CODECS[path.suffix]
+        codec = CODECS[path.suffix] if pix_fmt.startswith("yuv") else "ffv1"
         options = {"g": str(key_every), "bf": str(b_frames), "threads": "1"} | (
             {"crf": "5"} if codec == "libx264" else {"b": "4M", "qmin": "1"}
         )
         stream = container.add_stream(codec, rate=fps, options=options)
-        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = 32, 48, pix_fmt
+        prepare(stream)
         stream.codec_context.time_base = Fraction(1, fps)
         for t in range(frames):
             frame = av.VideoFrame.from_ndarray(picture(t, colour), format="rgb24")

@@ -22,6 +22,7 @@ from alam_core.files import replacing_file, write_json
 
 SHOW_PROGRESS_FROM = 3000  # frames
 DECODED_AT_ONCE = 256  # frames
+READING = 2  # changes when frames are read in another way, so that they are decoded again
 
 
 class VideoSet(Protocol):
@@ -33,9 +34,12 @@ class VideoSet(Protocol):
 
     @property
     def views(self) -> tuple[str, ...]: ...
+    @property
+    def left_out(self) -> dict[str, str]: ...
+    def check_view(self, view: str) -> None: ...
     def episode_length(self, e: int) -> int: ...
     def frames(self, e: int, view: str, indices: Sequence[int] | np.ndarray) -> np.ndarray: ...
-    def video_span(self, e: int, view: str) -> tuple[Path, int]: ...
+    def video_span(self, e: int, view: str) -> tuple[Path, float]: ...
     def video_files(self, view: str) -> list[Path]: ...
 
 
@@ -142,10 +146,7 @@ def store_bytes(dataset: VideoSet, views: Sequence[str], size: int) -> int:
 
 def _rows_of_episodes(dataset: VideoSet, view: str) -> tuple[np.ndarray, np.ndarray]:
     """First row and length of each episode, int64 (E,). Raises UserError for an unknown view."""
-    if view not in dataset.views:
-        raise UserError(
-            f"'{dataset.root}' has no view '{view}'; it has: {', '.join(dataset.views) or 'none'}"
-        )
+    dataset.check_view(view)
     lengths = np.array(
         [max(dataset.episode_length(e), 0) for e in range(dataset.num_episodes)], np.int64
     )
@@ -200,7 +201,9 @@ def _fingerprint(dataset: VideoSet, view: str, tolerant: bool) -> str:
     """A hash that changes with the video files and with the positions of the episodes in them.
     tolerant: accept missing files. Raises UserError for a missing file otherwise.
     """
-    parts = [f"{dataset.num_episodes} {dataset.num_frames} {getattr(dataset, 'fps', 'own')}"]
+    parts = [
+        f"{READING} {dataset.num_episodes} {dataset.num_frames} {getattr(dataset, 'fps', 'own')}"
+    ]
     for file in dataset.video_files(view):
         if file.is_file():
             stat = file.stat()

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import FrameStore, OnDemandFrames, VideoSet, frame_store, store_bytes
 from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.features import Columns
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.video.folder import VideoFolder
-from alam_core.data.video.index import inspect_videos
 from alam_core.errors import UserError
 
 GB = 1e9
@@ -140,10 +140,7 @@ def open_sources(configs: list[SourceConfig], size: int, cache: bool | float) ->
                 f"'{config.path}' has no camera view: a transition model is trained on video"
             )
         for view in chosen:
-            if view not in dataset.views:
-                raise UserError(
-                    f"'{config.path}' has no view '{view}'; it has: {', '.join(dataset.views)}"
-                )
+            dataset.check_view(view)
     decoded_once = _what_fits(
         [
             store_bytes(dataset, chosen, size)
@@ -187,35 +184,6 @@ def decode(dataset: VideoSet, view: str, size: int, broken: dict[int, str]) -> F
 def _on_demand(dataset: VideoSet, view: str, size: int, broken: dict[int, str]) -> OnDemandFrames:
     broken |= find_faults(dataset, view) | broken
     return OnDemandFrames(dataset, view, size)
-
-
-def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
-    """Episode -> reason, for each video of ``view`` that is missing, cut short or empty, found
-    without decoding.
-    """
-    files = dataset.video_files(view)
-    facts = dict(
-        zip(
-            files,
-            inspect_videos(dataset.root, [str(file.relative_to(dataset.root)) for file in files]),
-            strict=True,
-        )
-    )
-    faults = {}
-    for e in range(dataset.num_episodes):
-        length = dataset.episode_length(e)
-        if length < 1 and isinstance(dataset, LeRobotDataset):  # its metadata are broken
-            faults[e] = f"episode {e} of '{dataset.root}' has no frame"
-            continue
-        file, first = dataset.video_span(e, view)
-        if isinstance(dataset, VideoFolder) and facts[file].fault:
-            faults[e] = facts[file].fault
-        elif first + length > facts[file].frames:
-            faults[e] = f"episode {e}: " + (
-                facts[file].fault
-                or f"video '{file}' has {facts[file].frames} frames, {first + length} are needed"
-            )
-    return faults
 
 
 def _is_lerobot(path: Path) -> bool:

@@ -172,6 +172,18 @@ class PolicyRunner:
         rows = actions[0].cpu().numpy()[:, self._action_columns]
         return ActionChunk(rows, self.dt, observation.stamp, latents)
 
+    def clipped_states(self, observation: Observation) -> str:
+        """Which states are outside the range of training, so that the policy gets them clipped; ""
+        if none is. See ``PolicyStats.clipped_states``.
+        """
+        names = self.state_names or [f"state {i}" for i in range(self.state_dim)]
+        if not self.state_names and self.state_dim == len(self.joint_names):
+            names = self.joint_names
+        columns = self._state_columns
+        return self.policy.stats.clipped_states(
+            np.asarray(observation.state)[columns], np.array(names)[columns].tolist()
+        )
+
     def _image(self, observation: Observation, view: str) -> Tensor:
         """(1, 3, S, S) uint8."""
         if view not in observation.images:

@@ -256,7 +256,7 @@ def test_rows_at_another_rate_than_stated_are_found(own: Path) -> None:
     (own / "meta/info.json").write_text(json.dumps(info | {"fps": 5}))
     found = {f.where: f for f in check_videos(LeRobotDataset(own)) if f.level == "error"}
     assert "stamped at 10 per second" in found["timestamp"].message
-    assert "at 10" in found["view 'wrist'"].message
+    assert "at 10 pictures" in found["view 'wrist', episodes 0, 1, 2"].message
 
 
 def test_lost_rows_show_in_the_stamps(own: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from video_fixtures import write_video
 
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import FrameStore, OnDemandFrames, frame_store
 from alam_core.data.images import resize_images
 from alam_core.data.lerobot import LeRobotDataset, LeRobotWriter
-from alam_core.data.mixture import SourceConfig, VideoSource, find_faults, open_sources
+from alam_core.data.mixture import SourceConfig, VideoSource, open_sources
 from alam_core.data.report import DataReport
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError

@@ -43,6 +43,17 @@ def test_columns_in_another_order_are_picked_by_name():
         assert not np.array_equal(actions, fitted.infer(observation, given=other).actions)
 
 
+def test_a_clipped_state_has_the_name_of_its_joint():
+    runner = runner_of(GRIPPER_FIRST)
+    runner.policy.stats.state_range = np.tile([[-1.0], [1.0]], 7)  # in the order of the data
+    runner.policy.stats.state_range[:, 0] = (0.0, 0.1)
+    runner.fit_joints(JOINT_NAMES)
+    observation = random_observation()
+    observation.state = np.array([0.9] * 6 + [99.0], np.float32)
+    assert runner.clipped_states(observation).startswith("gripper is 99, 99 outside 0 to 0.1")
+    assert ";" not in runner.clipped_states(observation)
+
+
 @pytest.mark.parametrize(
     ("names", "state_names", "entries"),
     [

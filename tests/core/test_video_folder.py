@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from video_fixtures import CODECS, numbers, write_video
 
-from alam_core.data.mixture import find_faults
+from alam_core.data.faults import find_faults
 from alam_core.data.video import VideoReader
 from alam_core.data.video.folder import VideoFolder
 from alam_core.data.video.index import CACHE, inspect_video, inspect_videos

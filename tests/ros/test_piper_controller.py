@@ -283,6 +283,29 @@ def test_an_adapter_that_is_pulled_and_plugged_in_again(ros, start, can_udp_port
         arm.close()
 
 
+def test_a_hold_cancels_an_enabling_that_waits_for_the_bus(stage):
+    """While enabling opens the bus again and waits for feedback, a hold must still count."""
+    ros, emulator = stage.ros, stage.arm.emulator
+    enable = ros.node.create_client(SetBool, "/alam/arm/enable")
+    hold = ros.node.create_client(Trigger, "/alam/arm/hold")
+    ros.wait_for(
+        lambda: enable.service_is_ready() and hold.service_is_ready(), PATIENCE, "the services"
+    )
+    for _ in range(10):
+        emulator.feedback_frozen = True
+        ros.wait_for(lambda: "no new feedback" in stage.status().message, PATIENCE, "the silence")
+        enabled = enable.call_async(SetBool.Request(data=True))
+        ros.wait_for(lambda: any("again" in line for line in stage.process.lines), PATIENCE)
+        held = hold.call_async(Trigger.Request())
+        ros.wait_for(held.done, PATIENCE, "the hold")
+        if not enabled.done():  # else the wait ended first: once more
+            break
+    emulator.feedback_frozen = False
+    ros.wait_for(enabled.done, PATIENCE, "the answer to enable")
+    assert not enabled.result().success
+    assert emulator.joint_commands == 0 and not emulator.enabled.any()
+
+
 def test_a_stopped_clock_is_reported_and_the_arm_holds(stage):
     assert stage.enable().success
     stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))

@@ -91,6 +91,15 @@ def test_images_are_rendered_only_where_a_plan_or_a_film_needs_them():
         assert world.renders == expected
 
 
+def test_states_outside_the_range_of_training_are_counted():
+    policy = tiny_policy()
+    agent = StepExecution(Planner(PolicyRunner(policy), 4))
+    assert "clipped" not in success_metrics([run_episode(BlobWorld(), agent, seed=1)])
+    policy.stats.state_range = np.full((2, 7), 50.0, np.float32)
+    counted = success_metrics([run_episode(BlobWorld(), agent, seed) for seed in (1, 2)])["clipped"]
+    assert counted["episodes"] == 2 and "outside 50 to 50; joint2 is" in counted["example"]
+
+
 class Still:
     """An agent that keeps the blob where it is."""
 

@@ -20,7 +20,8 @@ def quick_findings(
     """Findings about the videos of ``views`` (none given: all), a few of their pictures, and the
     numbers, if given. left_out: episodes that are not looked at.
     """
-    known = [view for view in views or dataset.views if view in dataset.views]
+    named = {*dataset.views, *dataset.left_out}
+    known = [view for view in views or dataset.views if view in named]
     if not known:
         return []  # opening the data for training refuses them
     findings = check_episodes(recorded) + check_numbers(recorded) if recorded else []

@@ -1,5 +1,5 @@
-"""Checks of the videos of a data set against its table, without decoding: broken and short files,
-rates, surplus frames, episodes that share frames, and stamps.
+"""Checks of the videos of a data set against its table, without decoding: files that are broken,
+short or at another rate, surplus frames, views that show no colours, and stamps.
 """
 
 import hashlib
@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called, numbered
+from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import VideoSet
 from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.mixture import find_faults
 from alam_core.data.video.index import inspect_videos
+from alam_core.errors import listing
 
 RATE_ERROR = 0.01  # relative, of a video's rate
 STEP_ERROR = 0.5  # of a row, of the time between two rows
@@ -32,8 +33,13 @@ def check_videos(
         faults = find_faults(dataset, view)
         told = {e: why for e, why in faults.items() if e not in left_out}
         findings += episodes_at_fault(told, f"view '{view}', ")
-        if isinstance(dataset, LeRobotDataset):
-            findings += check_against_rows(dataset, view, set(faults))
+        if isinstance(dataset, LeRobotDataset) and not faults:
+            findings += check_surplus(dataset, view)
+    findings += [
+        Finding("warning", f"view '{view}'", f"left out: {why}")
+        for view, why in dataset.left_out.items()
+        if view not in views
+    ]
     if not dataset.views:
         findings.append(
             Finding("error", "views", "there is no camera view; record at least one camera")
@@ -62,7 +68,7 @@ def check_copies(files: Sequence[Path]) -> list[Finding]:
         Finding(
             "warning",
             "episodes",
-            f"the same video {len(copies)} times: {numbered(file.name for file in copies)}; it "
+            f"the same video {len(copies)} times: {listing(file.name for file in copies)}; it "
             "counts twice in training, and may be held out too; remove the copies",
         )
         for copies in same.values()
@@ -70,58 +76,30 @@ def check_copies(files: Sequence[Path]) -> list[Finding]:
     ]
 
 
-def check_against_rows(dataset: LeRobotDataset, view: str, broken: set[int]) -> list[Finding]:
-    """Video files of a view with another rate than the table, or with frames that belong to no
-    episode or to two. broken: episodes that are already known to be.
-    """
-    where, root = f"view '{view}'", dataset.root
-    files = dataset.video_files(view)
+def check_surplus(dataset: LeRobotDataset, view: str) -> list[Finding]:
+    """Video files of a view that go on after their last episode."""
+    files, root = dataset.video_files(view), dataset.root
     facts = inspect_videos(root, [str(file.relative_to(root)) for file in files])
-    spans: dict[Path, list[tuple[int, int, int]]] = defaultdict(list)  # first, after the last, e
-    for e in set(range(dataset.num_episodes)) - broken:
+    ends: dict[Path, float] = defaultdict(float)  # frame after the last that belongs to an episode
+    for e in range(dataset.num_episodes):
         file, first = dataset.video_span(e, view)
-        spans[file].append((first, first + dataset.episode_length(e), e))
-    findings, other_rate, surplus = [], [], []
-    for file, fact in zip(files, facts, strict=True):
-        if spans[file] and fact.fps and abs(fact.fps / dataset.fps - 1) > RATE_ERROR:
-            other_rate.append((file, fact.fps))
-        ordered = sorted(spans[file])
-        for (_, end, one), (first, _, other) in zip(ordered, ordered[1:], strict=False):
-            if first < end:
-                findings.append(
-                    Finding(
-                        "error",
-                        f"{where}, episodes {one} and {other}",
-                        f"both claim frames {first} to {end - 1} of '{file}': their positions in "
-                        "meta/episodes are wrong; restore it",
-                    )
-                )
-        beyond = fact.frames - max((end for _, end, _ in ordered), default=fact.frames)
-        if beyond > 1 and not broken:
-            surplus.append((beyond, file))
-    if other_rate:
-        file, fps = other_rate[0]
-        findings.append(
-            Finding(
-                "error",
-                where,
-                f"{len(other_rate)} of {len(files)} videos play at another rate than the table's "
-                f"{dataset.fps:g} rows per second, for example '{file}' at {fps:g}: pictures and "
-                "rows drift apart; encode the video again at the table's rate",
-            )
+        ends[file] = max(ends[file], first + dataset.episode_length(e))
+    beyond = [
+        (fact.frames - round(ends[file]), file) for file, fact in zip(files, facts, strict=True)
+    ]
+    surplus = [(count, file) for count, file in beyond if count > 1]
+    if not surplus:
+        return []
+    count, file = max(surplus)
+    return [
+        Finding(
+            "warning",
+            f"view '{view}'",
+            f"{len(surplus)} of {len(files)} videos have more frames than the table has rows, for "
+            f"example '{file}' by {count}: if rows were lost, pictures and rows do not belong "
+            "together",
         )
-    if surplus:
-        count, file = max(surplus)
-        findings.append(
-            Finding(
-                "warning",
-                where,
-                f"{len(surplus)} of {len(files)} videos have more frames than the table has rows, "
-                f"for example '{file}' by {count}: if rows were lost, pictures and rows do not "
-                "belong together",
-            )
-        )
-    return findings
+    ]
 
 
 def check_stamps(dataset: LeRobotDataset) -> list[Finding]:

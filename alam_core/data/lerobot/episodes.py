@@ -35,7 +35,7 @@ class Episode:
     length: int  # 0 if the metadata of the episode are broken
     tasks: list[str]
     data: str  # parquet file
-    videos: dict[str, tuple[str, int]]  # view -> file, number of the first frame in it
+    videos: dict[str, tuple[str, float]]  # view -> file, number of the first frame in it
 
 
 @dataclass
@@ -157,7 +157,7 @@ def _read_v3(root: Path, info: dict[str, Any], videos: dict[str, str]) -> Metada
             name = _file(
                 root, info, "video_path", video_key=key, chunk_index=chunk, file_index=number
             )
-            spans[view] = (name, round(start * info["fps"]))
+            spans[view] = (name, round(start * info["fps"], 3))
         data = _file(root, info, "data_path", **where)
         return Episode(row["episode_index"], row["length"], row["tasks"] or [], data, spans)
 

@@ -16,6 +16,7 @@ import numpy as np
 from alam_core.data.lerobot.episodes import Episode, read_info, read_metadata
 from alam_core.data.lerobot.features import Columns, check_features, column_names, video_features
 from alam_core.data.lerobot.rows import DataFile, read_rows
+from alam_core.data.lerobot.views import no_colours
 from alam_core.data.video.reader import OpenVideos
 from alam_core.errors import UserError
 
@@ -42,7 +43,8 @@ class LeRobotDataset:
     columns: the features to read. broken: episodes whose metadata are broken are added to it, with
     the reason, and have no frames. None: such an episode is an error.
 
-    ``fps``: frames per second. ``views``: camera names. ``features``: as in meta/info.json.
+    ``fps``: frames per second. ``views``: camera names. ``left_out``: name -> reason, for videos
+    that are no views because they seem to show no colours. ``features``: as in meta/info.json.
     ``state_names``, ``action_names``: one name per column. ``tasks``: number -> instruction.
     ``extras``: further values stored per episode, such as its seed: name -> list with one entry per
     episode.
@@ -64,10 +66,20 @@ class LeRobotDataset:
         check_features(self.root, self.features)
         self.fps = float(self.info["fps"])
         videos = video_features(self.root, self.features, columns.images)
-        self.views = tuple(videos)
+        seen = {view: no_colours(key, self.features[key]) for view, key in videos.items()}
+        self._refused = {view for view, (_, certain) in seen.items() if certain}
+        self.left_out = {
+            view: why
+            for view, (why, certain) in seen.items()
+            if certain or (why and not columns.images)
+        }
+        self.views = tuple(view for view in videos if view not in self.left_out)
+        for view in columns.images:
+            self.check_view(view)
         self.state_names = column_names(self.root, self.features, columns.state)
         self.action_names = column_names(self.root, self.features, columns.action)
-        metadata = read_metadata(self.root, self.info, videos)
+        usable = {view: key for view, key in videos.items() if view not in self._refused}
+        metadata = read_metadata(self.root, self.info, usable)
         self.extras, self.tasks = metadata.extras, metadata.tasks
         self._episodes, self._broken = metadata.episodes, metadata.broken
         self._tolerant = broken is not None
@@ -130,9 +142,7 @@ class LeRobotDataset:
         """
         length = self.episode_length(e)
         if view not in self.views:
-            raise UserError(
-                f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}"
-            )
+            self.check_view(view)
         for i in indices:
             if not 0 <= i < length:
                 raise IndexError(f"frame {i} of episode {e}, which has {length}")
@@ -141,9 +151,21 @@ class LeRobotDataset:
             [first + int(i) for i in indices]
         )
 
-    def video_span(self, e: int, view: str) -> tuple[Path, int]:
+    def check_view(self, view: str) -> None:
+        """Raises UserError for a view that the data set does not have or that is declared not to
+        show colours. A view that is left out only for its name can be used.
+        """
+        if view in self._refused:
+            raise UserError(f"'{self.root}': '{view}' is no colour view: {self.left_out[view]}")
+        if view not in self.views and view not in self.left_out:
+            raise UserError(
+                f"'{self.root}' has no view '{view}'; it has: {', '.join(self.views) or 'none'}"
+            )
+
+    def video_span(self, e: int, view: str) -> tuple[Path, float]:
         """The video file of a view of episode e, and the number of the episode's first frame in
-        that file. Raises UserError if the metadata of the episode are broken.
+        that file, which is whole if the file's pictures are at multiples of 1 / fps. Raises
+        UserError if the metadata of the episode are broken.
         """
         file, first = self._intact(e).videos[view]
         return self.root / file, first

@@ -44,6 +44,7 @@ class VideoFolder:
     """
 
     views = (VIEW,)
+    left_out: dict[str, str] = {}  # as in LeRobotDataset
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
@@ -90,13 +91,17 @@ class VideoFolder:
             [int(i) for i in indices]
         )
 
-    def video_span(self, e: int, view: str) -> tuple[Path, int]:
-        """The file of episode e, and the number of its first frame: 0."""
+    def check_view(self, view: str) -> None:
+        """Raises UserError for another view than "video"."""
         if view != VIEW:
             raise UserError(
                 f"'{self.root}' is a folder of videos: its only view is called '{VIEW}', "
                 f"not '{view}'"
             )
+
+    def video_span(self, e: int, view: str) -> tuple[Path, float]:
+        """The file of episode e, and the number of its first frame: 0."""
+        self.check_view(view)
         return self.root / self.names[e], 0
 
     def video_files(self, view: str) -> list[Path]:

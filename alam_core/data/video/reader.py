@@ -13,6 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from alam_core.data.video.display import Display, display_of
 from alam_core.errors import UserError
 
 OPEN_VIDEOS = 8  # files kept open
@@ -21,7 +22,7 @@ SEEK_BEYOND = 24
 
 
 class VideoReader:
-    """Reads chosen frames of one video file.
+    """Reads chosen frames of one video file, as they are to be shown (see ``Display``).
 
     fps: the rate that numbers the frames; frame n must be shown at n / fps seconds. Without it, the
     file's own mean rate and start time number the frames: frame n is the one displayed n / rate
@@ -37,26 +38,30 @@ class VideoReader:
         self.fps = float(fps if fps is not None else video_rate(self._stream, self.path))
         self._tick = float(self._stream.time_base)  # seconds
         self._start = 0.0 if self._exact else (self._stream.start_time or 0) * self._tick
-        # More threads cost time at the start, and small frames gain nothing.
-        self._stream.codec_context.thread_count = 1
+        self._display: Display | None = None  # known from the first frame on
         self._converter = VideoReformatter()
         self._frames: Any = iter(())
         self._last: Any = None  # the frame decoded last
         self._ahead: Any = None  # the frame after it, if it is decoded already
 
-    def read(self, numbers: Sequence[int]) -> np.ndarray:
+    def read(self, numbers: Sequence[float]) -> np.ndarray:
         """Frames by their number in the file, in the order of ``numbers``: uint8 RGB (N, H, W, 3).
-        Each is decoded once, in one pass. Raises UserError if the file is broken or too short.
+        A number need not be whole, if the file's first frame is not shown at a multiple of 1 / fps.
+        Each frame is decoded once, in one pass. Raises UserError if the file is broken or too
+        short, or if its frames cannot be shown.
         """
-        found: dict[int, np.ndarray] = {}
+        found: dict[float, np.ndarray] = {}
         for number in sorted(set(numbers)):
             try:
                 frame = self._shown(number)
+                if self._display is None:
+                    self._display = display_of(frame, self._stream, self.path)
                 # One thread, because starting the converter's own threads takes longer than
                 # converting a frame.
-                found[number] = self._converter.reformat(
-                    frame, format="rgb24", threads=1
+                image = self._converter.reformat(
+                    frame, self._display.width, self._display.height, "rgb24", threads=1
                 ).to_ndarray()
+                found[number] = self._display.arrange(image)
             except (av.error.FFmpegError, ValueError) as error:
                 self._last = None
                 raise UserError(
@@ -67,7 +72,7 @@ class VideoReader:
     def close(self) -> None:
         self._container.close()
 
-    def _shown(self, number: int) -> Any:
+    def _shown(self, number: float) -> Any:
         """The frame that is displayed just after the time of frame ``number``; it does not depend
         on earlier reads. Raises UserError if the file has no such frame.
         """
@@ -84,6 +89,8 @@ class VideoReader:
                 return self._last
             following = self._ahead if self._ahead is not None else self._decode()
             if following is None:
+                if self._exact and self._fits(number):  # the file may end with a shorter frame
+                    return self._last
                 break
             if following.time > time:  # a gap: the previous frame stays on show
                 self._ahead = following
@@ -91,13 +98,16 @@ class VideoReader:
                     return self._last
                 break
             self._last, self._ahead = following, None
-        raise UserError(
-            f"video '{self.path}' has no frame {number} (at {number / self.fps:.2f} s): "
-            "it is cut short; restore the file"
-        )
+        place = f"frame {number:g} (at {number / self.fps:.2f} s)"
+        if self._ahead is not None or (self._last is not None and self._last.time > time):
+            raise UserError(
+                f"video '{self.path}' shows no picture when {place} is due: it begins later or has "
+                f"another rate than {self.fps:g} per second"
+            )
+        raise UserError(f"video '{self.path}' has no {place}: it is cut short; restore the file")
 
-    def _fits(self, number: int) -> bool:
-        return not self._exact or round((self._last.time - self._start) * self.fps) == number
+    def _fits(self, number: float) -> bool:
+        return not self._exact or abs(self._last.time * self.fps - number) <= 0.5
 
     def _duration(self, frame: Any) -> float:
         """How long a frame is shown, in seconds; just under 1 / fps if the file does not say."""
@@ -156,12 +166,15 @@ def open_video(path: Path) -> tuple[Any, Any]:
         raise UserError(f"video '{path}' is missing; copy the data set again or collect it again")
     try:
         container = av.open(str(path), options={"fflags": "discardcorrupt"})
-        return container, container.streams.video[0]
+        stream = container.streams.video[0]
     except (av.error.FFmpegError, IndexError) as error:
         raise UserError(
             f"video '{path}' cannot be opened ({error}): it is cut short or not a video; "
             "restore the file"
         ) from None
+    # More threads cost time at the start, and small frames gain nothing.
+    stream.codec_context.thread_count = 1
+    return container, stream
 
 
 def video_rate(stream: Any, path: Path) -> float:

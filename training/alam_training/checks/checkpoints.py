@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from alam_core.checkpoints import checkpoint_hash
-from alam_core.data.checks import Finding, Recorded, numbered
+from alam_core.data.checks import Finding, Recorded
 from alam_core.errors import UserError, listing
 from alam_core.latent_action import TransitionEncoder
 from alam_core.policy.joint import KIND, JointPolicy
@@ -77,7 +77,7 @@ def check_together(
     config, stats, findings = policy.policy.config, policy.policy.stats, []
     encoders = [other for other in others if other.policy is None]
     if config.latent_encoder and encoders:
-        given = numbered(f"'{encoder.report.path}' is {encoder.hash}" for encoder in encoders)
+        given = listing(f"'{encoder.report.path}' is {encoder.hash}" for encoder in encoders)
         if config.latent_encoder not in {encoder.hash for encoder in encoders}:
             findings.append(
                 Finding(
@@ -94,8 +94,8 @@ def check_together(
                 Finding(
                     "error",
                     where,
-                    f"the policy's actions are {numbered(config.joint_names)}, the data's "
-                    f"{numbered(data.action_names) or 'none'}: it was trained on other data",
+                    f"the policy's actions are {listing(config.joint_names)}, the data's "
+                    f"{listing(data.action_names)}: it was trained on other data",
                 )
             )
         if config.state_names and list(data.state_names) != config.state_names:
@@ -103,8 +103,8 @@ def check_together(
                 Finding(
                     "error",
                     where,
-                    f"the policy's state is {numbered(config.state_names)}, the data's "
-                    f"{numbered(data.state_names) or 'none'}: it was trained on other data",
+                    f"the policy's state is {listing(config.state_names)}, the data's "
+                    f"{listing(data.state_names)}: it was trained on other data",
                 )
             )
         if len(data.state_names) != config.state_dim:
@@ -137,7 +137,7 @@ def check_together(
                 Finding(
                     "warning",
                     where,
-                    f"the data's mean of {numbered(map(repr, names))} is {away.max():.0f} standard "
+                    f"the data's mean of {listing(map(repr, names))} is {away.max():.0f} standard "
                     "deviations from that of the policy's training data: other poses, or units",
                 )
             )

@@ -148,6 +148,11 @@ def main() -> int:
         print(f"  {task}: {counts['successes']} of {counts['episodes']}")
     for policy, successes in values.get("per_policy", {}).items():
         print(f"  {policy}: {successes} of {config.episodes}")
+    if clipped := values.get("clipped"):
+        print(
+            f"warning: in {clipped['episodes']} episodes a state was outside the range of training "
+            f"and clipped, for example: {clipped['example']}"
+        )
     if values.get("failed_seeds"):
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
     if config.result:

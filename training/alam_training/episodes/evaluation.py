@@ -22,7 +22,7 @@ from alam_core.robots.piper import (
 from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
 from alam_core.runtime.columns import parse_names_map
 from alam_core.runtime.motion import make_limits
-from alam_core.runtime.rollout import Agent, VideoRecorder, rollout
+from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
 from alam_core.sim.world import DrivenWorld, World, make_world
 from alam_core.types import Observation
 from alam_training.episodes.workers import workers
@@ -110,51 +110,53 @@ class EvaluateConfig:
 
 @dataclass
 class EpisodeResult:
-    """How one episode ended. steps: control steps executed. unknown: one line if the policy was not
-    trained on the episode's instruction. frames: uint8 RGB
-    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second.
+    """How one episode ended. steps: control steps executed. frames: uint8 RGB
+    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second. clipped: the first
+    states outside the range of training. unknown: that the policy was not trained on the episode's
+    instruction. Both are one line, "" if there is nothing to say.
     """
 
     seed: int
     success: bool
     steps: int
     task: str
-    unknown: str = ""
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     fps: float = 0.0
+    clipped: str = ""
+    unknown: str = ""
 
 
-class InstructionCheck:
-    """Looks whether a policy was trained on an episode's instruction: ``unknown`` is one line if it
-    was not.
+class _PolicyCheck:
+    """Notes what the policy of ``runner`` was not trained on: the episode's instruction, and the
+    first states that it gets clipped.
     """
 
     needs_images = False
 
     def __init__(self, runner: PolicyRunner) -> None:
         self._runner = runner
-        self.unknown = ""
 
     def on_start(self, observation: Observation) -> None:
         self.unknown = self._runner.unknown(observation.instruction)
+        self.clipped = self._runner.clipped_states(observation)
 
     def on_step(self, observation: Observation, action: np.ndarray, after: Observation) -> None:
-        pass
+        self.clipped = self.clipped or self._runner.clipped_states(after)
 
 
-def run_episode(
-    world: World, agent: Agent, seed: int, film: bool = False, runner: PolicyRunner | None = None
-) -> EpisodeResult:
-    """One episode, until success or the world's step limit. runner: of the policy whose
-    instructions are compared with the episode's; None for none.
-    """
-    filming = VideoRecorder()
-    check = [InstructionCheck(runner)] if runner is not None else []
-    outcome = rollout(world, agent, seed, [*check, *([filming] if film else [])])
+def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
+    """One episode, until success or the world's step limit."""
+    filming, check = VideoRecorder(), None
+    observers: list[Observer] = [filming] if film else []
+    if isinstance(agent, PolicyAgent):
+        check = _PolicyCheck(agent.planner.runner)
+        observers.append(check)
+    outcome = rollout(world, agent, seed, observers)
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
-    result.unknown = "".join(observer.unknown for observer in check)
     if film:
         result.frames = filming.frames
+    if check is not None:
+        result.clipped, result.unknown = check.clipped, check.unknown
     return result
 
 
@@ -178,7 +180,7 @@ def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeRe
         world, agent = _prepare(config, make_world)
         try:
             for seed in seeds:
-                yield _run((world, agent), seed, seed in filmed)
+                yield run_episode(world, agent, seed, seed in filmed)
         finally:
             world.close()
         return
@@ -196,7 +198,8 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
     the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them.
+    each of them. If in some episodes states were outside the range of training, "clipped" has their
+    number and an example.
     """
     succeeded = [result for result in results if result.success]
     interval = binomtest(len(succeeded), len(results)).proportion_ci(method="wilson")
@@ -210,6 +213,8 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
             round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
         ),
     }
+    if clipped := [result.clipped for result in results if result.clipped]:
+        metrics["clipped"] = {"episodes": len(clipped), "example": clipped[0]}
     successes_of: dict[str, list[bool]] = {}
     for result in results:
         successes_of.setdefault(result.task, []).append(result.success)
@@ -287,5 +292,4 @@ def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Policy
 
 
 def _run(prepared: tuple[World, PolicyAgent], seed: int, film: bool) -> EpisodeResult:
-    world, agent = prepared
-    return run_episode(world, agent, seed, film, agent.planner.runner)
+    return run_episode(*prepared, seed, film)

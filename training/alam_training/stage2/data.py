@@ -11,10 +11,11 @@ from accelerate import PartialState
 
 from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
 from alam_core.data.checks import quick_findings
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.lerobot.features import vectors
-from alam_core.data.mixture import VideoSource, decode, find_faults
+from alam_core.data.mixture import VideoSource, decode
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder

@@ -105,6 +105,7 @@ class ArmControllerNode(Node):
         self._published: Feedback | None = None  # the feedback in the last joint state published
         self._reported: tuple[State, str, int] | None = None  # what the last ArmStatus contained
         self._times = LoopTimes(PERIOD, jitter=not self._simulated_time)
+        self._stops = 0  # requests to hold or disable, which cancel an enabling that waits
         # Service calls in progress: future, condition to wait for, deadline (s, steady clock).
         self._waiting: list[tuple[Future, Callable[[], bool], float]] = []
 
@@ -238,7 +239,11 @@ class ArmControllerNode(Node):
     ) -> SetBool.Response:
         controller = self._controller
         if request.data:
-            refused = await self._reopen_if_unheard() or controller.enable()
+            stops = self._stops
+            refused = await self._reopen_if_unheard()
+            if refused is None and self._stops != stops:
+                refused = "not enabled: asked to hold or disable meanwhile"
+            refused = refused or controller.enable()
             if refused is None:
                 await self._until(lambda: controller.state is not State.ENABLING)
             response.success = refused is None and controller.state in (
@@ -247,6 +252,7 @@ class ArmControllerNode(Node):
             )
             response.message = refused or controller.reason
         else:
+            self._stops += 1
             controller.disable()
             await self._until(lambda: controller.state in (State.DISABLED, State.FAULT))
             response.success = controller.state in (
@@ -257,6 +263,7 @@ class ArmControllerNode(Node):
         return response
 
     def _on_hold(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._stops += 1
         self._controller.hold()
         response.success = self._controller.state is not State.EXECUTING
         response.message = self._controller.reason

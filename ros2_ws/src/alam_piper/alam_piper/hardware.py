@@ -104,6 +104,8 @@ class _FirstOfMany(logging.Filter):
         self._last = -math.inf
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
         before, self._last = self._last, time.monotonic()
         record.local_area = "further errors are not shown"  # else a list of all its interfaces
         return self._last - before > self.PAUSE

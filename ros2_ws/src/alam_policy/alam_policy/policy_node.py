@@ -115,6 +115,7 @@ class PolicyNode(Node):
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
         self._planned_for: Task | None = None  # the task that the planner was reset for
+        self._clipped = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
         self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
@@ -220,6 +221,7 @@ class PolicyNode(Node):
         observation = observation_from_message(message, task.instruction)
         planner.plan(observation, execution.upcoming(self._now()))
         self._inference.add((time.monotonic() - started) * 1e3)
+        self._clipped = self._runner.clipped_states(observation)
         with self._goals.sending(task) as runs:
             if runs:
                 task.chunks += 1
@@ -273,9 +275,14 @@ class PolicyNode(Node):
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
-            if task.warning:
-                return WARN, task.warning, values
             elapsed = self._goals.elapsed(task)
+            warnings = [task.warning] if task.warning else []
+            if self._planned_for is task and self._clipped:
+                warnings.append(
+                    f"outside the range of training, the policy sees it clipped: {self._clipped}"
+                )
+            if warnings:
+                return WARN, "; ".join(warnings), values
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values
 
