@@ -181,7 +181,7 @@ def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeRe
         world, agent = _prepare(config, make_world)
         try:
             for seed in seeds:
-                yield _run((world, agent), seed, seed in filmed)
+                yield run_episode(world, agent, seed, seed in filmed)
         finally:
             world.close()
         return

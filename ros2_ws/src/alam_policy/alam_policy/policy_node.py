@@ -275,8 +275,6 @@ class PolicyNode(Node):
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
-            if task.warning:
-                return WARN, task.warning, values
             elapsed = self._goals.elapsed(task)
             if self._planned_for is task and self._unusual:
                 return (
@@ -284,6 +282,8 @@ class PolicyNode(Node):
                     f"outside the range of training: {self._unusual}",
                     values,
                 )
+            if warnings:
+                return WARN, "; ".join(warnings), values
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values
 
