@@ -275,15 +275,12 @@ class PolicyNode(Node):
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
-            elapsed = self._goals.elapsed(task)
+            warnings = [task.warning] if task.warning else []
             if self._planned_for is task and self._unusual:
-                return (
-                    WARN,
-                    f"outside the range of training: {self._unusual}",
-                    values,
-                )
+                warnings.append(f"outside the range of training: {self._unusual}")
             if warnings:
                 return WARN, "; ".join(warnings), values
+            elapsed = self._goals.elapsed(task)
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values
 
