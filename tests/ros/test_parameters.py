@@ -82,6 +82,8 @@ def test_a_path_may_hold_the_home_folder_and_variables(monkeypatch: pytest.Monke
     class GivenParameters:
         """Has the parameters as the user gave them."""
 
+        _parameter_overrides: dict[str, object] = {}
+
         def get_name(self) -> str:
             return "policy"
 
