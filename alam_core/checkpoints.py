@@ -8,6 +8,8 @@ unpickled.
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing, one_line
 from alam_core.files import replacing_folder
 from alam_core.hub import fetch, is_hub_id
 
@@ -53,7 +55,8 @@ def save_checkpoint(
     """Write a model folder atomically, replacing an older one.
 
     config: must contain ``"kind"``, the type of model, such as ``"transition"`` or ``"policy"``.
-    card: content of README.md. files: name -> content of further files of the model.
+    card: content of README.md. files: name -> content of further files of the model. Raises OSError
+    if it cannot be written; an older model then stays.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -62,13 +65,28 @@ def save_checkpoint(
         for name, tensor in model.state_dict().items()
     }
     with replacing_folder(folder) as new:
-        safetensors.torch.save_file(tensors, new / "model.safetensors")
+        save_tensors(tensors, new / "model.safetensors")
         (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
         if stats is not None:
             (new / "stats.json").write_text(json.dumps(stats, indent=2) + "\n")
         for name, content in {**(files or {}), "README.md": card}.items():
             (new / name).write_bytes(content.encode() if isinstance(content, str) else content)
     return folder
+
+
+def save_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file. Raises OSError, unlike safetensors, which has an error of its own
+    for a full disk.
+    """
+    try:
+        safetensors.torch.save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        if code is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from None
 
 
 def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
@@ -83,9 +101,7 @@ def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
         raise UserError(
             f"no checkpoint at '{folder}': give a folder with config.json and model.safetensors"
         )
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise UserError(f"'{folder}' is not a checkpoint: {name} is missing")
+    _check_complete(folder)
     try:
         config = json.loads((folder / "config.json").read_text())
         stats_file = folder / "stats.json"
@@ -98,16 +114,15 @@ def read_checkpoint(folder: str | Path, *kinds: str) -> Checkpoint:
             "the checkpoint came"
         )
     if config.get("kind") not in kinds:
+        what = f"a {config['kind']} model" if "kind" in config else "another project's model"
         raise UserError(
-            f"'{folder}' holds a {config.get('kind', 'nameless')} model where a "
-            f"{' or '.join(kinds)} model is needed"
+            f"'{folder}' holds {what} where a {' or '.join(kinds)} model is needed "
+            f"(its config.json has: {listing(config, like='kind')})"
         )
     try:
         tensors = safetensors.torch.load_file(folder / "model.safetensors")
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"'{folder}/model.safetensors' cannot be read ({error}); is the file complete?"
-        ) from None
+        raise UserError(unreadable_weights(folder / "model.safetensors", error)) from None
     return Checkpoint(config, tensors, folder, stats)
 
 
@@ -123,20 +138,75 @@ def checkpoint_folder(name: str | Path, files: Sequence[str] = FILES) -> Path:
 def load_tensors(model: nn.Module, tensors: dict[str, Tensor], source: str | Path) -> None:
     """Load tensors into a model, converted to the model's dtypes.
 
-    source: where they came from, for the error message. Raises UserError, which names every key
-    that is missing, unexpected or of the wrong shape; the model is then unchanged.
+    source: where they came from, for the error message. Raises UserError if keys are missing,
+    unexpected or of the wrong shape; the model is then unchanged.
     """
     own = model.state_dict()
-    problems = [f"missing {name}" for name in own if name not in tensors]
-    problems += [f"unexpected {name}" for name in tensors if name not in own]
-    problems += [
-        f"{name} is {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in tensors and tensors[name].shape != own[name].shape
-    ]
-    if problems:
-        raise UserError(f"'{source}' does not fit the model: {'; '.join(problems)}")
+    check_tensors(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {name: tuple(tensor.shape) for name, tensor in own.items()},
+        source,
+        "was it made by another version of this project? Train it again, or use that version",
+    )
     model.load_state_dict(tensors, strict=True)
+
+
+def check_tensors(
+    found: Mapping[str, tuple[int, ...]],
+    needed: Mapping[str, tuple[int, ...]],
+    source: str | Path,
+    advice: str,
+) -> None:
+    """Raise UserError unless a file has all tensors that a model needs, no others, and in the right
+    shapes; name -> shape. The message names the first few of each kind.
+
+    source: the file, advice: what to do, both for the message.
+    """
+    kinds = {
+        "missing ": [name for name in needed if name not in found],
+        "unexpected ": [name for name in found if name not in needed],
+        "": [
+            f"{name} is {found[name]} instead of {needed[name]}"
+            for name in needed
+            if name in found and found[name] != needed[name]
+        ],
+    }
+    problems = "; ".join(kind + listing(names) for kind, names in kinds.items() if names)
+    if problems:
+        raise UserError(f"'{source}' does not fit the model ({problems}): {advice}")
+
+
+def unreadable_weights(path: Path, error: Exception) -> str:
+    """The message for a safetensors file that cannot be read: what it is instead, if that can be
+    seen, and what to do.
+    """
+    try:
+        start = path.open("rb").read(64)
+    except OSError:
+        start = b""
+    if start.startswith(b"version https://git-lfs"):
+        return (
+            f"'{path}' is only a pointer to the weights: fetch the file itself with 'git lfs pull'"
+        )
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return f"'{path}' is a web page, not weights: download the file itself again"
+    if not start:
+        return f"'{path}' is empty or cannot be opened ({one_line(error)}): copy it again"
+    return (
+        f"'{path}' cannot be read ({one_line(error)}): it is incomplete or damaged; copy it again"
+    )
+
+
+def _check_complete(folder: Path) -> None:
+    """Raise UserError unless a folder has the two files that every checkpoint has."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"'{folder}' is not a checkpoint: {name} is missing "
+                f"(there is: {listing(there, like=name)}); give the folder that holds it, such as "
+                ".../model of a pretraining or .../policy of a finetuning run"
+            )
 
 
 def checkpoint_hash(folder: str | Path) -> str:
@@ -145,11 +215,9 @@ def checkpoint_hash(folder: str | Path) -> str:
 
     Raises UserError if the folder lacks config.json or model.safetensors.
     """
+    _check_complete(Path(folder))
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
-        path = Path(folder) / name
-        if not path.is_file():
-            raise UserError(f"'{folder}' is not a checkpoint: {name} is missing")
-        with path.open("rb") as file:
+        with (Path(folder) / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

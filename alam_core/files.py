@@ -1,4 +1,4 @@
-"""Atomic replacement of files and folders, and exclusive locks on folders.
+"""Paths that users write, atomic replacement of files and folders, and exclusive locks on folders.
 
 A replacement is written to a hidden sibling, flushed to the disk and renamed. A reader, and the
 next run after a crash, finds the old content or the new, never a mixture. Permissions follow the
@@ -11,6 +11,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,28 @@ from typing import Any
 from alam_core.errors import UserError
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of renameat2(2)
+_VARIABLE = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
+
+
+def expand_path(text: str) -> str:
+    """``text`` with ``~`` (or ``~name``) at its start and variables such as ``$HOME`` replaced.
+
+    Text without any of these is returned as it is. Raises UserError for an unknown user and, in
+    what can only be a path, for a variable that is not set.
+    """
+    is_path = "/" in text or text.startswith("$")
+    for match in _VARIABLE.finditer(text):
+        if is_path and (match[1] or match[2]) not in os.environ:
+            raise UserError(
+                f"'{text}': the variable {match[0]} is not set; set it, or write the path in full"
+            )
+    expanded = os.path.expanduser(os.path.expandvars(text))
+    if is_path and expanded.startswith("~"):
+        raise UserError(
+            f"'{text}': there is no user '{expanded[1:].split('/')[0]}'; for a folder of that "
+            f"name write './{text}'"
+        )
+    return expanded
 
 
 @contextlib.contextmanager
@@ -28,19 +51,20 @@ def replacing_file(path: str | Path) -> Iterator[Path]:
     of the block it replaces ``path``.
 
     Where the block raises, the temporary file is removed and ``path`` stays as it was. The folder
-    of ``path`` must exist. Raises OSError.
+    of ``path`` must exist. Raises OSError, which names ``path``.
     """
     path = Path(path)
     temporary = _temporary(path)
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    mode = os.fstat(descriptor).st_mode & 0o777  # what the umask leaves of 0o666
-    os.close(descriptor)
-    try:
-        yield temporary
-        temporary.chmod(mode)  # a library may have made it readable by its owner only
-        move_into_place(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _naming(path, temporary):
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mode = os.fstat(descriptor).st_mode & 0o777  # what the umask leaves of 0o666
+        os.close(descriptor)
+        try:
+            yield temporary
+            temporary.chmod(mode)  # a library may have made it readable by its owner only
+            move_into_place(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -49,19 +73,26 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     ``path``, which may be a folder with content or not exist.
 
     Where the block raises, the temporary folder is removed and ``path`` stays as it was. The parent
-    folder must exist. Raises OSError.
+    folder must exist. Raises UserError for the working directory or a folder around it, and
+    OSError, which names ``path``.
     """
     path = Path(path)
+    if Path.cwd().is_relative_to(os.path.abspath(path)):
+        raise UserError(
+            f"'{path}' is the working directory or a folder around it, which cannot be replaced: "
+            "give a folder inside it, such as ./model"
+        )
     temporary = _temporary(path)
-    temporary.mkdir()
-    mode = temporary.stat().st_mode & 0o777  # what the umask leaves of 0o777
-    try:
-        yield temporary
-        for child in _content(temporary):
-            child.chmod(mode if child.is_dir() else mode & 0o666)
-        move_into_place(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _naming(path, temporary):
+        temporary.mkdir()
+        mode = temporary.stat().st_mode & 0o777  # what the umask leaves of 0o777
+        try:
+            yield temporary
+            for child in _content(temporary):
+                child.chmod(mode if child.is_dir() else mode & 0o666)
+            move_into_place(temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_into_place(temporary: Path, path: Path) -> None:
@@ -134,6 +165,20 @@ def locked_folder(folder: str | Path, doing: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Give an OSError the name of the file that is being replaced, if it has none or that of the
+    temporary one; the error of a full disk often has none.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = None if error.filename is None else os.fsdecode(error.filename)
+        if error.errno is None or not (named is None or named.startswith(str(temporary))):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def _temporary(path: Path) -> Path:

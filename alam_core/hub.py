@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, explain, one_line
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -40,8 +40,25 @@ def fetch(identifier: str, patterns: Sequence[str], what: str, hint: str = "") -
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"no {what} '{identifier}': there is no such folder, and the model hub does not give "
-            f"it ({type(error).__name__}){hint}"
+            f"it ({_reason(identifier, error)}){hint}"
         ) from None
+
+
+def _reason(identifier: str, error: Exception) -> str:
+    """Why a download failed, and what the user can do."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):
+        return f"accept its licence at huggingface.co/{identifier}, then 'hf auth login'"
+    if isinstance(error, RepositoryNotFoundError):
+        return "it has no public model of this name; for a private one 'hf auth login' comes first"
+    if isinstance(error, LocalEntryNotFoundError):
+        return "it cannot be reached: is this machine online?"
+    return explain(error) or one_line(error)
 
 
 def cached_file(repository: str, file: str) -> Path | None:

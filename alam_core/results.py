@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from alam_core.command_line import ROOT, command_line
-from alam_core.errors import UserError
+from alam_core.errors import UserError, explain, one_line
 from alam_core.files import write_json
 
 
@@ -55,10 +55,10 @@ def write_result(
     Values of other keys in the existing file are kept, and with them the commands that measured
     them, joined by " && ". seeds: the random seeds of the measurement. command: the command that
     repeats the measurement; None takes this process's command line. group: the top-level key to
-    store the values under. Raises UserError, with the values, if the existing file is broken.
+    store the values under. Raises UserError, with the values, if the existing file is broken or the
+    new one cannot be written.
     """
     path = Path(folder) / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     command = command or command_line()
     try:
         old: dict[str, Any] = (
@@ -69,10 +69,10 @@ def write_result(
         kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
         commands = [c for c in old["command"].split(" && ") if c and kept]
         values = {group: {**beside, **values}} if group else values
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path}' is no result file ({error}): remove it and measure again; measured now: "
-            f"{json.dumps(values)}"
+            f"'{path}' is no result file ({one_line(error)}): remove it and measure again; "
+            f"measured now: {json.dumps(values)}"
         ) from None
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
@@ -90,7 +90,13 @@ def write_result(
         "seeds": seeds,
         "values": {**before, **values},
     }
-    write_json(path, content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, content)
+    except OSError as error:
+        raise UserError(
+            f"{explain(error) or one_line(error)}; measured now: {json.dumps(values)}"
+        ) from None
     return path
 
 

@@ -31,10 +31,10 @@ def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
     by_file: dict[Path, list[tuple[float, int]]] = defaultdict(list)  # first frame, episode
     faults = {}
     for e in range(dataset.num_episodes):
-        file, first = dataset.video_span(e, view)
-        if dataset.episode_length(e) < 1:
+        if dataset.episode_length(e) < 1:  # also where the metadata of the episode are broken
             faults[e] = f"episode {e} of '{dataset.root}' has no frame"
         else:
+            file, first = dataset.video_span(e, view)
             by_file[file].append((first, e))
     for file, spans in by_file.items():
         try:

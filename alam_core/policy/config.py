@@ -92,6 +92,10 @@ class PolicyConfig:
         latent_width: numbers that a transition is projected to.
         latent_shape: tokens of the encoder's transition, and numbers per token.
         latent_encoder: hash of the encoder's checkpoint.
+        state_names: names of the state's columns; empty in checkpoints of older versions, whose
+            state is taken in the robot's own order: for the Piper joint1 to joint6, gripper.
+        instructions: those of the training data; empty in checkpoints of older versions, and if
+            there were more than ``alam_core.policy.instructions.MOST``.
     """
 
     model: ModelConfig
@@ -104,6 +108,8 @@ class PolicyConfig:
     latent_width: int = 0
     latent_shape: list[int] = field(default_factory=list)
     latent_encoder: str = ""
+    state_names: list[str] = field(default_factory=list)
+    instructions: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.relative_joints if name not in self.joint_names]
@@ -111,6 +117,11 @@ class PolicyConfig:
             raise UserError(
                 f"relative_joints names {', '.join(unknown)}, but the data's actions are "
                 f"{', '.join(self.joint_names)}"
+            )
+        if self.state_names and len(self.state_names) != self.state_dim:
+            raise UserError(
+                f"state_names has {len(self.state_names)} names, but the state has "
+                f"{self.state_dim} numbers"
             )
         if self.relative_joints and self.state_dim < len(self.joint_names):
             raise UserError(

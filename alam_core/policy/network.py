@@ -29,6 +29,7 @@ class PolicyNetwork(nn.Module):
 
     state_mean: Tensor
     state_std: Tensor
+    state_limits: Tensor
     action_mean: Tensor
     action_std: Tensor
     relative: Tensor
@@ -61,6 +62,8 @@ class PolicyNetwork(nn.Module):
         )
         for name in ("state_mean", "state_std", "action_mean", "action_std"):
             self.register_buffer(name, torch.from_numpy(getattr(stats, name)), persistent=False)
+        limits = torch.from_numpy(stats.state_limits())
+        self.register_buffer("state_limits", limits, persistent=False)
         self.register_buffer("relative", torch.from_numpy(config.relative()), persistent=False)
         self.register_buffer("mask", self.layout.attention_mask(), persistent=False)
         self.register_buffer(
@@ -84,11 +87,12 @@ class PolicyNetwork(nn.Module):
 
     def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
         """The context of B observations, for any number of ``predict`` calls. Arguments as in
-        ``forward``.
+        ``forward``. States outside the range of training are clipped.
         """
         scaled = {view: images[view].float() / 127.5 - 1.0 for view in self.config.views}
         normal = (state.float() - self.state_mean) / self.state_std
-        return self.backbone.encode(scaled, normal, words)
+        limited = normal.clamp(self.state_limits[0], self.state_limits[1])
+        return self.backbone.encode(scaled, limited, words)
 
     def predict(
         self,

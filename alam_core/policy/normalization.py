@@ -13,6 +13,10 @@ import numpy as np
 
 from alam_core.errors import UserError
 
+STATE_MARGIN = 1.0
+"""How far beyond the range of training a normalised state may lie before it is clipped."""
+UNUSUAL = 10.0  # standard deviations from the mean
+
 
 @dataclass
 class LatentProjection:
@@ -112,7 +116,8 @@ class PolicyStats:
     state_mean, state_std: (S,). action_mean, action_std: (H, A), of the targets at each step of the
     chunk; relative dimensions are differences to the state at the start of the chunk. With
     quantiles, mean and std are their midpoint and half their distance. latents: view -> its
-    projection.
+    projection. state_range: (2, S), the smallest and largest states of the training data; infinite
+    for checkpoints that were written without it.
     """
 
     state_mean: np.ndarray
@@ -120,11 +125,46 @@ class PolicyStats:
     action_mean: np.ndarray
     action_std: np.ndarray
     latents: dict[str, LatentProjection] = field(default_factory=dict)
+    state_range: np.ndarray = field(default_factory=lambda: _array([[-np.inf], [np.inf]]))
+
+    def __post_init__(self) -> None:
+        self.state_range = np.broadcast_to(self.state_range, (2, len(self.state_mean)))
+
+    def state_limits(self) -> np.ndarray:
+        """(2, S): the smallest and largest normalised states that a policy is given. They are
+        ``STATE_MARGIN`` beyond the range of training, so that a state that hardly moved in the data
+        never becomes many standard deviations.
+        """
+        normal = (self.state_range - self.state_mean) / self.state_std
+        return normal + _array([[-STATE_MARGIN], [STATE_MARGIN]])
+
+    def unusual_states(self, state: np.ndarray, names: Sequence[str]) -> str:
+        """Which of the states (S,) are outside the range of training, for a message; "" if none is.
+        Such states are clipped. If the range is unknown, nothing is clipped, and states more than
+        ``UNUSUAL`` standard deviations from their mean are named. names: of the S states.
+        """
+        normal, limits = (state - self.state_mean) / self.state_std, self.state_limits()
+        low, high = self.state_range
+        outside = np.maximum(low - state, state - high)
+        return "; ".join(
+            f"{name} is {state[i]:.4g}, {outside[i]:.2g} outside {low[i]:.4g} to {high[i]:.4g} "
+            "(clipped)"
+            if np.isfinite(outside[i])
+            else f"{name} is {state[i]:.4g}, {abs(normal[i]):.0f} standard deviations from its mean"
+            for i, name in enumerate(names)
+            if not limits[0, i] <= normal[i] <= limits[1, i]
+            or (np.isinf(outside[i]) and abs(normal[i]) > UNUSUAL)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
+        known = bool(np.isfinite(self.state_range).all())
         return {
-            "state": {"mean": self.state_mean.tolist(), "std": self.state_std.tolist()},
+            "state": {
+                "mean": self.state_mean.tolist(),
+                "std": self.state_std.tolist(),
+                **({"range": self.state_range.tolist()} if known else {}),
+            },
             "action": {"mean": self.action_mean.tolist(), "std": self.action_std.tolist()},
             "latents": {
                 view: {
@@ -167,6 +207,7 @@ class PolicyStats:
                 _array(action["mean"]),
                 _array(action["std"]),
                 latents,
+                **({"state_range": _array(state["range"])} if "range" in state else {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(
@@ -213,13 +254,20 @@ def fit_policy_stats(
             relative_targets(action[rows].astype(np.float64), state.astype(np.float64), relative)
         )
     targets, all_states = np.concatenate(chunks), np.concatenate(states).astype(np.float64)
-    return PolicyStats(*_scale(all_states, floor, quantiles), *_scale(targets, floor, quantiles))
+    return PolicyStats(
+        *_scale(all_states, floor, quantiles),
+        *_scale(targets, floor, quantiles),
+        state_range=_array([all_states.min(0), all_states.max(0)]),
+    )
 
 
 def _scale(values: np.ndarray, floor: float, quantiles: bool) -> tuple[np.ndarray, np.ndarray]:
     """Centre and scale of ``values`` over the first axis, float32."""
     if quantiles:
         low, high = np.quantile(values, [0.01, 0.99], axis=0)
+        # What moves in less than 1 % of the rows, as a gripper may, is scaled by its whole range.
+        still = high - low < 2 * floor
+        low, high = np.where(still, values.min(0), low), np.where(still, values.max(0), high)
         centre, scale = (low + high) / 2, (high - low) / 2
     else:
         centre, scale = values.mean(0), values.std(0)

@@ -4,6 +4,7 @@ Letters: S image size in px, H chunk length, A action width, D width of the enco
 K number of denoising steps, G number of given steps.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
+from alam_core.policy.instructions import trained_wording, unknown
 from alam_core.policy.joint import JointPolicy
+from alam_core.runtime.columns import match_columns
 from alam_core.runtime.compiled import compile_generation
 from alam_core.types import ActionChunk, Observation
 
@@ -21,10 +24,12 @@ class PolicyRunner:
     """Checks observations and turns them into action chunks.
 
     ``views``: the cameras it needs. ``image_size``: S. ``horizon``: H. ``given_steps``: how many
-    first steps of a chunk may be given. ``dt``: s between rows. ``joint_names``: the columns of a
-    chunk's actions. ``latent_views``: views with generated transitions, none for a policy without
-    latents. ``latent_shape``: (tokens, numbers per token) of a transition, D is their product.
-    ``latent_encoder``: hash of the encoder of these transitions.
+    first steps of a chunk may be given. ``dt``: s between rows. ``state_names``, ``joint_names``:
+    the columns of an observation's state and of a chunk's actions, those of the policy's data until
+    ``fit_joints``. ``instructions``: those it was trained on, empty if unknown. ``latent_views``:
+    views with generated transitions, none for a policy without latents. ``latent_shape``: (tokens,
+    numbers per token) of a transition, D is their product. ``latent_encoder``: hash of the encoder
+    of these transitions.
     """
 
     def __init__(
@@ -60,7 +65,12 @@ class PolicyRunner:
         self.given_steps = config.model.given_steps
         self.dt = config.dt
         self.state_dim = config.state_dim
+        self.state_names = tuple(config.state_names)
         self.joint_names = tuple(config.joint_names)
+        self.instructions = tuple(config.instructions)
+        self._state_columns: np.ndarray | slice = slice(None)  # of an observation's state
+        self._action_columns: np.ndarray | slice = slice(None)  # of the policy's actions
+        self._given_columns: np.ndarray | slice = slice(None)  # of given actions
         self.latent_views = tuple(config.latent_views)
         self.latent_shape = tuple(config.latent_shape)
         self.latent_encoder = config.latent_encoder
@@ -94,6 +104,24 @@ class PolicyRunner:
             compiled,
         )
 
+    def fit_joints(self, joints: Sequence[str], renamed: Mapping[str, str] | None = None) -> None:
+        """From now on, take states and give actions in the order of a robot's ``joints``, whatever
+        their order in the policy's data. renamed: name in these data -> joint.
+
+        Raises UserError, and changes nothing, if the names do not fit (see ``match_columns``).
+        """
+        columns = match_columns(self.policy.config, joints, renamed)
+        self.state_names = self.joint_names = tuple(joints)
+        self.state_dim = len(joints)
+        self._state_columns, self._action_columns = columns.state, columns.action
+        self._given_columns = np.argsort(columns.action)
+
+    def unknown(self, instruction: str) -> str:
+        """One line that says what the policy was trained on, if it was not on ``instruction``. ""
+        if it was, and if the checkpoint keeps no instructions.
+        """
+        return unknown(instruction, self.instructions)
+
     def infer(
         self,
         observation: Observation,
@@ -102,13 +130,14 @@ class PolicyRunner:
     ) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
-        Images of another size are cropped to a square and resized as in training
-        (``alam_core.data.images``). ``generator``, or the seed of a new one, determines the initial
-        noise: same observation, same seed, same chunk. ``given``: the chunk's first actions (G, A),
-        G at most ``given_steps``; the rest continues from them. ``latents`` of the chunk are the
-        transitions between neighbouring steps (H, D), in the encoder's own space: the nearest
-        vectors that project to the generated numbers. Components that the projection drops are at
-        their mean.
+        An instruction that differs from one of ``instructions`` only in case, spaces or a full stop
+        counts as that one. Images of another size are cropped to a square and resized as in
+        training (``alam_core.data.images``). ``generator``, or the seed of a new one, determines
+        the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first
+        actions (G, A), G at most ``given_steps``; the rest continues from them. ``latents`` of the
+        chunk are the transitions between neighbouring steps (H, D), in the encoder's own space: the
+        nearest vectors that project to the generated numbers. Components that the projection drops
+        are at their mean.
 
         Raises UserError for a missing view, an image that is not uint8 RGB, a state of the wrong
         width or with NaN, an instruction that is empty or too long.
@@ -117,11 +146,15 @@ class PolicyRunner:
             generator = torch.Generator(self.device).manual_seed(generator)
         images = {view: self._image(observation, view) for view in self.views}
         state = self._state(observation)
-        words = self.policy.tokenizer([observation.instruction]).to(self.device)
+        instruction = observation.instruction
+        wording = trained_wording(instruction, self.instructions) or instruction
+        words = self.policy.tokenizer([wording]).to(self.device)
         fixed = (
             None
             if given is None
-            else torch.from_numpy(np.asarray(given, np.float32)).to(self.device)[None]
+            else torch.from_numpy(np.asarray(given, np.float32)[:, self._given_columns]).to(
+                self.device
+            )[None]
         )
         actions, streams = self.policy.sample(
             images,
@@ -136,7 +169,19 @@ class PolicyRunner:
         latents = {
             view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()
         }
-        return ActionChunk(actions[0].cpu().numpy(), self.dt, observation.stamp, latents)
+        rows = actions[0].cpu().numpy()[:, self._action_columns]
+        return ActionChunk(rows, self.dt, observation.stamp, latents)
+
+    def unusual_states(self, observation: Observation) -> str:
+        """Which states are outside the range of training; "" if none is. See
+        ``PolicyStats.unusual_states``.
+        """
+        config = self.policy.config
+        names = config.state_names or config.joint_names
+        if len(names) != config.state_dim:
+            names = [f"state {i}" for i in range(config.state_dim)]
+        state = np.asarray(observation.state)[self._state_columns]
+        return self.policy.stats.unusual_states(state, names)
 
     def _image(self, observation: Observation, view: str) -> Tensor:
         """(1, 3, S, S) uint8."""
@@ -155,7 +200,7 @@ class PolicyRunner:
         return torch.from_numpy(small).to(self.device).permute(2, 0, 1)[None]
 
     def _state(self, observation: Observation) -> Tensor:
-        """(1, state_dim) float32."""
+        """The policy's state (1, S) float32."""
         state = np.asarray(observation.state, dtype=np.float32)
         if state.shape != (self.state_dim,):
             raise UserError(
@@ -166,7 +211,7 @@ class PolicyRunner:
                 "the state is not finite at index "
                 f"{int(np.flatnonzero(~np.isfinite(state))[0])}: {state.tolist()}"
             )
-        return torch.from_numpy(state.copy()).to(self.device)[None]
+        return torch.from_numpy(state[self._state_columns].copy()).to(self.device)[None]
 
 
 def _check_device(device: torch.device | str) -> None:

@@ -9,7 +9,7 @@ import atexit
 import contextlib
 import gc
 import importlib
-import os
+import importlib.util
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,19 +17,23 @@ from typing import TypeVar
 
 import numpy as np
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
+from alam_core.sim.gl import WINDOWS, advice, backend, choose_backend
 
-os.environ.setdefault("MUJOCO_GL", "egl")
+choose_backend()
 # Triton, which torch imports on demand, and Mesa's software renderer each bring an LLVM. If Triton
 # comes second, the process crashes.
 with contextlib.suppress(ImportError):
     importlib.import_module("triton")
+if importlib.util.find_spec("mujoco") is None:
+    raise UserError("simulated worlds need the package mujoco: pip install mujoco")
 try:
     import mujoco
-except (ImportError, AttributeError) as error:
-    raise UserError(
-        f"MuJoCo cannot start ({error}); run 'alam doctor' to see what is missing"
-    ) from None
+except Exception as error:  # GL libraries raise many kinds
+    raise UserError(f"no image can be rendered: {advice()} ({one_line(error)})") from None
+
+if backend() in WINDOWS:  # a missing screen is an error, not a warning
+    importlib.import_module("glfw").ERROR_REPORTING = "raise"  # type: ignore[attr-defined]
 
 __all__ = ["Renderer", "mujoco"]
 
@@ -103,12 +107,10 @@ def _make_gl(make: Callable[[], T]) -> T:
     try:
         return make()
     except Exception as error:  # GL libraries raise many kinds
-        reason = str(error)
+        reason = one_line(error)
         hook = sys.unraisablehook
         sys.unraisablehook = lambda _: None
         traceback.clear_frames(error.__traceback__)
     gc.collect()
     sys.unraisablehook = hook
-    raise UserError(
-        f"no image can be rendered ({reason}); run 'alam doctor' to see which GL package is missing"
-    )
+    raise UserError(f"no image can be rendered: {advice()} ({reason})")

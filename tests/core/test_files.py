@@ -1,5 +1,6 @@
 """Atomic replacement of files and folders, and locks on folders."""
 
+import errno
 import json
 import os
 import signal
@@ -109,6 +110,32 @@ def test_a_folder_replaces_a_file_or_a_dangling_link(
     with replacing_folder(tmp_path / "model") as temporary:
         (temporary / "new").touch()
     assert names(tmp_path) == ["model"] and names(tmp_path / "model") == ["new"]
+
+
+@pytest.mark.parametrize("path", [".", "..", "inner/..", "/"])
+def test_the_working_directory_is_not_replaced(
+    tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(UserError, match="working directory .* give a folder inside it"),
+        replacing_folder(path),
+    ):
+        pass
+    assert not names(tmp_path)
+
+
+def test_an_error_names_the_file_that_is_replaced_not_the_temporary_one(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")  # as "write" raises it
+    with pytest.raises(OSError) as error, replacing_file(tmp_path / "a.json"):
+        raise full
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "a.json"))
+    with pytest.raises(OSError) as error, replacing_folder(tmp_path / "m") as temporary:
+        (temporary / ("x" * 300)).touch()
+    assert error.value.filename == str(tmp_path / "m")
+    with pytest.raises(OSError) as error, replacing_file(tmp_path / "a.json"):
+        (tmp_path / "another").read_text()
+    assert error.value.filename == str(tmp_path / "another") and not names(tmp_path)
 
 
 def test_links_in_a_folder_are_not_followed(tmp_path: Path) -> None:

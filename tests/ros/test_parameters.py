@@ -1,15 +1,21 @@
 """Every parameter of every node has a description, so that ``ros2 param describe`` documents it."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters, ListParameters
+from rclpy.node import Node
 from tiny_checkpoints import save_tiny_policy, save_tiny_transition
 
-from alam_common.parameters import Parameter
+from alam_common.parameters import Parameter, declare_parameters
+from alam_core.errors import UserError
 
+INSTALL = Path(__file__).resolve().parents[2] / "ros2_ws" / "install"
 ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 NUMBERS = (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
 
@@ -44,7 +50,55 @@ def test_every_parameter_is_described_and_every_number_has_a_range(
             assert parameter.read_only != (parameter.name == "muted_views"), parameter.name
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-r", "__ns:=left"], "wrong ROS arguments: .*'-r __ns:=left'"),
+        (["-r", "alam/latents"], "wrong ROS arguments: .*'-r alam/latents'"),
+        (["--params-file", "/nowhere.yaml"], "wrong ROS arguments: .*/nowhere.yaml"),
+        (["-p", "max_velocty:=0.2"], "no parameter 'max_velocty'; did you mean 'max_velocity'"),
+    ],
+)
+def test_wrong_ros_arguments_give_one_line_and_code_2(
+    arguments: list[str], said: str, start: Callable
+) -> None:
+    """Also a misspelt speed limit, which ROS would ignore."""
+    node = INSTALL / "alam_piper/lib/alam_piper/arm_controller"
+    process = start("arm_controller", [str(node), "--ros-args", *arguments])
+    assert process.wait(60) == 2
+    process.last_line()  # waits for all of the output
+    errors = [line for line in process.lines if line.startswith("error:")]
+    assert len(errors) == 1 and re.search(said, errors[0])
+    assert not any("Traceback" in line for line in process.lines)
+
+
 @pytest.mark.parametrize("default", [1, 1.0])
 def test_a_number_needs_a_range(default: float) -> None:
     with pytest.raises(AssertionError, match="how fast"):
         Parameter(default, "how fast").descriptor()
+
+
+def test_a_path_may_hold_the_home_folder_and_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    class GivenParameters:
+        """Has the parameters as the user gave them."""
+
+        _parameter_overrides: dict[str, object] = {}
+
+        def get_name(self) -> str:
+            return "policy"
+
+        def declare_parameter(self, name: str, *_: object) -> SimpleNamespace:
+            return SimpleNamespace(value=given[name])
+
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    table = {"checkpoint": Parameter("", "folder", path=True), "topic": Parameter("", "topic")}
+    node = cast(Node, GivenParameters())
+    given = {"checkpoint": "~/policy", "topic": "~/image"}  # a topic's ~ is the node's name
+    assert declare_parameters(node, table) == {
+        "checkpoint": "/home/somebody/policy",
+        "topic": "~/image",
+    }
+    given["checkpoint"] = "$NOWHERE/policy"
+    with pytest.raises(UserError, match=r"policy: parameter 'checkpoint': .*\$NOWHERE is not set"):
+        declare_parameters(node, table)

@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +180,34 @@ def test_bad_chunks_do_not_move_the_arm_and_are_explained(stage):
     )
 
 
+def test_a_chunk_in_degrees_is_refused_and_clamping_is_a_warning(stage):
+    assert stage.enable().success
+    degrees = stage.chunk(HOME)
+    degrees.positions = [10.0, 60.0, -45.0, 5.0, 20.0, -15.0, 40.0] * degrees.steps
+    stage.chunks.publish(degrees)
+    stage.wait_for_value("last_rejection", "seems to be in degrees")
+    stage.ros.wait_for(
+        lambda: (
+            "joint2 is 60" in stage.status().message
+            and stage.status().level == DiagnosticStatus.WARN
+        ),
+        PATIENCE,
+        "the warning",
+        again=lambda: stage.chunks.publish(degrees),
+    )
+    assert np.abs(stage.arm.plant.joints - HOME).max() < 1e-4
+    stage.ros.wait_for(
+        lambda: (
+            "joint5 is clamped from 1.600 to 1.200" in stage.status().message
+            and stage.status().level == DiagnosticStatus.WARN
+        ),
+        PATIENCE,
+        "the warning",
+        again=lambda: stage.chunks.publish(stage.chunk(HOME + [0, 0, 0, 0, 1.6, 0])),
+        every=5.0,
+    )
+
+
 def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     ros, arm = stage.ros, stage.arm
     assert stage.enable().success
@@ -202,6 +232,78 @@ def test_lost_feedback_latches_a_fault_that_can_be_reset(stage):
     )
     stage.wait_for_value("state", "HOLDING")
     assert "no new feedback" in stage.value("last_fault")
+
+
+def test_an_adapter_that_is_pulled_and_plugged_in_again(ros, start, can_udp_port, tmp_path, capfd):
+    """The arm holds while the adapter is away; resetting the fault opens the bus again."""
+    pulled = tmp_path / "pulled"
+    arm = EmulatedArm(ros.node, can_udp_port)
+    node = Path(__file__).parent / "pulled_adapter_node.py"
+    arguments = ["--ros-args", "-p", "use_sim_time:=true", "-p", f"can_port:={can_udp_port}"]
+    try:
+        process = start("arm_controller", [sys.executable, str(node), str(pulled), *arguments])
+        stage = Stage(ros, arm, process)
+        assert stage.enable().success
+        stage.chunks.publish(stage.chunk(HOME + [0.9, 0, 0, 0, 0, 0], steps=30))
+        ros.wait_for(lambda: arm.plant.joints[0] > 0.1, PATIENCE, "the arm to move")
+
+        def reset() -> Trigger.Response:
+            return ros.call(Trigger, "/alam/arm/reset_fault", Trigger.Request(), PATIENCE)
+
+        pulled.touch()
+        stage.wait_for_value("state", "FAULT")
+        ros.wait_for(
+            lambda: "cannot open CAN bus udp_multicast" in reset().message,
+            PATIENCE,
+            "the absent adapter to be named",
+        )
+        held = arm.plant.joints.copy()
+        assert held[0] < 0.85 and arm.emulator.power_cuts == 0
+        pulled.unlink()
+        ros.wait_for(lambda: reset().success, PATIENCE, "the bus to be opened again")
+        stage.wait_for_value("state", "HOLDING")
+        assert np.abs(arm.plant.joints - held).max() < 1e-3 and arm.emulator.enabled.all()
+        stage.chunks.publish(stage.chunk(HOME))
+        stage.wait_for_value("state", "EXECUTING")
+        noise = [line for line in capfd.readouterr().out.splitlines() if "send failed" in line]
+        assert len(noise) <= 1, noise
+
+        # Pulled while the arm is disabled, which is no fault: enabling opens the bus again.
+        assert stage.enable(False).success
+        pulled.touch()
+        ros.wait_for(
+            lambda: "cannot open CAN bus udp_multicast" in stage.enable().message,
+            PATIENCE,
+            "the absent adapter to be named",
+        )
+        assert stage.value("state") == "DISABLED"
+        pulled.unlink()
+        ros.wait_for(lambda: stage.enable().success, PATIENCE, "the arm to be enabled")
+    finally:
+        arm.close()
+
+
+def test_a_hold_cancels_an_enabling_that_waits_for_the_bus(stage):
+    """While enabling opens the bus again and waits for feedback, a hold must still count."""
+    ros, emulator = stage.ros, stage.arm.emulator
+    enable = ros.node.create_client(SetBool, "/alam/arm/enable")
+    hold = ros.node.create_client(Trigger, "/alam/arm/hold")
+    ros.wait_for(
+        lambda: enable.service_is_ready() and hold.service_is_ready(), PATIENCE, "the services"
+    )
+    for _ in range(10):
+        emulator.feedback_frozen = True
+        ros.wait_for(lambda: "no new feedback" in stage.status().message, PATIENCE, "the silence")
+        enabled = enable.call_async(SetBool.Request(data=True))
+        ros.wait_for(lambda: any("again" in line for line in stage.process.lines), PATIENCE)
+        held = hold.call_async(Trigger.Request())
+        ros.wait_for(held.done, PATIENCE, "the hold")
+        if not enabled.done():  # else the wait ended first: once more
+            break
+    emulator.feedback_frozen = False
+    ros.wait_for(enabled.done, PATIENCE, "the answer to enable")
+    assert not enabled.result().success
+    assert emulator.joint_commands == 0 and not emulator.enabled.any()
 
 
 def test_a_stopped_clock_is_reported_and_the_arm_holds(stage):

@@ -67,6 +67,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         (["up", "piper", "--sim", "perhaps"], "not true or false"),
         (["up", "piper", "--sim"], "'--sim' needs a value"),
         (["up", "piper", "checkpoint:=/nowhere/policy"], "no folder '/nowhere/policy'"),
+        (["run"], "required: INSTRUCTION"),
         (["echo"], "required: TOPIC"),
         (["echo", "/x", "--timeout", "soon"], "invalid float value: 'soon'"),
     ],
@@ -200,7 +201,8 @@ def test_messages_become_plain_values() -> None:
 
 FLEET = """
     import sys
-    from alam_bringup.graph import PIPER, Graph, NodeSpec
+    from alam_bringup.description import Graph, NodeSpec
+    from alam_bringup.graph import PIPER
     from alam_cli.up import up
     nodes = [NodeSpec("alam_fleet", name, name, required=required) for name, required in {nodes}]
     sys.exit(up(Graph("fleet", "a test", PIPER.arguments, lambda values: nodes), PIPER.defaults()))

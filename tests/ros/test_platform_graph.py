@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 
 from alam_bringup import graph as graphs
-from alam_bringup.graph import (
-    GRAPHS,
-    PIPER,
-    Argument,
-    Graph,
-    environment,
-    find_graph,
-    split_assignments,
-)
-from alam_bringup.installed import available, has_package
+from alam_bringup.description import Argument, Graph, NodeSpec, split_assignments
+from alam_bringup.graph import GRAPHS, PIPER, environment, find_graph
+from alam_bringup.installed import available, has_package, parameter_files
 from alam_cli.up import node_command
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
@@ -38,7 +31,7 @@ def folders(tmp_path: Path) -> dict[str, str]:
     return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
 
 
-def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
+def nodes(graph: Graph, **texts: str) -> dict[str, NodeSpec]:
     return {node.name: node for node in graph.build(graph.values(texts))}
 
 
@@ -50,7 +43,9 @@ def nodes(graph: Graph, **texts: str) -> dict[str, graphs.NodeSpec]:
         (["seed:=1.5"], "not a whole number"),
         (["seed:=-1"], "not between 0 and"),
         (["image_size:=-8"], "not between 0 and 4096"),
-        (["wrist_topic:=wrist/image"], "must begin with '/'"),
+        (["wrist_topic:=wrist image"], "wrist_topic:=wrist image is not a ROS name"),
+        (["wrist_topic:="], "wrist_topic:= is not a ROS name"),
+        (["namespace:=2nd"], "namespace:=2nd is not a ROS name"),
         (["sim"], "not of the form name:=value"),
         (["seed:=1", "seed:=2"], "given twice"),
         (["checkpoint:=/nowhere"], "no folder '/nowhere'"),
@@ -120,6 +115,12 @@ def test_real_mode_uses_the_can_interface_and_no_simulator(folders: dict[str, st
 def test_real_time_simulation_runs_on_the_wall_clock(folders: dict[str, str]) -> None:
     found = nodes(PIPER, **folders, realtime="true")
     assert found["sim"].parameters["realtime"] is True
+    # Only there may feedback be missing for longer: the emulated arm shares a busy machine.
+    assert found["arm_controller"].parameters["feedback_timeout"] == 1.0
+    for texts in ({}, {"sim": "false"}):
+        assert (
+            "feedback_timeout" not in nodes(PIPER, **folders, **texts)["arm_controller"].parameters
+        )
     assert not any(node.parameters.get("use_sim_time") for node in found.values())
 
 
@@ -148,7 +149,8 @@ def test_a_wrong_domain_is_named(
 
 
 def test_camera_drivers_are_optional(folders: dict[str, str]) -> None:
-    built = list(nodes(PIPER, **folders, sim="false").values())
+    serials = {"third_person_serial": "1", "wrist_serial": "2"}
+    built = list(nodes(PIPER, **folders, sim="false", **serials).values())
     startable, notes = available(built)
     cameras = [node for node in built if node.package == "realsense2_camera"]
     assert [node.name for node in cameras] == ["third_person", "wrist"]
@@ -168,6 +170,18 @@ def test_relative_folders_are_found_from_the_root(
     assert graphs.folder("checkpoint", "checkpoints/x") == str(tmp_path / "checkpoints" / "x")
 
 
+def test_a_folder_may_be_named_by_the_home_folder_or_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for text in ("~/policy", "$HOME/policy", "${HOME}/policy"):
+        assert graphs.folder("checkpoint", text) == str(tmp_path / "policy")
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(UserError, match=r"^checkpoint: .*the variable \$NOWHERE is not set"):
+        graphs.folder("checkpoint", "$NOWHERE/policy")
+
+
 def test_network_opens_dds_to_other_machines() -> None:
     config = Path("/config")
     closed = environment(PIPER.values({}), config)
@@ -183,9 +197,44 @@ def test_parameters_keep_their_types(tmp_path: Path, folders: dict[str, str]) ->
     node = nodes(PIPER, **folders, third_person_serial="0123")["camera_sync"]
     command = node_command(node, tmp_path, tmp_path)
     file = command[command.index("--params-file") + 1]
-    assert yaml.safe_load(Path(file).read_text()) == {
-        "/camera_sync": {"ros__parameters": node.parameters}
-    }
+    assert yaml.safe_load(Path(file).read_text()) == {"/**": {"ros__parameters": node.parameters}}
+
+
+def test_a_namespace_holds_for_every_node(tmp_path: Path, folders: dict[str, str]) -> None:
+    for text in ("left", "/left"):
+        found = nodes(PIPER, **folders, namespace=text)
+        assert {node.namespace for node in found.values()} == {"/left"}
+    assert "__ns:=/left" in node_command(found["policy"], tmp_path, tmp_path)
+    ports = {nodes(PIPER, **folders, namespace=n)["sim"].parameters["can_port"] for n in "ab"}
+    assert len(ports) == 2  # two emulated CAN buses
+
+
+@pytest.mark.parametrize(
+    ("text", "namespace", "said"),
+    [
+        ("/**: {ros__parameters: {max_velocity: 0.2}}", "left", ""),
+        ("arm_controller: {ros__parameters: {max_velocity: 0.2}}", "", ""),
+        ("/left/arm_controller: {ros__parameters: {max_velocity: 0.2}}", "left", ""),
+        ("arm_controller: {ros__parameters: {max_velocity: 0.2}}", "left", "has arm_controller"),
+        ("arm_controler: {ros__parameters: {max_velocity: 0.2}}", "", "has arm_controler"),
+        ("max_velocity: 0.2", "", "has max_velocity instead of '/**'"),
+        ("", "", "has nothing"),
+        ("max_velocity: [", "", "is not YAML"),
+    ],
+)
+def test_a_parameter_file_that_ros_would_ignore_is_refused(
+    text: str, namespace: str, said: str, folders: dict[str, str], tmp_path: Path
+) -> None:
+    """A lower speed limit must not be ignored without a word."""
+    node = nodes(PIPER, **folders, namespace=namespace)["arm_controller"]
+    file = tmp_path / "arm_controller.yaml"
+    file.write_text(text)
+    if not said:
+        assert parameter_files(node, tmp_path) == [str(file)]
+        return
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        parameter_files(node, tmp_path)
+    assert "\n" not in str(caught.value) and str(file) in str(caught.value)
 
 
 def strings_of_node(package: str, executable: str) -> set[str]:

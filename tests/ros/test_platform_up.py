@@ -43,7 +43,8 @@ def test_the_whole_graph_starts_and_stops(
     save_tiny_transition(tmp_path / "transition")
     folders = {"checkpoint": str(tmp_path / "policy"), "encoder": str(tmp_path / "transition")}
     texts = folders | {"image_size": str(SIZE), "camera_size": str(SIZE), "speed": "0"}
-    latents = ros.collect(LatentTransition, "/alam/latents")
+    texts["namespace"] = "left"
+    latents = ros.collect(LatentTransition, "/left/alam/latents")
     up = start("up", [ALAM, "up", "piper", *(f"{name}:={text}" for name, text in texts.items())])
 
     def both_views() -> bool:
@@ -54,9 +55,14 @@ def test_the_whole_graph_starts_and_stops(
     nodes = PIPER.build(PIPER.values(texts))
     for node in nodes:  # ROS ignores a parameter that a node does not declare
         declared = ros.call(
-            ListParameters, f"/{node.name}/list_parameters", ListParameters.Request(), START
+            ListParameters, f"/left/{node.name}/list_parameters", ListParameters.Request(), START
         ).result.names
         assert set(node.parameters) <= set(declared), node.name
+    names = ros.node.get_topic_names_and_types(no_demangle=True)  # of services and actions, too
+    heard = {name.split("/", 1)[1] for name, _ in names if "/" in name}
+    outside = {name for name in heard if not name.startswith(("left/", "test/"))}
+    assert outside <= {"rosout", "parameter_events"}
+    assert "left/clock" in heard and "left/alam/execute_task/_action/status" in heard
 
     started = next(line for line in up.lines if "started sim" in line)
     groups = [int(number) for number in re.findall(r"\((\d+)\)", started)]

@@ -8,126 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
-from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import ActionChunk, Observation, PredictedLatents, Processed, TaskStatus
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.action import ActionClient
-from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState
-from tiny_checkpoints import DIM, HORIZON, SIZE, TOKENS, save_tiny_policy
+from policy_world import MS, STATE, STEP, TASK, World
+from tiny_checkpoints import DIM, HORIZON, TOKENS, save_tiny_policy
 
-from alam_common.messages import ns_to_stamp, numpy_to_image, stamp_to_ns
+from alam_common.messages import stamp_to_ns
 from alam_core import types
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
 from alam_core.types import VIEWS
-
-MS = 1_000_000
-STEP = 100 * MS
-TASK = "put the red cube on the plate"
-STATE = np.linspace(0.0, 0.06, 7, dtype=np.float32)
-
-
-class World:
-    """Takes the place of camera_sync, simulator and judge, and is a client of the action. Time
-    advances only in ``tick`` and ``advance``.
-    """
-
-    def __init__(self, ros) -> None:
-        self.ros = ros
-        self.now = 1000 * MS
-        self.sent: list[int] = []  # stamps of observations
-        self.clock = ros.node.create_publisher(Clock, "/clock", 1)
-        self.observations = ros.node.create_publisher(Observation, "/alam/observation", 1)
-        self.status = ros.node.create_publisher(TaskStatus, "/alam/task_status", 10)
-        self.chunks: list[ActionChunk] = ros.collect(ActionChunk, "/alam/action_chunk")
-        self.latents: list[PredictedLatents] = ros.collect(
-            PredictedLatents, "/alam/predicted_latents"
-        )
-        self.processed: list[Processed] = ros.collect(Processed, "/alam/processed")
-        self.diagnostics: list[DiagnosticArray] = ros.collect(DiagnosticArray, "/diagnostics")
-        self.client = ActionClient(ros.node, ExecuteTask, "/alam/execute_task")
-        self.feedback: list[ExecuteTask.Feedback] = []
-
-    def wait_until_connected(self) -> None:
-        publishers = (self.clock, self.observations, self.status)
-        self.ros.wait_for(
-            lambda: all(p.get_subscription_count() for p in publishers),
-            timeout=120,
-            what="the policy's subscriptions",
-        )
-
-        def opened() -> bool:  # the node accepts goals once it knows ROS time
-            self.advance(0)
-            return self.client.server_is_ready()
-
-        self.ros.wait_for(opened, timeout=120, what="the action server")
-        for name in ("/alam/action_chunk", "/alam/processed", "/alam/predicted_latents"):
-            self.ros.wait_for(lambda name=name: self.ros.node.count_publishers(name), what=name)
-        self.tick()
-
-    def picture(self, stamp: int) -> np.ndarray:
-        return np.random.default_rng(stamp).integers(0, 255, (2, SIZE, SIZE, 3), dtype=np.uint8)
-
-    def advance(self, ns: int) -> None:
-        """Advance the time without an observation. The clock is best effort, so it is sent
-        repeatedly.
-        """
-        self.now += ns
-        for _ in range(3):
-            self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
-            self.ros.executor.spin_once(timeout_sec=0.05)
-
-    def tick(self) -> None:
-        """Advance by 100 ms, send an observation and wait until the policy has processed it."""
-        self.advance(STEP)
-        message = Observation(
-            views=list(VIEWS),
-            joint_state=JointState(name=list(JOINT_NAMES), position=STATE.tolist()),
-        )
-        message.header.stamp = ns_to_stamp(self.now)
-        message.images = [
-            numpy_to_image(image, message.header.stamp) for image in self.picture(self.now)
-        ]
-        self.sent.append(self.now)
-        self.ros.wait_for(
-            lambda: self.processed and stamp_to_ns(self.processed[-1].header.stamp) == self.now,
-            what="the policy to be done with an observation",
-            again=lambda: self.observations.publish(message),  # the same twice changes nothing
-            every=5.0,
-        )
-
-    def judge(self, success: bool, instruction: str = TASK, stamp: int | None = None) -> None:
-        message = TaskStatus(instruction=instruction, seed=1, success=success)
-        message.header.stamp = ns_to_stamp(self.now if stamp is None else stamp)
-        self.status.publish(message)
-
-    def send_goal(self, instruction: str = TASK, time_limit: float = 20.0):
-        return self.ros.send_goal(
-            self.client,
-            "/alam/execute_task",
-            ExecuteTask.Goal(instruction=instruction, time_limit=time_limit),
-            feedback_callback=lambda message: self.feedback.append(message.feedback),
-        )
-
-    def result(self, goal, tick: bool = False, again: Callable | None = None):
-        """Wait for the goal's result. tick: whether to tick meanwhile. again: called until it
-        ends.
-        """
-        future = goal.get_result_async()
-
-        def over() -> bool:
-            if tick:
-                self.tick()
-            return future.done()
-
-        self.ros.wait_for(over, what="the goal's end", again=again)
-        return future.result()
-
-    def says(self, text: str) -> bool:
-        return any(
-            text in status.message for array in self.diagnostics[-2:] for status in array.status
-        )
 
 
 @pytest.fixture
@@ -261,6 +149,29 @@ def test_how_goals_fail(world: World) -> None:
     assert answer.status == GoalStatus.STATUS_ABORTED
     assert "s of wall time; has the simulator stopped?" in answer.result.reason
     world.ros.wait_for(lambda: world.says("no observation for"), what="the diagnosis")
+
+
+def test_a_state_outside_the_range_of_training_is_diagnosed(
+    ros, start_node: Callable, tmp_path: Path
+) -> None:
+    policy = save_tiny_policy(tmp_path / "policy")
+    policy.stats.state_range = np.stack([STATE - 0.1, STATE + 0.1])
+    policy.stats.state_range[:, 3] = STATE[3] - 1.5  # joint4, 0.5 beyond what is let through
+    policy.save_pretrained(tmp_path / "policy")
+    start_node(
+        "alam_policy", "policy", {"checkpoint": str(tmp_path / "policy"), "use_sim_time": True}
+    )
+    world = World(ros)
+    world.wait_until_connected()
+    assert world.send_goal(time_limit=600.0).accepted
+    world.tick()
+    ros.wait_for(
+        lambda: world.says(
+            "outside the range of training: joint4 is 0.03, 1.5 outside -1.47 to -1.47 (clipped)"
+        ),
+        what="the diagnosis",
+        again=world.tick,
+    )
 
 
 def test_a_goal_needs_ros_time_and_is_aborted_when_it_jumps_back(

@@ -1,11 +1,14 @@
-"""The nodes continue when the wall clock is set back (by hand or by NTP) while they run."""
+"""The nodes continue when the wall clock is set back (by hand or by NTP) while they run, and when
+other processes keep them from running for a while.
+"""
 
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from alam_msgs.msg import Observation
+from alam_msgs.msg import ArmStatus, Observation
 from piper_arm import EmulatedArm
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
@@ -67,6 +70,34 @@ def test_the_arm_controller_goes_on_when_the_clock_is_set_back(
             lambda: arm.emulator.joint_commands > sent + 200, what="commands after the jump"
         )
         assert arm.emulator.ignored_commands == 0
+    finally:
+        arm.close()
+
+
+def test_a_controller_that_was_starved_takes_no_old_feedback_for_lost_feedback(
+    ros, start_node: Callable, can_udp_port: int
+) -> None:
+    arm = EmulatedArm(ros.node, can_udp_port)
+    try:
+        states = ros.collect(JointState, "/joint_states")
+        status = ros.collect(ArmStatus, "/alam/arm/status", 50)
+        process = start_node(
+            "alam_piper", "arm_controller", {"can_port": can_udp_port, "feedback_timeout": 1.0}
+        )
+        ros.wait_for(lambda: states, 120, "joint states")
+        ros.wait_for(
+            lambda: ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True)).success,
+            60,
+            "the arm to be enabled",
+        )
+        for _ in range(5):
+            resumed = arm.nanoseconds + 1_500_000_000
+            process.send(signal.SIGSTOP)  # as if other processes took all of the processor
+            ros.wait_for(lambda until=resumed: arm.nanoseconds > until, 60, "the arm to go on")
+            process.send(signal.SIGCONT)
+            status.clear()
+            ros.wait_for(lambda: len(status) > 10, 60, "the status after the pause")
+            assert {message.state for message in status} == {"HOLDING"}, status[0].reason
     finally:
         arm.close()
 

@@ -43,9 +43,11 @@ class CanRig:
         for _ in range(round(seconds / PERIOD)):
             self.now = round(self.now + PERIOD, 6)
             self.emulator.step(PERIOD)
-            patience = 0.0 if self.emulator.feedback_frozen else 5.0
+            heard = not self.emulator.feedback_frozen
+            patience = 0.0 if not heard else 0.02 if self.backend.missing() else 5.0
+            feedback = read_newer(self.backend, self.controller.feedback, patience)
             output = self.controller.tick(
-                self.now, read_newer(self.backend, self.controller.feedback, patience)
+                self.now, feedback, "" if feedback else self.backend.missing()
             )
             if output.enable:
                 self.backend.enable()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from can_rig import make_chunk
 
-from alam_core.robots.piper import JOINT_NAMES
-from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, parse_chunk
+from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
+from alam_core.runtime.motion import make_limits
+from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, beyond_limits, parse_chunk
 
 GOOD = {
     "stamp": 10.0,
@@ -47,8 +48,42 @@ def test_bad_contents_are_refused(change, reason):
 
 def test_columns_are_put_into_order():
     names = JOINT_NAMES[::-1]
-    chunk = parse_chunk(10.0, 1, names, 0.1, 2, [6, 5, 4, 3, 2, 1, 0, 16, 15, 14, 13, 12, 11, 10])
-    assert chunk.actions.tolist() == [[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]
+    rows = np.array([[0, 1, 2, 3, 4, 5, 6], [10, 11, 12, 13, 14, 15, 16]]) / 1000
+    chunk = parse_chunk(10.0, 1, names, 0.1, 2, rows[:, ::-1].ravel().tolist())
+    assert np.array_equal(chunk.actions, rows)
+
+
+HOME = (0.0, 1.57, -1.3485, 0.0, 0.0, 0.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ((10, 60, -45, 5, 20, -15, 0.04), "joint2 is 60, .* in degrees"),
+        ((10, 60, -45, 5, 20, -15, 40), "in degrees.*gripper is 40, .* millimetres"),
+        ((0, 90_000, -77_264, 0, 0, 0, 0.05), "joint2 is 90000, .*0.001 degrees"),
+        ((0, 1.57, -1.3, 0, 0, 0, 0.8), "gripper is 0.8, .* a share of the opening"),
+        ((0, 1.57, -1.3, 0, 0, 0, 70), "gripper is 70, .* millimetres or percent"),
+        ((0, 1.57, -1.3, 0, -15, 0, 0.05), "joint5 is -15, .* in degrees"),
+    ],
+)
+def test_a_chunk_in_other_units_is_refused_with_a_hint(row, reason):
+    rows = [*HOME, *row]  # one wrong row is enough
+    with pytest.raises(ChunkRejected, match=reason):
+        parse_chunk(10.0, 1, JOINT_NAMES, 0.1, 2, rows)
+
+
+def test_a_row_a_little_beyond_the_limits_is_clamped_and_named():
+    limits = make_limits(JOINT_LIMITS, gripper_stroke=0.07)
+    rows = np.tile(HOME, (4, 1))
+    assert beyond_limits(make_chunk(10.0, 1, 0.1, rows), limits) == ""
+    rows[2, 4], rows[1, 6], rows[0, 2], rows[3, 0] = 1.6, 0.1, 0.3, 2.6  # joint1: within noise
+    said = beyond_limits(make_chunk(10.0, 1, 0.1, rows), limits)
+    assert said == (
+        "joint3 is clamped from 0.300 to -0.020, joint5 is clamped from 1.600 to 1.200, "
+        "gripper is clamped from 0.100 to 0.070"
+    )
+    parse_chunk(10.0, 1, JOINT_NAMES, 0.1, 4, rows.ravel().tolist())
 
 
 def test_the_rows_of_a_chunk_are_due_after_the_steps_that_were_dropped():

@@ -46,5 +46,9 @@ def test_runs_are_counted_and_the_load_ends(tmp_path, monkeypatch):
     values = json.loads((tmp_path / "busy_tests.json").read_text())["values"]
     assert (values["ros_runs"], values["suite_runs"], values["failures"]) == (2, 1, 1)
     assert values["failed_tests"] == {"tests.a::bad": 1}
+    again = BusyTestsConfig(ros_runs=0, suite_runs=1, load=1, results=str(tmp_path), add=True)
+    assert main(again) == 1
+    values = json.loads((tmp_path / "busy_tests.json").read_text())["values"]
+    assert (values["ros_runs"], values["suite_runs"], values["failures"]) == (2, 2, 2)
     burners = [process for process in burners if busy_tests.BURN in process.args]
-    assert [burner.poll() is not None for burner in burners] == [True]
+    assert [burner.poll() is not None for burner in burners] == [True, True]

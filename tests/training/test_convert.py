@@ -170,7 +170,7 @@ def test_broken_recordings_are_skipped_counted_and_named_up_to_a_share(
     assert json.loads((tmp_path / "out" / RECORD).read_text())["skipped"] == summary.broken
     with pytest.raises(
         UserError,
-        match=r"2 of 10 recordings .* than --max_broken 0.19; "
+        match=r"2 of 10 episodes .* than --max_broken 0.19; "
         "the first: r2: it is cut short; nothing is written",
     ):
         convert(ConvertConfig("rosbag", str(tmp_path), str(tmp_path / "other"), max_broken=0.19))

@@ -105,7 +105,7 @@ def test_missing_and_broken_frames_skip_their_window_only(tmp_path: Path) -> Non
     (folder / "episode_0000004.npz").unlink()
     with pytest.raises(
         UserError,
-        match=r"2 of 2 recordings .* cannot be read.*"
+        match=r"2 of 2 episodes .* cannot be read.*"
         "'episode_0000004.npz' is missing; nothing is written",
     ):
         run("calvin", folder, tmp_path / "other", max_broken=0.5)

@@ -99,7 +99,7 @@ def test_broken_demonstrations_are_skipped_and_named(tmp_path: Path) -> None:
         for key, values in file["data/demo_0/obs"].items():
             file[f"data/demo_5/obs/{key}"] = values[:0]
         file["data/demo_5/actions"] = numbers(0, 0, 7)
-    dataset, summary = run("libero", folder, tmp_path / "out", max_broken=0.6)
+    dataset, summary = run("libero", folder, tmp_path / "out", max_broken=0.8)
     assert dataset.num_episodes == 3 and list(summary.broken) == [
         "a.hdf5/demo_3",
         "a.hdf5/demo_4",
@@ -110,6 +110,56 @@ def test_broken_demonstrations_are_skipped_and_named(tmp_path: Path) -> None:
     assert "no images" in reasons[0] and "ee_states has 2 rows for 7 images" in reasons[1]
     assert "no frames" in reasons[2] and "truncated" in reasons[3]
     assert all("\n" not in reason for reason in reasons)
+    assert summary.lost == 9  # b.hdf5 counts as many as a.hdf5 has
+
+
+def test_a_broken_file_counts_as_the_episodes_that_a_file_has(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in "abc":
+        write_libero(folder / f"{name}.hdf5", (2,) * 6)
+    (folder / "b.hdf5").write_bytes((folder / "b.hdf5").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"6 of 18 episodes .* larger share than --max_broken 0.1"):
+        run("libero", folder, tmp_path / "out", max_broken=0.1)
+    _, summary = run("libero", folder, tmp_path / "out", max_broken=0.34)
+    assert (summary.episodes, summary.lost, list(summary.broken)) == (12, 6, ["b.hdf5"])
+
+
+def test_another_layout_is_told_by_what_is_there(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "aloha.hdf5", "w") as file:
+        file["action"], file["observations/qpos"] = numbers(0, 4, 14), numbers(0, 4, 14)
+    wanted = r"aloha.hdf5 is not in the layout of LIBERO .*; it has: action, observations; convert"
+    with pytest.raises(UserError, match=wanted) as caught:
+        run("libero", tmp_path, tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    write_libero(tmp_path / "libero.hdf5")
+    _, summary = run("libero", tmp_path, tmp_path / "out", max_broken=0.5)
+    assert (summary.episodes, summary.lost) == (3, 3)
+    assert "it has: action, observations" in summary.broken["aloha.hdf5"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "no HDF5 file .* copy it again"),
+        (b"", "no HDF5 file .* copy it again"),
+        ({}, "it has: none"),
+        ({"data": np.zeros(3)}, "it has: data"),
+        ({"data/demo_0": np.zeros(3)}, "demo_0: is an array, not a group"),
+        ({"data/demo_0/obs": np.zeros(3)}, "demo_0: has no images"),
+    ],
+)
+def test_files_that_hold_no_demonstrations(
+    tmp_path: Path, content: bytes | dict[str, np.ndarray], message: str
+) -> None:
+    if isinstance(content, bytes):
+        (tmp_path / "a.hdf5").write_bytes(content)
+    else:
+        with h5py.File(tmp_path / "a.hdf5", "w") as file:
+            for name, values in content.items():
+                file[name] = values
+    with pytest.raises(UserError, match=message):
+        run("libero", tmp_path, tmp_path / "out")
 
 
 def test_a_missing_key_stops_the_run_and_lists_the_keys(tmp_path: Path) -> None:

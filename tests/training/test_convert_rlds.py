@@ -258,6 +258,16 @@ def test_a_damaged_shard_loses_only_the_records_after_the_damage(tmp_path: Path,
         run("rlds", tmp_path / "in", tmp_path / "other", fps=5.0)
 
 
+def test_a_damaged_shard_of_unknown_length_counts_as_a_usual_one(tmp_path: Path) -> None:
+    write(tmp_path / "in", ((2,) * 6, (2,) * 6, (2,) * 6), with_json=False)
+    shard = tmp_path / "in/toy-train.tfrecord-00001-of-00003"
+    damage(shard, starts(shard)[0])
+    with pytest.raises(UserError, match=r"6 of 18 episodes .* than --max_broken 0.3"):
+        run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, max_broken=0.3)
+    _, summary = run("rlds", tmp_path / "in", tmp_path / "out", fps=5.0, max_broken=0.5)
+    assert (summary.episodes, summary.lost) == (12, 6)
+
+
 def test_records_of_a_wrong_form_are_skipped_with_a_reason(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", (LENGTHS,), with_json=False)
     writer = TFRecordWriter(str(folder / "toy-train.tfrecord-00001-of-00002"))

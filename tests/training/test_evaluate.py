@@ -13,11 +13,13 @@ from world_fixtures import BlobWorld, DrivenBlobWorld, make_blobs
 
 from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner, StepExecution
 from alam_training.commands.evaluate import evaluate, write_video
 from alam_training.episodes.evaluation import (
     EpisodeResult,
     EvaluateConfig,
+    episodes,
     run_episode,
     success_metrics,
 )
@@ -89,6 +91,19 @@ def test_images_are_rendered_only_where_a_plan_or_a_film_needs_them():
         assert world.renders == expected
 
 
+def test_states_outside_the_range_of_training_are_counted():
+    policy = tiny_policy()
+    agent = StepExecution(Planner(PolicyRunner(policy), 4))
+    assert "unusual_states" not in success_metrics([run_episode(BlobWorld(), agent, seed=1)])
+    policy.stats.state_range = np.full((2, 7), 50.0, np.float32)
+    counted = success_metrics([run_episode(BlobWorld(), agent, seed) for seed in (1, 2)])[
+        "unusual_states"
+    ]
+    assert (
+        counted["episodes"] == 2 and "outside 50 to 50 (clipped); joint2 is" in counted["example"]
+    )
+
+
 class Still:
     """An agent that keeps the blob where it is."""
 
@@ -114,6 +129,21 @@ def test_videos_play_at_the_worlds_own_speed(tmp_path):
     )
     (path,) = tmp_path.iterdir()
     assert VideoReader(path).fps == 40.0
+
+
+def test_a_full_disk_costs_the_videos_not_the_measurement(
+    blob_policy, tmp_path, monkeypatch, capsys
+):
+    def full(self, images):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alam_core.data.video.VideoWriter.add", full)
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 3, 0, 4, workers=0, videos=1, video_folder=str(tmp_path)
+    )
+    assert evaluate(config, make_blobs)["episodes"] == 3
+    assert "no video of seed 0: cannot read or write" in " ".join(capsys.readouterr().out.split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_world_of_several_tasks_names_one_file(blob_policy, tmp_path):
@@ -243,3 +273,63 @@ def test_a_choice_that_does_not_exist_is_refused(flags):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert flags[0].strip("-") in done.stderr
+
+
+class JointBlobs(DrivenBlobWorld):
+    """A driven world whose state tells the joints apart; it keeps the actions."""
+
+    def reset(self, seed):
+        self.actions = []
+        observation = super().reset(seed)
+        observation.state = np.linspace(-0.1, 0.1, 7, dtype=np.float32)
+        return observation
+
+    def step(self, action, render=True):
+        self.actions.append(action)
+        return super().step(action, render)
+
+
+def named_policy(folder, names, state_names=None, instructions=()):
+    policy = tiny_policy(relative=())
+    policy.config = dataclasses.replace(
+        policy.config,
+        joint_names=list(names),
+        state_names=list(names if state_names is None else state_names),
+        instructions=list(instructions),
+    )
+    return str(policy.save_pretrained(folder))
+
+
+def test_columns_are_taken_by_name_in_a_world_of_the_arm(tmp_path):
+    """A policy of data with the gripper first does what it would if the world had that order."""
+    world = JointBlobs()
+    policy = named_policy(tmp_path / "policy", [JOINT_NAMES[-1], *JOINT_NAMES[:-1]])
+    list(episodes(EvaluateConfig(policy, "blob", 1, 0, 4, workers=0), lambda *_: world))
+    done = world.actions
+    start = world.reset(0)
+    start.state = np.roll(start.state, 1)  # in the order of the data
+    wanted = PolicyRunner.from_pretrained(policy).infer(start, 0).actions
+    np.testing.assert_allclose(done, np.roll(wanted, -1, 1)[: len(done)], atol=1e-6)
+
+
+def test_joints_of_other_names_need_a_map(tmp_path):
+    names = [f"joint_{i}.pos" for i in range(7)]
+    entries = [f"{name}={joint}" for name, joint in zip(names, JOINT_NAMES, strict=True)]
+    config = EvaluateConfig(named_policy(tmp_path / "policy", names), "blob", 1, 0, 4, workers=0)
+    with pytest.raises(UserError, match="policy' in the world 'blob': .* has joint_0.pos.*_map"):
+        list(episodes(config, DrivenBlobWorld))
+    config.joint_names_map = entries
+    assert len(list(episodes(config, DrivenBlobWorld))) == 1
+    with pytest.raises(UserError, match="have no names: leave out --joint_names_map"):
+        list(episodes(config, make_blobs))
+
+
+@pytest.mark.parametrize(
+    ("trained", "warnings"), [("Push the red  blob.", 0), ("lift the blob", 1), ("", 0)]
+)
+def test_an_instruction_that_is_unknown_is_told_once(tmp_path, capsys, trained, warnings):
+    policy = named_policy(tmp_path / "policy", JOINT_NAMES, instructions=[trained] * bool(trained))
+    results = list(episodes(EvaluateConfig(policy, "blob", 2, 0, 4, workers=0), make_blobs))
+    told = "not trained on 'push the red blob', only on 'lift the blob'"
+    assert capsys.readouterr().err.count(told) == warnings
+    assert all((told in result.unknown) == bool(warnings) for result in results)

@@ -69,6 +69,13 @@ def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     assert not (tmp_path / "results.md").exists()
 
 
+@pytest.mark.parametrize("folder", ["x" * 300, "a file"])
+def test_a_measurement_that_cannot_be_written_is_shown(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "a file").touch()
+    with pytest.raises(UserError, match=r'measured now: {"successes": 3}$'):
+        write_result("demo", {"successes": 3}, [], tmp_path / folder)
+
+
 def stage1_method(error: float, psnr: float, seeds: list[int]) -> dict[str, object]:
     """Metrics as training/probe.py writes them, some of them not measured."""
     table = {str(t): error * t for t in range(1, 6)}

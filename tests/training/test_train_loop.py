@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
 from alam_training.benchmarks.scale import curve
-from alam_training.loop import state as train_state
 from alam_training.loop.config import LoopConfig, OptimConfig
 from alam_training.loop.gradients import shard_rows
 from alam_training.loop.optim import learning_rate
@@ -212,10 +211,21 @@ def test_a_full_disk_leaves_the_last_state_intact(
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(train_state.safetensors.torch, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(UserError, match="No space left on device"):
         run(tmp_path, config())
     assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
+def test_a_log_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("alam_training.loop.train.SummaryWriter.add_scalar", full)
+    with pytest.raises(UserError, match=r"the log in .* keeps step 0, and the same command"):
+        run(tmp_path, config())
 
 
 class Plain(nn.Linear):

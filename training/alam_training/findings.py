@@ -25,9 +25,8 @@ def print_findings(
 
 
 def print_data_findings(findings: Sequence[Finding], data: str) -> None:
-    """What a trainer prints before it decodes videos: errors and warnings, and how to see more."""
-    shown = [finding for finding in findings if finding.level != "note"]
-    if shown:
+    """What a trainer prints before it decodes videos: the findings, and how to see more."""
+    if findings:
         console = Console(stderr=True)
-        print_findings(shown, console)
+        print_findings(findings, console)
         console.print(f"'alam check {escape(data)}' tells more", highlight=False, soft_wrap=True)

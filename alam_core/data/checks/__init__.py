@@ -1,11 +1,12 @@
 """What is wrong with a data set: findings, which ``alam check`` and the trainers print."""
 
 from alam_core.data.checks.episodes import check_episodes
-from alam_core.data.checks.finding import Finding, Level, numbered
+from alam_core.data.checks.finding import Finding, Level
 from alam_core.data.checks.numbers import check_numbers
 from alam_core.data.checks.pictures import PictureSample, check_pictures, sample_pictures
 from alam_core.data.checks.quick import quick_findings
 from alam_core.data.checks.recorded import Recorded, read_recorded
+from alam_core.data.checks.units import wrong_units
 from alam_core.data.checks.video import check_videos
 
 __all__ = [
@@ -17,8 +18,8 @@ __all__ = [
     "check_numbers",
     "check_pictures",
     "check_videos",
-    "numbered",
     "quick_findings",
     "read_recorded",
     "sample_pictures",
+    "wrong_units",
 ]

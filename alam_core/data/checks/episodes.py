@@ -6,8 +6,9 @@ from collections import defaultdict
 
 import numpy as np
 
-from alam_core.data.checks.finding import Finding, episodes_called, numbered
+from alam_core.data.checks.finding import Finding, episodes_called
 from alam_core.data.checks.recorded import Recorded
+from alam_core.errors import listing
 
 FEW = 10  # episodes
 SHORT = 0.2  # of the median length
@@ -75,7 +76,7 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
             spelled[_words(task)].append(task)
     for spellings in spelled.values():
         if len(spellings) > 1:
-            counts = numbered(f"'{task}' ({len(by_task[task])})" for task in spellings)
+            counts = listing(f"'{task}' ({len(by_task[task])})" for task in spellings)
             findings.append(
                 Finding(
                     "warning",

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from alam_core.errors import listing
+
 Level = Literal["error", "warning", "note"]
-NAMED = 5  # numbers or names in a message, at most
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,6 @@ class Finding:
     level: Level
     where: str
     message: str
-
-
-def numbered(values: Iterable[int | str]) -> str:
-    """The first few values and the number of the others: "3, 7, 9 and 12 more"."""
-    all_of = [str(value) for value in values]
-    more = f" and {len(all_of) - NAMED} more" if len(all_of) > NAMED else ""
-    return ", ".join(all_of[:NAMED]) + more
 
 
 def episodes_at_fault(faults: Mapping[int, str], where: str = "") -> list[Finding]:
@@ -49,4 +43,4 @@ def episodes_at_fault(faults: Mapping[int, str], where: str = "") -> list[Findin
 def episodes_called(numbers: Iterable[int]) -> str:
     """ "episode 3", or "episodes 3, 7, 9 and 12 more"."""
     all_of = list(numbers)
-    return f"episode{'' if len(all_of) == 1 else 's'} {numbered(all_of)}"
+    return f"episode{'' if len(all_of) == 1 else 's'} {listing(map(str, all_of))}"

@@ -6,8 +6,9 @@ N: rows of all episodes together, n: columns that state and action share.
 
 import numpy as np
 
-from alam_core.data.checks.finding import Finding, numbered
+from alam_core.data.checks.finding import Finding
 from alam_core.data.checks.recorded import Recorded
+from alam_core.errors import listing
 
 ENOUGH = 20  # rows; correlations of fewer mean nothing
 FOLLOWS, UNRELATED = 0.95, 0.6  # correlation of an action with a state, above and below
@@ -79,7 +80,7 @@ def check_following(recorded: Recorded) -> list[Finding]:
         findings.append(
             Finding(
                 "warning",
-                f"action {numbered(map(repr, far))}",
+                f"action {listing(map(repr, far))}",
                 "it is far from the state of the same name: if the actions are differences or "
                 "velocities, give them other names, and no relative_joints; else check the units",
             )

@@ -6,9 +6,11 @@ N: rows of all episodes together, n: columns.
 
 import numpy as np
 
-from alam_core.data.checks.finding import Finding, episodes_called, numbered
+from alam_core.data.checks.finding import Finding, episodes_called
 from alam_core.data.checks.following import check_following
 from alam_core.data.checks.recorded import Recorded
+from alam_core.data.checks.units import ends, is_piper
+from alam_core.errors import listing
 from alam_core.robots.piper import JOINT_NAMES, MAX_VELOCITY
 from alam_core.robots.units import FAR, RANGES, likely_units
 
@@ -51,7 +53,7 @@ def check_names(recorded: Recorded) -> list[Finding]:
                 Finding(
                     "error",
                     vector,
-                    f"two columns have the same name: {numbered(doubled)}; rename or remove one "
+                    f"two columns have the same name: {listing(doubled)}; rename or remove one "
                     "(features in meta/info.json)",
                 )
             )
@@ -62,7 +64,7 @@ def check_names(recorded: Recorded) -> list[Finding]:
                 Finding(
                     "warning",
                     vector,
-                    f"there is no {numbered(lacking)}: if this is the Piper, a policy trained on "
+                    f"there is no {listing(lacking)}: if this is the Piper, a policy trained on "
                     "these data cannot drive the whole arm; record all its joints",
                 )
             )
@@ -90,7 +92,7 @@ def check_names(recorded: Recorded) -> list[Finding]:
             Finding(
                 "warning",
                 "state",
-                f"no column for {numbered(lacking)} of the action: the policy commands what it "
+                f"no column for {listing(lacking)} of the action: the policy commands what it "
                 "does not see; record it",
             )
         )
@@ -123,18 +125,18 @@ def check_ranges(recorded: Recorded) -> list[Finding]:
     findings = []
     for vector, names, arrays in recorded.vectors():
         columns = {name: list(names).index(name) for name in JOINT_NAMES if name in names}
-        ours = len(columns) == len(JOINT_NAMES) or "piper" in recorded.robot_type.lower()
+        ours = is_piper(names, recorded.robot_type)
         far = [
             (e, hint)
             for e, array in zip(recorded.numbers(), arrays, strict=True)
-            if (hint := likely_units(np.quantile(array, [0.01, 0.99], axis=0), names))
+            if (hint := likely_units(ends(array), names))
         ]
         if far:
             findings.append(
                 Finding(
                     "error" if ours else "warning",
                     f"{vector}, {episodes_called(e for e, _ in far)}",
-                    far[0][1] + ("" if ours else "; if this is another arm, rename its joints"),
+                    far[0][1] + ("" if ours else "; if this is another arm, that is right"),
                 )
             )
             continue
@@ -205,7 +207,7 @@ def check_constant(recorded: Recorded) -> list[Finding]:
         still = joint & ~constant & (everything.std(0) < STILL)
         for mask, what in ((constant, "never changes"), (still, "hardly moves")):
             if mask.any():
-                which = numbered(repr(name) for name, hit in zip(names, mask, strict=True) if hit)
+                which = listing(repr(name) for name, hit in zip(names, mask, strict=True) if hit)
                 findings.append(
                     Finding(
                         "warning" if vector == "state" and mask is constant else "note",

@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called, numbered
+from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import VideoSet
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.video.index import inspect_videos
+from alam_core.errors import listing
 
 RATE_ERROR = 0.01  # relative, of a video's rate
 STEP_ERROR = 0.5  # of a row, of the time between two rows
@@ -67,7 +68,7 @@ def check_copies(files: Sequence[Path]) -> list[Finding]:
         Finding(
             "warning",
             "episodes",
-            f"the same video {len(copies)} times: {numbered(file.name for file in copies)}; it "
+            f"the same video {len(copies)} times: {listing(file.name for file in copies)}; it "
             "counts twice in training, and may be held out too; remove the copies",
         )
         for copies in same.values()

@@ -4,8 +4,10 @@ contains many episodes, up to a size limit.
 T: frames of an episode, H, W: image height and width.
 """
 
+import contextlib
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 
 from alam_core.data.lerobot import layout
 from alam_core.data.video.writer import VideoWriter, video_info
+from alam_core.reserve import Reserve
 
 MB = 1024**2
 
@@ -21,14 +24,18 @@ class ShardWriter:
     """Appends episodes to the current shards in ``folder``, and begins a new shard when one is
     full.
 
-    views: camera name -> (H, W). fps: frames per second.
+    views: camera name -> (H, W). fps: frames per second. reserve: the space for finishing the
+    shards when the disk is full. num_bytes: written so far, roughly.
     """
 
-    def __init__(self, folder: Path, views: dict[str, tuple[int, int]], fps: float) -> None:
-        self.folder, self.views, self.fps = folder, views, fps
+    def __init__(
+        self, folder: Path, views: dict[str, tuple[int, int]], fps: float, reserve: Reserve
+    ) -> None:
+        self.folder, self.views, self.fps, self._reserve = folder, views, fps, reserve
+        self.num_bytes = 0
         kinds = ("data", "episodes", *(layout.IMAGES + view for view in views))
         self._position = dict.fromkeys(kinds, (0, 0))  # chunk and file index of the current shard
-        self._data: tuple[BinaryIO, pq.ParquetWriter] | None = None
+        self._data: tuple[FileIO, pq.ParquetWriter] | None = None
         self._videos: dict[str, VideoWriter] = {}
 
     def start_after(self, row: dict[str, Any]) -> None:
@@ -55,9 +62,10 @@ class ShardWriter:
             self._close_data()
             self._advance("data")
         if not self._data:
-            file = self._path(layout.DATA, "data").open("wb")
+            file = self._reserve.open(self._path(layout.DATA, "data"))
             self._data = file, pq.ParquetWriter(file, table.schema, compression="snappy")
         self._data[1].write_table(table)
+        self.num_bytes += table.nbytes
         chunk, file_index = self._position["data"]
         return {"data/chunk_index": chunk, "data/file_index": file_index}
 
@@ -74,14 +82,17 @@ class ShardWriter:
                 video = None
                 self._advance(key)
         if not video:
-            video = VideoWriter(self._path(layout.VIDEO, key), self.fps, *self.views[view])
+            path = self._path(layout.VIDEO, key)
+            file = self._reserve.open(path)
+            video = VideoWriter(path, self.fps, *self.views[view], file=file)
             self._videos[view] = video
-        first = video.num_frames
+        first, before = video.num_frames, video.num_bytes
         video.add(images)
-        chunk, file = self._position[key]
+        self.num_bytes += video.num_bytes - before
+        chunk, file_index = self._position[key]
         where = {
             "chunk_index": chunk,
-            "file_index": file,
+            "file_index": file_index,
             "from_timestamp": first / self.fps,
             "to_timestamp": video.num_frames / self.fps,
         }
@@ -112,16 +123,17 @@ class ShardWriter:
 
     def abort(self) -> None:
         """Close the current shards without finishing them."""
-        self._close_data()
+        with contextlib.suppress(OSError):  # the disk may be full
+            self._close_data()
         for video in self._videos.values():
             video.abort()
 
     def _close_data(self) -> None:
         if self._data:
             file, writer = self._data
-            writer.close()
-            file.close()
             self._data = None
+            with file:
+                writer.close()
 
     def _advance(self, kind: str) -> None:
         self._position[kind] = layout.next_file(*self._position[kind])

@@ -32,8 +32,11 @@ from alam_core.data.lerobot.statistics import (
     merge_stats,
     vector_stats,
 )
-from alam_core.errors import UserError
+from alam_core.errors import UserError, reason
 from alam_core.files import lock_folder, move_into_place
+from alam_core.reserve import Reserve
+
+RESERVE = 32 * 1024**2  # bytes set aside for finishing the files, besides two episodes
 
 
 class LeRobotWriter:
@@ -73,7 +76,16 @@ class LeRobotWriter:
                 f"'{root}' exists already; choose another folder, remove it, or resume it"
             )
         self._lock = _make_locked(self._folder)
-        self._shards = ShardWriter(self._folder, self.views, self.fps)
+        self._reserve = Reserve(self._folder)
+        self._reserve.grow(RESERVE)
+        self._largest = 0  # episode, in bytes
+        self._shards = ShardWriter(self._folder, self.views, self.fps, self._reserve)
+        if self._reserve.used:
+            self.abort()
+            raise UserError(
+                f"the disk of '{root}' has less than {RESERVE // 1024**2} MB left: free some "
+                "space, or choose a folder on another disk"
+            )
         if append:
             try:
                 self._continue()
@@ -94,10 +106,10 @@ class LeRobotWriter:
         images: view -> uint8 RGB (T, H, W, 3). state: (T, S). action: (T, A), row t is the action
         taken at observation t. task: the instruction. extra: scalars stored with the episode, the
         same names for every episode. Raises ValueError for arrays of a wrong shape or type, and for
-        values that are not finite.
+        values that are not finite, and OSError, after which only ``abort`` is possible.
         """
         self._check(images, state, action)
-        length = len(state)
+        length, before = len(state), self._shards.num_bytes
         if task not in self._tasks:
             self._tasks.append(task)
         frame_index = np.arange(length)
@@ -133,10 +145,17 @@ class LeRobotWriter:
         self._new_episodes.append(row)
         self.num_episodes += 1
         self.num_frames += length
+        self._largest = max(self._largest, self._shards.num_bytes - before)
+        self._reserve.grow(RESERVE + 2 * self._largest)
+
+    @property
+    def disk_is_full(self) -> bool:
+        """Whether the disk has no space for another episode, only for ``close``."""
+        return self._reserve.used
 
     def close(self) -> None:
         """Finish all files and move the data set into place. Raises UserError if it has no
-        episodes.
+        episodes, and OSError; the added episodes are then lost.
         """
         if not self.num_episodes:
             self.abort()
@@ -144,8 +163,13 @@ class LeRobotWriter:
         if not self._new_episodes:
             self.abort()
             return
-        self._shards.close()
-        self._write_meta()
+        self._reserve.release()
+        try:
+            self._shards.close()
+            self._write_meta()
+        except OSError:
+            self.abort()
+            raise
         if self._append:
             self._move_into_root()
         elif self.root.exists():
@@ -251,7 +275,7 @@ def _make_locked(folder: Path) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = lock_folder(folder, "writing this data set in")
     except OSError as error:
-        raise UserError(f"cannot write in '{folder.parent}': {error.strerror}") from None
+        raise UserError(f"cannot write in '{folder.parent}': {reason(error)}") from None
     for child in folder.iterdir():  # left by a killed run
         shutil.rmtree(child) if child.is_dir() else child.unlink()
     return descriptor

@@ -6,6 +6,9 @@ blurs small coloured objects and costs 10 dB (7 dB at equal file size). Frame n 
 at n / fps seconds. T: number of frames, H, W: image height and width.
 """
 
+import contextlib
+import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
@@ -26,6 +29,9 @@ PRESET = "veryfast"
 class VideoWriter:
     """Encodes frames into one mp4 file; the first frame of each ``add`` is a key frame. The file is
     readable after ``close``.
+
+    file: the open file at ``path``, if its writes go through an object of the caller's. ``add`` and
+    ``close`` raise OSError.
     """
 
     def __init__(
@@ -36,12 +42,14 @@ class VideoWriter:
         width: int,
         quality: int = QUALITY,
         pixel_format: str = PIXEL_FORMAT,
+        file: io.RawIOBase | None = None,
     ) -> None:
         self.path = Path(path)
         self.num_frames = 0
         self.num_bytes = 0
         self._shape = (height, width, 3)
-        self._container = av.open(str(path), "w", options={"movflags": "faststart"})
+        self._file = file
+        self._container = av.open(file or str(path), "w", options={"movflags": "faststart"})
         options = {
             "crf": str(quality),
             "preset": PRESET,
@@ -66,22 +74,37 @@ class VideoWriter:
                 f"{self.path}: frames must be uint8 (T, {', '.join(map(str, self._shape))}), "
                 f"not {images.dtype} {images.shape}"
             )
-        for i, image in enumerate(images):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            frame.pts = self.num_frames
-            if i == 0:
-                frame.pict_type = PictureType.I
-            self._mux(self._stream.encode(frame))
-            self.num_frames += 1
+        with self._errors_of_the_file():
+            for i, image in enumerate(images):
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+                frame.pts = self.num_frames
+                if i == 0:
+                    frame.pict_type = PictureType.I
+                self._mux(self._stream.encode(frame))
+                self.num_frames += 1
 
     def close(self) -> None:
         """Finish the file."""
-        self._mux(self._stream.encode())
-        self._container.close()
+        with self._errors_of_the_file():
+            self._mux(self._stream.encode())
+            self._container.close()
+        if self._file:
+            self._file.close()
 
     def abort(self) -> None:
         """Close the file without finishing it."""
-        self._container.close()
+        with contextlib.suppress(OSError, av.FFmpegError):  # the disk may be full
+            self._container.close()
+        if self._file:
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _errors_of_the_file(self) -> Iterator[None]:
+        """Raise the OSError of a file of the caller's instead of PyAV's error about it."""
+        try:
+            yield
+        except av.FFmpegError as error:
+            raise error.__cause__ if isinstance(error.__cause__, OSError) else error from None
 
     def _mux(self, packets: list[Any]) -> None:
         for packet in packets:

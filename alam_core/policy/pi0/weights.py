@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from alam_core.checkpoints import check_tensors, unreadable_weights
 from alam_core.errors import UserError
 from alam_core.policy.backbone import Backbone
 
@@ -64,8 +65,8 @@ def load_pi0(
 
     path: a safetensors file, or a folder with ``model.safetensors`` or
     ``model.safetensors.index.json``. Names are openpi's, with or without LeRobot's prefix
-    ``model.``. Raises UserError, which names every tensor that is missing, unexpected or of the
-    wrong shape; the model is then unchanged.
+    ``model.``. Raises UserError if tensors are missing, unexpected or of the wrong shape; the model
+    is then unchanged.
     """
     modules = {"backbone": backbone, "input": input_head, "output": output_head}
     own = {
@@ -86,15 +87,14 @@ def load_pi0(
         tied_twice = openpi == TIED and name.removesuffix(TIED) + EMBEDDING in shapes
         if target is not None and not tied_twice:
             targets[name] = target
-    problems = [f"missing {_their_name(name)}" for name in own if name not in targets.values()]
-    problems += [f"unexpected {name}" for name, target in targets.items() if target not in own]
-    problems += [
-        f"{name} is {shapes[name]} instead of {tuple(own[target].shape)}"
-        for name, target in targets.items()
-        if target in own and shapes[name] != own[target].shape
-    ]
-    if problems:
-        raise UserError(f"'{path}' does not fit the model: {'; '.join(problems)}")
+    theirs = {target: name for name, target in targets.items()}
+    check_tensors(
+        {name: shapes[name] for name in targets},
+        {theirs.get(name, _their_name(name)): tuple(tensor.shape) for name, tensor in own.items()},
+        path,
+        "the names and shapes must be those of openpi's PyTorch weights or LeRobot's pi0_base; "
+        "convert an older checkpoint with LeRobot's or openpi's script first",
+    )
 
     with torch.no_grad():
         for file in files:
@@ -140,4 +140,4 @@ def _open(file: Path) -> safe_open:
     try:
         return safe_open(file, "pt")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{file}' cannot be read ({error}): download it again") from None
+        raise UserError(unreadable_weights(file, error)) from None

@@ -2,7 +2,7 @@
 simulator.
 """
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 
 PREFIX = "metaworld"
 
@@ -88,5 +88,6 @@ def tasks_of(world: str) -> tuple[str, ...]:
     tasks = tuple(which.split(","))
     for task in tasks:
         if task not in INSTRUCTIONS:
-            raise UserError(f"MetaWorld has no task '{task}'; it has: {', '.join(INSTRUCTIONS)}")
+            known = listing(INSTRUCTIONS, like=task)
+            raise UserError(f"MetaWorld has no task '{task}'; it has: {known}")
     return tasks

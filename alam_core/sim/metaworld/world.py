@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.images import resize_images
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.sim.metaworld.tasks import INSTRUCTIONS, tasks_of
 from alam_core.sim.rendering import Renderer, mujoco
 from alam_core.types import Observation
@@ -20,9 +20,7 @@ try:
     from metaworld.policies import ENV_POLICY_MAP
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
 except (ImportError, AttributeError) as error:
-    raise UserError(
-        f"MetaWorld cannot start ({error}); run 'alam doctor' to see what is missing"
-    ) from None
+    raise UserError(f"MetaWorld cannot start ({one_line(error)}): pip install metaworld") from None
 
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
 # m, where ALAM's release puts corner2. From MetaWorld's own position objects look half as large.

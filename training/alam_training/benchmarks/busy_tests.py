@@ -2,6 +2,7 @@
 and counts the failures.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ class BusyTestsConfig:
         load: processes that compute without pause; 0 starts one for each core.
         results: folder of the result file.
         save: write busy_tests.json after every run of the tests.
+        add: add to the runs that busy_tests.json already counts, after an interruption.
     """
 
     ros_runs: int = 10
@@ -37,6 +39,7 @@ class BusyTestsConfig:
     load: int = 0
     results: str = "results"
     save: bool = True
+    add: bool = False
 
     def __post_init__(self) -> None:
         if min(self.ros_runs, self.suite_runs, self.load) < 0:
@@ -85,6 +88,11 @@ def main(config: BusyTestsConfig) -> int:
     load = config.load or len(os.sched_getaffinity(0))
     done: Counter[str] = Counter(ros_runs=0, suite_runs=0)
     failures: Counter[str] = Counter()
+    counted = Path(config.results) / "busy_tests.json"
+    if config.add and counted.is_file():
+        values = json.loads(counted.read_text())["values"]
+        done.update({kind: values[kind] for kind in done})
+        failures.update(values["failed_tests"])
     jobs = ["ros_runs"] * config.ros_runs + ["suite_runs"] * config.suite_runs
     with loaded(load):
         for number, kind in enumerate(jobs, 1):
@@ -94,5 +102,5 @@ def main(config: BusyTestsConfig) -> int:
             values = {**done, "failures": sum(failures.values()), "failed_tests": dict(failures)}
             if config.save:
                 write_result("busy_tests", {**values, "load": load}, [], config.results)
-    print(f"{sum(failures.values())} failures in {len(jobs)} runs")
+    print(f"{sum(failures.values())} failures in {sum(done.values())} runs")
     return 1 if failures else 0

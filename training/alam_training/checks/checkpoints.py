@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from alam_core.checkpoints import checkpoint_hash
-from alam_core.data.checks import Finding, Recorded, numbered
-from alam_core.errors import UserError
+from alam_core.data.checks import Finding, Recorded
+from alam_core.errors import UserError, listing
 from alam_core.latent_action import TransitionEncoder
 from alam_core.policy.joint import KIND, JointPolicy
 from alam_core.robots.units import likely_units
@@ -77,7 +77,7 @@ def check_together(
     config, stats, findings = policy.policy.config, policy.policy.stats, []
     encoders = [other for other in others if other.policy is None]
     if config.latent_encoder and encoders:
-        given = numbered(f"'{encoder.report.path}' is {encoder.hash}" for encoder in encoders)
+        given = listing(f"'{encoder.report.path}' is {encoder.hash}" for encoder in encoders)
         if config.latent_encoder not in {encoder.hash for encoder in encoders}:
             findings.append(
                 Finding(
@@ -94,8 +94,17 @@ def check_together(
                 Finding(
                     "error",
                     where,
-                    f"the policy's actions are {numbered(config.joint_names)}, the data's "
-                    f"{numbered(data.action_names) or 'none'}: it was trained on other data",
+                    f"the policy's actions are {listing(config.joint_names)}, the data's "
+                    f"{listing(data.action_names)}: it was trained on other data",
+                )
+            )
+        if config.state_names and list(data.state_names) != config.state_names:
+            findings.append(
+                Finding(
+                    "error",
+                    where,
+                    f"the policy's state is {listing(config.state_names)}, the data's "
+                    f"{listing(data.state_names)}: it was trained on other data",
                 )
             )
         if len(data.state_names) != config.state_dim:
@@ -128,7 +137,7 @@ def check_together(
                 Finding(
                     "warning",
                     where,
-                    f"the data's mean of {numbered(map(repr, names))} is {away.max():.0f} standard "
+                    f"the data's mean of {listing(map(repr, names))} is {away.max():.0f} standard "
                     "deviations from that of the policy's training data: other poses, or units",
                 )
             )
@@ -148,9 +157,13 @@ def _describe_policy(policy: JointPolicy, report: CheckReport) -> None:
     report.what = f"a policy with the backbone '{model.backbone}'"
     report.facts |= {
         "views": f"{', '.join(config.views)} at {model.image_size} px",
-        "state": f"{config.state_dim} numbers",
+        "state": ", ".join(config.state_names)
+        or f"{config.state_dim} numbers without names, in the robot's own order",
         "actions": ", ".join(config.joint_names),
         "relative to the state": ", ".join(config.relative_joints) or "none",
+        "instructions": listing(f"'{text}'" for text in config.instructions)
+        if config.instructions
+        else "not kept",
         "a chunk": f"{model.horizon} steps of {config.dt:g} s",
         "encoder": f"the transition model {config.latent_encoder}, for "
         f"{', '.join(config.latent_views)}"

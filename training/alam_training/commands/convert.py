@@ -55,7 +55,7 @@ Ctrl-C keeps the converted episodes; --resume true continues from there."""
 RECORD = (
     "meta/convert.json"  # in the data set: settings, skipped recordings, whether it is finished
 )
-JUDGED = 20  # recordings to read before the share of broken ones is checked
+JUDGED = 20  # episodes to read before the share of broken ones is checked
 Format = Literal["rlds", "calvin", "libero", "rosbag"]
 OPENERS: dict[Format, Callable[[Request], ForeignDataset]] = {
     "rlds": open_rlds,
@@ -91,7 +91,7 @@ class ConvertConfig:
         channels: rgb or bgr, the order of a bag's images whose encoding, 8UC3 or 8UC4, does not
             state it; empty: such images are refused.
         max_episodes: stop when the data set has this number of episodes; 0: no limit.
-        max_broken: share of recordings, 0 to 1, that may be unreadable.
+        max_broken: share of episodes, 0 to 1, that may be unreadable.
         resume: continue the data set of an interrupted run; false refuses an existing one.
     """
 
@@ -140,6 +140,7 @@ class ConvertSummary:
     episodes: int = 0
     frames: int = 0
     broken: dict[str, str] = field(default_factory=dict)  # name of the recording -> why skipped
+    lost: int = 0  # episodes in the broken recordings
     without_instruction: int = 0  # episodes
     finished: bool = False
     seconds: float = 0.0
@@ -164,7 +165,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
     if source.note:
         console.print(f"note: {source.note}")
     columns: tuple[list[str], list[str]] | None = None  # of the first episode of this run
-    seen = len(done)
+    seen, lost = len(done), 0  # episodes
     with run, episode_progress(console) as progress:
         total = min(filter(None, (source.count, config.max_episodes)), default=None)
         bar = progress.add_task(
@@ -175,7 +176,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
                 continue
             if config.max_episodes and run.num_episodes >= config.max_episodes:
                 break
-            seen += 1
+            seen += recording.episodes
             try:
                 episode = recording.read()
                 episode.task = instructions.get(recording.name) or episode.task or config.task
@@ -183,14 +184,15 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
                 _add(run, source, episode, recording.name, columns)
             except BrokenEpisode as error:
                 broken[recording.name] = str(error)
-                if seen >= JUDGED or len(broken) > config.max_broken * JUDGED:
-                    _check_broken(config, broken, seen)
+                lost += recording.episodes
+                if seen >= JUDGED or lost > config.max_broken * JUDGED:
+                    _check_broken(config, broken, lost, seen)
             progress.update(
                 bar,
                 completed=run.num_episodes if config.max_episodes else seen,
-                note=f"{run.num_frames} frames, {len(broken)} skipped",
+                note=f"{run.num_frames} frames, {lost} skipped",
             )
-        _check_broken(config, broken, seen)
+        _check_broken(config, broken, lost, seen)
         if not run.num_episodes:
             raise UserError(f"'{config.input}' holds no episodes{_first(broken)}")
         record["finished"] = True
@@ -198,6 +200,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
         run.num_episodes,
         run.num_frames,
         broken,
+        lost,
         run.without_instruction,
         not run.interrupted,
         time.monotonic() - started,
@@ -267,11 +270,11 @@ def _add(
         raise BrokenEpisode(str(error)) from None
 
 
-def _check_broken(config: ConvertConfig, broken: dict[str, str], seen: int) -> None:
-    """Raises UserError if more than ``config.max_broken`` of the recordings read are broken."""
-    if len(broken) > config.max_broken * seen:
+def _check_broken(config: ConvertConfig, broken: dict[str, str], lost: int, seen: int) -> None:
+    """Raises UserError if more than ``config.max_broken`` of the episodes seen are lost."""
+    if lost > config.max_broken * seen:
         raise UserError(
-            f"{len(broken)} of {seen} recordings of '{config.input}' cannot be read, "
+            f"{lost} of {seen} episodes of '{config.input}' cannot be read, "
             f"a larger share than --max_broken {config.max_broken:g}{_first(broken)}; "
             "nothing is written"
         )
@@ -297,7 +300,7 @@ def main() -> int:
         )
     print(
         f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, "
-        f"{len(summary.broken)} skipped, {summary.seconds:.0f} s"
+        f"{summary.lost} skipped, {summary.seconds:.0f} s"
     )
     if not summary.finished:
         print("interrupted: the episodes converted so far are kept; --resume true continues")

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from alam_core.config import parse_args
 from alam_core.data.video import VideoWriter
-from alam_core.errors import UserError
+from alam_core.errors import UserError, explain, one_line
+from alam_core.files import replacing_file
 from alam_core.results import write_result
 from alam_core.sim.world import make_world
 from alam_training.episodes.evaluation import (
@@ -66,7 +67,12 @@ def evaluate(
             for result in episodes(replace(config, policy=folder, videos=filmed), make_world):
                 played[folder].append(result)
                 if len(result.frames):
-                    write_video(config, result)
+                    try:
+                        write_video(config, result)
+                    except OSError as error:  # the measurement goes on
+                        progress.console.print(
+                            f"no video of seed {result.seed}: {explain(error) or one_line(error)}"
+                        )
                 done = [result.success for results in played.values() for result in results]
                 progress.update(
                     bar,
@@ -113,15 +119,16 @@ def _result(config: EvaluateConfig) -> tuple[str, str, str]:
 
 def write_video(config: EvaluateConfig, result: EpisodeResult) -> None:
     """Write an episode's frames as a video into ``config.video_folder``, named by task, seed and
-    success or failure.
+    success or failure. Raises OSError.
     """
     folder = Path(config.video_folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{result.task}-{result.seed}-{'success' if result.success else 'failure'}.mp4"
     _, height, width, _ = result.frames.shape
-    writer = VideoWriter(folder / name, result.fps, height, width)
-    writer.add(result.frames)
-    writer.close()
+    with replacing_file(folder / name) as path:
+        writer = VideoWriter(path, result.fps, height, width)
+        writer.add(result.frames)
+        writer.close()
 
 
 def main() -> int:
@@ -141,6 +148,11 @@ def main() -> int:
         print(f"  {task}: {counts['successes']} of {counts['episodes']}")
     for policy, successes in values.get("per_policy", {}).items():
         print(f"  {policy}: {successes} of {config.episodes}")
+    if unusual := values.get("unusual_states"):
+        print(
+            f"warning: in {unusual['episodes']} episodes a state was outside the range of "
+            f"training, for example: {unusual['example']}"
+        )
     if values.get("failed_seeds"):
         print(f"failed seeds: {' '.join(map(str, values['failed_seeds']))}")
     if config.result:

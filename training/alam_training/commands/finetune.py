@@ -130,4 +130,5 @@ def _candidate(policy: JointPolicy, config: FinetuneConfig) -> EvaluateConfig:
         first_seed=wanted.first_seed,
         replan_every=wanted.replan_every,
         workers=wanted.workers,
+        joint_names_map=wanted.joint_names_map,
     )

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing, one_line
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -29,7 +29,6 @@ from alam_training.converters.source import (
     SourceEpisode,
     chosen,
     join_columns,
-    listing,
     stack_images,
 )
 
@@ -97,14 +96,20 @@ def _frame(folder: Path, number: int, keys: list[str]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in keys if key not in file]
             if missing:
-                raise BrokenEpisode(f"'{path.name}' has no '{missing[0]}'; it has: {listing(file)}")
+                raise BrokenEpisode(
+                    f"'{path.name}' has no '{missing[0]}'; it has: {listing(file, missing[0])}"
+                )
             return {key: file[key] for key in keys}
     except FileNotFoundError:
         raise BrokenEpisode(f"'{path.name}' is missing") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise BrokenEpisode(
-            f"'{path.name}' cannot be read ({' '.join(str(error).split())})"
-        ) from None
+        raise BrokenEpisode(f"'{path.name}' cannot be read ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """Why numpy cannot read a file; it takes a damaged one for a pickle."""
+    damaged = isinstance(error, ValueError) and "pickle" in str(error)
+    return "it is damaged or not numpy's" if damaged else one_line(error)
 
 
 def _stack(frames: list[dict[str, np.ndarray]], key: str) -> np.ndarray:
@@ -119,9 +124,7 @@ def _play(path: Path) -> Iterator[tuple[int, int, str]]:
     try:
         bounds = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())}); {HINT}"
-        ) from None
+        raise UserError(f"'{path}' cannot be read ({_reason(error)}); {HINT}") from None
     if bounds.ndim != 2 or bounds.shape[1] != 2 or bounds.dtype.kind not in "iu":
         raise UserError(
             f"'{path}' holds {bounds.dtype} {bounds.shape}, not pairs of frame numbers; "
@@ -156,7 +159,7 @@ def _annotated(path: Path) -> list[tuple[int, int, str]]:
         pickle.UnpicklingError,
     ) as error:
         raise UserError(
-            f"the annotations '{path}' cannot be read ({' '.join(str(error).split())}); "
+            f"the annotations '{path}' cannot be read ({one_line(error)}); "
             "--part play does not need them"
         ) from None
     return rows

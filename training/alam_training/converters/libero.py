@@ -7,14 +7,14 @@ attribute ``problem_info``, which LIBERO stores in each file.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -25,7 +25,6 @@ from alam_training.converters.source import (
     chosen,
     first_present,
     join_columns,
-    listing,
     need,
     stack_images,
 )
@@ -59,28 +58,52 @@ def open_libero(request: Request) -> ForeignDataset:
             "give a folder of LIBERO's or robomimic's demonstrations, or one such file"
         )
     recordings: list[Recording] = []
+    faults: dict[str, str] = {}  # file -> why it cannot be opened
     rates: list[float] = []
     for path in files:
         name = path.name if folder.is_file() else path.relative_to(folder).as_posix()
         try:
             with h5py.File(path, "r") as file:
-                demos = sorted(file["data"], key=_number)
+                demos = _demonstrations(file)
                 rates.append(_control_rate(file["data"].attrs))
+        except BrokenEpisode as error:
+            faults[name] = str(error)
+            continue
         except (OSError, KeyError, RuntimeError) as error:
-            recordings.append(broken(name, f"cannot be opened ({_line(error)})"))
+            faults[name] = f"is cut short, damaged or no HDF5 file ({_line(error)}); copy it again"
             continue
         recordings += [
             Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
         ]
-    return ForeignDataset(
-        "libero_panda", request.fps or (rates[0] if rates else FPS), len(recordings), recordings
-    )
+    if not rates:
+        name, reason = next(iter(faults.items()))
+        raise UserError(
+            f"none of the {len(files)} files in '{folder}' can be read: {name} {reason}"
+        )
+    usual = max(1, round(len(recordings) / len(rates)))  # episodes of a file
+    recordings += [broken(name, reason, usual) for name, reason in faults.items()]
+    count = sum(recording.episodes for recording in recordings)
+    return ForeignDataset("libero_panda", request.fps or rates[0], count, recordings)
+
+
+def _demonstrations(file: Any) -> list[str]:
+    """The names of a file's demonstrations, in order. Raises BrokenEpisode for another layout."""
+    demos = file["data"] if isinstance(file.get("data"), Mapping) else {}
+    if not demos:
+        raise BrokenEpisode(
+            "is not in the layout of LIBERO and robomimic, data/demo_N/{actions, obs/...}; "
+            f"it has: {listing(file)}; convert it with the script of the project that it comes "
+            "from (for ALOHA: LeRobot's)"
+        )
+    return sorted(demos, key=_number)
 
 
 def _read(h5py: Any, path: Path, demo: str, request: Request) -> SourceEpisode:
     try:
         with h5py.File(path, "r") as file:
             group = file["data"][demo]
+            if not isinstance(group, Mapping):
+                raise BrokenEpisode("is an array, not a group with actions and obs")
             views = request.views or _default_views(group)
             state = chosen(request.state, [] if request.state else _default_state(group))
             images = {}
@@ -117,26 +140,44 @@ def _dataset(group: Any, name: str) -> Any:
     for place in (f"obs/{name}", name):
         if place in group and hasattr(group[place], "shape"):
             return group[place]
-    raise BrokenEpisode(f"has no '{name}'; it has: {listing([*group, *group.get('obs', ())])}")
+    there = [*_observations(group), *group]
+    raise BrokenEpisode(f"has no '{name}'; it has: {listing(there, like=name)}")
 
 
 def _default_views(group: Any) -> dict[str, str]:
-    found = {view: first_present(names, group.get("obs", ())) for view, names in VIEWS.items()}
+    found = {view: first_present(names, _observations(group)) for view, names in VIEWS.items()}
     views = {view: name for view, name in found.items() if name}
     if not views:
         raise BrokenEpisode(
-            f"has no images under a known name; it has: {listing(group.get('obs', ()))}; "
+            f"has no images under a known name; it has: {listing(_images(group))}; "
             "name them with --views.NAME KEY"
         )
     return views
 
 
+def _observations(group: Any) -> Mapping[str, Any]:
+    observations = group.get("obs")
+    return observations if isinstance(observations, Mapping) else {}
+
+
+def _images(group: Any) -> list[str]:
+    """The observations that may be images, for a message."""
+    there = _observations(group)
+    return [name for name in there if getattr(there[name], "ndim", 0) == 4]
+
+
+def _numeric(group: Any) -> list[str]:
+    """The other observations, for a message."""
+    images = _images(group)
+    return [name for name in _observations(group) if name not in images]
+
+
 def _default_state(group: Any) -> list[str]:
     for names in STATES:
-        if all(name in group.get("obs", ()) for name in names):
+        if all(name in _observations(group) for name in names):
             return names
     raise BrokenEpisode(
-        f"has no state under a known name; it has: {listing(group.get('obs', ()))}; "
+        f"has no state under a known name; it has: {listing(_numeric(group))}; "
         "name it with --state '[KEY, ...]', or [none]"
     )
 

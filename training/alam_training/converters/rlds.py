@@ -10,13 +10,19 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError
-from alam_training.converters.rlds_files import Leaf, read_features, read_records, shard_lengths
+from alam_core.errors import UserError, listing
+from alam_training.converters.rlds_files import (
+    Leaf,
+    count_records,
+    read_features,
+    read_records,
+    shard_lengths,
+)
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -28,7 +34,6 @@ from alam_training.converters.source import (
     decode_image,
     first_present,
     join_columns,
-    listing,
     need,
     stack_images,
 )
@@ -97,7 +102,7 @@ def open_rlds(request: Request) -> ForeignDataset:
     if not shards:
         raise UserError(
             f"'{request.folder}' has no split '{request.part}'; "
-            f"it has: {listing({match['split'] for _, match in found})}"
+            f"it has: {listing(sorted({match['split'] for _, match in found}))}"
         )
     folders = sorted({path.parent for path, _ in shards})
     if len(folders) > 1:
@@ -117,6 +122,12 @@ def open_rlds(request: Request) -> ForeignDataset:
     known = [length for length in lengths.values() if length is not None]
     leaves = read_features(folders[0] / "features.json")
 
+    @cache
+    def usual_length() -> int:
+        """Episodes of a whole shard, for broken shards of unknown length."""
+        whole = [count for path in lengths if (count := count_records(path))]
+        return round(sum(whole) / len(whole)) if whole else 0
+
     def recordings() -> Iterator[Recording]:
         for path, length in lengths.items():
             n = 0
@@ -127,6 +138,8 @@ def open_rlds(request: Request) -> ForeignDataset:
                     if error
                     else Recording(name, partial(_read, proto, data, leaves, request))
                 )
+            if length is None and count_records(path) is None:
+                length = usual_length()
             for lost in range(n, length or 0):
                 yield broken(f"{path.name}#{lost}", f"the file ends after {n} of {length} episodes")
 
@@ -208,7 +221,7 @@ def _usual(
         if all(any(place.format(name) in values for place in PLACES) for name in names):
             return names
     raise BrokenEpisode(
-        f"has no {what} under a known name; it has: {listing(numeric)}; "
+        f"has no {what} under a known name; it has: {listing(numeric, like=what)}; "
         f"name it with --{what} '[KEY, ...]', or [none]"
     )
 
@@ -218,7 +231,7 @@ def _path(values: dict[str, Any], name: str, choices: list[str]) -> str:
     for place in PLACES:
         if place.format(name) in values:
             return place.format(name)
-    raise BrokenEpisode(f"has no '{name}'; it has: {listing(choices)}")
+    raise BrokenEpisode(f"has no '{name}'; it has: {listing(choices, like=name)}")
 
 
 def _is_bytes(values: Any) -> bool:

@@ -43,6 +43,21 @@ def read_records(path: Path, crc32c: Any) -> Iterator[tuple[bytes, str]]:
                 yield data, ""
 
 
+def count_records(path: Path) -> int | None:
+    """Number of records in a tfrecord file, from their lengths alone; None if it is cut short or a
+    length is broken.
+    """
+    count = position = 0
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while position < size:
+            file.seek(position)
+            head = file.read(8)
+            position += struct.unpack("<Q", head)[0] + 16 if len(head) == 8 else size
+            count += 1
+    return count if position == size else None
+
+
 def shard_lengths(path: Path) -> dict[tuple[str, int], int]:
     """(split, shard) -> number of episodes, according to dataset_info.json."""
     try:

@@ -21,7 +21,7 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.data.raw_images import decode_raw_image
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 from alam_core.robots.joint_states import JointStates
 from alam_core.types import VIEWS
 from alam_training.converters.source import (
@@ -32,7 +32,6 @@ from alam_training.converters.source import (
     SourceEpisode,
     chosen,
     decode_image,
-    listing,
     need,
     stack_images,
 )
@@ -172,7 +171,7 @@ class _Bag:
         )
 
     def _of(self, types: tuple[str, ...]) -> str:
-        return listing(name for name, kind in self.types.items() if kind in types)
+        return listing(sorted(name for name, kind in self.types.items() if kind in types))
 
     def _check(self, topics: list[str], types: tuple[str, ...]) -> None:
         for topic in topics:
@@ -308,7 +307,7 @@ def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_C
         raise BrokenEpisode(
             f"{name} changes its joints: {first} ends {_after(ends[first] - stamps[order[0]])} the "
             f"topic's first message, {(last - ends[first]) / SECOND:.1f} s before others; its "
-            f"joints are {listing(names)}"
+            f"joints are {', '.join(names)}"
         )
     return [
         _Column(

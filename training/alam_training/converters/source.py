@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from alam_core.data.images import resize_images
 from alam_core.data.raw_images import ChannelOrder
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 
 Stamps = Literal["header", "recording"]  # which times of a bag's messages count
 NONE = "none"  # as the only name of a state or an action: leave the vector out
@@ -62,17 +62,19 @@ class SourceEpisode:
 @dataclass
 class Recording:
     """A part of a source that should hold one episode. ``name`` is unique in the source and the
-    same in each run. ``read`` may raise BrokenEpisode.
+    same in each run. ``read`` may raise BrokenEpisode. episodes: how many are lost if it does, more
+    than 1 for a broken file of several episodes.
     """
 
     name: str
     read: Callable[[], SourceEpisode]
+    episodes: int = 1
 
 
 @dataclass
 class ForeignDataset:
-    """A data set in a foreign format. count: number of recordings, None if it is known only after
-    reading. note: one line for the user.
+    """A data set in a foreign format. count: number of episodes, broken ones included, None if it
+    is known only after reading. note: one line for the user.
     """
 
     robot_type: str
@@ -92,13 +94,13 @@ def need(module: str, package: str, formats: str) -> Any:
         ) from None
 
 
-def broken(name: str, reason: str) -> Recording:
-    """A recording that is already known to be unreadable."""
+def broken(name: str, reason: str, episodes: int = 1) -> Recording:
+    """A recording, or a file of several episodes, that is already known to be unreadable."""
 
     def read() -> SourceEpisode:
         raise BrokenEpisode(reason)
 
-    return Recording(name, read)
+    return Recording(name, read, episodes)
 
 
 def decode_image(data: bytes, what: str) -> np.ndarray:
@@ -112,8 +114,12 @@ def decode_image(data: bytes, what: str) -> np.ndarray:
                 f"{what} is not a colour image (mode {image.mode}; a depth image by mistake?)"
             )
         return np.asarray(image.convert("RGB"))
+    except UnidentifiedImageError:
+        raise BrokenEpisode(
+            f"{what} cannot be decoded: it is no image (its first bytes are {data[:8]!r})"
+        ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenEpisode(f"{what} cannot be decoded ({' '.join(str(error).split())})") from None
+        raise BrokenEpisode(f"{what} cannot be decoded ({one_line(error)})") from None
 
 
 def stack_images(frames: Iterable[np.ndarray], size: int, what: str) -> np.ndarray:
@@ -171,8 +177,3 @@ def first_present(candidates: Sequence[str], present: Iterable[str]) -> str | No
     """The first candidate in ``present``, or None."""
     known = set(present)
     return next((name for name in candidates if name in known), None)
-
-
-def listing(names: Iterable[str]) -> str:
-    """Names in an error message."""
-    return ", ".join(sorted(names)) or "none"

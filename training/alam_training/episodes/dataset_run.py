@@ -20,13 +20,18 @@ from alam_core.files import write_json
 from alam_training.settings import check_same_settings
 
 
+class DiskFull(UserError):
+    """The disk has no space for another episode."""
+
+
 class DatasetRun:
     """Adds episodes to the data set at ``root``; use it in a ``with`` block.
 
     The data set, and beside it the file ``record_file`` with the values of ``record``, appear at
     the end of the block. Ctrl-C ends the block early: whole episodes are kept, ``interrupted`` is
     true and the code after the block runs. If no episode was added, KeyboardInterrupt propagates.
-    Any other exception discards what this run added.
+    DiskFull keeps whole episodes too, and propagates. Any other exception discards what this run
+    added.
 
     ``dataset``: the data set of an earlier run, or None. ``num_episodes``, ``num_frames``: counts
     of the whole data set. ``without_instruction``: episodes that this run added without an
@@ -112,13 +117,19 @@ class DatasetRun:
         extra: dict[str, int | float | bool | str],
     ) -> None:
         """Add one whole episode (see ``LeRobotWriter.add_episode``); Ctrl-C waits until it is
-        written. Raises ValueError for arrays that do not fit.
+        written. Raises ValueError for arrays that do not fit, DiskFull if there is no space for
+        another episode, and OSError.
         """
         assert self._writer is not None, "open() comes first"
         with uninterrupted():
             self._writer.add_episode(images, state, action, task, extra)
             self.num_episodes, self.num_frames = self._writer.num_episodes, self._writer.num_frames
             self.without_instruction += not task
+        if self._writer.disk_is_full:
+            raise DiskFull(
+                f"the disk of '{self.root}' is full: the {self.num_episodes} episodes written so "
+                "far are kept; free some space, and --resume true continues"
+            )
 
     def __enter__(self) -> "DatasetRun":
         return self
@@ -132,7 +143,7 @@ class DatasetRun:
         before = self.dataset.num_episodes if self.dataset else 0
         added = self.num_episodes > before
         self.interrupted = added and isinstance(error, KeyboardInterrupt)
-        if error is not None and not self.interrupted:
+        if error is not None and not self.interrupted and not isinstance(error, DiskFull):
             if self._writer is not None:
                 self._writer.abort()
             return False

@@ -2,6 +2,7 @@
 rollouts of finetune.py.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
@@ -13,17 +14,21 @@ from scipy.stats import binomtest
 from alam_core.errors import UserError
 from alam_core.robots.piper import (
     JOINT_LIMITS,
+    JOINT_NAMES,
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
     SIMULATED_MAX_VELOCITY,
 )
 from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
+from alam_core.runtime.columns import parse_names_map
 from alam_core.runtime.motion import make_limits
-from alam_core.runtime.rollout import Agent, VideoRecorder, rollout
+from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
 from alam_core.sim.world import DrivenWorld, World, make_world
+from alam_core.types import Observation
 from alam_training.episodes.workers import workers
 
 MakeWorld = Callable[[str, int], World]
+PolicyAgent = StepExecution | ControllerExecution
 
 
 @dataclass
@@ -54,6 +59,8 @@ class EvaluateConfig:
         result: where to write the result: <key> in results/<world>.json (a / in the world's name
             becomes _), <file>/<key> or <file>/<group>/<key>. Empty: nothing is written.
         results: folder of the result files.
+        joint_names_map: for a policy trained on data with other names of the joints, entries
+            <name in the data>=<joint>, for example [joint_1.pos=joint1]; worlds of the Piper only.
         execution: steps executes one row of a chunk per control step; controller executes chunks as
             the arm's controller does, every 5 ms under motion limits (worlds of the Piper only).
     """
@@ -75,6 +82,7 @@ class EvaluateConfig:
     video_folder: str = "runs/videos"
     result: str = ""
     results: str = "results"
+    joint_names_map: list[str] = field(default_factory=list)
     execution: Literal["steps", "controller"] = "steps"
 
     def __post_init__(self) -> None:
@@ -102,32 +110,71 @@ class EvaluateConfig:
 
 @dataclass
 class EpisodeResult:
-    """How one episode ended. steps: control steps executed. frames: uint8 RGB
-    (steps + 1, S, S * views, 3) if it was filmed, at ``fps`` frames per second.
+    """How one episode ended. steps: control steps executed. unknown: one line if the policy was not
+    trained on the episode's instruction. unusual: the first states outside the range of training.
+    Both are "" if there is nothing to tell. frames: uint8 RGB (steps + 1, S, S * views, 3) if it
+    was filmed, at ``fps`` frames per second.
     """
 
     seed: int
     success: bool
     steps: int
     task: str
+    unknown: str = ""
+    unusual: str = ""
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     fps: float = 0.0
 
 
+class PolicyCheck:
+    """Observes what a policy was not trained on: the episode's instruction, and the first states
+    outside the range of training; one line each.
+    """
+
+    needs_images = False
+
+    def __init__(self, runner: PolicyRunner) -> None:
+        self._runner = runner
+        self.unknown = self.unusual = ""
+
+    def on_start(self, observation: Observation) -> None:
+        self.unknown = self._runner.unknown(observation.instruction)
+        self.unusual = self._runner.unusual_states(observation)
+
+    def on_step(self, observation: Observation, action: np.ndarray, after: Observation) -> None:
+        self.unusual = self.unusual or self._runner.unusual_states(after)
+
+
 def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
     """One episode, until success or the world's step limit."""
-    filming = VideoRecorder()
-    outcome = rollout(world, agent, seed, [filming] if film else [])
+    filming, check = VideoRecorder(), None
+    observers: list[Observer] = [filming] if film else []
+    if isinstance(agent, StepExecution | ControllerExecution):  # a policy
+        check = PolicyCheck(agent.planner.runner)
+        observers.append(check)
+    outcome = rollout(world, agent, seed, observers)
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
     if film:
         result.frames = filming.frames
+    if check is not None:
+        result.unknown, result.unusual = check.unknown, check.unusual
     return result
 
 
 def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[EpisodeResult]:
-    """The episodes of an evaluation as they end, in any order. Raises UserError for a policy or a
-    world that is missing or does not fit.
+    """The episodes of an evaluation as they end, in any order. Warns once of each instruction that
+    the policy was not trained on. Raises UserError for a policy or a world that is missing or does
+    not fit.
     """
+    told = {""}
+    for result in _played(config, make_world):
+        if result.unknown not in told:
+            told.add(result.unknown)
+            print(f"warning: {result.unknown}", file=sys.stderr)
+        yield result
+
+
+def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeResult]:
     seeds = range(config.first_seed, config.first_seed + config.episodes)
     filmed = set(seeds[: config.videos])
     if config.workers == 0:
@@ -152,7 +199,8 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
     the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them.
+    each of them. If in some episodes states were outside the range of training, "unusual_states"
+    has their number and an example.
     """
     succeeded = [result for result in results if result.success]
     interval = binomtest(len(succeeded), len(results)).proportion_ci(method="wilson")
@@ -166,6 +214,8 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
             round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
         ),
     }
+    if unusual := [result.unusual for result in results if result.unusual]:
+        metrics["unusual_states"] = {"episodes": len(unusual), "example": unusual[0]}
     successes_of: dict[str, list[bool]] = {}
     for result in results:
         successes_of.setdefault(result.task, []).append(result.success)
@@ -177,7 +227,7 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     return metrics
 
 
-def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Agent]:
+def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, PolicyAgent]:
     runner = PolicyRunner.from_pretrained(
         config.policy,
         config.device,
@@ -190,6 +240,7 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Agen
     )
     world = make_world(config.world, runner.image_size)
     try:
+        _fit_names(config, runner, world)
         if (
             world.action_dim != len(runner.joint_names)
             or world.state_dim != runner.state_dim
@@ -207,7 +258,23 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Agen
         raise
 
 
-def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Agent:
+def _fit_names(config: EvaluateConfig, runner: PolicyRunner, world: World) -> None:
+    """Take the policy's columns by name where the world has names: those of the Piper's joints. In
+    other worlds the columns are in the data's order.
+    """
+    renamed = parse_names_map(config.joint_names_map)
+    if isinstance(world, DrivenWorld):
+        try:
+            runner.fit_joints(JOINT_NAMES, renamed)
+        except UserError as error:
+            raise UserError(f"'{config.policy}' in the world '{config.world}': {error}") from None
+    elif renamed:
+        raise UserError(
+            f"the joints of the world '{config.world}' have no names: leave out --joint_names_map"
+        )
+
+
+def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> PolicyAgent:
     planner = Planner(runner, config.replan_every, config.delay_steps)
     if config.execution == "steps":
         return StepExecution(planner, world.hold)
@@ -225,5 +292,6 @@ def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Agent:
     return ControllerExecution(planner, limits)
 
 
-def _run(prepared: tuple[World, Agent], seed: int, film: bool) -> EpisodeResult:
-    return run_episode(*prepared, seed, film)
+def _run(prepared: tuple[World, PolicyAgent], seed: int, film: bool) -> EpisodeResult:
+    world, agent = prepared
+    return run_episode(world, agent, seed, film)

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed, nn
 
-from alam_core.errors import UserError
+from alam_core.checkpoints import save_tensors
+from alam_core.errors import UserError, reason
 from alam_core.files import replacing_file
 from alam_training.loop.config import MAY_CHANGE
 from alam_training.loop.parallel import copy_into, full_tensor, local_shard
@@ -114,13 +114,11 @@ class TrainState:
             }
             try:
                 with replacing_file(path) as temporary:
-                    safetensors.torch.save_file(
-                        tensors, temporary, metadata={"run": json.dumps(run)}
-                    )
-            except (OSError, SafetensorError) as error:
+                    save_tensors(tensors, temporary, {"run": json.dumps(run)})
+            except OSError as error:
+                before = "; the state saved there before is intact, and the same command resumes it"
                 raise UserError(
-                    f"cannot write '{path}' ({error}): free some disk space; the state saved "
-                    "there before is intact"
+                    f"cannot write '{path}': {reason(error)}{before if path.exists() else ''}"
                 ) from None
 
     def load(self, path: Path, identity: dict[str, Any]) -> None:

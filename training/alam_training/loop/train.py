@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from accelerate import PartialState
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, reason
 from alam_core.files import locked_folder, temporaries
 from alam_training.loop.config import LoopConfig
 from alam_training.loop.gradients import Batch, Losses, Shard, accumulate_gradients, shard_rows
@@ -112,7 +112,8 @@ def train(
     def log(prefix: str, metrics: dict[str, float]) -> None:
         if writer is not None:
             for name, value in metrics.items():
-                writer.add_scalar(f"{prefix}/{name}", value, state.step)
+                with _writing_the_log(folder, saved):
+                    writer.add_scalar(f"{prefix}/{name}", value, state.step)
 
     def mean_losses() -> dict[str, float]:
         means = state.mean_losses()
@@ -126,7 +127,8 @@ def train(
     def save() -> None:
         mean_losses()  # a loss that is not finite is never saved
         if writer is not None:
-            writer.flush()
+            with _writing_the_log(folder, saved):
+                writer.flush()
         state.save(state_path, identity, main)
 
     def export() -> nn.Module:
@@ -214,12 +216,24 @@ def train(
     return TrainResult(export(), state.step, stopped, main)
 
 
+@contextlib.contextmanager
+def _writing_the_log(folder: Path, saved: int) -> Iterator[None]:
+    """Turn an OSError into a UserError; the TensorBoard log meets a full disk first."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write the log in '{folder}': {reason(error)}; the folder keeps step {saved}, "
+            "and the same command resumes the run"
+        ) from None
+
+
 def _make_folder(folder: str | Path) -> Path:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot make the run folder '{folder}' ({error.strerror}): choose another --run"
+            f"cannot make the run folder '{folder}' with --run: {reason(error)}"
         ) from None
     return Path(folder)
 

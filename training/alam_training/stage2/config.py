@@ -26,6 +26,7 @@ class RolloutConfig:
         first_seed: seed of the first episode.
         replan_every: control steps between two plans.
         workers: processes that run the episodes; 0 runs them in the training process.
+        joint_names_map: as in the evaluation: entries <name in the data>=<joint>.
     """
 
     episodes: int = 0
@@ -33,6 +34,7 @@ class RolloutConfig:
     first_seed: int = 500
     replan_every: int = 8
     workers: int = 0
+    joint_names_map: list[str] = field(default_factory=list)
 
 
 @dataclass

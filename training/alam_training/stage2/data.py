@@ -22,6 +22,7 @@ from alam_core.latent_action import TransitionEncoder
 from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.backbone import Tokenizer, make_tokenizer
 from alam_core.policy.config import PolicyConfig
+from alam_core.policy.instructions import MOST, kept
 from alam_core.policy.normalization import (
     LatentProjection,
     PolicyStats,
@@ -62,6 +63,7 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         list(dataset.action_names),
         config.relative_joints,
         1.0 / dataset.fps,
+        state_names=list(dataset.state_names),
     )
     report = _report(config, dataset, views, broken)
     demonstrations = read_demonstrations(dataset, config.exclude, broken)
@@ -91,6 +93,9 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     }
     report.update(0, broken)
     parts = demonstrations.parts(report.left_out(0))
+    followed = {int(demonstrations.tasks[part.start]) for part in parts}
+    instructions = [demonstrations.instructions[number] for number in sorted(followed)]
+    policy_config.instructions = kept(instructions)
     stats = fit_policy_stats(
         [states[part] for part in parts],
         [actions[part] for part in parts],
@@ -108,6 +113,11 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         )
     if PartialState(cpu=config.loop.cpu).is_main_process:
         print("\n".join(report.summary()))
+        if not policy_config.instructions:
+            print(
+                f"note: the data have {len(instructions)} instructions; with more than {MOST}, the "
+                "checkpoint keeps none of them, and an unknown one will not be noticed"
+            )
         report.write(config.run)
     return (
         policy_config,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alam_core.data.checks import Recorded
+from alam_core.data.checks import Recorded, wrong_units
 from alam_core.data.frames import FrameStore
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
@@ -64,7 +64,7 @@ def read_demonstrations(
     dataset: LeRobotDataset, exclude: Collection[int], broken: dict[int, str]
 ) -> Demonstrations:
     """The rows of ``dataset`` but for the episodes in ``exclude`` and ``broken``. Further broken
-    ones are added to ``broken``, with the reason.
+    ones, those in wrong units among them, are added to ``broken``, with the reason.
 
     Raises UserError if no episode is left.
     """
@@ -81,6 +81,18 @@ def read_demonstrations(
             episode = dataset.episode(e)
         except UserError as error:
             broken[e] = str(error)
+            continue
+        robot = dataset.info.get("robot_type")
+        faults = [
+            f"{feature} in episode {e}: {fault}"
+            for feature, names, values in (
+                (dataset.columns.state, dataset.state_names, episode.state),
+                (dataset.columns.action, dataset.action_names, episode.action),
+            )
+            if (fault := wrong_units(names, values, robot))
+        ]
+        if faults:
+            broken[e] = faults[0]
             continue
         rows = slice(first, first + length)
         states[rows], actions[rows] = episode.state, episode.action

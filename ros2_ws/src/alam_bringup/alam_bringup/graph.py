@@ -6,152 +6,25 @@ Plain data; this module does not import ROS. Two front ends start a graph: ``lau
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from alam_bringup.description import Argument, Graph, NodeSpec, Values
 from alam_core.errors import UserError
+from alam_core.files import expand_path
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
     SIMULATED_MAX_VELOCITY,
 )
 
-Values = dict[str, Any]  # argument name -> value of the argument's type
 CAN_GROUP = "239.74.163.2"  # multicast group of the emulated CAN bus
-# UDP port of the emulated bus in ROS domain 0. Domain n uses this + n, so that graphs in different
-# domains on one host have separate buses.
-CAN_BASE_PORT = 43113
-
-
-@dataclass(frozen=True)
-class Argument:
-    """An argument of a graph, given as name:=value. The default determines its type.
-
-    choices: the allowed values; empty: any. bounds: smallest and largest allowed number. folder:
-    whether the value must be an existing folder, absolute or relative to the working directory or
-    the project's root.
-    """
-
-    name: str
-    default: bool | int | float | str
-    description: str
-    choices: tuple[str, ...] = ()
-    bounds: tuple[float, float] | None = None
-    folder: bool = False
-
-    @property
-    def default_text(self) -> str:
-        """The default as it is written on the command line."""
-        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
-
-    def parse(self, text: str) -> bool | int | float | str:
-        """Convert a text to a value of the argument's type. Raises UserError if it is not valid."""
-        value: bool | int | float | str = text
-        try:
-            if isinstance(self.default, bool):
-                value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
-            elif isinstance(self.default, (int, float)):
-                value = type(self.default)(text)
-        except (KeyError, ValueError):
-            kind = (
-                "true or false"
-                if isinstance(self.default, bool)
-                else {int: "a whole number", float: "a number"}[type(self.default)]
-            )
-            raise UserError(
-                f"{self.name}:={text} is not {kind} (default: {self.default_text})"
-            ) from None
-        if self.choices and text not in self.choices:
-            raise UserError(f"{self.name}:={text} is not one of: {', '.join(self.choices)}")
-        if self.bounds and not self.bounds[0] <= float(value) <= self.bounds[1]:
-            raise UserError(
-                f"{self.name}:={text} is not between {self.bounds[0]:g} and {self.bounds[1]:g}"
-            )
-        if self.name.endswith("_topic") and not text.startswith("/"):
-            raise UserError(
-                f"{self.name}:={text} is not an absolute topic name: it must begin with '/'"
-            )
-        return value
-
-
-@dataclass(frozen=True)
-class NodeSpec:
-    """One node, run as a process.
-
-    If a required node fails (exit code above 0: a wrong checkpoint, a port in use), the whole graph
-    stops. If a node is killed by a signal or exits with 0, the others continue: the arm holds its
-    position and reports the reason on /diagnostics.
-    """
-
-    package: str
-    executable: str
-    name: str
-    parameters: Values = field(default_factory=dict)
-    required: bool = True
-
-
-@dataclass(frozen=True)
-class Graph:
-    """A set of nodes that depends on arguments.
-
-    build: returns the nodes, given the value of every argument. Raises UserError, for example for a
-    missing checkpoint.
-    """
-
-    name: str
-    description: str
-    arguments: tuple[Argument, ...]
-    build: Callable[[Values], list[NodeSpec]]
-
-    def defaults(self) -> Values:
-        return {argument.name: argument.default for argument in self.arguments}
-
-    def help(self) -> str:
-        """The description of the graph, and one line per argument with its default."""
-        names = [f"  {argument.name}:={argument.default_text}" for argument in self.arguments]
-        width = max(map(len, names)) + 2
-        lines = [
-            f"{name:<{width}}{argument.description}"
-            for name, argument in zip(names, self.arguments, strict=True)
-        ]
-        return "\n".join([f"{self.name}: {self.description}", *lines])
-
-    def values(self, texts: Mapping[str, str]) -> Values:
-        """The value of every argument: parsed from ``texts`` (argument name -> text), or the
-        default. Raises UserError for an unknown name or a wrong value.
-        """
-        known = {argument.name: argument for argument in self.arguments}
-        for name in texts:
-            if name not in known:
-                raise UserError(
-                    f"'{self.name}' has no argument '{name}'; its arguments are: {', '.join(known)}"
-                )
-        return self.defaults() | {name: known[name].parse(text) for name, text in texts.items()}
-
-
-def split_assignments(words: Iterable[str]) -> dict[str, str]:
-    """Argument name -> text, from words in ROS notation (``sim:=false``) or option notation
-    (``--sim false``, ``--sim=false``).
-
-    Raises UserError for a word in another notation, an option without a value and a repeated name.
-    """
-    texts: dict[str, str] = {}
-    rest = iter(words)
-    for word in rest:
-        if word.startswith("--"):
-            name, separator, text = word[2:].partition("=")
-            if not separator and (text := next(rest, "")) == "":
-                raise UserError(f"'{word}' needs a value: {word} VALUE")
-        else:
-            name, separator, text = word.partition(":=")
-            if not separator or not name:
-                raise UserError(f"'{word}' is not of the form name:=value or --name value")
-        if name in texts:
-            raise UserError(f"argument '{name}' is given twice")
-        texts[name] = text
-    return texts
+CAN_BASE_PORT = 43113  # UDP port of the emulated bus in ROS domain 0
+DOMAINS = 233
+# s without feedback before a fault, of an emulated arm on the wall clock: it shares the machine
+# with all other nodes. A real arm keeps the controller's default of 0.1 s.
+STARVED_FEEDBACK_TIMEOUT = 1.0
 
 
 def root() -> Path:
@@ -162,13 +35,14 @@ def root() -> Path:
 
 
 def folder(name: str, text: str) -> str:
-    """The absolute path of the existing folder ``text``, the value of the argument ``name``. Raises
-    UserError if there is no such folder.
+    """The absolute path of the existing folder ``text``, the value of the argument ``name``; ``~``
+    and variables in it are replaced. Raises UserError if there is no such folder.
     """
-    given = Path(text).expanduser()
-    candidates = (
-        [given] if given.is_absolute() else list(dict.fromkeys([Path.cwd() / text, root() / text]))
-    )
+    try:
+        given = Path(expand_path(text))
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from None
+    candidates = list(dict.fromkeys([Path.cwd() / given, root() / given]))
     for candidate in candidates:
         if candidate.is_dir():
             return str(candidate)
@@ -209,7 +83,7 @@ def environment(values: Values, config: Path) -> dict[str, str]:
         "FASTRTPS_DEFAULT_PROFILES_FILE": str(config / f"fastdds_{profile}.xml"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": reach,
         "CAN_CONFIG": os.environ.get("CAN_CONFIG", '{"hop_limit": 0}'),
-        "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"),
+        "MUJOCO_GL": os.environ.get("MUJOCO_GL") or "egl",
         "PYTHONUNBUFFERED": "1",
     }
 
@@ -217,9 +91,18 @@ def environment(values: Values, config: Path) -> dict[str, str]:
 def domain() -> int:
     """The ROS domain of this shell. Raises UserError if ROS_DOMAIN_ID is not a valid domain."""
     text = os.environ.get("ROS_DOMAIN_ID") or "0"
-    if not (text.isdecimal() and int(text) <= 232):
+    if not (text.isdecimal() and int(text) < DOMAINS):
         raise UserError(f"ROS_DOMAIN_ID={text} is not a whole number from 0 to 232")
     return int(text)
+
+
+def can_port(namespace: str) -> int:
+    """The UDP port of the emulated CAN bus of a graph, so that graphs in different domains or
+    namespaces on one host have separate buses. (Two namespaces share a port by a chance of 1 in 90;
+    the second simulator then ends with an error.)
+    """
+    block = 1 + zlib.crc32(namespace.encode()) % 90 if namespace else 0
+    return CAN_BASE_PORT + DOMAINS * block + domain()
 
 
 def _build_piper(values: Values) -> list[NodeSpec]:
@@ -235,7 +118,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
     views = ["third_person", "wrist"]
     topics = [values[f"{view}_topic"] for view in views]
     clock = {"use_sim_time": sim and not values["realtime"]}
-    port = values["can_udp_port"] or CAN_BASE_PORT + domain()
+    namespace = values["namespace"].strip("/")
+    port = values["can_udp_port"] or can_port(namespace)
     if sim:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
@@ -251,6 +135,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         if sim
         else {}
     )
+    if values["realtime"]:  # a busy machine keeps the emulated arm from running, which is no fault
+        motion["feedback_timeout"] = STARVED_FEEDBACK_TIMEOUT
     nodes = []
     if sim:
         nodes.append(
@@ -296,7 +182,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         ),
         NodeSpec("alam_piper", "arm_controller", "arm_controller", can | clock | motion),
     ]
-    return nodes
+    return [replace(node, namespace=namespace and f"/{namespace}") for node in nodes]
 
 
 PIPER = Graph(
@@ -345,15 +231,21 @@ PIPER = Graph(
         ),
         Argument(
             "third_person_topic",
-            "/third_person/color/image_raw",
-            "image topic of the camera on the tripod",
+            "third_person/color/image_raw",
+            "image topic of the camera on the tripod, in the namespace unless it begins with '/'",
+            ros_name=True,
         ),
-        Argument("wrist_topic", "/wrist/color/image_raw", "image topic of the camera on the wrist"),
+        Argument(
+            "wrist_topic",
+            "wrist/color/image_raw",
+            "image topic of the camera on the wrist",
+            ros_name=True,
+        ),
         Argument("can_port", "can0", "CAN interface of the real arm"),
         Argument(
             "can_udp_port",
             0,
-            f"UDP port of the emulated CAN bus; 0: {CAN_BASE_PORT} + ROS_DOMAIN_ID",
+            "UDP port of the emulated CAN bus; 0: one for each ROS domain and namespace",
             bounds=(0, 65535),
         ),
         Argument(
@@ -363,6 +255,12 @@ PIPER = Graph(
         ),
         Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
         Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
+        Argument(
+            "namespace",
+            "",
+            "ROS namespace of the nodes and their topics, for a second graph beside a first",
+            ros_name=True,
+        ),
         Argument("network", False, "open DDS to other hosts; false: only this host"),
     ),
     _build_piper,

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
-from alam_bringup.graph import NodeSpec
+from alam_bringup.cameras import check_serials
+from alam_bringup.description import NodeSpec
 from alam_core.errors import UserError
 
 
@@ -41,18 +43,36 @@ def executable(package: str, name: str) -> str:
 def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
     """The nodes whose packages are installed, and one note for each missing package.
 
-    Nodes are left out only if they are optional (``required`` is false).
+    Nodes are left out only if they are optional (``required`` is false). Raises UserError if
+    cameras could be mistaken for each other.
     """
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
-        f"note: package '{package}' is not installed: start the cameras yourself and give their "
-        "topics (third_person_topic:=..., wrist_topic:=...)"
+        f"note: package '{package}' is not installed (sudo apt-get install "
+        f"ros-jazzy-{package.replace('_', '-')}): install it, or start the cameras yourself and "
+        "give their topics (third_person_topic:=..., wrist_topic:=...)"
         for package in sorted(absent)
     ]
-    return [node for node in nodes if node.package not in absent], notes
+    present = [node for node in nodes if node.package not in absent]
+    check_serials(present)
+    return present, notes
 
 
 def parameter_files(node: NodeSpec, config: Path) -> list[str]:
-    """The parameter files of a node: ``config``/<node name>.yaml if it exists, else none."""
+    """The parameter files of a node: ``config``/<node name>.yaml if it exists, else none.
+
+    Raises UserError if the file has nothing for the node: ROS ignores such a file without a word.
+    """
     file = config / f"{node.name}.yaml"
-    return [str(file)] if file.is_file() else []
+    if not file.is_file():
+        return []
+    try:
+        sections = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+    path = f"{node.namespace}/{node.name}"
+    names = {"/**", f"/**/{node.name}", path, path.lstrip("/")}
+    if not (isinstance(sections, dict) and names & {str(name) for name in sections}):
+        found = ", ".join(map(str, sections)) or "nothing"
+        raise UserError(f"{file} sets no parameter of {path}: it has {found} instead of '/**'")
+    return [str(file)]

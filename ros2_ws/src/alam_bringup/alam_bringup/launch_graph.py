@@ -7,7 +7,9 @@ from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEn
 from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
+from alam_bringup.description import Values
 from alam_bringup.graph import environment, find_graph
 from alam_bringup.installed import available, config_folder, parameter_files
 from alam_core.errors import UserError
@@ -35,6 +37,14 @@ def stop_if_failed(event: ProcessExited, context: LaunchContext) -> None:
         )
 
 
+def _keep_types(parameters: Values) -> Values:
+    """Parameters that launch does not reinterpret: it would take a serial number for an integer."""
+    return {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in parameters.items()
+    }
+
+
 def describe(name: str) -> LaunchDescription:
     """The launch description of a graph: its arguments, environment and nodes."""
     graph = find_graph(name)
@@ -57,7 +67,8 @@ def describe(name: str) -> LaunchDescription:
                     package=node.package,
                     executable=node.executable,
                     name=node.name,
-                    parameters=[*parameter_files(node, config), node.parameters],
+                    namespace=node.namespace or None,
+                    parameters=[*parameter_files(node, config), _keep_types(node.parameters)],
                     output="screen",
                     prefix=DIE_WITH_LAUNCH,
                     exec_name=node.name,

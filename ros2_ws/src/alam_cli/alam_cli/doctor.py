@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alam_bringup.graph import CAN_GROUP, PIPER, NodeSpec, folder, root
+from alam_bringup.description import NodeSpec
+from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
 from alam_core.errors import UserError
+from alam_core.sim import gl
 
 RENDER = """
-import mujoco, numpy
+import numpy
+from alam_core.sim.rendering import mujoco
 scene = '<light pos="0 0 3"/><geom size="1" rgba="1 0 0 1"/>'
 model = mujoco.MjModel.from_xml_string(
     f'<mujoco><worldbody>{scene}</worldbody></mujoco>')
@@ -135,12 +138,8 @@ def check_packages() -> Iterator[Diagnosis]:
 
 def check_rendering() -> Iterator[Diagnosis]:
     ok, said = _script(RENDER)
-    backend = os.environ.get("MUJOCO_GL", "egl")
-    fix = (
-        "sudo apt-get install libegl1 libegl-mesa0 libgl1-mesa-dri libgl1 (software rendering), "
-        "or set MUJOCO_GL=osmesa with libosmesa6"
-    )
-    yield Diagnosis(f"rendering ({backend})", ok, "MuJoCo rendered an image" if ok else said, fix)
+    detail = "MuJoCo rendered an image" if ok else said
+    yield Diagnosis(f"rendering ({gl.backend()})", ok, detail, gl.advice())
 
 
 def check_ros() -> Iterator[Diagnosis]:

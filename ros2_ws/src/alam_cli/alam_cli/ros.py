@@ -1,4 +1,4 @@
-"""The commands that need ROS: ``alam up``, ``echo``, ``doctor`` and ``demo``.
+"""The commands that need ROS: ``alam up``, ``run``, ``echo``, ``doctor`` and ``demo``.
 
 ``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
@@ -12,6 +12,7 @@ from alam_core.errors import UserError, run_main
 
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
+    "run": "send a task to the running graph",
     "echo": "print the messages of a topic",
     "doctor": "report what is installed, what is missing and how to install it",
     "demo": "run the shipped policy in simulation, film it and count successes",
@@ -40,6 +41,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="--name value",
         help="arguments of the graph, see below",
     )
+    run_parser = commands.add_parser(
+        "run",
+        help=ROS_COMMANDS["run"],
+        description="Sends a task to the running graph and waits for its end; Ctrl-C cancels it.",
+    )
+    run_parser.add_argument("instruction", metavar="INSTRUCTION")
+    run_parser.add_argument(
+        "--time_limit",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="s of ROS time before the policy gives up; 0: the policy node's default",
+    )
+    run_parser.add_argument("--enable", action="store_true", help="enable the arm first: it moves")
+    run_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
         "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
     )
@@ -63,7 +79,8 @@ def run(arguments: Sequence[str]) -> int:
     Raises UserError for wrong arguments, and if the workspace cannot be imported.
     """
     try:
-        from alam_bringup.graph import find_graph, split_assignments
+        from alam_bringup.description import split_assignments
+        from alam_bringup.graph import find_graph
     except ImportError as error:
         raise UserError(
             f"the ROS workspace cannot be imported ({error}): "
@@ -82,6 +99,10 @@ def run(arguments: Sequence[str]) -> int:
             print(f"usage: alam up {graph.name} [--name value ...]\n\n{graph.help()}")
             return 0
         return up(graph, graph.values(split_assignments(options.assignments)))
+    if options.command == "run":
+        from alam_cli.run import run_task
+
+        return run_task(options.instruction, options.time_limit, options.enable, options.namespace)
     if options.command == "echo":
         from alam_cli.echo import echo
 

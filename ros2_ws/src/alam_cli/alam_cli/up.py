@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from threading import Event, Lock
 
-from alam_bringup.graph import Graph, NodeSpec, Values, environment
+from alam_bringup.description import Graph, NodeSpec, Values
+from alam_bringup.graph import environment
 from alam_bringup.installed import available, config_folder, executable, parameter_files
 from alam_common.processes import ChildProcess, stop_all
 
@@ -39,7 +40,7 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
     """
     file = scratch / f"{node.name}.yaml"
     file.write_text(
-        json.dumps({f"/{node.name}": {"ros__parameters": node.parameters}}, indent=1)
+        json.dumps({"/**": {"ros__parameters": node.parameters}}, indent=1)
     )  # JSON is YAML
     command = [
         executable(node.package, node.executable),
@@ -47,6 +48,8 @@ def node_command(node: NodeSpec, config: Path, scratch: Path) -> list[str]:
         "-r",
         f"__node:={node.name}",
     ]
+    if node.namespace:
+        command += ["-r", f"__ns:={node.namespace}"]
     for path in [*parameter_files(node, config), str(file)]:
         command += ["--params-file", path]
     return command

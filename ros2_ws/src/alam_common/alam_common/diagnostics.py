@@ -41,7 +41,7 @@ class Diagnostics:
         self._stamp = stamp or (lambda: node.get_clock().now().to_msg())
         self._level: bytes | None = None
         self._logged = ""  # the last problem, its message without the numbers
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(DiagnosticArray, "diagnostics", 10)
         self._timer = node.create_timer(
             1.0 / rate,
             self.publish,

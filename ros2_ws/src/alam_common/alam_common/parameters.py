@@ -2,6 +2,7 @@
 ``ros2 param describe`` documents them.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
+from alam_core.files import expand_path
 
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string", list: "list of strings"}
 
@@ -21,7 +23,8 @@ class Parameter:
 
     description: what it is, with its unit. least, most: smallest and largest allowed value, both
     required for a number. choices: the allowed values of a string; empty: any. dynamic: whether it
-    may be set while the node runs; otherwise it is read-only.
+    may be set while the node runs; otherwise it is read-only. path: whether the string is a path,
+    in which ``~`` and variables such as ``$HOME`` are replaced.
     """
 
     default: bool | int | float | str | list[str]
@@ -30,6 +33,7 @@ class Parameter:
     most: float | None = None
     choices: tuple[str, ...] = ()
     dynamic: bool = False
+    path: bool = False
 
     @property
     def expected(self) -> str:
@@ -61,9 +65,17 @@ class Parameter:
 def declare_parameters(node: Node, table: Mapping[str, Parameter]) -> dict[str, Any]:
     """Declare every parameter of a table and return their values by name.
 
-    Raises UserError with one line for a value of the wrong type or out of its range.
+    Raises UserError with one line for a value of the wrong type or out of its range, for a path
+    with a variable that is not set, and for a parameter that was given but is unknown: ROS would
+    ignore a misspelt speed limit.
     """
-    return {name: _declare(node, name, parameter) for name, parameter in table.items()}
+    values = {name: _declare(node, name, parameter) for name, parameter in table.items()}
+    for name in node._parameter_overrides:
+        if not node.has_parameter(name) and not name.startswith("qos_overrides."):
+            close = difflib.get_close_matches(name, table, 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(table)}"
+            raise UserError(f"{node.get_name()} has no parameter '{name}'; {hint}")
+    return values
 
 
 def _declare(node: Node, name: str, parameter: Parameter) -> Any:
@@ -71,7 +83,12 @@ def _declare(node: Node, name: str, parameter: Parameter) -> Any:
     try:
         value = node.declare_parameter(name, parameter.default, parameter.descriptor()).value
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
-        raise UserError(f"{wrong}: {' '.join(str(error).split())}") from error
+        raise UserError(f"{wrong}: {one_line(error)}") from error
     if parameter.choices and value not in parameter.choices:
         raise UserError(f"{wrong}, not '{value}'")
+    if parameter.path:
+        try:
+            return expand_path(value)
+        except UserError as error:
+            raise UserError(f"{node.get_name()}: parameter '{name}': {error}") from None
     return list(value) if isinstance(parameter.default, list) else value

@@ -16,15 +16,8 @@ import rclpy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from alam_bringup.graph import (
-    PIPER,
-    Argument,
-    Graph,
-    Values,
-    environment,
-    root,
-    split_assignments,
-)
+from alam_bringup.description import Argument, Graph, Values, split_assignments
+from alam_bringup.graph import PIPER, environment, root
 from alam_bringup.installed import config_folder
 from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
@@ -118,7 +111,7 @@ def _run(values: Values, graph: ChildProcess, console: Console) -> tuple[list[Ta
     rclpy.init(args=[])
     results: list[TaskResult] = []
     try:
-        with TaskClient(film=values["film"]) as client:
+        with TaskClient(film=values["film"], namespace=values["namespace"]) as client:
             client.wait_for_graph(START_LIMIT, alive)
             console.print("all nodes are up")
             columns = (

@@ -17,7 +17,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from action_msgs.srv import CancelGoal
 from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import LatentTransition, PredictedLatents
+from alam_msgs.msg import ArmStatus, LatentTransition, PredictedLatents
 from alam_msgs.srv import ResetWorld
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
@@ -26,7 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.task import Future
 from sensor_msgs.msg import Image
-from std_srvs.srv import SetBool
+from std_srvs.srv import SetBool, Trigger
 
 from alam_common.messages import image_to_numpy, stamp_to_seconds
 from alam_core.errors import UserError
@@ -54,11 +54,14 @@ class TaskResult:
 
 class TaskClient(Node):
     """A node that runs episodes one after the other. Use it as a context manager; it spins in its
-    own thread. ``film``: whether to record images and transitions for a video.
+    own thread. ``film``: whether to record images and transitions for a video. ``namespace``: of
+    the graph.
     """
 
-    def __init__(self, film: bool = False, views: tuple[str, ...] = VIEWS) -> None:
-        super().__init__("task_client")
+    def __init__(
+        self, film: bool = False, views: tuple[str, ...] = VIEWS, namespace: str = ""
+    ) -> None:
+        super().__init__("task_client", namespace=namespace)
         self._film = film
         self._views = views
         # view -> arrival times of latents on the wall clock, s
@@ -66,23 +69,26 @@ class TaskClient(Node):
         self.diagnostics: dict[str, dict[str, str]] = {}  # node -> key -> latest value
         self._lock = threading.Lock()
         self._clear()
-        self._reset = self.create_client(ResetWorld, "/alam/sim/reset")
-        self._enable = self.create_client(SetBool, "/alam/arm/enable")
-        self._task = ActionClient(self, ExecuteTask, "/alam/execute_task")
-        self._cancel = self.create_client(CancelGoal, "/alam/execute_task/_action/cancel_goal")
-        self.create_subscription(LatentTransition, "/alam/latents", self._on_latent, 20)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 50)
+        self._reset = self.create_client(ResetWorld, "alam/sim/reset")
+        self._enable = self.create_client(SetBool, "alam/arm/enable")
+        self._reset_fault = self.create_client(Trigger, "alam/arm/reset_fault")
+        self._task = ActionClient(self, ExecuteTask, "alam/execute_task")
+        self._cancel = self.create_client(CancelGoal, "alam/execute_task/_action/cancel_goal")
+        self.create_subscription(LatentTransition, "alam/latents", self._on_latent, 20)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, 50)
         if film:
             self.create_subscription(
-                PredictedLatents, "/alam/predicted_latents", self._on_predicted, 10
+                PredictedLatents, "alam/predicted_latents", self._on_predicted, 10
             )
             for view in views:
                 self.create_subscription(
                     Image,
-                    f"/{view}/color/image_raw",
+                    f"{view}/color/image_raw",
                     functools.partial(self._on_image, view),
                     qos_profile_sensor_data,
                 )
+        self._arm: ArmStatus | None = None  # the latest status
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 10)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._thread = threading.Thread(target=self._spin, daemon=True)
@@ -108,11 +114,13 @@ class TaskClient(Node):
         alive: called repeatedly; it may raise an error if a node has died. Raises UserError after
         ``timeout`` s, naming what did not answer.
         """
+        latents = self.resolve_topic_name("alam/latents")
+        task = self.resolve_topic_name("alam/execute_task")
         ready_checks = {
-            "the simulator (/alam/sim/reset)": self._reset.service_is_ready,
-            "the arm controller (/alam/arm/enable)": self._enable.service_is_ready,
-            "the policy (/alam/execute_task)": self._task.server_is_ready,
-            "the latent encoder (/alam/latents)": lambda: bool(self.latent_times),
+            f"the simulator ({self._reset.service_name})": self._reset.service_is_ready,
+            f"the arm controller ({self._enable.service_name})": self._enable.service_is_ready,
+            f"the policy ({task})": self._task.server_is_ready,
+            f"the latent encoder ({latents})": lambda: bool(self.latent_times),
         }
         deadline = time.monotonic() + timeout
         while waiting := [name for name, ready in ready_checks.items() if not ready()]:
@@ -134,18 +142,37 @@ class TaskClient(Node):
         time. Raises UserError if a service does not answer, the world cannot be reset, the arm
         cannot be enabled or the policy rejects the goal.
         """
-        self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
-        reset = self._call(self._reset, ResetWorld.Request(seed=seed), "/alam/sim/reset")
+        self._call(self._enable, SetBool.Request(data=False))
+        reset = self._call(self._reset, ResetWorld.Request(seed=seed))
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
+        self.enable()
+        return self.run_task(reset.instruction, time_limit, on_feedback, seed)
+
+    def enable(self) -> None:
+        """Enable the arm. Raises UserError if it cannot be enabled."""
         # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
+        # A fault of the episode before costs that episode only.
         for attempt in range(20):
-            enabled = self._call(self._enable, SetBool.Request(data=True), "/alam/arm/enable")
+            self._call(self._reset_fault, Trigger.Request())
+            enabled = self._call(self._enable, SetBool.Request(data=True))
             if enabled.success:
                 break
             time.sleep(0.1 * (attempt + 1))
         else:
             raise UserError(f"the arm could not be enabled: {enabled.message}")
+
+    def run_task(
+        self,
+        instruction: str,
+        time_limit: float,
+        on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
+        seed: int = -1,
+    ) -> TaskResult:
+        """Send a goal to the policy and wait for its end, at most ``time_limit`` s of ROS time; 0:
+        the policy node's default. ``seed``: of the simulated episode, -1 if there is none. Raises
+        UserError if the policy rejects the goal or is silent.
+        """
         self._clear()
         started = time.monotonic()
         last_feedback = [started]
@@ -154,7 +181,7 @@ class TaskClient(Node):
             last_feedback[0] = time.monotonic()
             on_feedback(message.feedback)
 
-        goal = ExecuteTask.Goal(instruction=reset.instruction, time_limit=float(time_limit))
+        goal = ExecuteTask.Goal(instruction=instruction, time_limit=float(time_limit))
         handle = self._send_goal(goal, feedback)
         if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
@@ -163,7 +190,7 @@ class TaskClient(Node):
             if time.monotonic() - last_feedback[0] > SILENCE:
                 handle.cancel_goal_async()
                 raise UserError(
-                    f"no feedback for {SILENCE:.0f} s of wall time in episode {seed}; "
+                    f"no feedback for {SILENCE:.0f} s of wall time on '{instruction}'; "
                     "see /diagnostics"
                 )
             time.sleep(0.02)
@@ -172,7 +199,7 @@ class TaskClient(Node):
         success = result.success and outcome.status == GoalStatus.STATUS_SUCCEEDED
         return TaskResult(
             seed,
-            reset.instruction,
+            instruction,
             success,
             result.reason,
             result.duration,
@@ -181,13 +208,33 @@ class TaskClient(Node):
             self._frames(),
         )
 
+    def cancel(self) -> None:
+        """Cancel the running goal, whoever sent it. Raises UserError if the policy is silent."""
+        if not self._is_answered(self._cancel.call_async(CancelGoal.Request())):
+            raise UserError("the policy did not confirm the cancel; stop the arm by other means")
+
+    def wait_for_arm(self, timeout: float) -> ArmStatus:
+        """Wait until policy and arm controller answer. Returns the arm's status. Raises UserError
+        after ``timeout`` s.
+        """
+        deadline = time.monotonic() + timeout
+        while self._arm is None or not self._task.server_is_ready():
+            if time.monotonic() > deadline:
+                silent = "the arm controller" if self._arm is None else "the policy"
+                raise UserError(
+                    f"no answer from {silent} within {timeout:.0f} s: start the graph first, "
+                    "with 'alam up piper' in another shell"
+                )
+            time.sleep(0.05)
+        return self._arm
+
     def disable(self) -> None:
         """Disable the arm."""
-        self._call(self._enable, SetBool.Request(data=False), "/alam/arm/enable")
+        self._call(self._enable, SetBool.Request(data=False))
 
     # -- calling services ---------------------------------------------------------------------
 
-    def _call(self, client: rclpy.client.Client, request: object, name: str):
+    def _call(self, client: rclpy.client.Client, request: object):
         """Call a service and return its response. A response may be lost while nodes discover each
         other, so the request is sent up to ``ATTEMPTS`` times; repeating it does no harm.
         """
@@ -195,7 +242,7 @@ class TaskClient(Node):
             future = client.call_async(request)
             if self._is_answered(future):
                 return future.result()
-        raise UserError(f"{name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
+        raise UserError(f"{client.service_name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
 
     def _send_goal(self, goal: ExecuteTask.Goal, feedback: Callable[..., None]):
         """Send a goal and return its handle. Without an answer the goal is cancelled, because the
@@ -205,11 +252,9 @@ class TaskClient(Node):
             future = self._task.send_goal_async(goal, feedback_callback=feedback)
             if self._is_answered(future) and (future.result().accepted or attempt == 0):
                 return future.result()
-            self._call(self._cancel, CancelGoal.Request(), "/alam/execute_task")
+            self._call(self._cancel, CancelGoal.Request())
             time.sleep(0.5)  # the policy needs a moment to end it
-        raise UserError(
-            f"/alam/execute_task did not accept a goal within {ATTEMPTS * ANSWER:.0f} s"
-        )
+        raise UserError(f"the policy accepted no goal within {ATTEMPTS * ANSWER:.0f} s")
 
     def _is_answered(self, future: Future) -> bool:
         """Wait for at most ``ANSWER`` s. Returns whether the answer arrived."""
@@ -245,6 +290,9 @@ class TaskClient(Node):
             self._predicted[stamp_to_seconds(message.header.stamp)] = {
                 view: np.stack(rows) for view, rows in steps.items()
             }
+
+    def _on_arm_status(self, message: ArmStatus) -> None:
+        self._arm = message
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         with self._lock:

@@ -38,10 +38,10 @@ LASTING = 1.0  # s (steady clock) of nothing but a wrong encoding after which th
 PARAMETERS = {
     "views": Parameter(list(VIEWS), "names of the views, in the order of the observation"),
     "image_topics": Parameter(
-        [f"/{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
+        [f"{view}/color/image_raw" for view in VIEWS], "one topic per view, in the same order"
     ),
     "joint_topic": Parameter(
-        "/joint_states",
+        "joint_states",
         "topic of the arm's joint states; a message may hold some of the joints only",
     ),
     "joints": Parameter(list(JOINT_NAMES), "names of the joints that every observation must have"),
@@ -92,8 +92,9 @@ class CameraSync(Node):
         if trigger == "auto":
             trigger = "frames" if simulated_time else "timer"
 
-        self._topics = dict(zip(self.views, p["image_topics"], strict=True))
-        self._joint_topic: str = p["joint_topic"]
+        topics = map(self.resolve_topic_name, p["image_topics"])
+        self._topics = dict(zip(self.views, topics, strict=True))
+        self._joint_topic = self.resolve_topic_name(p["joint_topic"])
         self._channels: ChannelOrder = p["channels"]
         self._sync = Synchroniser(
             self.views,
@@ -116,7 +117,7 @@ class CameraSync(Node):
         self._wrong_since: dict[str, float] = {}  # topic -> first of its wrong encodings in a row
         self._last: FrameSet | None = None
 
-        self._publisher = self.create_publisher(Observation, "/alam/observation", 1)
+        self._publisher = self.create_publisher(Observation, "alam/observation", 1)
         # Subscribed before the cameras: if messages of both wait, the executor takes those of the
         # older subscription first.
         self._joint_states = self.create_subscription(

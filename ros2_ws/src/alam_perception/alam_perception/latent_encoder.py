@@ -19,7 +19,7 @@ from alam_core.latent_action import TransitionEncoder, encode_images
 
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a transition model; required"),
+    "checkpoint": Parameter("", "folder of a transition model; required", path=True),
     "stride": Parameter(
         1, "observations from the first frame of a transition to the second", 1, 1000
     ),
@@ -52,9 +52,9 @@ class LatentEncoder(Node):
         self._dropped = 0  # observations that could not be used
         self._problem = ""  # of the newest of them, until a transition is encoded
         self._meter, self._rate, self._work = RateMeter(), RateMeter(), Recent()
-        self._publisher = self.create_publisher(LatentTransition, "/alam/latents", 10)
-        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
-        self.create_subscription(Observation, "/alam/observation", self._on_observation, 1)
+        self._publisher = self.create_publisher(LatentTransition, "alam/latents", 10)
+        self._processed = self.create_publisher(Processed, "alam/processed", 10)
+        self.create_subscription(Observation, "alam/observation", self._on_observation, 1)
         self._diagnostics = Diagnostics(self, self._check)
 
     def _on_observation(self, message: Observation) -> None:

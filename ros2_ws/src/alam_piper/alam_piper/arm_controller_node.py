@@ -4,7 +4,6 @@ Everything runs in one thread, so the CAN bus has one writer and the state machi
 See the package's README for topics, services and guarantees.
 """
 
-import math
 import os
 import signal
 import time
@@ -18,22 +17,24 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool, Trigger
 
-from alam_common.diagnostics import ERROR, OK, WARN, Diagnostics, Report
+from alam_common.diagnostics import Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import seconds_to_stamp, stamp_to_seconds
-from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
-from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES, MAX_VELOCITY, tcp_position
+from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES, MAX_VELOCITY
 from alam_core.runtime.motion import make_limits
 from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.controller import ArmController, ControllerConfig, State
 from alam_piper.gate import ChunkRejected, ChunkRules, parse_chunk
 from alam_piper.hardware import Feedback, SdkBackend, read_newer
+from alam_piper.report import LoopTimes, judge, values
 
 PERIOD = 0.005  # s between ticks of the loop
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which ROS time counts as stopped
-FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback in simulated time
+FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback, where it waits
 ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, whether done or not
+REOPEN_PATIENCE = 1.0  # s of wall time to wait for feedback on a bus that was opened again
 PARAMETERS = {
     "can_interface": Parameter("udp_multicast", "python-can interface", choices=INTERFACES),
     "can_channel": Parameter(
@@ -68,7 +69,7 @@ PARAMETERS = {
         90,
     ),
     "joint_state_divider": Parameter(
-        4, "/joint_states and /alam/arm/status are published on every n-th tick", 1, 200
+        4, "joint_states and alam/arm/status are published on every n-th tick", 1, 200
     ),
 }
 
@@ -101,35 +102,33 @@ class ArmControllerNode(Node):
         self._simulated_time = self.get_parameter("use_sim_time").value
         self._divider = p["joint_state_divider"]
         self._ticks = 0
-        self._last_tick = time.monotonic()
         self._published: Feedback | None = None  # the feedback in the last joint state published
         self._reported: tuple[State, str, int] | None = None  # what the last ArmStatus contained
-        self._loop_rate = RateMeter()
-        self._jitter = Recent(4000)  # ms
-        self._jitter_max = 0.0
-        self._image_to_can = Recent(1000)  # ms
-        self._image_to_can_count = 0
+        self._times = LoopTimes(PERIOD, jitter=not self._simulated_time)
+        self._stops = 0  # requests to hold or disable, which cancel an enabling that waits
         # Service calls in progress: future, condition to wait for, deadline (s, steady clock).
         self._waiting: list[tuple[Future, Callable[[], bool], float]] = []
 
         if not self._simulated_time and p["realtime_priority"]:
             self._raise_priority(p["realtime_priority"])
         self._backend.connect()  # its threads inherit the priority
-        self._joint_states = self.create_publisher(JointState, "/joint_states", 10)
-        self._status = self.create_publisher(ArmStatus, "/alam/arm/status", 50)
-        self.create_subscription(ActionChunk, "/alam/action_chunk", self._on_chunk, 10)
-        # Enabling waits for the arm. It has its own callback group, so that the loop goes on.
+        self._joint_states = self.create_publisher(JointState, "joint_states", 10)
+        self._status = self.create_publisher(ArmStatus, "alam/arm/status", 50)
+        self.create_subscription(ActionChunk, "alam/action_chunk", self._on_chunk, 10)
+        # These two wait for the arm. They have their own callback group, so that the loop goes on.
+        waiting = ReentrantCallbackGroup()
+        self.create_service(SetBool, "alam/arm/enable", self._on_enable, callback_group=waiting)
         self.create_service(
-            SetBool, "/alam/arm/enable", self._on_enable, callback_group=ReentrantCallbackGroup()
+            Trigger, "alam/arm/reset_fault", self._on_reset_fault, callback_group=waiting
         )
-        self.create_service(Trigger, "/alam/arm/hold", self._on_hold)
-        self.create_service(Trigger, "/alam/arm/reset_fault", self._on_reset_fault)
+        self.create_service(Trigger, "alam/arm/hold", self._on_hold)
         # Off simulation the steady clock, because a timer on the system clock stops for as long as
         # that clock was set back.
         steady = None if self._simulated_time else Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
-        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before /alam/arm/enable")
+        enable = self.resolve_service_name("alam/arm/enable")
+        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before {enable}")
 
     def _raise_priority(self, priority: int) -> None:
         try:
@@ -149,31 +148,21 @@ class ArmControllerNode(Node):
         now = self._now()
         if now <= 0.0:  # simulated time before the first /clock
             return
-        started = time.monotonic()
-        if not self._simulated_time and self._ticks:
-            jitter = abs(started - self._last_tick - PERIOD) * 1000.0
-            self._jitter.add(jitter)
-            self._jitter_max = max(self._jitter_max, jitter)
-        self._last_tick = started
-        self._loop_rate.tick()
+        late = self._times.tick() > self._controller.config.feedback_timeout / 2
         self._ticks += 1
 
         state = self._controller.state
-        # On the wall clock the loop waits for nothing. In simulated time it waits for the feedback
-        # that was sent before this tick.
-        patience = (
-            FEEDBACK_PATIENCE
-            if self._simulated_time and self._controller.feedback_is_fresh
-            else 0.0
-        )
-        output = self._controller.tick(
-            now, read_newer(self._backend, self._controller.feedback, patience)
-        )
+        # In simulated time the loop waits for the feedback that was sent before this tick. On the
+        # wall clock it waits only after it could not run for a while: the feedback of that time is
+        # there, but was not read yet.
+        due = self._controller.feedback_is_fresh if self._simulated_time else late
+        patience = FEEDBACK_PATIENCE if due else 0.0
+        feedback = read_newer(self._backend, self._controller.feedback, patience)
+        output = self._controller.tick(now, feedback, "" if feedback else self._backend.missing())
         if output.set_point is not None:
             self._backend.write(output.set_point)
             if output.first_of_chunk is not None:
-                self._image_to_can_count += 1
-                self._image_to_can.add((self._now() - output.first_of_chunk) * 1000.0)
+                self._times.sent_first_of_chunk(self._now() - output.first_of_chunk)
         elif output.enable:
             self._backend.enable()
         if self._controller.state is not state:
@@ -243,17 +232,18 @@ class ArmControllerNode(Node):
             self._controller.offer(chunk)
             self._publish_status()  # immediately: the policy node measures the delay with it
         except ChunkRejected as reason:
-            self._controller.count_rejected(str(reason))
-            self.get_logger().warning(
-                f"chunk {message.sequence} rejected: {reason}", throttle_duration_sec=2.0
-            )
+            self._controller.count_rejected(str(reason))  # /diagnostics reports and logs it
 
     async def _on_enable(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
         controller = self._controller
         if request.data:
-            refused = controller.enable()
+            stops = self._stops
+            refused = await self._reopen_if_unheard()
+            if refused is None and self._stops != stops:
+                refused = "not enabled: asked to hold or disable meanwhile"
+            refused = refused or controller.enable()
             if refused is None:
                 await self._until(lambda: controller.state is not State.ENABLING)
             response.success = refused is None and controller.state in (
@@ -262,6 +252,7 @@ class ArmControllerNode(Node):
             )
             response.message = refused or controller.reason
         else:
+            self._stops += 1
             controller.disable()
             await self._until(lambda: controller.state in (State.DISABLED, State.FAULT))
             response.success = controller.state in (
@@ -272,26 +263,43 @@ class ArmControllerNode(Node):
         return response
 
     def _on_hold(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._stops += 1
         self._controller.hold()
         response.success = self._controller.state is not State.EXECUTING
         response.message = self._controller.reason
         return response
 
-    def _on_reset_fault(
+    async def _on_reset_fault(
         self, request: Trigger.Request, response: Trigger.Response
     ) -> Trigger.Response:
-        refused = self._controller.reset_fault()
+        refused = await self._reopen_if_unheard() or self._controller.reset_fault()
         response.success = refused is None
         response.message = refused or self._controller.reason
         return response
 
-    async def _until(self, done: Callable[[], bool]) -> None:
-        """Wait until ``done()`` is true, for at most ``ANSWER_PATIENCE``; the loop continues
-        meanwhile.
+    async def _reopen_if_unheard(self) -> str | None:
+        """If the arm is not heard, open the bus again, because its adapter may have been pulled and
+        plugged in, and wait for feedback. Does nothing while set-points are sent. Returns why the
+        bus cannot be opened, None if it is open.
+        """
+        controller = self._controller
+        if controller.feedback_is_fresh or not controller.is_silent:
+            return None
+        try:
+            self._backend.connect()
+        except UserError as error:
+            return str(error)
+        self.get_logger().info(f"opened CAN bus {self._bus} again: the arm was not heard")
+        await self._until(lambda: controller.feedback_is_fresh, REOPEN_PATIENCE)
+        return None
+
+    async def _until(self, done: Callable[[], bool], patience: float = ANSWER_PATIENCE) -> None:
+        """Wait until ``done()`` is true, for at most ``patience`` s of wall time; the loop
+        continues meanwhile.
         """
         if not done():
             future: Future = Future()
-            self._waiting.append((future, done, time.monotonic() + ANSWER_PATIENCE))
+            self._waiting.append((future, done, time.monotonic() + patience))
             await future
 
     def _answer(self) -> None:
@@ -305,58 +313,17 @@ class ArmControllerNode(Node):
     # Diagnostics, on the steady clock
 
     def _report(self) -> Report:
-        controller = self._controller
-        silence = time.monotonic() - self._last_tick
-        clock_stopped = silence > CLOCK_PATIENCE
-        if clock_stopped:
-            controller.pause(
+        silence = time.monotonic() - self._times.last_tick
+        clock_stopped = ""
+        if silence > CLOCK_PATIENCE:
+            clock_stopped = f"ROS time stands still for {silence:.0f} s"
+            self._controller.pause(
                 f"clock: no ROS time for {silence:.0f} s of wall time; is the simulator running?"
             )
         self._answer()
-        feedback_missing = not controller.feedback_is_fresh
-        message = f"{controller.state}: {controller.reason}"
-        if clock_stopped:
-            message += f"; ROS time stands still for {silence:.0f} s"
-        elif feedback_missing and controller.state is not State.FAULT:
-            message += "; no feedback from the arm"
-        level = (
-            ERROR
-            if controller.state is State.FAULT
-            else WARN
-            if clock_stopped or feedback_missing or controller.stopped_short
-            else OK
-        )
-        last_chunk = controller.last_chunk_time
-        return (
-            level,
-            message,
-            {
-                "state": controller.state,
-                "reason": controller.reason,
-                "last_fault": controller.last_fault or "none",
-                "loop_rate_hz": self._loop_rate.rate(),
-                "jitter_ms_p50": math.nan if self._simulated_time else self._jitter.percentile(50),
-                "jitter_ms_p99": math.nan if self._simulated_time else self._jitter.percentile(99),
-                "jitter_ms_max": math.nan if self._simulated_time else self._jitter_max,
-                "image_to_can_ms_p50": self._image_to_can.percentile(50),
-                "image_to_can_ms_p99": self._image_to_can.percentile(99),
-                "image_to_can_n": self._image_to_can_count,
-                "command_age_s": math.nan if last_chunk is None else self._now() - last_chunk,
-                "feedback_age_s": controller.feedback_age,
-                "chunks_accepted": controller.accepted,
-                "chunks_rejected": controller.rejected,
-                "last_rejection": controller.last_rejection or "none",
-                "position_clamps": controller.set_point.position_clamps,
-                "velocity_clamps": controller.set_point.velocity_clamps,
-                "tcp_m": "unknown" if controller.feedback is None else self._tcp(),
-                "firmware": self._backend.firmware() or "unknown",
-                "can_bus": self._bus,
-            },
-        )
-
-    def _tcp(self) -> str:
-        assert self._controller.feedback is not None
-        return " ".join(f"{x:.3f}" for x in tcp_position(self._controller.feedback.positions[:6]))
+        bus = {"firmware": self._backend.firmware() or "unknown", "can_bus": self._bus}
+        measured = values(self._controller, self._now()) | self._times.values() | bus
+        return *judge(self._controller, clock_stopped), measured
 
     def close(self) -> None:
         """Brake to rest and close the bus. The motors stay powered. Runs on the wall clock, because

@@ -1,5 +1,6 @@
 """Opens the CAN bus: a real one, or one that is emulated by UDP multicast on this host."""
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,10 +8,11 @@ from typing import Any
 
 import can
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 
 INTERFACES = ("socketcan", "udp_multicast", "slcan", "virtual")
 BITRATE = 1_000_000
+PACKAGES = {"slcan": "pyserial", "udp_multicast": "msgpack"}  # that python-can needs for them
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,20 @@ def open_bus(config: BusConfig) -> can.BusABC:
         return can.Bus(interface=config.interface, channel=config.channel, **options)
     except (can.CanError, OSError, ValueError, ImportError) as error:
         cause = error.__cause__ or error
-        raise UserError(f"cannot open CAN bus {config}: {cause}; {_advice(config)}") from error
+        raise UserError(
+            f"cannot open CAN bus {config}: {cause}; {_advice(config, cause)}"
+        ) from error
 
 
-def _advice(config: BusConfig) -> str:
+def _advice(config: BusConfig, cause: BaseException) -> str:
+    if isinstance(cause, (can.CanInterfaceNotImplementedError, ImportError)):
+        package = PACKAGES.get(config.interface, "python-can")
+        return f"install what it needs: pip install {package}"
+    if config.interface == "slcan" and "Permission" in str(cause):
+        return "may this user open serial devices (sudo usermod -aG dialout $USER, log in again)?"
+    if config.interface == "slcan":
+        devices = sorted(glob.glob("/dev/ttyACM*") + glob.glob("/dev/ttyUSB*"))
+        return f"is the channel right? The serial devices are: {listing(devices)}"
     if config.interface == "socketcan":
         up = f"ip link set {config.channel} up type can bitrate {BITRATE}"
         return f"is the adapter plugged in and up ({up})?"

@@ -40,12 +40,13 @@ class Situation:
     """What the checks look at.
 
     feedback: the newest, None if none has arrived yet. age: s since the newest was first seen.
-    max_age: the largest age allowed, s.
+    max_age: the largest age allowed, s. missing: what the connection lacks, "" if nothing.
     """
 
     feedback: Feedback | None
     age: float
     max_age: float
+    missing: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,14 @@ class Check:
 
 
 def _feedback(s: Situation) -> str | None:
-    if s.feedback is None:
-        return "no feedback from the arm yet"
-    return (
-        f"no new feedback for {s.age:.3f} s, at most {s.max_age} s allowed"
-        if s.age > s.max_age
-        else None
+    if s.feedback is not None and s.age <= s.max_age:
+        return None
+    problem = (
+        "no feedback from the arm yet"
+        if s.feedback is None
+        else f"no new feedback for {s.age:.3f} s, at most {s.max_age} s allowed"
     )
+    return f"{problem}: {s.missing}" if s.missing else problem
 
 
 def _arm_status(s: Situation) -> str | None:
@@ -98,8 +100,9 @@ def _pose(s: Situation) -> str | None:
     return f"{', '.join(wrong)} is out of its range: is its zero position right?" if wrong else None
 
 
+FEEDBACK = Check("feedback", _feedback)
 HEALTH = (
-    Check("feedback", _feedback),
+    FEEDBACK,
     Check("arm_status", _arm_status),
     Check("drivers", _drivers),
 )

@@ -21,8 +21,8 @@ from alam_core.robots.piper import JOINT_LIMITS
 from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
-from alam_piper.checks import HEALTH, POWERED, START, Situation, first_failure
-from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules
+from alam_piper.checks import FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
+from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, beyond_limits
 from alam_piper.hardware import Feedback
 
 
@@ -81,11 +81,13 @@ class ArmController:
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
+        self._missing = ""  # what the connection lacks to give feedback
         self.gripper_velocity = 0.0  # m/s, from the last two feedback snapshots
         self.set_point = SetPoint(config.limits)
         self.accepted = 0
         self.rejected = 0
         self.last_rejection = ""
+        self.last_rejection_time = -np.inf  # s
         self.last_chunk_time: float | None = None  # s, when the last chunk was accepted
         self._timeline = Timeline(config.fade)
         self._gate = ChunkGate(config.rules)
@@ -108,6 +110,11 @@ class ArmController:
         return self._timeline.chunk
 
     @property
+    def clamped(self) -> str:
+        """Which joints the chunk being executed asks to go beyond their limits; "" if none."""
+        return beyond_limits(self.chunk, self.config.limits) if self.chunk else ""
+
+    @property
     def feedback_age(self) -> float:
         """Seconds since the newest feedback was first seen; infinite before the first."""
         return np.inf if self._now is None else self._now - self.feedback_time
@@ -116,6 +123,18 @@ class ArmController:
     def feedback_is_fresh(self) -> bool:
         return self.feedback_age <= self.config.feedback_timeout
 
+    @property
+    def feedback_problem(self) -> str | None:
+        """Why there is no fresh feedback, one line; None if there is."""
+        return first_failure((FEEDBACK,), self._situation())
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether nothing is sent to the arm: not enabled, or at rest in FAULT."""
+        return self.state is State.DISABLED or (
+            self.state is State.FAULT and self.set_point.at_rest
+        )
+
     # Requests
 
     def enable(self) -> str | None:
@@ -123,7 +142,7 @@ class ArmController:
         refused, None if it is fulfilled or in progress.
         """
         if self.state is State.FAULT:
-            return f"in FAULT ({self.reason}); call /alam/arm/reset_fault first"
+            return f"in FAULT ({self.reason}); call alam/arm/reset_fault first"
         if self.state in (State.HOLDING, State.EXECUTING):
             self._hold_requested = self._disable_when_at_rest = False
             if self.state is State.HOLDING:
@@ -157,7 +176,7 @@ class ArmController:
         elif self.state is State.FAULT:
             self._hold_requested = True
         elif self.state is not State.DISABLED:
-            self._enter(State.HOLDING, f"{reason}; call /alam/arm/enable to go on")
+            self._enter(State.HOLDING, f"{reason}; call alam/arm/enable to go on")
             self._hold_requested = self.stopped_short = True
 
     def pause(self, reason: str) -> None:
@@ -180,13 +199,13 @@ class ArmController:
         if not self.set_point.at_rest:
             return "still braking, try again"
         if failure := first_failure(POWERED, self._situation()):
-            self._enter(State.DISABLED, f"fault reset, but {failure}; call /alam/arm/enable")
+            self._enter(State.DISABLED, f"fault reset, but {failure}; call alam/arm/enable")
             return None
         assert self.feedback is not None
         self.set_point.seed(self.feedback.positions)
         self._enter(
             State.HOLDING,
-            "fault reset" + ("; call /alam/arm/enable to go on" if self._hold_requested else ""),
+            "fault reset" + ("; call alam/arm/enable to go on" if self._hold_requested else ""),
         )
         self.stopped_short = self._hold_requested
         return None
@@ -208,6 +227,7 @@ class ArmController:
         """Count a rejected chunk and remember the reason."""
         self.rejected += 1
         self.last_rejection = reason
+        self.last_rejection_time = self._now or 0.0
 
     def _start_enabling(self, now: float) -> None:
         self._enable_next = now
@@ -218,8 +238,12 @@ class ArmController:
 
     # The loop
 
-    def tick(self, now: float, feedback: Feedback | None) -> Output:
-        """One period of the loop: process feedback, run the checks, and decide what to send."""
+    def tick(self, now: float, feedback: Feedback | None, missing: str = "") -> Output:
+        """One period of the loop: process feedback, run the checks, and decide what to send.
+
+        missing: what the connection lacks if there is no feedback, one line for the user.
+        """
+        self._missing = missing
         dt = self._advance(now)
         self._take(feedback, now)
         if self.state is State.DISABLED:
@@ -311,7 +335,9 @@ class ArmController:
         self.feedback_time = now
 
     def _situation(self) -> Situation:
-        return Situation(self.feedback, self.feedback_age, self.config.feedback_timeout)
+        return Situation(
+            self.feedback, self.feedback_age, self.config.feedback_timeout, self._missing
+        )
 
     def _chunk_end(self) -> float:
         assert self._timeline.chunk is not None

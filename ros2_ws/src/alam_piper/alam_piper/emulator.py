@@ -94,6 +94,7 @@ class ArmEmulator:
         self.arm_status = 0  # tests set it, or driver_bits, to inject a fault
         self.driver_bits = [0] * 6
         self.feedback_frozen = False  # tests set it: the arm sends no feedback
+        self.muted_frames: frozenset[int] = frozenset()  # tests set it: frames it does not send
         self.joint_commands = 0  # number of complete joint commands received
         self.ignored_commands = 0  # number of them ignored: no power, no CAN mode, or out of range
         self.power_cuts = 0  # number of disable and reset frames received
@@ -273,4 +274,6 @@ class ArmEmulator:
                 self._send(0x261 + i, struct.pack(">HhbBH", 240, 30, 30, bits, 0))
 
     def _send(self, frame: int, data: bytes) -> None:
+        if frame in self.muted_frames:
+            return
         self._bus.send(can.Message(arbitration_id=frame, data=data, is_extended_id=False))

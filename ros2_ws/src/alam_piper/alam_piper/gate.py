@@ -9,10 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from alam_core.robots.piper import JOINT_NAMES
+from alam_core.robots.units import likely_units
+from alam_core.runtime.motion import MotionLimits
 from alam_core.types import ActionChunk
 
 MAX_ROWS = 1000
 MAX_DT = 1.0  # s
+
+
+# By how much a row may exceed the limits before the clamping is news, (7,) rad and m: a policy's
+# numbers are never exact, and a gripper rests at the end of its range.
+NOISE = np.array([0.01] * 6 + [0.002])
 
 
 class ChunkRejected(Exception):
@@ -31,8 +38,9 @@ def parse_chunk(
     """Check the fields of a chunk message (see ActionChunk.msg) and return it as a chunk with its
     columns in the order of JOINT_NAMES.
 
-    Raises ChunkRejected for wrong, missing or repeated joint names, wrong lengths, a wrong dt, or a
-    number that is not finite.
+    Raises ChunkRejected for wrong, missing or repeated joint names, wrong lengths, a wrong dt, a
+    number that is not finite, or a position so far outside a joint's range that its unit must be
+    wrong.
     """
     names = list(joint_names)
     if len(set(names)) != len(names):
@@ -54,8 +62,25 @@ def parse_chunk(
     rows = np.asarray(positions, dtype=float).reshape(steps, len(names))
     if not np.isfinite(rows).all():
         raise ChunkRejected("a position is not a finite number")
-    order = [names.index(n) for n in JOINT_NAMES]
-    return ActionChunk(rows[:, order], dt, stamp, sequence=sequence, first_step=first_step)
+    rows = rows[:, [names.index(n) for n in JOINT_NAMES]]
+    if wrong := likely_units(rows):
+        raise ChunkRejected(wrong)
+    return ActionChunk(rows, dt, stamp, sequence=sequence, first_step=first_step)
+
+
+def beyond_limits(chunk: ActionChunk, limits: MotionLimits) -> str:
+    """Which joints a chunk asks to go beyond their limits, where they are clamped: one line, "" if
+    none.
+    """
+    texts = []
+    for name, column, lower, upper, noise in zip(
+        JOINT_NAMES, chunk.actions.T, limits.lower, limits.upper, NOISE, strict=True
+    ):
+        if (low := column.min()) < lower - noise:
+            texts.append(f"{name} is clamped from {low:.3f} to {lower:.3f}")
+        if (high := column.max()) > upper + noise:
+            texts.append(f"{name} is clamped from {high:.3f} to {upper:.3f}")
+    return ", ".join(texts)
 
 
 @dataclass(frozen=True)

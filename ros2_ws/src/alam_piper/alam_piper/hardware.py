@@ -16,6 +16,7 @@ from piper_sdk import C_PiperInterface_V2, LogLevel
 
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
+from alam_piper.frames import FrameReader
 
 UNITS_PER_RAD = 180_000.0 / math.pi  # units of 0.001 degree
 UNITS_PER_M = 1_000_000.0  # units of 0.001 mm
@@ -57,11 +58,19 @@ class Backend(Protocol):
     """The interface to an arm."""
 
     def connect(self) -> None:
-        """Open the connection. Raises UserError if that is impossible."""
+        """Open the connection, or close it and open it again. Sends no motion. Raises UserError if
+        that is impossible; ``read`` then returns None.
+        """
         ...
 
     def read(self) -> Feedback | None:
-        """The newest feedback; None until each kind of frame was received once. Never blocks."""
+        """The newest feedback; None while a part of it was not received on this connection or the
+        connection fails. Never blocks.
+        """
+        ...
+
+    def missing(self) -> str:
+        """What ``read`` lacks, one line for the user; "" if nothing."""
         ...
 
     def enable(self) -> None:
@@ -81,6 +90,28 @@ class Backend(Protocol):
     def close(self) -> None:
         """Close the connection. The arm keeps holding its last set-point."""
         ...
+
+
+class _FirstOfMany(logging.Filter):
+    """Lets the first of the SDK's errors pass. The SDK logs one for every frame that it cannot
+    send, hundreds in a second.
+    """
+
+    PAUSE = 5.0  # s without an error after which the next one is shown again
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.ERROR:
+            return True
+        before, self._last = self._last, time.monotonic()
+        record.local_area = "further errors are not shown"  # else a list of all its interfaces
+        return self._last - before > self.PAUSE
+
+
+_first_of_many = _FirstOfMany()
 
 
 def to_units(set_point: np.ndarray) -> list[int]:
@@ -116,10 +147,12 @@ class SdkBackend:
         self._speed = min(max(int(speed_percent), 1), 100)
         self._effort = min(max(round(gripper_effort * 1000.0), 0), MAX_GRIPPER_EFFORT)
         self._arm: Any = None
+        self._reader: FrameReader | None = None
         self._gripper_sent: int | None = None
         self._since_gripper = 0
 
     def connect(self) -> None:
+        self.close()
         open_bus(self._config).shutdown()  # the SDK hides why a bus cannot be opened
         arm = C_PiperInterface_V2(
             self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR
@@ -131,22 +164,23 @@ class SdkBackend:
                 )
                 if arm.GetCanBus().recv_bus is None:
                     raise ConnectionError("no socket")
-                arm.ConnectPort()
+                arm.ConnectPort(start_thread=False)
         except ConnectionError as error:
             raise UserError(f"cannot open CAN bus {self._config}: {error}") from error
+        arm.logger.logger.addFilter(_first_of_many)
         self._arm = arm
+        self._reader = FrameReader(arm.GetCanBus())
+        self._gripper_sent = None
 
     def read(self) -> Feedback | None:
+        if self._reader is None or not self._reader.complete:
+            return None
         joints, gripper = self._arm.GetArmJointMsgs(), self._arm.GetArmGripperMsgs()
         status, fast, slow = (
             self._arm.GetArmStatus(),
             self._arm.GetArmHighSpdInfoMsgs(),
             self._arm.GetArmLowSpdInfoMsgs(),
         )
-        if not all(
-            part.time_stamp for part in (joints, gripper, status, fast, slow)
-        ):  # 0: never received
-            return None
         stamp = joints.time_stamp
         state = joints.joint_state
         units = (
@@ -196,7 +230,12 @@ class SdkBackend:
             ),
         )
 
+    def missing(self) -> str:
+        return self._reader.missing() if self._reader else "the CAN bus is not open"
+
     def enable(self) -> None:
+        if self._arm is None:
+            return
         self._arm.EnableArm(7)
         self._arm.MotionCtrl_2(CTRL_MODE_CAN, MOVE_J, self._speed, 0x00)
         gripper = self._arm.GetArmGripperMsgs().gripper_state.grippers_angle
@@ -204,6 +243,8 @@ class SdkBackend:
         self._gripper_sent = None
 
     def write(self, set_point: np.ndarray) -> None:
+        if self._arm is None:
+            return
         *joints, gripper = to_units(set_point)
         # The gripper's frame is sent first, so that the last joint frame completes a set-point. An
         # unchanged gripper is sent only ten times a second.
@@ -214,16 +255,13 @@ class SdkBackend:
         self._arm.JointCtrl(*joints)
 
     def firmware(self) -> str:
-        version = self._arm.GetPiperFirmwareVersion()
+        version = self._arm.GetPiperFirmwareVersion() if self._arm else ""
         return version if isinstance(version, str) else ""
 
     def close(self) -> None:
-        if self._arm is None:
+        if self._arm is None or self._reader is None:
             return
-        logging.getLogger("can").setLevel(
-            logging.CRITICAL
-        )  # the SDK's reading thread may read from the closed socket
+        self._reader.stop()
         with contextlib.suppress(Exception):
             self._arm.DisconnectPort()
-        time.sleep(0.01)
-        self._arm = None
+        self._arm = self._reader = None

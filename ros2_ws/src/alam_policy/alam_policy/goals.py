@@ -18,6 +18,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
 from alam_common.messages import stamp_to_ns
+from alam_core.policy.instructions import plain
 
 FEEDBACK = 0.2  # s (steady clock) between two feedback messages
 
@@ -34,6 +35,23 @@ class Task:
     chunks: int = 0  # number of chunks sent for it
     last_feedback: float = 0.0  # s, steady clock
     problem: str = ""  # why it must be aborted, "" if there is no problem
+    warning: str = ""  # why it may fail, for feedback and result
+    judged: str = ""  # the instruction that /alam/task_status judges, "" before its first message
+
+    def judges(self, instruction: str) -> bool:
+        """Whether a judge of ``instruction`` judges this goal."""
+        return plain(instruction) == plain(self.instruction)
+
+    def unfinished(self) -> str:
+        """Why the time limit passed without success. Names the instruction that was judged, if it
+        is another one.
+        """
+        reason = f"not done within {self.time_limit:.1f} s"
+        if not self.judged:
+            return f"{reason}; nothing on /alam/task_status said whether it was done"
+        if not self.judges(self.judged):
+            return f"{reason}; /alam/task_status judges another instruction: '{self.judged}'"
+        return reason
 
 
 class GoalServer:
@@ -41,7 +59,8 @@ class GoalServer:
     last one ended. ``count``: number of goals accepted.
 
     time_limit: s of ROS time, for goals without a time limit. on_accepted: called with each new
-    task before it becomes active.
+    task before it becomes active; a ``problem`` that it sets ends the task at once. (ROS passes no
+    reason on to the client of a rejected goal, so what only the policy knows is told this way.)
     """
 
     def __init__(self, node: Node, time_limit: float, on_accepted: Callable[[Task], None]) -> None:
@@ -53,7 +72,7 @@ class GoalServer:
         self._on_accepted = on_accepted
         self._lock = threading.Lock()  # guards ``task``, and the sending of its chunks
         self._server: ActionServer | None = None
-        node.create_subscription(TaskStatus, "/alam/task_status", self._on_task_status, 10)
+        node.create_subscription(TaskStatus, "alam/task_status", self._on_task_status, 10)
 
     @property
     def is_open(self) -> bool:
@@ -65,7 +84,7 @@ class GoalServer:
         self._server = ActionServer(
             self._node,
             ExecuteTask,
-            "/alam/execute_task",
+            "alam/execute_task",
             execute_callback=lambda goal: ExecuteTask.Result(),
             goal_callback=self._on_request,
             handle_accepted_callback=self._on_goal,
@@ -95,7 +114,7 @@ class GoalServer:
         if task.goal.is_cancel_requested:
             self._end(task, "canceled", "canceled")
         elif elapsed > task.time_limit:
-            self._end(task, "aborted", f"not done within {task.time_limit:.1f} s")
+            self._end(task, "aborted", task.unfinished())
         elif elapsed < 0:
             self._end(task, "aborted", f"ROS time jumped back by {-elapsed:.1f} s or more")
         elif problem := task.problem or missing:
@@ -103,7 +122,12 @@ class GoalServer:
         elif steady - task.last_feedback >= FEEDBACK:
             task.last_feedback = steady
             task.goal.publish_feedback(
-                ExecuteTask.Feedback(elapsed=elapsed, chunks=task.chunks, inference_ms=inference_ms)
+                ExecuteTask.Feedback(
+                    elapsed=elapsed,
+                    chunks=task.chunks,
+                    inference_ms=inference_ms,
+                    warning=task.warning,
+                )
             )
 
     def elapsed(self, task: Task) -> float:
@@ -137,12 +161,15 @@ class GoalServer:
 
     def _on_task_status(self, status: TaskStatus) -> None:
         task = self.task
-        if (
-            task is not None
-            and status.success
-            and status.instruction == task.instruction
-            and stamp_to_ns(status.header.stamp) > task.start
-        ):
+        if task is None or stamp_to_ns(status.header.stamp) <= task.start:
+            return
+        if status.instruction != task.judged and not task.judges(status.instruction):
+            self._node.get_logger().warning(
+                f"the goal is '{task.instruction}', but /alam/task_status judges "
+                f"'{status.instruction}': only that instruction can succeed"
+            )
+        task.judged = status.instruction
+        if status.success and task.judges(status.instruction):
             self._end(task, "succeeded", "the task is done")
 
     def _end(self, task: Task, outcome: str, reason: str) -> None:
@@ -152,6 +179,8 @@ class GoalServer:
         with self._lock:
             self.task = None
         duration = self.elapsed(task)
+        if task.warning:
+            reason = f"{reason}; warning: {task.warning}"
         result = ExecuteTask.Result(
             success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks
         )

@@ -22,7 +22,10 @@ from alam_common.messages import stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
+from alam_core.policy.instructions import MOST
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
+from alam_core.runtime.columns import parse_names_map
 from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
 from alam_policy.messages import chunk_to_message, latents_to_message, observation_from_message
@@ -30,7 +33,7 @@ from alam_policy.messages import chunk_to_message, latents_to_message, observati
 WATCH = 0.05  # s (steady clock) between two checks of the active goal
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
-    "checkpoint": Parameter("", "folder of a policy; required"),
+    "checkpoint": Parameter("", "folder of a policy; required", path=True),
     "seed": Parameter(0, "seed of the chunks' initial noise; goal n uses seed + n", 0, 2**31 - 1),
     "replan_every": Parameter(8, "steps of a chunk after which the next one is planned", 1, 1000),
     "time_limit": Parameter(30.0, "s of ROS time, for goals without a time limit", 0.01, 1e6),
@@ -47,6 +50,14 @@ PARAMETERS = {
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
     "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
     "bfloat16": Parameter(False, "keep pi0's weights in bfloat16, which halves their memory"),
+    "joint_names_map": Parameter(
+        [""],
+        "entries <name in the policy's data>=<joint of the arm>, for data with other names, for "
+        "example joint_1.pos=joint1",
+    ),
+    "strict_instructions": Parameter(
+        False, "end a goal at once if the policy was not trained on its instruction; else warn"
+    ),
     "compiled": Parameter(
         False,
         "compile the network, on a GPU also record it as a CUDA graph: starts at least a minute "
@@ -75,6 +86,18 @@ class PolicyNode(Node):
         torch.set_num_interop_threads(1)
         device = p["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
         self._runner = load(p["checkpoint"], device, bfloat16=p["bfloat16"], compiled=p["compiled"])
+        self._strict = p["strict_instructions"]
+        if self._strict and not self._runner.instructions:
+            raise UserError(
+                "policy: strict_instructions needs a checkpoint that keeps its instructions, but "
+                f"'{p['checkpoint']}' keeps none: train it again, with at most {MOST} instructions"
+            )
+        self._misfit = ""  # why the policy's columns are not those of the arm
+        renamed = parse_names_map(p["joint_names_map"])
+        try:
+            self._runner.fit_joints(JOINT_NAMES, renamed)
+        except UserError as error:
+            self._misfit = str(error)
         # Sequence numbers start at the time in ms, so that they increase after a restart too.
         self._planner = Planner(
             self._runner,
@@ -92,13 +115,14 @@ class PolicyNode(Node):
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
         self._planned_for: Task | None = None  # the task that the planner was reset for
+        self._unusual = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
 
-        self._chunks = self.create_publisher(ActionChunk, "/alam/action_chunk", 10)
-        self._latents = self.create_publisher(PredictedLatents, "/alam/predicted_latents", 10)
-        self._processed = self.create_publisher(Processed, "/alam/processed", 10)
-        self.create_subscription(ArmStatus, "/alam/arm/status", self._on_arm_status, 50)
-        self.create_subscription(ObservationMessage, "/alam/observation", self._on_observation, 1)
+        self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
+        self._latents = self.create_publisher(PredictedLatents, "alam/predicted_latents", 10)
+        self._processed = self.create_publisher(Processed, "alam/processed", 10)
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 50)
+        self.create_subscription(ObservationMessage, "alam/observation", self._on_observation, 1)
         self._goals = GoalServer(self, p["time_limit"], self._on_accepted)
         self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._diagnostics = Diagnostics(self, self._check)
@@ -109,6 +133,13 @@ class PolicyNode(Node):
     # -- the ROS thread ---------------------------------------------------------------------------
 
     def _on_accepted(self, task: Task) -> None:
+        unknown = self._runner.unknown(task.instruction)
+        if unknown:
+            self.get_logger().warning(unknown)
+        if self._strict or self._misfit:
+            task.problem = self._misfit or unknown
+        else:
+            task.warning = unknown
         self._last_seen = (task.start, time.monotonic())
 
     def _on_observation(self, message: ObservationMessage) -> None:
@@ -190,6 +221,7 @@ class PolicyNode(Node):
         observation = observation_from_message(message, task.instruction)
         planner.plan(observation, execution.upcoming(self._now()))
         self._inference.add((time.monotonic() - started) * 1e3)
+        self._unusual = self._runner.unusual_states(observation)
         with self._goals.sending(task) as runs:
             if runs:
                 task.chunks += 1
@@ -238,9 +270,16 @@ class PolicyNode(Node):
                 "no ROS time yet, goals are not accepted; is the simulator running?",
                 values,
             )
+        if self._misfit:
+            return ERROR, f"every goal is refused: {self._misfit}", values
         if self._meter.silence() > SILENCE and not self._busy:
             return ERROR, f"no observation for {self._meter.silence():.1f} s", values
         if task is not None:
+            warnings = [task.warning] if task.warning else []
+            if self._planned_for is task and self._unusual:
+                warnings.append(f"outside the range of training: {self._unusual}")
+            if warnings:
+                return WARN, "; ".join(warnings), values
             elapsed = self._goals.elapsed(task)
             return OK, f"'{task.instruction}' for {elapsed:.1f} s, {task.chunks} chunks", values
         return OK, "waiting for a goal", values

@@ -118,15 +118,15 @@ class SimNode(Node):
 
         if not self.realtime:
             self._time = self.create_publisher(
-                Clock, "/clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+                Clock, "clock", QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             )
         self._images = {
-            view: self.create_publisher(Image, f"/{view}/color/image_raw", qos_profile_sensor_data)
+            view: self.create_publisher(Image, f"{view}/color/image_raw", qos_profile_sensor_data)
             for view in VIEWS
         }
-        self._status = self.create_publisher(TaskStatus, "/alam/task_status", 10)
-        self.create_subscription(Processed, "/alam/processed", self._on_processed, 20)
-        self.create_service(ResetWorld, "/alam/sim/reset", self._on_reset)
+        self._status = self.create_publisher(TaskStatus, "alam/task_status", 10)
+        self.create_subscription(Processed, "alam/processed", self._on_processed, 20)
+        self.create_service(ResetWorld, "alam/sim/reset", self._on_reset)
         self._diagnostics = Diagnostics(self, self._check, stamp=lambda: ns_to_stamp(self.now))
         self.get_logger().info(
             f"world {p['world']}, seed {p['seed']}: {self.world.instruction}; arm on CAN bus {bus}"

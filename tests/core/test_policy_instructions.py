@@ -1,0 +1,61 @@
+"""An instruction that a policy was not trained on is noticed, and trivial differences are none."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from policy_fixtures import pi0_policy, random_observation, tiny_policy
+
+from alam_core.policy.instructions import MOST, kept
+from alam_core.runtime import PolicyRunner
+
+TRAINED = [f"put the {colour} cube on the plate" for colour in ("red", "green", "blue", "yellow")]
+
+
+def runner_of(instructions, policy=None):
+    policy = policy or tiny_policy()
+    policy.config = dataclasses.replace(policy.config, instructions=instructions)
+    return PolicyRunner(policy)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "known"),
+    [
+        (TRAINED[0], True),
+        ("Put the RED cube on the plate.", True),
+        ("  put  the red\tcube on the plate \n", True),
+        ("pick up bananas", False),
+        ("put the purple cube on the plate", False),
+        ("put the red cube", False),
+        ("put the red cube on the plate and the green cube on the plate", False),
+    ],
+)
+def test_an_unknown_instruction_is_told_with_those_that_are_known(instruction, known):
+    told = runner_of(TRAINED).unknown(instruction)
+    assert (told == "") is known
+    if not known:
+        assert f"not trained on '{instruction}'" in told and all(text in told for text in TRAINED)
+        assert "\n" not in told
+    assert runner_of([]).unknown(instruction) == ""  # nothing is known
+
+
+def test_of_many_instructions_the_most_similar_are_told():
+    told = runner_of([f"open drawer {i}" for i in range(40)] + TRAINED).unknown("put the red cub")
+    assert f"'{TRAINED[0]}'" in told and "39 more" in told
+
+
+def test_a_known_instruction_is_read_in_the_wording_of_the_training_data():
+    """pi0's tokenizer tells upper from lower case."""
+    policy = pi0_policy()
+    trained, typed = "put the red cube", "Put the  red cube."
+    plain, kept_wording = runner_of([], policy), runner_of([trained], pi0_policy())
+    size = policy.config.model.image_size
+    seen = [random_observation(size=size, instruction=text) for text in (trained, typed)]
+    wanted = plain.infer(seen[0]).actions
+    assert np.array_equal(kept_wording.infer(seen[1]).actions, wanted)
+
+
+def test_a_checkpoint_does_not_grow_with_thousands_of_instructions():
+    many = [f"task {i}" for i in range(MOST)]
+    assert kept(many * 2) == many
+    assert kept([*many, "one more"]) == []
