@@ -206,11 +206,14 @@ def test_data_sets_without_states_and_actions_can_be_read_as_video(copy: Path) -
     assert arrays.state.shape == arrays.action.shape == (LENGTHS[1], 0)
 
 
-def test_a_data_set_can_be_pickled_to_another_process(whole: Path) -> None:
-    dataset = LeRobotDataset(whole)
-    first = dataset.frames(0, "wrist", [3])
+def test_a_data_set_can_be_pickled_to_another_process(copy: Path) -> None:
+    """Without reading the metadata again: a worker must not fail before it can report a fault."""
+    dataset = LeRobotDataset(copy)
+    first, state = dataset.frames(0, "wrist", [3]), dataset.episode(1).state
+    shutil.rmtree(copy / "meta")
     again = pickle.loads(pickle.dumps(dataset))
     assert np.array_equal(again.frames(0, "wrist", [3]), first)
+    assert np.array_equal(again.episode(1).state, state)
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path, copy: Path) -> None:
