@@ -96,9 +96,13 @@ class TripletReader:
                 raise UserError("the reader of triplets is closed")
             try:
                 return next(batches)
-            except RuntimeError as error:  # the DataLoader has no class of its own for these
-                why = str(error).strip()
-                if "exited unexpectedly" in why or "killed by signal" in why:
+            except (RuntimeError, ConnectionError, EOFError) as error:  # what a DataLoader raises
+                why = " ".join(str(error).split())
+                if (
+                    not isinstance(error, RuntimeError)
+                    or "exited unexpectedly" in why
+                    or "killed by signal" in why
+                ):
                     raise UserError(
                         f"a process that reads videos has ended ({why}): if the system stopped it "
                         "because memory ran out, use fewer --workers or a smaller --batch"

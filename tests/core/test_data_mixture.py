@@ -71,7 +71,7 @@ def test_store_and_on_demand_give_the_same_frames(root: Path, name: str) -> None
 def test_open_sources_survive_pickling_to_a_worker(root: Path, cache: bool) -> None:
     (source,) = open_sources([SourceConfig(str(root / "robot"))], 12, cache)
     packed = pickle.dumps(source)
-    assert len(packed) < 3000  # no frames travel
+    assert len(packed) < 5000  # metadata travel, but no frames
     again = pickle.loads(packed)
     for before, after in zip(source.frames, again.frames, strict=True):
         assert np.array_equal(before.array[np.array([3, 30])], after.array[np.array([3, 30])])
