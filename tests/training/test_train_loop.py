@@ -4,7 +4,6 @@ follow their definitions.
 
 import os
 import signal
-import threading
 from pathlib import Path
 
 import pytest
@@ -45,8 +44,7 @@ def batch_at(step: int, rank: int, ranks: int) -> dict[str, Tensor]:
 
 def run(folder: Path, config: LoopConfig, **more: object) -> TrainResult:
     losses = more.pop("losses", lambda model, batch: model(**batch))
-    batches = more.pop("batch_at", batch_at)
-    return train(Noisy(), batches, losses, folder, config, **more)  # type: ignore[arg-type]
+    return train(Noisy(), batch_at, losses, folder, config, **more)  # type: ignore[arg-type]
 
 
 def config(**fields: object) -> LoopConfig:
@@ -90,21 +88,6 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert (tmp_path / "a" / STATE_FILE).read_bytes() == (tmp_path / "b" / STATE_FILE).read_bytes()
     assert curve(tmp_path / "a") == curve(tmp_path / "b")
     assert [step for step, _ in curve(tmp_path / "b")["total"]] == [3, 6, 9, 12]
-
-
-def test_a_signal_stops_a_run_that_waits_for_a_batch_that_never_comes(tmp_path: Path) -> None:
-    never = threading.Event()
-
-    def stuck(step: int, rank: int, ranks: int) -> dict[str, Tensor]:
-        if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-            never.wait()
-        return batch_at(step, rank, ranks)
-
-    result = run(tmp_path, config(), batch_at=stuck)
-    never.set()
-    assert result.stopped == "interrupted" and 0 < result.step <= 3
-    assert (tmp_path / STATE_FILE).is_file() and run(tmp_path, config()).step == 12
 
 
 def test_the_log_keeps_the_entry_at_which_the_run_stopped(tmp_path: Path) -> None:
