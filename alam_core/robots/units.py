@@ -21,7 +21,11 @@ _ANGLES = (
     ("the SDK's 0.001 degrees", 180e3 / np.pi, "multiply them by pi / 180000"),
 )
 _OPENINGS = (
-    ("a share of the opening from 0 to 1", 1 / GRIPPER_STROKE, f"multiply it by {GRIPPER_STROKE}"),
+    (
+        "fractions of the full opening (0 to 1)",
+        1 / GRIPPER_STROKE,
+        f"multiply it by {GRIPPER_STROKE}",
+    ),
     ("millimetres or percent", 1e3, "divide it by 1000"),
     ("the SDK's 0.001 mm", 1e6, "divide it by 1000000"),
 )

@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the fin
     "hardly moves": (state(4, lambda x: 0.5 + x * 1e-3), "note", "hardly moves"),
     "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "the same name: joint1"),
     "no gripper": (without("gripper"), "warning", "there is no gripper"),
-    "commands the unseen": (without("joint2"), "warning", "does not see"),
+    "commands the unseen": (without("joint2"), "warning", "does not observe"),
     "another arm": (names(OTHER), "note", "not compared with the arm's"),
     "nameless": (names([str(i) for i in range(7)]), "note", "have no names"),
     "repeats the state": (repeat_state, "warning", "learns to stay"),
@@ -218,7 +218,7 @@ def test_ranges_of_another_arm_with_the_same_joint_names_only_warn() -> None:
         recorded.episodes[e] = dataclasses.replace(
             episode, state=episode.state - 2, action=episode.action[:, :6] - 2
         )
-    levels = {f.level for f in check_numbers(recorded) if "if this is another arm" in f.message}
+    levels = {f.level for f in check_numbers(recorded) if "if it is another arm" in f.message}
     assert levels == {"warning"}
 
 
@@ -303,8 +303,9 @@ def test_episodes_that_share_frames_are_found(own: Path) -> None:
 def test_a_video_that_cannot_be_decoded_is_an_error(own: Path) -> None:
     (file,) = (own / "videos/observation.images.wrist").rglob("*.mp4")
     file.write_bytes(b"no video")
-    samples, (finding,) = sample_pictures(LeRobotDataset(own))
-    assert finding.level == "error" and "view 'wrist', episodes 0, 1, 2" in finding.where
+    samples, undecoded = sample_pictures(LeRobotDataset(own))
+    (finding,) = check_videos(LeRobotDataset(own))  # said once
+    assert not undecoded and finding.level == "error" and "view 'wrist', episodes 0, 1, 2" in finding.where
     assert {sample.view for sample in samples} == {"third_person"}
 
 

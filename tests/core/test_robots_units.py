@@ -15,7 +15,7 @@ DEGREES = [10, 60, -45, 5, 20, -15]
         ([*DEGREES, 0.04], ["joint2 is 60", "0 to 3.14 rad", "degrees, multiply"]),
         ([1000.0 * angle for angle in DEGREES] + [40_000], ["0.001 degrees", "0.001 mm"]),
         ([*HOME[:6], 70.0], ["gripper is 70", "0 to 0.1 m", "millimetres or percent"]),
-        ([*HOME[:6], 1.0], ["a share of the opening", "multiply it by 0.1"]),
+        ([*HOME[:6], 1.0], ["fractions of the full opening", "multiply it by 0.1"]),
         ([*DEGREES, 40], ["degrees", "millimetres"]),
         ([0, 4e6, 0, 0, 0, 0, 0.0], ["joint2 is 4e+06", "no unit of the Piper"]),
     ],

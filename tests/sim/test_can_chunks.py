@@ -62,7 +62,7 @@ HOME = (0.0, 1.57, -1.3485, 0.0, 0.0, 0.0, 0.05)
         ((10, 60, -45, 5, 20, -15, 0.04), "joint2 is 60, .* in degrees"),
         ((10, 60, -45, 5, 20, -15, 40), "in degrees.*gripper is 40, .* millimetres"),
         ((0, 90_000, -77_264, 0, 0, 0, 0.05), "joint2 is 90000, .*0.001 degrees"),
-        ((0, 1.57, -1.3, 0, 0, 0, 0.8), "gripper is 0.8, .* a share of the opening"),
+        ((0, 1.57, -1.3, 0, 0, 0, 0.8), "gripper is 0.8, .* fractions of the full opening"),
         ((0, 1.57, -1.3, 0, 0, 0, 70), "gripper is 70, .* millimetres or percent"),
         ((0, 1.57, -1.3, 0, -15, 0, 0.05), "joint5 is -15, .* in degrees"),
     ],

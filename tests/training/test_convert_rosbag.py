@@ -247,7 +247,7 @@ def test_joints_that_change_break_the_episode_and_other_columns_the_bag(tmp_path
     _, summary = run("rosbag", bags, tmp_path / "out", max_broken=0.9)
     assert (
         "changes its joints" in summary.broken["b"]
-        and "its columns are x, y, z" in summary.broken["c"]
+        and "its state has the columns x, y, z" in summary.broken["c"]
     )
 
 

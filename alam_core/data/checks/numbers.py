@@ -82,7 +82,7 @@ def check_names(recorded: Recorded) -> list[Finding]:
                 Finding(
                     "note",
                     vector,
-                    f"no column is called as a joint of the Piper ({JOINT_NAMES[0]}, ..., "
+                    f"no column has the name of a Piper joint ({JOINT_NAMES[0]}, ..., "
                     f"{JOINT_NAMES[-1]}): ranges and speeds are not compared with the arm's",
                 )
             )
@@ -92,8 +92,8 @@ def check_names(recorded: Recorded) -> list[Finding]:
             Finding(
                 "warning",
                 "state",
-                f"no column for {listing(lacking)} of the action: the policy commands what it "
-                "does not see; record it",
+                f"no column for {listing(lacking)} of the action: the policy would command "
+                "joints that it does not observe; record them",
             )
         )
     return findings
@@ -136,7 +136,7 @@ def check_ranges(recorded: Recorded) -> list[Finding]:
                 Finding(
                     "error" if ours else "warning",
                     f"{vector}, {episodes_called(e for e, _ in far)}",
-                    far[0][1] + ("" if ours else "; if this is another arm, that is right"),
+                    far[0][1] + ("" if ours else "; ignore this if it is another arm"),
                 )
             )
             continue

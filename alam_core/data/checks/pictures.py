@@ -12,6 +12,7 @@ import numpy as np
 
 from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called
 from alam_core.data.checks.recorded import Recorded
+from alam_core.data.faults import find_faults
 from alam_core.data.frames import DECODED_AT_ONCE, VideoSet
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
@@ -70,14 +71,16 @@ def sample_pictures(
     decoded.
 
     advance: called after each episode of a view that is looked at (``episodes_looked_at``).
-    left_out: episodes that are not looked at.
+    left_out: episodes that are not looked at; nor are those whose file is at fault, which
+    ``check_videos`` reports.
     """
     samples, findings = [], []
     for view in views or dataset.views:
         broken: dict[int, str] = {}
+        skipped = {*left_out, *find_faults(dataset, view)}
         for e in episodes_looked_at(dataset, thorough).tolist():
             length = dataset.episode_length(e)
-            if length > 0 and e not in left_out:
+            if length > 0 and e not in skipped:
                 rows = np.arange(length) if thorough else evenly(length, FRAMES)
                 parts = (
                     dataset.frames(e, view, rows[i : i + DECODED_AT_ONCE])
@@ -114,20 +117,18 @@ def check_pictures(
         by_view.setdefault(sample.view, {})[sample.episode] = sample
     span = _span(recorded)
     for view, of_episode in by_view.items():
-        blank, frozen = [], []
+        blank: list[int] = []
+        frozen: list[int] = []  # although the arm moves
+        still: list[int] = []  # where nothing tells whether the arm moves
         for e, sample in of_episode.items():
             if (sample.spread < BLANK).any():
                 blank.append(e)
-            elif _frozen(sample, _states(recorded, e), span):
-                frozen.append(e)
+            elif _frozen(sample, states := _states(recorded, e), span):
+                (still if span is None or states is None else frozen).append(e)
         for found, what in (
             (blank, "black or of one colour: was the camera covered or off? Leave them out"),
-            (
-                frozen,
-                "the same although the arm moves: did the camera stop? Leave them out"
-                if span is not None
-                else "the same from the first to the last: is it a still picture? Leave them out",
-            ),
+            (frozen, "the same although the arm moves: did the camera stop? Leave them out"),
+            (still, "the same from the first to the last: is it a still picture? Leave them out"),
         ):
             if found:
                 findings.append(

@@ -67,8 +67,9 @@ def read_info(root: Path) -> dict[str, Any]:
         info = json.loads(path.read_text())
     except ValueError as error:
         raise UserError(f"'{path}' is broken JSON ({error}); restore the file") from None
-    missing = [key for key, field in INFO.items() if not field.optional and key not in info]
-    if not isinstance(info, dict) or missing:
+    known = info if isinstance(info, dict) else {}
+    missing = [key for key, field in INFO.items() if not field.optional and key not in known]
+    if missing:
         raise UserError(f"'{path}' lacks {', '.join(missing)}; is it a LeRobot data set?")
     version = str(info["codebase_version"])
     if not version.startswith("v3.") and version not in ("v2.0", "v2.1"):

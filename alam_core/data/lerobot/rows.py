@@ -3,6 +3,7 @@
 F: rows of the file, S: state width, A: action width, D: width of one of them.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -85,8 +86,8 @@ def read_rows(
 
 def _find_spans(file: DataFile, episodes: np.ndarray) -> None:
     """Fill ``file.spans`` from the episode of each row (F,)."""
-    starts = np.flatnonzero(np.diff(episodes, prepend=-2)).tolist()
-    for first, end in zip(starts, [*starts[1:], len(episodes)], strict=True):
+    edges = [*np.flatnonzero(np.diff(episodes, prepend=-2)).tolist(), len(episodes)]
+    for first, end in itertools.pairwise(edges):
         episode = int(episodes[first])
         if episode in file.spans:
             file.broken[episode] = f"'{file.path}': the rows of episode {episode} are not together"

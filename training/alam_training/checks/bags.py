@@ -21,7 +21,7 @@ from alam_training.checks.datasets import column_ranges, task_facts
 from alam_training.checks.report import CheckReport
 from alam_training.checks.topics import read_topics
 from alam_training.converters.rosbag import open_rosbag
-from alam_training.converters.source import BrokenEpisode, Request, SourceEpisode
+from alam_training.converters.source import BrokenEpisode, Request, SourceEpisode, unlike
 
 READ = 3  # bags of a folder, unless all are wanted
 
@@ -60,7 +60,7 @@ def check_bags(
                 progress.advance(task)
                 episodes[number] = recording.read()
             except (BrokenEpisode, UserError) as error:
-                report.findings.append(Finding("error", "what convert reads", str(error)))
+                report.findings.append(Finding("error", "conversion", str(error)))
             if len(bags) > 1:
                 report.findings[before:] = [
                     replace(finding, where=f"bag '{recording.name}', {finding.where}")
@@ -72,13 +72,12 @@ def check_bags(
     first = next(iter(episodes.values()))
     alike: dict[int, EpisodeArrays] = {}
     for number, episode in episodes.items():
-        if (episode.state_names, episode.action_names) != (first.state_names, first.action_names):
+        if difference := unlike(episode.columns, first.columns):
             report.findings.append(
                 Finding(
                     "error",
                     f"bag '{bags[number].name}'",
-                    f"its columns are {', '.join(episode.state_names)}, unlike the first bag's: "
-                    "convert leaves it out; record the same joints in every bag",
+                    f"{difference}: convert leaves it out; record the same joints in every bag",
                 )
             )
             continue

@@ -127,7 +127,8 @@ def check_together(
                 )
             )
         states = [episode.state for episode in data.episodes.values() if len(episode.state)]
-        if not states:
+        sound = stats.state_mean.shape == stats.state_std.shape == (config.state_dim,)
+        if not states or not sound or not (stats.state_std > 0).all():
             continue
         mean = np.concatenate(states).mean(0)
         away = np.abs(mean - stats.state_mean) / stats.state_std
@@ -170,13 +171,19 @@ def _describe_policy(policy: JointPolicy, report: CheckReport) -> None:
         if config.latent_encoder
         else "none: no latents",
     }
-    if len(stats.state_mean) == len(config.joint_names):
+    names = config.state_names or config.joint_names
+    if len(stats.state_mean) == len(names):
         low, high = stats.state_mean - stats.state_std, stats.state_mean + stats.state_std
-        for name, lower, upper in zip(config.joint_names, low, high, strict=True):
+        for name, lower, upper in zip(names, low, high, strict=True):
             report.columns.append({"column": name, "state, mostly": f"{lower:.3g} to {upper:.3g}"})
-        if hint := likely_units(stats.state_mean, config.joint_names):
+        if hint := likely_units(stats.state_mean, names):
             report.findings.append(
-                Finding("error", "stats.json, state", f"the mean of {hint}; train again")
+                Finding(
+                    "warning",
+                    "stats.json, state",
+                    f"the mean of {hint}; if the policy is for a Piper, convert its data and train "
+                    "again",
+                )
             )
     arrays = {
         "the state's mean": (stats.state_mean, config.state_dim),

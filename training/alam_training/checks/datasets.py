@@ -76,9 +76,7 @@ def check_dataset(
         samples, undecoded = sample_pictures(
             dataset, (), thorough, lambda: progress.advance(pictures)
         )
-    if not any(finding.where.startswith("view") for finding in report.findings):
-        report.findings += undecoded  # else the reason is known
-    report.findings += check_pictures(samples, recorded)
+    report.findings += undecoded + check_pictures(samples, recorded)
     return report, recorded, samples
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from alam_core.data.checks import Finding
 from alam_core.errors import UserError
+from alam_training.converters.rosbag import MAX_GAP
 from alam_training.converters.source import need
 
 SECOND = 1e9  # ns
-LONG_GAP = 0.5  # s
+LONG_GAP = 2 * MAX_GAP  # s between two messages, of which a row in between is too far
 UNUSUAL = 5.0  # a gap this many times as long as the usual one is worth a word
 CLOCKS = 1.0  # s between stamp and time of recording that a delay cannot explain
 
@@ -49,8 +50,8 @@ class BagTopic:
             found.append(
                 (
                     "note",
-                    f"{self.publishers} publishers: if they publish the same joints, convert needs "
-                    "one of them only",
+                    f"{self.publishers} publishers: convert refuses the bag if two of them publish "
+                    "the same joint; record each on a topic of its own",
                 )
             )
         order = np.sort(self.recorded)
@@ -60,8 +61,9 @@ class BagTopic:
             found.append(
                 (
                     "warning",
-                    f"no message for {gaps.max():.2f} s, {at:.1f} s after its first: an episode "
-                    "with such a gap is left out; record again, with more disk or less data",
+                    f"no message for {gaps.max():.2f} s, {at:.1f} s after its first: if convert "
+                    "reads this topic, it leaves the episode out; record again, with a faster disk "
+                    "or less data",
                 )
             )
         late = self.recorded - self.stamps

@@ -27,10 +27,12 @@ from alam_training.converters.rlds import open_rlds
 from alam_training.converters.rosbag import open_rosbag
 from alam_training.converters.source import (
     BrokenEpisode,
+    Columns,
     ForeignDataset,
     Request,
     SourceEpisode,
     Stamps,
+    unlike,
 )
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.progress import episode_progress
@@ -164,7 +166,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
     source = _open_source(config)
     if source.note:
         console.print(f"note: {source.note}")
-    columns: tuple[list[str], list[str]] | None = None  # of the first episode of this run
+    columns: Columns | None = None  # of the first episode of this run
     seen, lost = len(done), 0  # episodes
     with run, episode_progress(console) as progress:
         total = min(filter(None, (source.count, config.max_episodes)), default=None)
@@ -180,7 +182,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
             try:
                 episode = recording.read()
                 episode.task = instructions.get(recording.name) or episode.task or config.task
-                columns = columns or (episode.state_names, episode.action_names)
+                columns = columns or episode.columns
                 _add(run, source, episode, recording.name, columns)
             except BrokenEpisode as error:
                 broken[recording.name] = str(error)
@@ -254,16 +256,14 @@ def _add(
     source: ForeignDataset,
     episode: SourceEpisode,
     name: str,
-    columns: tuple[list[str], list[str]],
+    columns: Columns,
 ) -> None:
     """Raises BrokenEpisode for an episode unlike the first one, or with numbers that are not
     finite.
     """
     run.open(episode.images, source.fps, *columns, source.robot_type)
-    if columns != (episode.state_names, episode.action_names):
-        raise BrokenEpisode(
-            f"its columns are {', '.join(episode.state_names)}, unlike the first episode's"
-        )
+    if difference := unlike(episode.columns, columns):
+        raise BrokenEpisode(difference)
     try:
         run.add(episode.images, episode.state, episode.action, episode.task, {"recording": name})
     except ValueError as error:

@@ -19,6 +19,7 @@ from alam_core.data.raw_images import ChannelOrder
 from alam_core.errors import UserError, one_line
 
 Stamps = Literal["header", "recording"]  # which times of a bag's messages count
+Columns = tuple[list[str], list[str]]  # names of the state and of the action
 NONE = "none"  # as the only name of a state or an action: leave the vector out
 
 
@@ -57,6 +58,11 @@ class SourceEpisode:
     state_names: list[str]
     action_names: list[str]
     task: str = ""
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the state and of the action."""
+        return self.state_names, self.action_names
 
 
 @dataclass
@@ -166,6 +172,17 @@ def join_columns(parts: Mapping[str, np.ndarray], steps: int) -> tuple[np.ndarra
         for i in range(values.shape[1])
     ]
     return np.concatenate(list(columns.values()), axis=1).astype(np.float32), names
+
+
+def unlike(columns: Columns, first: Columns) -> str:
+    """How the columns of an episode differ from those of the first one; "" if they do not."""
+    for what, names, expected in zip(("state", "action"), columns, first, strict=True):
+        if names != expected:
+            return (
+                f"its {what} has the columns {', '.join(names) or 'none'}, unlike the first "
+                f"episode's: {', '.join(expected) or 'none'}"
+            )
+    return ""
 
 
 def chosen(names: list[str], default: list[str]) -> list[str]:

@@ -54,7 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="s of ROS time before the policy gives up; 0: the policy node's default",
     )
-    run_parser.add_argument("--enable", action="store_true", help="enable the arm first: it moves")
+    run_parser.add_argument(
+        "--enable", action="store_true", help="enable the arm first: it moves; a fault is not reset"
+    )
     run_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
         "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."

@@ -37,12 +37,17 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
     try:
         with TaskClient(namespace=namespace) as client:
             arm = client.wait_for_arm(WAIT)
+            if arm.state == "FAULT":
+                raise UserError(
+                    f"the arm is in FAULT ({arm.reason}): remove the cause, call the service "
+                    "alam/arm/reset_fault, then run this again"
+                )
             if enable:
                 client.enable()
-            elif arm.state in ("DISABLED", "FAULT"):
+            elif arm.state == "DISABLED":
                 raise UserError(
-                    f"the arm is in state {arm.state} ({arm.reason}); if it may move, "
-                    "run this again with --enable"
+                    f"the arm is DISABLED ({arm.reason}); if it may move, run this again with "
+                    "--enable"
                 )
             try:
                 result = client.run_task(instruction, time_limit, show)

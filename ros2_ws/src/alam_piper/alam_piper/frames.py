@@ -9,6 +9,8 @@ import time
 
 from piper_sdk import C_STD_CAN
 
+from alam_core.errors import listing
+
 # Identifier of each feedback frame -> what it carries.
 FEEDBACK_FRAMES = {
     0x2A1: "arm status",
@@ -20,7 +22,6 @@ FEEDBACK_FRAMES = {
     **{0x261 + i: f"joint{i + 1} motor driver" for i in range(6)},
 }
 OWN_QUERIES = frozenset((0x472, 0x4AF))  # sent at connecting; some buses return them to us
-NAMED = 5  # number of frames that a message names one by one
 RETRY = 0.02  # s between two attempts to read from a bus that fails
 
 
@@ -68,16 +69,11 @@ class FrameReader:
         absent = [frame for frame in FEEDBACK_FRAMES if frame not in self.heard]
         if len(absent) == len(FEEDBACK_FRAMES):
             return (
-                f"only other frames are heard on the CAN bus: {_shorten([hex(n) for n in heard])}; "
+                f"only other frames are heard on the CAN bus: {listing([hex(n) for n in heard])}; "
                 "is this the arm's bus, and is the arm set up as a follower?"
             )
-        return f"frames are missing: {_shorten([f'{FEEDBACK_FRAMES[n]} ({n:#x})' for n in absent])}"
+        return f"frames are missing: {listing([f'{FEEDBACK_FRAMES[n]} ({n:#x})' for n in absent])}"
 
     def stop(self) -> None:
         """End the thread after the frame that it is waiting for, or within 1 s."""
         self._stop.set()
-
-
-def _shorten(names: list[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
