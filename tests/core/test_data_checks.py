@@ -305,7 +305,11 @@ def test_a_video_that_cannot_be_decoded_is_an_error(own: Path) -> None:
     file.write_bytes(b"no video")
     samples, undecoded = sample_pictures(LeRobotDataset(own))
     (finding,) = check_videos(LeRobotDataset(own))  # said once
-    assert not undecoded and finding.level == "error" and "view 'wrist', episodes 0, 1, 2" in finding.where
+    assert (
+        not undecoded
+        and finding.level == "error"
+        and "view 'wrist', episodes 0, 1, 2" in finding.where
+    )
     assert {sample.view for sample in samples} == {"third_person"}
 
 
