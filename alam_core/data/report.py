@@ -79,8 +79,9 @@ class DataReport:
             return
         first = next(iter(short), 0)
         example = next(iter(broken.values()), f"episode {first} has {source.lengths[first]} frames")
+        short_too = f" and {len(short)} too short" if short else ""
         raise UserError(
-            f"{len(broken)} broken and {len(short)} too short of {episodes} episodes of "
+            f"{len(broken)} broken{short_too} of {episodes} episodes of "
             f"'{source.path or source.name}' are more than --max_broken {self.max_broken:g} "
             f"allows (for example: {example}): restore them, leave them out with --exclude, or "
             "allow more"

@@ -56,15 +56,24 @@ def likely_units(values: np.ndarray, names: Sequence[str] = JOINT_NAMES) -> str:
             (
                 f"it seems to be in {unit}, {convert}"
                 for unit, scale, convert in units
-                if (_excess(rows / scale, there) <= 1.0).all()
+                if (_excess(rows / scale, there) <= 1.0).all() and _possible(rows, kind)
             ),
-            "it fits no unit of the Piper",
+            "it fits no unit of the Piper; are these differences, or another column's values?",
         )
         findings.append(
             f"{JOINT_NAMES[there[column]]} is {rows[row, column]:.6g}, but its range is "
             f"{lower:.6g} to {upper:.6g} {'m' if kind == (GRIPPER,) else 'rad'}: {hint}"
         )
     return "; ".join(findings)
+
+
+def _possible(rows: np.ndarray, kind: Sequence[str]) -> bool:
+    """Whether values (N, columns) may be in another unit: an opening is never negative, and angles
+    within a full turn may well be in rad.
+    """
+    if kind == (GRIPPER,):
+        return bool(rows.min() >= 0)
+    return bool(np.abs(rows).max() > 2 * np.pi)
 
 
 def _excess(rows: np.ndarray, columns: Sequence[int]) -> np.ndarray:

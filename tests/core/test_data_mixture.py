@@ -200,7 +200,7 @@ def test_training_stops_only_above_max_broken() -> None:
     report(1, 1, 0.1)
     with pytest.raises(
         UserError,
-        match=r"2 broken and 0 too short of 20 episodes of 'toy'.*"
+        match=r"2 broken of 20 episodes of 'toy'.*"
         r"--max_broken 0\.05.*episode 0 is torn",
     ):
         report(2, 0, 0.05)

@@ -70,7 +70,7 @@ def test_one_episode_or_one_feature_in_degrees_is_found(tmp_path: Path) -> None:
         return values * DEGREES if (e, feature) == (2, "action") else values
 
     config = write(tmp_path / "data", change)
-    with pytest.raises(UserError, match=r"1 broken .* of 4 .*action in episode 2: .*degrees"):
+    with pytest.raises(UserError, match=r"1 broken of 4 .*action in episode 2: .*degrees"):
         load(config)
     config.max_broken = 0.25
     assert load(config)[1].left_out == [2]

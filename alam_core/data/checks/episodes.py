@@ -39,18 +39,18 @@ def check_lengths(recorded: Recorded) -> list[Finding]:
                 f"{median:g}: if the recording was cut off, remove it",
             )
         )
-    if len(lengths) < 2:
+    if len(lengths) == 1:
         findings.append(
             Finding(
                 "warning",
                 "episodes",
-                f"{len(lengths)} episode cannot be split into training and held-out episodes: "
+                "a single usable episode cannot be split into training and held-out episodes: "
                 "record more, or train with --held_out 0",
             )
         )
-    elif len(lengths) < FEW:
+    elif 1 < len(lengths) < FEW:
         findings.append(
-            Finding("note", "episodes", f"{len(lengths)} episodes are few to learn a task from")
+            Finding("note", "episodes", f"{len(lengths)} usable episodes are few to learn from")
         )
     return findings
 

@@ -68,7 +68,8 @@ def check_copies(files: Sequence[Path]) -> list[Finding]:
         Finding(
             "warning",
             "episodes",
-            f"the same video {len(copies)} times: {listing(file.name for file in copies)}; it "
+            f"the same video {len(copies)} times: "
+            f"{listing('/'.join(file.parts[-2:]) for file in copies)}; it "
             "counts twice in training, and may be held out too; remove the copies",
         )
         for copies in same.values()

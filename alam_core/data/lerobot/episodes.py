@@ -64,7 +64,7 @@ def read_info(root: Path) -> dict[str, Any]:
             hint = "writing it was interrupted or still goes on; let it finish or collect again"
         raise UserError(f"'{root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}")
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:
         raise UserError(f"'{path}' is broken JSON ({error}); restore the file") from None
     known = info if isinstance(info, dict) else {}

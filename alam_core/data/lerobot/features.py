@@ -84,6 +84,15 @@ def vectors(features: dict[str, Any]) -> dict[str, int]:
     }
 
 
+def no_column(root: Path, features: dict[str, Any], option: str, feature: str) -> str:
+    """The message for a data set without the vector ``feature``, which --``option`` names."""
+    known = ", ".join(f"{name} ({width})" for name, width in vectors(features).items())
+    return (
+        f"'{root}' has no column '{feature}' for the {option}, which a policy needs; its columns "
+        f"are: {known or 'none'}: name one with --{option}"
+    )
+
+
 def column_names(root: Path, features: dict[str, Any], feature: str) -> list[str]:
     """One name per column of a vector feature, in any of the forms that LeRobot has used; numbers
     if the data set has no names that fit. Empty if there is no such feature.

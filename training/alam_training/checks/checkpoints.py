@@ -89,24 +89,21 @@ def check_together(
             )
     for name, data in datasets.items():
         where = f"together with '{name}'"
-        if list(data.action_names) != config.joint_names:
-            findings.append(
-                Finding(
-                    "error",
-                    where,
-                    f"the policy's actions are {listing(config.joint_names)}, the data's "
-                    f"{listing(data.action_names)}: it was trained on other data",
+        for what, names, columns in (
+            ("actions", config.joint_names, data.action_names),
+            ("state", config.state_names, data.state_names),
+        ):
+            lacking, further = set(names) - set(columns), set(columns) - set(names)
+            if names and (lacking or further):
+                findings.append(
+                    Finding(
+                        "error",
+                        where,
+                        f"it was trained on other data: of the policy's {what} the data lack "
+                        f"{listing(sorted(lacking))}; only the data have "
+                        f"{listing(sorted(further))}",
+                    )
                 )
-            )
-        if config.state_names and list(data.state_names) != config.state_names:
-            findings.append(
-                Finding(
-                    "error",
-                    where,
-                    f"the policy's state is {listing(config.state_names)}, the data's "
-                    f"{listing(data.state_names)}: it was trained on other data",
-                )
-            )
         if len(data.state_names) != config.state_dim:
             findings.append(
                 Finding(
@@ -130,10 +127,15 @@ def check_together(
         sound = stats.state_mean.shape == stats.state_std.shape == (config.state_dim,)
         if not states or not sound or not (stats.state_std > 0).all():
             continue
-        mean = np.concatenate(states).mean(0)
+        order = list(range(config.state_dim))
+        if set(config.state_names) == set(data.state_names):  # columns are found by name
+            order = [list(data.state_names).index(name) for name in config.state_names]
+        mean = np.concatenate(states).mean(0)[order]
         away = np.abs(mean - stats.state_mean) / stats.state_std
         if (away > BEYOND).any():
-            names = [n for n, far in zip(data.state_names, away > BEYOND, strict=True) if far]
+            names = [
+                data.state_names[i] for i, far in zip(order, away > BEYOND, strict=True) if far
+            ]
             findings.append(
                 Finding(
                     "warning",

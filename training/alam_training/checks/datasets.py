@@ -19,7 +19,8 @@ from alam_core.data.checks import (
     sample_pictures,
 )
 from alam_core.data.checks.pictures import episodes_looked_at
-from alam_core.data.lerobot import Columns, LeRobotDataset
+from alam_core.data.lerobot import Columns, LeRobotDataset, layout
+from alam_core.data.lerobot.features import no_column
 from alam_core.data.mixture import SourceConfig, open_dataset
 from alam_core.data.video import VideoFolder
 from alam_core.errors import UserError
@@ -54,15 +55,19 @@ def check_dataset(
             report.columns = column_ranges(recorded)
             report.findings += check_episodes(recorded)
             report.findings += check_numbers(recorded)
-            if not dataset.state_names or not dataset.action_names:
-                report.findings.append(
-                    Finding(
-                        "note",
-                        "columns",
-                        "there are no states or no actions: the data can be used for pretraining, "
-                        "not for a policy",
-                    )
+            report.findings += [
+                # Pretraining needs no columns; a name that was given must be there.
+                Finding(
+                    "note" if feature in (layout.STATE, layout.ACTION) else "error",
+                    "columns",
+                    no_column(dataset.root, dataset.features, option, feature),
                 )
+                for option, feature, names in (
+                    ("state", columns.state, dataset.state_names),
+                    ("action", columns.action, dataset.action_names),
+                )
+                if not names
+            ]
         elif isinstance(dataset, VideoFolder):
             report.what = "a folder of videos"
             report.facts = {

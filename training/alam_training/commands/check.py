@@ -63,8 +63,8 @@ class CheckConfig:
     pictures: str = "runs/check"
     json: bool = False
     views: dict[str, str] = field(default_factory=dict)
-    state: list[str] = field(default_factory=list)
-    action: list[str] = field(default_factory=list)
+    state: str | list[str] = field(default_factory=list)
+    action: str | list[str] = field(default_factory=list)
     images: dict[str, str] = field(default_factory=dict)
     fps: float = 0.0
     stamps: Stamps = "header"
@@ -77,8 +77,14 @@ class CheckConfig:
     @property
     def columns(self) -> Columns:
         """The features of a data set that are read."""
-        state, action = self.state or [layout.STATE], self.action or [layout.ACTION]
-        return Columns(state[0], action[0], self.images)
+        state, action = _as_list(self.state), _as_list(self.action)
+        if len(state) > 1 or len(action) > 1:
+            raise UserError("a data set has one feature for the state and one for the action")
+        return Columns((state or [layout.STATE])[0], (action or [layout.ACTION])[0], self.images)
+
+
+def _as_list(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def main() -> int:
@@ -119,8 +125,8 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
             request = Request(
                 path,
                 config.views,
-                config.state,
-                config.action,
+                _as_list(config.state),
+                _as_list(config.action),
                 "",
                 0,
                 config.fps,
@@ -132,7 +138,7 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
             report, recorded, samples = check_dataset(
                 path, config.columns, config.thorough, console
             )
-        if recorded and recorded.state_names and kind == "data":
+        if recorded and kind == "data":
             datasets[str(path)] = recorded
         if config.pictures:
             name = "_".join(path.resolve().parts[-2:]) + ".png"

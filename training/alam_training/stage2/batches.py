@@ -20,10 +20,17 @@ def split_samples(
     """Indices of all training samples (N,), indices of evenly spread held-out samples (M,), and the
     number of training episodes. Without held-out episodes, M is 0.
 
-    Raises UserError if the data set cannot be split.
+    Raises UserError if the data set cannot be split, or if either part has no episode left.
     """
     training, held_out = split(config, len(data.lengths))
-    training, held_out = data.included(training), data.included(held_out)
+    training, kept = data.included(training), data.included(held_out)
+    if not len(training) or (len(held_out) and not len(kept)):
+        which = "training" if not len(training) else "held-out"
+        raise UserError(
+            f"every {which} episode of '{config.data}' is broken or excluded: hold out more with "
+            "--held_out, or none with --held_out 0"
+        )
+    held_out = kept
     rows = data.rows_of(held_out)
     picked = np.linspace(0, len(rows) - 1, min(HELD_OUT_SAMPLES, len(rows))).round().astype(int)
     return data.rows_of(training), rows[picked], len(training)

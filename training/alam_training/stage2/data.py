@@ -14,7 +14,7 @@ from alam_core.data.checks import quick_findings
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import OnDemandFrames
 from alam_core.data.lerobot import LeRobotDataset
-from alam_core.data.lerobot.features import vectors
+from alam_core.data.lerobot.features import no_column
 from alam_core.data.mixture import VideoSource, decode
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
@@ -209,11 +209,7 @@ def _check_columns(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
         ("action", config.action, dataset.action_names),
     ):
         if not names:
-            known = ", ".join(f"{n} ({width})" for n, width in vectors(dataset.features).items())
-            raise UserError(
-                f"'{config.data}' has no column '{feature}' for the {option}, which a policy "
-                f"needs; its columns are: {known or 'none'}: name one with --{option}"
-            )
+            raise UserError(no_column(dataset.root, dataset.features, option, feature))
 
 
 def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:

@@ -100,7 +100,8 @@ def read_demonstrations(
     if not numbers:
         example = next(iter(broken.values()), "")
         raise UserError(
-            f"no episode of '{dataset.root}' can be trained on: it has {dataset.num_episodes}, "
-            f"{len(broken)} of them broken" + (f" (for example: {example})" if example else "")
+            f"no episode of '{dataset.root}' can be trained on: of {dataset.num_episodes}, "
+            f"{len(broken)} are broken and {len(set(exclude))} excluded"
+            + (f" (for example: {example})" if example else "")
         )
     return Demonstrations(states, actions, tasks, list(numbers), lengths)

@@ -32,6 +32,8 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
                 flush=True,
             )
 
+    if not instruction.strip():
+        raise UserError("the instruction is empty")
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
