@@ -10,13 +10,11 @@ from alam_core.data.checks import Finding, Level
 STYLES: dict[Level, str] = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
-def print_findings(
-    findings: Sequence[Finding], console: Console, levels: Sequence[Level] = tuple(STYLES)
-) -> None:
-    """One line for each finding of ``levels``."""
+def print_findings(findings: Sequence[Finding], console: Console) -> None:
+    """One line for each finding."""
     for level, style in STYLES.items():
         for finding in findings:
-            if finding.level == level and level in levels:
+            if finding.level == level:
                 console.print(
                     f"[{style}]{level}[/] {escape(finding.where)}: {escape(finding.message)}",
                     highlight=False,

@@ -1,7 +1,6 @@
 """The topics of a ROS 2 bag: types, counts, rates, gaps and stamps, without decoding messages."""
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.checks import Finding
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_training.converters.rosbag import MAX_GAP
 from alam_training.converters.source import need
 
@@ -90,10 +89,8 @@ class BagTopic:
         return Finding(level, f"topic {self.name}", message)
 
 
-def read_topics(path: Path, advance: Callable[[], object] = lambda: None) -> list[BagTopic]:
-    """The topics of a bag, by name. advance: called after each message. Raises UserError if the bag
-    cannot be read.
-    """
+def read_topics(path: Path) -> list[BagTopic]:
+    """The topics of a bag, by name. Raises UserError if the bag cannot be read."""
     reader = need("rosbags.rosbag2", "rosbags", "ROS bags").Reader
     typesys = need("rosbags.typesys", "rosbags", "ROS bags")
     known = typesys.get_typestore(typesys.Stores.ROS2_JAZZY).fielddefs
@@ -110,7 +107,6 @@ def read_topics(path: Path, advance: Callable[[], object] = lambda: None) -> lis
                 recorded[connection.topic].append(time)
                 stamp = _stamp(data) if connection.msgtype in stamped else 0
                 stamps[connection.topic].append(stamp or time)
-                advance()
             return [
                 BagTopic(
                     name,
@@ -124,9 +120,8 @@ def read_topics(path: Path, advance: Callable[[], object] = lambda: None) -> lis
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
-        why = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"bag '{path}' cannot be read ({why}); 'ros2 bag reindex' may help"
+            f"bag '{path}' cannot be read ({one_line(error)}); 'ros2 bag reindex' may help"
         ) from None
 
 

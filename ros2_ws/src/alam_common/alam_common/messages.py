@@ -55,13 +55,13 @@ def seconds_to_stamp(seconds: float) -> Time:
     return ns_to_stamp(round(seconds * NANOSECONDS))
 
 
-def joint_positions(message: JointState, names: tuple[str, ...] = JOINT_NAMES) -> np.ndarray:
-    """The positions of the joints ``names``, in this order: float32 (len(names),), rad and m.
+def joint_positions(message: JointState) -> np.ndarray:
+    """The positions of the Piper's joints in the order of ``JOINT_NAMES``: float32 (7,), rad, m.
 
     Raises ValueError with one line if a joint is missing, has no finite position or is named twice.
     """
     found = named_positions(message.name, message.position)
-    missing = [name for name in names if name not in found]
+    missing = [name for name in JOINT_NAMES if name not in found]
     if missing:
         raise ValueError(f"joint state lacks {', '.join(missing)}")
-    return np.array([found[name] for name in names], dtype=np.float32)
+    return np.array([found[name] for name in JOINT_NAMES], dtype=np.float32)
