@@ -1,6 +1,7 @@
 # Set-up, checks, documentation and demo; 'make help' lists the targets.
 SHELL := /bin/bash
 EPISODES ?= 5
+PARALLEL = -n auto --maxprocesses 4
 SETUP_S = $$(cat .venv/.alam_setup_s 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test docs demo clean
@@ -16,7 +17,7 @@ lint: setup  ## ruff and mypy
 
 test: lint  ## all checks and tests, the fast ones first
 	@source setup.bash && start=$$SECONDS && \
-	python -m pytest -q -m "not slow" && python -m pytest -q -m slow && \
+	python -m pytest -q $(PARALLEL) -m "not slow" && python -m pytest -q $(PARALLEL) -m slow && \
 	echo "tests passed in $$((SECONDS - start)) s"
 
 docs: setup  ## the documentation site, in site/; a broken link fails the build

@@ -35,10 +35,11 @@ def group_of(pid: int) -> list[int]:
     return alive
 
 
-def heard(ros) -> set[str]:
-    """Names of topics, services and actions in the ROS graph, without their kind."""
-    names = ros.node.get_topic_names_and_types(no_demangle=True)
-    return {name.split("/", 1)[1] for name, _ in names if "/" in name}
+def used_names(ros, node: str, namespace: str) -> set[str]:
+    """Names of the topics, services and actions that a node uses, without their kind."""
+    publishers = ros.node.get_publisher_names_and_types_by_node(node, namespace, True)
+    subscriptions = ros.node.get_subscriber_names_and_types_by_node(node, namespace, True)
+    return {name.split("/", 1)[1] for name, _ in publishers + subscriptions}
 
 
 @pytest.mark.slow
@@ -50,7 +51,6 @@ def test_the_whole_graph_starts_and_stops(
     folders = {"checkpoint": str(tmp_path / "policy"), "encoder": str(tmp_path / "transition")}
     texts = folders | {"image_size": str(SIZE), "camera_size": str(SIZE), "speed": "0"}
     texts["namespace"] = "left"
-    before = heard(ros)
     latents = ros.collect(LatentTransition, "/left/alam/latents")
     up = start("up", [ALAM, "up", "piper", *(f"{name}:={text}" for name, text in texts.items())])
 
@@ -65,11 +65,15 @@ def test_the_whole_graph_starts_and_stops(
             ListParameters, f"/left/{node.name}/list_parameters", ListParameters.Request(), START
         ).result.names
         assert set(node.parameters) <= set(declared), node.name
-    # Other tests in this process leave names behind.
-    names = heard(ros)
-    outside = {name for name in names - before if not name.startswith(("left/", "test/"))}
+    names: set[str] = set()
+
+    def clock_and_action() -> bool:
+        names.update(*(used_names(ros, node.name, "/left") for node in nodes))
+        return {"left/clock", "left/alam/execute_task/_action/status"} <= names
+
+    ros.wait_for(clock_and_action, what="the clock and the action within the namespace")
+    outside = {name for name in names if not name.startswith("left/")}
     assert outside <= {"rosout", "parameter_events"}
-    assert "left/clock" in names and "left/alam/execute_task/_action/status" in names
 
     started = next(line for line in up.lines if "started sim" in line)
     groups = [int(number) for number in re.findall(r"\((\d+)\)", started)]

@@ -4,6 +4,7 @@ follow their definitions.
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ def batch_at(step: int, rank: int, ranks: int) -> dict[str, Tensor]:
 
 
 def run(folder: Path, config: LoopConfig, **more: object) -> TrainResult:
+    # TensorBoard orders the log files of a folder by the second in their names.
+    logs = [int(file.name.split(".")[3]) for file in folder.glob("**/*tfevents*")]
+    while logs and int(time.time()) <= max(logs):
+        time.sleep(0.01)
     losses = more.pop("losses", lambda model, batch: model(**batch))
     return train(Noisy(), batch_at, losses, folder, config, **more)  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from alam_core.results import write_result
 
 ROOT = Path(__file__).resolve().parents[3]
 BURN = "while True: pass"
+PARALLEL = ("-n", "auto", "--maxprocesses", "4")  # as in the Makefile
 
 
 @dataclass
@@ -79,7 +80,15 @@ def run_tests(paths: list[str]) -> list[str]:
     """One run of pytest on ``paths``; returns the names of the failed tests."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths]
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            *PARALLEL,
+            f"--junitxml={report}",
+            *paths,
+        ]
         subprocess.run(command, cwd=ROOT, check=False)
         return failed_tests(report)
 
