@@ -22,7 +22,7 @@ from alam_core.data.lerobot.schema import (
     check,
     episode_fields,
 )
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 
 EPISODES_V2, TASKS_V2 = "meta/episodes.jsonl", "meta/tasks.jsonl"
 
@@ -362,6 +362,4 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())}); restore the file"
-        ) from None
+        raise UserError(f"'{path}' cannot be read ({one_line(error)}); restore the file") from None

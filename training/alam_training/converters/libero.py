@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError, listing
+from alam_core.errors import UserError, listing, one_line
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -210,4 +210,4 @@ def _number(demo: str) -> tuple[int, str]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).strip("\"'")
+    return one_line(error).strip("\"'")

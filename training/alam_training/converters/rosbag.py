@@ -21,7 +21,7 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.data.raw_images import decode_raw_image
-from alam_core.errors import UserError, listing
+from alam_core.errors import UserError, listing, one_line
 from alam_core.robots.joint_states import JointStates
 from alam_core.types import VIEWS
 from alam_training.converters.source import (
@@ -97,9 +97,7 @@ def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpiso
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
-        raise BrokenEpisode(
-            f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
-        ) from None
+        raise BrokenEpisode(f"cannot be read ({one_line(error)})") from None
 
 
 @dataclass
