@@ -131,8 +131,8 @@ class PolicyRunner:
     ) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
-        An instruction that differs from one of ``instructions`` only in case, spaces or
-        punctuation counts as that one. Images of another size are cropped to a square and resized as in
+        An instruction that differs from one of ``instructions`` only in case, spaces or punctuation
+        counts as that one. Images of another size are cropped to a square and resized as in
         training (``alam_core.data.images``). ``generator``, or the seed of a new one, determines
         the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first
         actions (G, A), G at most ``given_steps``; the rest continues from them. ``latents`` of the

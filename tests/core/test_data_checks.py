@@ -25,6 +25,7 @@ from alam_core.data.checks import (
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.data.video import VideoFolder, VideoWriter
 from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import STD_FLOOR
 
 Change = Callable[[Recorded], None]
 STILL = np.zeros((1, 7))  # an arm that does not move
@@ -162,14 +163,18 @@ CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the fin
     "lost reading": (state(0, at(9, 2.6), range(1, 2)), "warning", "a lost reading"),
     "too fast": (state(0, lambda x: x + (np.arange(30) > 12)), "warning", "faster than the arm"),
     "constant": (state(4, lambda x: 0.5), "warning", "never changes"),
-    "hardly moves": (state(4, lambda x: 0.5 + x * 1e-3), "note", "hardly moves"),
-    "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "the same name: joint1"),
+    "hardly moves": (
+        state(4, lambda x: 0.5 + (x - x.mean()) / x.std() * 0.9 * STD_FLOOR),
+        "note",
+        "hardly",
+    ),
+    "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "has the name 'joint1' twice"),
     "no gripper": (without("gripper"), "warning", "there is no gripper"),
     "commands the unseen": (without("joint2"), "warning", "does not observe"),
     "another arm": (names(OTHER), "note", "not compared with the arm's"),
     "nameless": (names([str(i) for i in range(7)]), "note", "have no names"),
     "repeats the state": (repeat_state, "warning", "learns to stay"),
-    "other order": (swap_names, "error", "follows the state 'joint4', not 'joint1'"),
+    "other order": (swap_names, "error", "'joint4', not 'joint1'"),
     "opposite sign": (action(0, lambda x: -x), "error", "signs are opposite"),
 }
 
@@ -191,6 +196,46 @@ def test_actions_in_degrees_beside_states_in_rad_are_found_by_their_ratio() -> N
     action(0, np.degrees)(recorded)
     (finding,) = worse_than_notes(check_numbers(recorded))
     assert finding.level == "error" and "in degrees, the state in rad" in finding.message
+
+
+def state_in_degrees(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.state[:, :6] *= 180 / np.pi
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [(degrees, "state and action, "), (state_in_degrees, "state, ")],
+)
+def test_columns_in_degrees_are_one_finding(change: Change, where: str) -> None:
+    recorded = clean()
+    change(recorded)
+    (finding,) = check_numbers(recorded)
+    assert finding.where.startswith(where) and "degrees" in finding.message
+
+
+def test_a_gripper_in_other_units_hides_no_joint_that_is_too_fast() -> None:
+    recorded = clean()
+    state(6, lambda x: x * 1000)(recorded)
+    state(0, lambda x: x + (np.arange(30) > 12))(recorded)
+    found = [finding.message for finding in check_numbers(recorded)]
+    assert "divide it by 1000" in found[0] and "faster than the arm" in found[1]
+
+
+def test_columns_in_another_order_are_one_finding_with_the_likely_order() -> None:
+    recorded = clean()
+    recorded.action_names = [*JOINT_NAMES[3:6], *JOINT_NAMES[:3], "gripper"]
+    (finding,) = check_numbers(recorded)
+    assert finding.where == "action 'joint4', 'joint5', 'joint6', 'joint1', 'joint2' and 1 more"
+    assert f"the likely order is {', '.join(JOINT_NAMES)}" in finding.message
+
+
+def test_several_actions_of_opposite_sign_are_one_finding() -> None:
+    recorded = clean()
+    for column in (0, 3):
+        action(column, lambda x: -x)(recorded)
+    (finding,) = check_numbers(recorded)
+    assert finding.where == "action 'joint1', 'joint4'" and "opposite" in finding.message
 
 
 def test_actions_that_are_differences_are_no_set_points() -> None:
