@@ -50,7 +50,7 @@ def check_order(recorded: Recorded) -> list[Finding]:
     followed = {
         name: compared.names[best[i]]
         for i, name in enumerate(compared.names)
-        if abs(correlation[i, i]) < UNRELATED and correlation[i, best[i]] > FOLLOWS
+        if -FOLLOWS < correlation[i, i] < UNRELATED and correlation[i, best[i]] > FOLLOWS
     }
     if not followed:
         return []
