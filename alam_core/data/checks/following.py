@@ -46,11 +46,13 @@ def check_order(recorded: Recorded) -> list[Finding]:
         return []
     s, a = compared.centred()
     correlation = (a.T @ s) / (np.outer(a.std(0), s.std(0)) * len(s))  # (actions, states)
-    best = correlation.argmax(1)
+    best, slope = correlation.argmax(1), _slope(s, a)
     followed = {
         name: compared.names[best[i]]
         for i, name in enumerate(compared.names)
-        if -FOLLOWS < correlation[i, i] < UNRELATED and correlation[i, best[i]] > FOLLOWS
+        if correlation[i, i] < UNRELATED
+        and correlation[i, best[i]] > FOLLOWS
+        and not (correlation[i, i] < -FOLLOWS and _factor(slope[i]))
     }
     if not followed:
         return []
@@ -84,14 +86,14 @@ def check_following(recorded: Recorded) -> list[Finding]:
             )
         ]
     s, a = compared.centred()
-    slope = (a * s).sum(0) / (s * s).sum(0)
+    slope = _slope(s, a)
     correlation = (a * s).mean(0) / (a.std(0) * s.std(0))
     away = np.median(np.abs(compared.action - compared.state), axis=0)
     findings = []
     scaled: dict[str, list[int]] = defaultdict(list)
     far = []
     for i, name in enumerate(compared.names):
-        factor = next((why for f, why in FACTORS if abs(slope[i] / f - 1) < 0.1), "")
+        factor = _factor(slope[i])
         if abs(correlation[i]) > FOLLOWS and factor:
             scaled[factor].append(i)
         elif away[i] > 2 * s[:, i].std() + a[:, i].std():
@@ -115,6 +117,16 @@ def check_following(recorded: Recorded) -> list[Finding]:
             )
         )
     return findings
+
+
+def _slope(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """By how much each centred action (N, n) changes with its state, (n,)."""
+    return np.asarray((action * state).sum(0) / (state * state).sum(0))
+
+
+def _factor(slope: float) -> str:
+    """What a slope other than 1 is due to; "" if that is not known."""
+    return next((why for factor, why in FACTORS if abs(slope / factor - 1) < 0.1), "")
 
 
 def _compared(recorded: Recorded, left_out: Collection[str] = ()) -> _Compared:
