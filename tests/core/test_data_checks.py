@@ -19,6 +19,7 @@ from alam_core.data.checks import (
     check_numbers,
     check_pictures,
     check_videos,
+    quick_findings,
     read_recorded,
     sample_pictures,
 )
@@ -298,10 +299,21 @@ def change_column(file: Path, name: str, values: list[float]) -> None:
 
 def test_rows_at_another_rate_than_stated_are_found(own: Path) -> None:
     info = json.loads((own / "meta/info.json").read_text())
+    for fps in (5, 100):  # at 100 rows per second, the arm would be too fast
+        (own / "meta/info.json").write_text(json.dumps(info | {"fps": fps}))
+        dataset = LeRobotDataset(own)
+        (finding,) = quick_findings(dataset, (), read_recorded(dataset)[0])[1:]  # few episodes
+        assert finding.level == "error" and "stamped at 10 per second" in finding.message
+        assert "as the videos of third_person, wrist are" in finding.message
+
+
+def test_videos_of_all_views_at_another_rate_are_one_finding(own: Path) -> None:
+    info = json.loads((own / "meta/info.json").read_text())
     (own / "meta/info.json").write_text(json.dumps(info | {"fps": 5}))
-    found = {f.where: f for f in check_videos(LeRobotDataset(own)) if f.level == "error"}
-    assert "stamped at 10 per second" in found["timestamp"].message
-    assert "at 10 pictures" in found["view 'wrist', episodes 0, 1, 2"].message
+    (file,) = (own / "data").rglob("*.parquet")
+    change_column(file, "timestamp", (np.tile(np.arange(30), 3) / 5).tolist())
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert "at 10 frames per second, another rate than the table's 5 rows" in finding.message
 
 
 def test_lost_rows_show_in_the_stamps(own: Path) -> None:

@@ -93,6 +93,25 @@ def test_without_a_table_of_tasks_the_episodes_say_what_is_done(v2: Path) -> Non
         dataset.episode(3)
 
 
+@pytest.mark.parametrize("version", ["v3", "v2"])
+def test_without_a_table_of_tasks_no_row_gets_the_instruction_of_another(
+    originals: Path, tmp_path: Path, version: str
+) -> None:
+    """Rows of a second task, in a data set whose metadata name one instruction an episode."""
+    root = Path(shutil.copytree(originals / version, tmp_path / "set"))
+    file = DATA if version == "v3" else "data/chunk-000/episode_000001.parquet"
+    edit_rows(root / file, set_task(20, 0))
+    (root / (layout.TASKS if version == "v3" else "meta/tasks.jsonl")).unlink()
+    words = {
+        "v3": "lacks meta/tasks.parquet, which says what task_index 1 of episode 1 means",
+        "v2": "nothing says which rows belong to which",
+    }
+    with pytest.raises(UserError, match=words[version]):
+        LeRobotDataset(root).episode(1)
+    if version == "v3":  # nor does its video need it
+        assert LeRobotDataset(root, Columns("", "")).frames(1, "wrist", [2]).shape[0] == 1
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -72,6 +72,19 @@ def test_errors_set_the_exit_code_and_are_in_the_json(
     assert "view 'wrist', episodes 0, 1, 2" in error and str(file) in error
 
 
+def test_each_input_has_a_contact_sheet_of_its_own(dataset: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/x/set", "b/x/set", "x_set", "a/x_set")]
+    for path in paths:
+        shutil.copytree(dataset, path)
+    reports = check(
+        CheckConfig([str(path) for path in paths], pictures=str(tmp_path / "sheets")),
+        Console(quiet=True),
+    )
+    names = [Path(report.sheet).name for report in reports]
+    assert names[0] == "x_set.png" and names[1] == "b_x_set.png" and len({*names}) == 4
+    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {*names}
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -7,6 +7,7 @@ from typing import Self
 import numpy as np
 
 from alam_core.data.checks.finding import Finding, episodes_at_fault
+from alam_core.data.checks.rate import rate_of_rows
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 
@@ -14,7 +15,7 @@ from alam_core.errors import UserError
 @dataclass
 class Recorded:
     """The episodes of a data set, by number, with the names of the columns of their states and
-    actions. fps: rows per second. robot_type: as in meta/info.json.
+    actions. fps: rows per second, see ``rate_of_rows``. robot_type: as in meta/info.json.
     """
 
     episodes: dict[int, EpisodeArrays]
@@ -27,7 +28,8 @@ class Recorded:
     def of(cls, dataset: LeRobotDataset, episodes: dict[int, EpisodeArrays]) -> Self:
         """Those ``episodes`` of a data set."""
         robot = str(dataset.info.get("robot_type") or "")
-        return cls(episodes, dataset.state_names, dataset.action_names, dataset.fps, robot)
+        rate = rate_of_rows(dataset)
+        return cls(episodes, dataset.state_names, dataset.action_names, rate, robot)
 
     def vectors(self) -> list[tuple[str, Sequence[str], list[np.ndarray]]]:
         """Name, names of columns, and one array (T, n) per episode, of the state and of the action;

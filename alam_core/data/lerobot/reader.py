@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.episodes import Episode, read_info, read_metadata
 from alam_core.data.lerobot.features import Columns, check_features, column_names, video_features
 from alam_core.data.lerobot.rows import DataFile, read_rows
@@ -126,7 +127,14 @@ class LeRobotDataset:
         rows = slice(first, first + count)
         if file.tasks is not None:
             tasks = file.tasks[rows]
-        elif len(set(where.tasks)) > 1:
+        elif file.task_index is not None and str(self.info["codebase_version"]).startswith("v3."):
+            raise UserError(
+                f"'{self.root}' lacks {layout.TASKS}, which says what task_index "
+                f"{file.task_index[first]} of episode {e} means: restore the file"
+            )
+        elif len(set(where.tasks)) > 1 or (
+            file.task_index is not None and len(set(file.task_index[rows].tolist())) > 1
+        ):
             raise UserError(
                 f"episode {e} of '{self.root}' has the tasks {', '.join(map(repr, where.tasks))}, "
                 "but nothing says which rows belong to which: meta/tasks or the column "

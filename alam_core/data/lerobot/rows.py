@@ -21,14 +21,15 @@ from alam_core.errors import UserError
 @dataclass
 class DataFile:
     """The rows of a data file. tasks: the instruction of each row; None if the file or the data set
-    does not say. spans: episode -> its first row and number of rows. broken: episode -> what is
-    wrong with its rows.
+    does not say. task_index: the number of each row's task; None if the file has none. spans:
+    episode -> its first row and number of rows. broken: episode -> what is wrong with its rows.
     """
 
     path: Path
     state: np.ndarray  # float32 (F, S)
     action: np.ndarray  # float32 (F, A)
-    tasks: np.ndarray | None  # str objects (F,)
+    tasks: np.ndarray | None = None  # str objects (F,)
+    task_index: np.ndarray | None = None  # int64 (F,)
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
 
@@ -49,12 +50,12 @@ def read_rows(
             f"'{path}' has no column {', '.join(lacking)}; it has: {', '.join(present)}: "
             "copy the data set again"
         )
-    has_tasks = bool(tasks) and "task_index" in present
+    has_tasks = "task_index" in present
     wanted = ["episode_index", *features, *(["task_index"] if has_tasks else [])]
     table = read_parquet(path, list(dict.fromkeys(wanted)))
     episodes = _integers(table, "episode_index", path)
     empty = np.zeros((len(episodes), 0), np.float32)
-    file = DataFile(path, empty, empty, None)
+    file = DataFile(path, empty, empty)
     _find_spans(file, episodes)
     vectors = {}
     for feature in features:
@@ -70,7 +71,8 @@ def read_rows(
     file.state = vectors.get(columns.state, file.state)
     file.action = vectors.get(columns.action, file.action)
     if has_tasks:
-        numbers = _integers(table, "task_index", path)
+        numbers = file.task_index = _integers(table, "task_index", path)
+    if has_tasks and tasks:
         known, place = np.unique(numbers, return_inverse=True)
         file.tasks = np.array([tasks.get(int(number)) for number in known], object)[place]
         _note(

@@ -1,5 +1,6 @@
 """Check data and checkpoints before training: what they are, and what is wrong with them."""
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
     reports: list[CheckReport] = []
     checkpoints: list[Checked] = []
     datasets: dict[str, Recorded] = {}
+    names: dict[str, Path] = {}  # of the contact sheets
     kinds = [(path, kind) for given in config.paths for path, kind in _found(Path(given))]
     for path, kind in kinds:
         recorded: Recorded | None = None
@@ -141,13 +143,25 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
         if recorded and kind == "data":
             datasets[str(path)] = recorded
         if config.pictures:
-            name = "_".join(path.resolve().parts[-2:]) + ".png"
-            report.sheet = write_sheet(samples, Path(config.pictures) / name)
+            name = _unused_name(path.resolve(), names)
+            report.sheet = write_sheet(samples, Path(config.pictures) / f"{name}.png")
         reports.append(report)
     for policy in [checkpoint for checkpoint in checkpoints if checkpoint.policy]:
         others = [checkpoint for checkpoint in checkpoints if not checkpoint.policy]
         policy.report.findings += check_together(policy, others, datasets)
     return reports
+
+
+def _unused_name(path: Path, used: dict[str, Path]) -> str:
+    """A name made of the last two parts of a path, or of more if another path has that one; it is
+    added to ``used``.
+    """
+    parts = path.parts[1:]
+    names = ("_".join(parts[-count:]) for count in range(min(2, len(parts)), len(parts) + 1))
+    numbered = (f"{'_'.join(parts)}_{number}" for number in itertools.count(2))
+    return next(
+        name for name in itertools.chain(names, numbered) if used.setdefault(name, path) == path
+    )
 
 
 def _found(path: Path) -> list[tuple[Path, str]]:
