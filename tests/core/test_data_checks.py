@@ -16,12 +16,12 @@ from alam_core.data.checks import (
     Finding,
     Recorded,
     check_episodes,
+    check_frames,
     check_numbers,
-    check_pictures,
     check_videos,
     quick_findings,
     read_recorded,
-    sample_pictures,
+    sample_frames,
 )
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.data.video import VideoFolder, VideoWriter
@@ -285,9 +285,9 @@ def test_clean_videos_give_no_finding(root: Path) -> None:
     recorded, broken = read_recorded(dataset)
     assert not broken and len(recorded.episodes) == 3
     for thorough in (False, True):
-        samples, undecoded = sample_pictures(dataset, (), thorough)
+        samples, undecoded = sample_frames(dataset, (), thorough)
         assert [len(sample.rows) for sample in samples] == [30 if thorough else 6] * 6
-        assert not undecoded + check_videos(dataset) + check_pictures(samples, recorded)
+        assert not undecoded + check_videos(dataset) + check_frames(samples, recorded)
 
 
 def change_column(file: Path, name: str, values: list[float]) -> None:
@@ -360,7 +360,7 @@ def test_episodes_that_share_frames_are_found(own: Path) -> None:
 def test_a_video_that_cannot_be_decoded_is_an_error(own: Path) -> None:
     (file,) = (own / "videos/observation.images.wrist").rglob("*.mp4")
     file.write_bytes(b"no video")
-    samples, undecoded = sample_pictures(LeRobotDataset(own))
+    samples, undecoded = sample_frames(LeRobotDataset(own))
     (finding,) = check_videos(LeRobotDataset(own))  # said once
     assert (
         not undecoded
@@ -383,15 +383,15 @@ def test_a_view_without_a_picture_is_an_error(
 ) -> None:
     dataset = LeRobotDataset(write(tmp_path / "set", wrist=images))
     recorded, _ = read_recorded(dataset)
-    samples, _ = sample_pictures(dataset)
-    (finding,) = check_pictures(samples, recorded)
+    samples, _ = sample_frames(dataset)
+    (finding,) = check_frames(samples, recorded)
     assert finding.level == "error" and "'wrist'" in finding.where and words in finding.message
 
 
 def test_one_camera_under_two_names_is_found(tmp_path: Path) -> None:
     state, _ = numbers(0)
     dataset = LeRobotDataset(write(tmp_path / "set", 1, wrist=pictures(state)))
-    (finding,) = check_pictures(sample_pictures(dataset)[0], read_recorded(dataset)[0])
+    (finding,) = check_frames(sample_frames(dataset)[0], read_recorded(dataset)[0])
     assert "recorded twice" in finding.message
 
 
@@ -402,5 +402,5 @@ def test_copies_and_still_pictures_in_a_folder_of_videos_are_found(tmp_path: Pat
     (finding,) = check_videos(VideoFolder(tmp_path))
     assert "/a.mp4, " in finding.message
     encode(tmp_path / "still.mp4", 20)
-    (finding,) = check_pictures(sample_pictures(VideoFolder(tmp_path))[0])
-    assert "still picture" in finding.message and finding.where.endswith("episode 3")
+    (finding,) = check_frames(sample_frames(VideoFolder(tmp_path))[0])
+    assert "still image" in finding.message and finding.where.endswith("episode 3")

@@ -89,7 +89,7 @@ def test_another_rate_is_named(root: Path, fps: int) -> None:
     write_video(video(root), 2 * FRAMES, fps=fps)
     faults = find_faults(LeRobotDataset(root), "cam")
     assert set(faults) == {0, 1, 2}
-    words = f"plays at {fps} pictures per second, another rate than the table's 10 rows"
+    words = f"plays at {fps} frames per second, another rate than the table's 10 rows"
     assert all(words in why and "file-000.mp4" in why for why in faults.values())
 
 
@@ -99,7 +99,7 @@ def test_another_rate_is_named(root: Path, fps: int) -> None:
     [
         ([t + 5 for t in range(FRAMES)], {0}, "begins at 0.50 s, but the episode at 0.00 s"),
         ([t + (t > 13) for t in range(FRAMES)], {1}, "row 6 is due 1.40 s into"),
-        ([t + (t > 13) for t in range(FRAMES)], {1}, "picture 14 is shown at 1.50 s"),
+        ([t + (t > 13) for t in range(FRAMES)], {1}, "frame 14 is shown at 1.50 s"),
     ],
     ids=["late", "gap", "gap"],
 )
@@ -109,7 +109,7 @@ def test_a_late_beginning_and_gaps_are_named(
     write_video(video(root), FRAMES, times=times, b_frames=b_frames)
     faults = find_faults(LeRobotDataset(root), "cam")
     assert episodes <= set(faults) and words in faults[min(episodes)]
-    with pytest.raises(UserError, match="shows no picture when frame"):
+    with pytest.raises(UserError, match="shows no frame when frame"):
         shown(LeRobotDataset(root))
 
 

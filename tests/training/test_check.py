@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report_of(*paths: Path, **options: Any) -> dict[str, Any]:
     """The report on the first path."""
-    config = CheckConfig([str(path) for path in paths], **{"pictures": "", **options})
+    config = CheckConfig([str(path) for path in paths], **{"sheets": "", **options})
     return check(config, Console(quiet=True))[0].to_dict()
 
 
@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
 def test_a_clean_data_set_passes_with_a_contact_sheet(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    assert run(monkeypatch, dataset, "--pictures", tmp_path / "sheets") == 0
+    assert run(monkeypatch, dataset, "--sheets", tmp_path / "sheets") == 0
     out = capsys.readouterr().out
     assert "90 at 10 per second" in out and "'put the red cube on the plate'" in out
     assert "error" not in out and "warning" not in out
@@ -64,7 +64,7 @@ def test_errors_set_the_exit_code_and_are_in_the_json(
     shutil.copytree(dataset, broken)
     (file,) = (broken / "videos/observation.images.wrist").rglob("*.mp4")
     file.unlink()
-    args = ("--thorough", "true", "--json", "true", "--pictures", tmp_path / "sheets")
+    args = ("--thorough", "true", "--json", "true", "--sheets", tmp_path / "sheets")
     assert run(monkeypatch, dataset, broken, *args) == 1
     good, bad = json.loads(capsys.readouterr().out)
     assert not messages(good, "error") and Path(good["sheet"]).is_file()
@@ -77,7 +77,7 @@ def test_each_input_has_a_contact_sheet_of_its_own(dataset: Path, tmp_path: Path
     for path in paths:
         shutil.copytree(dataset, path)
     reports = check(
-        CheckConfig([str(path) for path in paths], pictures=str(tmp_path / "sheets")),
+        CheckConfig([str(path) for path in paths], sheets=str(tmp_path / "sheets")),
         Console(quiet=True),
     )
     names = [Path(report.sheet).name for report in reports]
@@ -127,7 +127,7 @@ def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, **options: Any) -> P
 
 
 def test_a_bag_shows_its_topics_and_what_convert_reads(tmp_path: Path) -> None:
-    report = report_of(our_bag(tmp_path / "bag", task="put it down"), pictures=str(tmp_path / "s"))
+    report = report_of(our_bag(tmp_path / "bag", task="put it down"), sheets=str(tmp_path / "s"))
     assert not messages(report, "error") + messages(report, "warning")
     wrist = report["facts"]["topic /wrist/color/image_raw"]
     assert "sensor_msgs/msg/Image, 30 messages, 10 per second, longest gap 0.10 s" in wrist

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 from alam_core.data.checks.episodes import check_episodes
 from alam_core.data.checks.finding import Finding
+from alam_core.data.checks.frames import check_frames, sample_frames
 from alam_core.data.checks.numbers import check_numbers
-from alam_core.data.checks.pictures import check_pictures, sample_pictures
 from alam_core.data.checks.recorded import Recorded
 from alam_core.data.checks.video import check_videos
 from alam_core.data.faults import find_faults
@@ -28,6 +28,6 @@ def quick_findings(
         return []  # opening the data for training refuses them
     findings = check_episodes(recorded) + check_numbers(recorded) if recorded else []
     broken = {e for view in known for e in find_faults(dataset, view)}
-    samples, _ = sample_pictures(dataset, known, left_out=left_out)
+    samples, _ = sample_frames(dataset, known, left_out=left_out)
     videos = check_videos(dataset, known, {*left_out, *broken})
-    return findings + videos + check_pictures(samples, recorded)
+    return findings + videos + check_frames(samples, recorded)

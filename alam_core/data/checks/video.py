@@ -94,7 +94,7 @@ def check_surplus(dataset: LeRobotDataset, view: str) -> list[Finding]:
             "warning",
             f"view '{view}'",
             f"{len(surplus)} of {len(files)} videos have more frames than the table has rows, for "
-            f"example '{file}' by {count}: if rows were lost, pictures and rows do not belong "
+            f"example '{file}' by {count}: if rows were lost, frames and rows do not belong "
             "together",
         )
     ]

@@ -175,7 +175,7 @@ class LeRobotDataset:
 
     def video_span(self, e: int, view: str) -> tuple[Path, float]:
         """The video file of a view of episode e, and the number of the episode's first frame in
-        that file, which is whole if the file's pictures are at multiples of 1 / fps. Raises
+        that file, which is whole if the file's frames are at multiples of 1 / fps. Raises
         UserError if the metadata of the episode are broken.
         """
         file, first = self._intact(e).videos[view]
