@@ -144,6 +144,24 @@ def without(*lacking: str) -> Change:
     return change
 
 
+def action_lags(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action[:] = np.vstack([episode.state[:1], episode.state[:-1]])
+
+
+def still_action(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action[:] = 0
+
+
+def stated(e: int, text: str) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.stated_tasks = {n: [str(x.tasks[0])] for n, x in recorded.episodes.items()}
+        recorded.stated_tasks[e] = [text]
+
+    return change
+
+
 OTHER = [f"servo_{i}" for i in range(7)]
 CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the finding
     "not finite": (state(1, at(4, np.nan), range(3, 4)), "error", "episode 3, row 4"),
@@ -175,6 +193,9 @@ CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the fin
     "another arm": (names(OTHER), "note", "not compared with the arm's"),
     "nameless": (names([str(i) for i in range(7)]), "note", "have no names"),
     "repeats the state": (repeat_state, "warning", "learns to stay"),
+    "action one row late": (action_lags, "error", "learns to go back"),
+    "still action": (still_action, "error", "nothing to learn: is this the right feature"),
+    "other tasks": (stated(4, "wave"), "warning", "meta/episodes says 'wave', but the rows of"),
     "other order": (swap_names, "error", "'joint4', not 'joint1'"),
     "opposite sign": (action(0, lambda x: -x), "error", "signs are opposite"),
 }
@@ -324,6 +345,16 @@ def test_lost_rows_show_in_the_stamps(own: Path) -> None:
     (finding,) = check_videos(LeRobotDataset(own))
     assert finding.level == "warning" and "episode 1" in finding.where
     assert "up to 0.8 s" in finding.message
+
+
+def test_stamps_that_begin_late_are_found_unless_the_rows_are_broken(own: Path) -> None:
+    (file,) = (own / "data").rglob("*.parquet")
+    change_column(file, "timestamp", (np.tile(np.arange(30), 3) / FPS + 0.5).tolist())
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.where == "timestamp, episodes 0, 1, 2"
+    assert "the first row is stamped 0.5 s, not 0 s" in finding.message
+    (finding,) = check_videos(LeRobotDataset(own), unread=[0, 2])
+    assert finding.where == "timestamp, episode 1"
 
 
 def test_a_missing_table_is_an_error(own: Path) -> None:

@@ -73,6 +73,25 @@ def test_instructions_are_those_of_the_rows(
     assert tasks.tolist() == ["pick blue"] * first + ["pick red"] * (LENGTHS[1] - first)
 
 
+@pytest.mark.parametrize("version", ["v3", "v2"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_rows_in_another_order_or_without_the_first_frames_are_named(
+    originals: Path, tmp_path: Path, version: str, cut: bool
+) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        own = [row for row in rows if row["episode_index"] == 1]
+        for row, number in zip(own, range(5, 5 + len(own)) if cut else (1, 0), strict=cut):
+            row["frame_index"] = number
+
+    root = Path(shutil.copytree(originals / version, tmp_path / "set"))
+    edit_rows(root / (DATA if version == "v3" else "data/chunk-000/episode_000001.parquet"), change)
+    dataset = LeRobotDataset(root)
+    words = f"frame_index is {5 if cut else 1} in episode 1, row 0: rows are missing or in another"
+    with pytest.raises(UserError, match=words):
+        dataset.episode(1)
+    assert len(dataset.episode(2).state) == LENGTHS[2]
+
+
 def test_a_task_that_is_not_listed_is_named(v3: Path) -> None:
     edit_rows(v3 / DATA, set_task(20, 7))
     dataset = LeRobotDataset(v3)

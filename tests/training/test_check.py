@@ -112,13 +112,16 @@ def test_a_data_set_that_cannot_be_opened_is_an_error(dataset: Path, tmp_path: P
     assert "broken JSON" in error
 
 
-def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, **options: Any) -> Path:
-    """Both cameras and the joints at 10 per second; the wrist camera pauses for ``gap`` s."""
+def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, every: int = 1, **options: Any) -> Path:
+    """The joints and, but for ``every``, the cameras at 10 per second; the wrist camera pauses for
+    ``gap`` s.
+    """
     state, _ = numbers(0)
     topics: dict[str, list] = {"/third_person/color/image_raw": [], "/wrist/color/image_raw": []}
     topics["/joint_states"] = []
     for view, name in enumerate(list(topics)[:2]):
-        for t, image in zip(np.arange(30) / FPS, pictures(state, view), strict=True):
+        images = list(zip(np.arange(30) / FPS, pictures(state, view), strict=True))
+        for t, image in images[::every]:
             if not (view and 1 < t < 1 + gap):
                 topics[name].append((t, image_message(t - lag, image)))
     for t, row in zip(np.arange(30) / FPS, state, strict=True):
@@ -141,6 +144,7 @@ def test_a_bag_shows_its_topics_and_what_convert_reads(tmp_path: Path) -> None:
     [
         ({"gap": 1.5}, "warning", "no message for 1.50 s, 1.0 s after its first"),
         ({"gap": 1.5}, "error", "no message within 0.5 s"),
+        ({"every": 4}, "error", "has 2.5 images per second, but there are 10 rows"),
         ({"lag": 3600.0}, "warning", "3.6e+03 s before the time of recording"),
         ({}, "warning", "no instruction"),
     ],

@@ -70,6 +70,22 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
                 "no instruction: give each episode one, for example with alam convert --task",
             )
         )
+    differing = {
+        e: stated
+        for e, stated in recorded.stated_tasks.items()
+        if stated and {*stated} != {*recorded.episodes[e].tasks.tolist()}
+    }
+    if differing:
+        e = min(differing)
+        findings.append(
+            Finding(
+                "warning",
+                episodes_called(sorted(differing)),
+                f"meta/episodes says {listing(map(repr, differing[e]))}, but the rows of episode "
+                f"{e} say {listing(map(repr, recorded.episodes[e].tasks))}: the rows are read; "
+                "correct what is wrong",
+            )
+        )
     spelled: dict[str, list[str]] = defaultdict(list)  # instruction -> its spellings
     for task in by_task:
         if plain(task):

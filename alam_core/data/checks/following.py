@@ -16,6 +16,7 @@ from alam_core.data.checks.units import in_other_units
 from alam_core.errors import listing
 
 ENOUGH = 20  # rows; correlations of fewer mean nothing
+LAGS = 0.9  # of the rows; the first row of an episode has no row before it
 FOLLOWS, UNRELATED = 0.95, 0.6  # correlation of an action with a state, above and below
 FACTORS = (
     (180 / np.pi, "the action is in degrees, the state in rad"),
@@ -83,6 +84,17 @@ def check_following(recorded: Recorded) -> list[Finding]:
                 "action",
                 "every action is the state of the same row, so that a policy learns to stay where "
                 "it is: take the commands, or the state one row later",
+            )
+        ]
+    before = (compared.action[1:] == compared.state[:-1]).all(1).mean()
+    after = (compared.action[:-1] == compared.state[1:]).all(1).mean()
+    if before > LAGS > after:
+        return [
+            Finding(
+                "error",
+                "action",
+                "the actions are the states of the row before, so that a policy learns to go back: "
+                "take the commands, or the state one row later",
             )
         ]
     s, a = compared.centred()

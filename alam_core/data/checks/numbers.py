@@ -208,6 +208,16 @@ def check_constant(recorded: Recorded) -> list[Finding]:
         constant = np.ptp(everything, axis=0) <= 1e-6
         joint = np.array([name in JOINT_NAMES for name in names])
         still = joint & ~constant & (everything.std(0) < STD_FLOOR)
+        if vector == "action" and constant.all():
+            findings.append(
+                Finding(
+                    "error",
+                    vector,
+                    "no column ever changes, so that there is nothing to learn: is this the right "
+                    "feature (--action)?",
+                )
+            )
+            continue
         for mask, what in ((constant, "never changes"), (still, "hardly moves")):
             if mask.any():
                 which = listing(repr(name) for name, hit in zip(names, mask, strict=True) if hit)

@@ -29,5 +29,5 @@ def quick_findings(
     findings = check_episodes(recorded) + check_numbers(recorded) if recorded else []
     broken = {e for view in known for e in find_faults(dataset, view)}
     samples, _ = sample_frames(dataset, known, left_out=left_out)
-    videos = check_videos(dataset, known, {*left_out, *broken})
+    videos = check_videos(dataset, known, {*left_out, *broken}, left_out)
     return findings + videos + check_frames(samples, recorded)

@@ -1,7 +1,7 @@
 """The numbers and instructions of a data set in memory, for the checks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -16,6 +16,7 @@ from alam_core.errors import UserError
 class Recorded:
     """The episodes of a data set, by number, with the names of the columns of their states and
     actions. fps: rows per second, see ``rate_of_rows``. robot_type: as in meta/info.json.
+    stated_tasks: episode -> its instructions as in meta/episodes, if they are known.
     """
 
     episodes: dict[int, EpisodeArrays]
@@ -23,13 +24,15 @@ class Recorded:
     action_names: Sequence[str]
     fps: float
     robot_type: str = ""
+    stated_tasks: dict[int, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: LeRobotDataset, episodes: dict[int, EpisodeArrays]) -> Self:
         """Those ``episodes`` of a data set."""
         robot = str(dataset.info.get("robot_type") or "")
         rate = rate_of_rows(dataset)
-        return cls(episodes, dataset.state_names, dataset.action_names, rate, robot)
+        tasks = {e: dataset.stated_tasks(e) for e in episodes}
+        return cls(episodes, dataset.state_names, dataset.action_names, rate, robot, tasks)
 
     def vectors(self) -> list[tuple[str, Sequence[str], list[np.ndarray]]]:
         """Name, names of columns, and one array (T, n) per episode, of the state and of the action;

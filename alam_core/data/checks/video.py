@@ -17,15 +17,19 @@ from alam_core.errors import listing
 
 
 def check_videos(
-    dataset: VideoSet, views: Sequence[str] = (), left_out: Collection[int] = ()
+    dataset: VideoSet,
+    views: Sequence[str] = (),
+    left_out: Collection[int] = (),
+    unread: Collection[int] = (),
 ) -> list[Finding]:
     """Findings about the video files of ``views`` (none given: all), and about the stamps of a
-    LeRobot data set's rows. left_out: episodes whose broken videos are no finding.
+    LeRobot data set's rows. left_out: episodes whose broken videos are no finding. unread: episodes
+    whose stamps are no finding, because their rows are broken.
     """
     findings: list[Finding] = []
     explained: list[str] = []
     if isinstance(dataset, LeRobotDataset):
-        findings, explained = check_rate(dataset, views or dataset.views)
+        findings, explained = check_rate(dataset, views or dataset.views, unread)
     for view in views or dataset.views:
         if view in explained:
             continue

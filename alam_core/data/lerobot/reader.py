@@ -109,6 +109,12 @@ class LeRobotDataset:
         """Number of frames T of episode e."""
         return self._episodes[e].length
 
+    def stated_tasks(self, e: int) -> list[str]:
+        """The instructions that meta/episodes lists for episode e, which its rows may contradict:
+        ``episode`` has those of the rows.
+        """
+        return self._episodes[e].tasks
+
     def episode(self, e: int) -> EpisodeArrays:
         """The states, actions and instructions of episode e. Raises UserError if its file is
         missing or broken, or holds other rows than those of the episode, values that are not

@@ -50,13 +50,14 @@ def read_rows(
             f"'{path}' has no column {', '.join(lacking)}; it has: {', '.join(present)}: "
             "copy the data set again"
         )
-    has_tasks = "task_index" in present
-    wanted = ["episode_index", *features, *(["task_index"] if has_tasks else [])]
-    table = read_parquet(path, list(dict.fromkeys(wanted)))
+    optional = [name for name in ("frame_index", "task_index") if name in present]
+    table = read_parquet(path, list(dict.fromkeys(["episode_index", *features, *optional])))
     episodes = _integers(table, "episode_index", path)
     empty = np.zeros((len(episodes), 0), np.float32)
     file = DataFile(path, empty, empty)
     _find_spans(file, episodes)
+    if "frame_index" in optional:
+        _check_order(file, episodes, _integers(table, "frame_index", path))
     vectors = {}
     for feature in features:
         values, widths = _vectors(table, feature, len(names[feature]), path)
@@ -70,9 +71,9 @@ def read_rows(
         vectors[feature] = values
     file.state = vectors.get(columns.state, file.state)
     file.action = vectors.get(columns.action, file.action)
-    if has_tasks:
+    if "task_index" in optional:
         numbers = file.task_index = _integers(table, "task_index", path)
-    if has_tasks and tasks:
+    if "task_index" in optional and tasks:
         known, place = np.unique(numbers, return_inverse=True)
         file.tasks = np.array([tasks.get(int(number)) for number in known], object)[place]
         _note(
@@ -95,6 +96,22 @@ def _find_spans(file: DataFile, episodes: np.ndarray) -> None:
             file.broken[episode] = f"'{file.path}': the rows of episode {episode} are not together"
         else:
             file.spans[episode] = first, end - first
+
+
+def _check_order(file: DataFile, episodes: np.ndarray, frames: np.ndarray) -> None:
+    """Note the episodes whose rows are not their frames 0, 1, 2, ... episodes, frames: (F,)."""
+    edges = np.flatnonzero(np.diff(episodes, prepend=-2))
+    first = np.repeat(edges, np.diff(edges, append=len(episodes)))
+    wanted = np.arange(len(episodes)) - first
+    _note(
+        file,
+        episodes,
+        frames != wanted,
+        lambda row, place: (
+            f"frame_index is {frames[row]} in {place}: rows are missing or in another order, and "
+            "do not belong to the frames of the videos"
+        ),
+    )
 
 
 def _note(

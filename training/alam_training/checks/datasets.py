@@ -75,7 +75,10 @@ def check_dataset(
                 "frames": str(dataset.num_frames),
                 "use": "pretraining; a policy needs states and actions too",
             }
-        report.findings += check_videos(dataset)
+        unread = set(range(dataset.num_episodes)) - (
+            recorded.episodes.keys() if recorded else set()
+        )
+        report.findings += check_videos(dataset, unread=unread)
         total = len(dataset.views) * len(episodes_looked_at(dataset, thorough))
         decoding = progress.add_task("decoding frames", total=total)
         samples, undecoded = sample_frames(
