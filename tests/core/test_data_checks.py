@@ -19,7 +19,6 @@ from alam_core.data.checks import (
     check_frames,
     check_numbers,
     check_videos,
-    quick_findings,
     read_recorded,
     sample_frames,
 )
@@ -323,7 +322,9 @@ def test_rows_at_another_rate_than_stated_are_found(own: Path) -> None:
     for fps in (5, 100):  # at 100 rows per second, the arm would be too fast
         (own / "meta/info.json").write_text(json.dumps(info | {"fps": fps}))
         dataset = LeRobotDataset(own)
-        (finding,) = quick_findings(dataset, (), read_recorded(dataset)[0])[1:]  # few episodes
+        recorded, _ = read_recorded(dataset)
+        state(0, lambda x: 2 * x, range(3))(recorded)
+        (finding,) = check_numbers(recorded) + check_videos(dataset)
         assert finding.level == "error" and "stamped at 10 per second" in finding.message
         assert "as the videos of third_person, wrist are" in finding.message
 
