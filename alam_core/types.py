@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 VIEWS = ("third_person", "wrist")
+STD_FLOOR = 3e-3
+"""rad and m: a column with a smaller standard deviation hardly moves, and is not scaled up more."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Episodes whose video cannot be trained on, found before training: broken files, and pictures that
+"""Episodes whose video cannot be trained on, found before training: broken files, and frames that
 are not where the data set's rows say.
 """
 
@@ -12,13 +12,13 @@ from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.video.index import VideoFacts, frame_times, inspect_videos
 from alam_core.errors import UserError
 
-SLACK = 0.25  # of the time between rows: how far a picture may be from its row
+SLACK = 0.25  # of the time between rows: how far a frame may be from its row
 SAME_RATE = 0.02  # rates that differ by less, relatively, drift apart instead
 
 
 def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
     """Episode -> reason, for each episode whose video of ``view`` is missing, cut short or empty,
-    cannot be shown, or has its pictures at other times than the episode's rows. Only the first
+    cannot be shown, or has its frames at other times than the episode's rows. Only the first
     frame of each file is decoded. Raises UserError for a view that cannot be used.
     """
     dataset.check_view(view)
@@ -62,7 +62,7 @@ def find_faults(dataset: VideoSet, view: str) -> dict[int, str]:
 def _misplaced(
     times: np.ndarray, first: float, length: int, fps: float, file: Path, facts: VideoFacts
 ) -> str:
-    """What is wrong with the place of an episode in a video; "" if its pictures are at its rows.
+    """What is wrong with the place of an episode in a video; "" if its frames are at its rows.
 
     times: when the video's frames are shown, in seconds (F,). first: when the episode begins there,
     in rows. length: its rows.
@@ -74,7 +74,7 @@ def _misplaced(
         rates = 1 / np.array([np.median(steps), steps.mean()])  # alike unless the rate varies
         if (np.abs(rates / fps - 1) > SAME_RATE).all():
             return (
-                f"video '{file}' plays at {rates[0]:.4g} pictures per second, another rate than "
+                f"video '{file}' plays at {rates[0]:.4g} frames per second, another rate than "
                 f"the table's {fps:g} rows: correct fps in meta/info.json, or encode the video "
                 "again"
             )
@@ -92,14 +92,14 @@ def _misplaced(
     if row == 0 and nearest == 0:
         return (
             f"video '{file}' begins at {there:.2f} s, but the episode at {due:.2f} s: encode it "
-            "again, so that it begins with its first picture"
+            "again, so that it begins with its first frame"
         )
     if row == 0:
         return (
-            f"it begins {due:.3f} s into video '{file}', between two pictures (the nearest is at "
+            f"it begins {due:.3f} s into video '{file}', between two frames (the nearest is at "
             f"{there:.3f} s): correct from_timestamp in meta/episodes"
         )
     return (
-        f"row {row} is due {due:.2f} s into video '{file}', whose picture {nearest + row} is shown "
+        f"row {row} is due {due:.2f} s into video '{file}', whose frame {nearest + row} is shown "
         f"at {there:.2f} s: its rate varies; encode it again at a constant {fps:g} per second"
     )

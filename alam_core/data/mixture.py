@@ -11,10 +11,11 @@ import numpy as np
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import FrameStore, OnDemandFrames, VideoSet, frame_store, store_bytes
 from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.episodes import data_sets_below
 from alam_core.data.lerobot.features import Columns
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.video.folder import VideoFolder
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 
 GB = 1e9
 
@@ -105,6 +106,11 @@ def open_dataset(config: SourceConfig, broken: dict[int, str]) -> VideoSet:
         )
     if _is_lerobot(path):
         return LeRobotDataset(path, Columns("", "", config.images), broken)
+    if inside := data_sets_below(path):
+        raise UserError(
+            f"data: '{path}' holds the data sets {listing(inside)}: give one of them, or, for "
+            "pretraining, a list with several"
+        )
     if config.images:
         raise UserError(f"images: '{path}' is a folder of videos, which has only the view 'video'")
     return VideoFolder(path)

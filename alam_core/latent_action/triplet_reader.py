@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
@@ -97,7 +97,7 @@ class TripletReader:
             try:
                 return next(batches)
             except (RuntimeError, ConnectionError, EOFError) as error:  # what a DataLoader raises
-                why = " ".join(str(error).split())
+                why = one_line(error)
                 if (
                     not isinstance(error, RuntimeError)
                     or "exited unexpectedly" in why

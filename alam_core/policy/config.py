@@ -94,8 +94,7 @@ class PolicyConfig:
         latent_encoder: hash of the encoder's checkpoint.
         state_names: names of the state's columns; empty in checkpoints of older versions, whose
             state is taken in the robot's own order: for the Piper joint1 to joint6, gripper.
-        instructions: those of the training data; empty in checkpoints of older versions, and if
-            there were more than ``alam_core.policy.instructions.MOST``.
+        instructions: those of the training data; empty in some checkpoints of older versions.
     """
 
     model: ModelConfig

@@ -1,43 +1,42 @@
 """Tells whether a policy was trained on an instruction.
 
 A policy acts on any sentence, also on one that asks for what it never learned. So a checkpoint
-keeps the instructions of its training data. Upper and lower case, spaces and a full stop at the end
-make no difference.
+keeps the instructions of its training data.
 """
 
-from collections.abc import Iterable, Sequence
+import heapq
+from collections.abc import Sequence
+from difflib import get_close_matches
 
-from alam_core.errors import listing
+from alam_core.data.instructions import plain
+from alam_core.errors import LISTED, listing
 
-MOST = 500
-"""A checkpoint of data with more instructions keeps none: such a policy is meant to generalise, and
-a list of some of them would make the others look unknown."""
-
-
-def plain(instruction: str) -> str:
-    """The instruction without what makes no difference."""
-    return " ".join(instruction.casefold().split()).rstrip(" .")
+SHORTLIST = 200  # instructions that are compared letter by letter: those that share most words
 
 
-def kept(instructions: Iterable[str]) -> list[str]:
-    """The instructions that a checkpoint keeps: each once, or none if there are more than MOST."""
-    found = list(dict.fromkeys(instructions))
-    return found if len(found) <= MOST else []
+class KnownInstructions:
+    """The instructions that a policy was trained on; none if its checkpoint keeps none."""
 
+    def __init__(self, trained: Sequence[str]) -> None:
+        self._trained = dict.fromkeys(trained)
+        self._wordings = {plain(text): text for text in reversed(trained)}
 
-def trained_wording(instruction: str, trained: Sequence[str]) -> str | None:
-    """The instruction as it is written in ``trained``; None if it is not there."""
-    if instruction in trained:
-        return instruction
-    wanted = plain(instruction)
-    return next((known for known in trained if plain(known) == wanted), None)
+    def wording(self, instruction: str) -> str | None:
+        """The instruction as it was written in training; None if it was not there."""
+        if instruction in self._trained:
+            return instruction
+        return self._wordings.get(plain(instruction))
 
-
-def unknown(instruction: str, trained: Sequence[str]) -> str:
-    """One line if the instruction is not among ``trained``: what the policy was trained on. "" if
-    it is, or if ``trained`` is empty: then nothing is known.
-    """
-    if not trained or trained_wording(instruction, trained) is not None:
-        return ""
-    known = listing([f"'{text}'" for text in trained], like=f"'{instruction}'")
-    return f"this policy was not trained on '{instruction}', only on {known}"
+    def unknown(self, instruction: str) -> str:
+        """One line if the policy was not trained on the instruction: the most similar of those that
+        it was trained on. "" if it was, or if nothing is known.
+        """
+        if not self._trained or self.wording(instruction) is not None:
+            return ""
+        wanted = set(plain(instruction).split())
+        likely = heapq.nlargest(
+            SHORTLIST, self._trained, key=lambda text: len(wanted.intersection(plain(text).split()))
+        )
+        nearest = get_close_matches(instruction, likely, LISTED, cutoff=0.0)
+        known = listing(f"'{text}'" for text in (*nearest, *self._trained))
+        return f"this policy was not trained on '{instruction}', only on {known}"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.errors import UserError
+from alam_core.types import STD_FLOOR
 
 STATE_MARGIN = 1.0
 """How far beyond the range of training a normalised state may lie before it is clipped."""
@@ -237,7 +238,7 @@ def fit_policy_stats(
     actions: Sequence[np.ndarray],
     horizon: int,
     relative: np.ndarray,
-    floor: float = 3e-3,
+    floor: float = STD_FLOOR,
     quantiles: bool = False,
 ) -> PolicyStats:
     """Statistics over all chunks of all episodes, with states (T, S) and actions (T, A) of each.

@@ -15,6 +15,8 @@ RANGES = np.vstack([JOINT_LIMITS, (0.0, GRIPPER_STROKE)])
 """(7, 2) rad and m: lower and upper end of each of JOINT_NAMES."""
 FAR = np.array([0.5] * len(JOINT_LIMITS) + [0.05])  # rad and m beyond an end of the range
 
+NO_UNIT = "it fits no unit of the Piper"
+
 # What a value far outside may be, smallest first: the unit, units per rad or m, and how to convert.
 _ANGLES = (
     ("degrees", 180 / np.pi, "multiply them by pi / 180"),
@@ -58,7 +60,7 @@ def likely_units(values: np.ndarray, names: Sequence[str] = JOINT_NAMES) -> str:
                 for unit, scale, convert in units
                 if (_excess(rows / scale, there) <= 1.0).all() and _possible(rows, kind)
             ),
-            "it fits no unit of the Piper; are these differences, or another column's values?",
+            f"{NO_UNIT}; are these differences, or another column's values?",
         )
         findings.append(
             f"{JOINT_NAMES[there[column]]} is {rows[row, column]:.6g}, but its range is "

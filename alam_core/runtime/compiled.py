@@ -16,7 +16,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.policy.joint import JointPolicy
 
 WARM_UP = 3  # calls before recording, in which compilers and libraries choose their kernels
@@ -43,7 +43,7 @@ def _with_user_error(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return function(*args, **kwargs)
         except (BackendCompilerFailed, InductorError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = one_line(error)[:200]
             raise UserError(
                 f"the policy cannot be compiled ({reason}): install a C++ compiler, or switch "
                 "off 'compiled'"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
-from alam_core.policy.instructions import trained_wording, unknown
+from alam_core.policy.instructions import KnownInstructions
 from alam_core.policy.joint import JointPolicy
 from alam_core.runtime.columns import match_columns
 from alam_core.runtime.compiled import compile_generation
@@ -68,6 +68,7 @@ class PolicyRunner:
         self.state_names = tuple(config.state_names)
         self.joint_names = tuple(config.joint_names)
         self.instructions = tuple(config.instructions)
+        self._known = KnownInstructions(self.instructions)
         self._state_columns: np.ndarray | slice = slice(None)  # of an observation's state
         self._action_columns: np.ndarray | slice = slice(None)  # of the policy's actions
         self._given_columns: np.ndarray | slice = slice(None)  # of given actions
@@ -120,7 +121,7 @@ class PolicyRunner:
         """One line that says what the policy was trained on, if it was not on ``instruction``. ""
         if it was, and if the checkpoint keeps no instructions.
         """
-        return unknown(instruction, self.instructions)
+        return self._known.unknown(instruction)
 
     def infer(
         self,
@@ -130,7 +131,7 @@ class PolicyRunner:
     ) -> ActionChunk:
         """The chunk for an observation; row i is due at ``observation.stamp + (i + 1) * dt``.
 
-        An instruction that differs from one of ``instructions`` only in case, spaces or a full stop
+        An instruction that differs from one of ``instructions`` only in case, spaces or punctuation
         counts as that one. Images of another size are cropped to a square and resized as in
         training (``alam_core.data.images``). ``generator``, or the seed of a new one, determines
         the initial noise: same observation, same seed, same chunk. ``given``: the chunk's first
@@ -147,7 +148,7 @@ class PolicyRunner:
         images = {view: self._image(observation, view) for view in self.views}
         state = self._state(observation)
         instruction = observation.instruction
-        wording = trained_wording(instruction, self.instructions) or instruction
+        wording = self._known.wording(instruction) or instruction
         words = self.policy.tokenizer([wording]).to(self.device)
         fixed = (
             None

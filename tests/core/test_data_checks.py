@@ -16,15 +16,16 @@ from alam_core.data.checks import (
     Finding,
     Recorded,
     check_episodes,
+    check_frames,
     check_numbers,
-    check_pictures,
     check_videos,
     read_recorded,
-    sample_pictures,
+    sample_frames,
 )
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.data.video import VideoFolder, VideoWriter
 from alam_core.robots.piper import JOINT_NAMES
+from alam_core.types import STD_FLOOR
 
 Change = Callable[[Recorded], None]
 STILL = np.zeros((1, 7))  # an arm that does not move
@@ -142,6 +143,24 @@ def without(*lacking: str) -> Change:
     return change
 
 
+def action_lags(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action[:] = np.vstack([episode.state[:1], episode.state[:-1]])
+
+
+def still_action(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.action[:] = 0
+
+
+def stated(e: int, text: str) -> Change:
+    def change(recorded: Recorded) -> None:
+        recorded.stated_tasks = {n: [str(x.tasks[0])] for n, x in recorded.episodes.items()}
+        recorded.stated_tasks[e] = [text]
+
+    return change
+
+
 OTHER = [f"servo_{i}" for i in range(7)]
 CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the finding
     "not finite": (state(1, at(4, np.nan), range(3, 4)), "error", "episode 3, row 4"),
@@ -162,14 +181,21 @@ CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the fin
     "lost reading": (state(0, at(9, 2.6), range(1, 2)), "warning", "a lost reading"),
     "too fast": (state(0, lambda x: x + (np.arange(30) > 12)), "warning", "faster than the arm"),
     "constant": (state(4, lambda x: 0.5), "warning", "never changes"),
-    "hardly moves": (state(4, lambda x: 0.5 + x * 1e-3), "note", "hardly moves"),
-    "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "the same name: joint1"),
+    "hardly moves": (
+        state(4, lambda x: 0.5 + (x - x.mean()) / x.std() * 0.9 * STD_FLOOR),
+        "note",
+        "hardly",
+    ),
+    "doubled name": (names([*JOINT_NAMES[:6], "joint1"]), "error", "has the name 'joint1' twice"),
     "no gripper": (without("gripper"), "warning", "there is no gripper"),
     "commands the unseen": (without("joint2"), "warning", "does not observe"),
     "another arm": (names(OTHER), "note", "not compared with the arm's"),
     "nameless": (names([str(i) for i in range(7)]), "note", "have no names"),
     "repeats the state": (repeat_state, "warning", "learns to stay"),
-    "other order": (swap_names, "error", "follows the state 'joint4', not 'joint1'"),
+    "action one row late": (action_lags, "error", "learns to go back"),
+    "still action": (still_action, "error", "nothing to learn: is this the right feature"),
+    "other tasks": (stated(4, "wave"), "warning", "meta/episodes says 'wave', but the rows of"),
+    "other order": (swap_names, "error", "'joint4', not 'joint1'"),
     "opposite sign": (action(0, lambda x: -x), "error", "signs are opposite"),
 }
 
@@ -191,6 +217,46 @@ def test_actions_in_degrees_beside_states_in_rad_are_found_by_their_ratio() -> N
     action(0, np.degrees)(recorded)
     (finding,) = worse_than_notes(check_numbers(recorded))
     assert finding.level == "error" and "in degrees, the state in rad" in finding.message
+
+
+def state_in_degrees(recorded: Recorded) -> None:
+    for episode in recorded.episodes.values():
+        episode.state[:, :6] *= 180 / np.pi
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [(degrees, "state and action, "), (state_in_degrees, "state, ")],
+)
+def test_columns_in_degrees_are_one_finding(change: Change, where: str) -> None:
+    recorded = clean()
+    change(recorded)
+    (finding,) = check_numbers(recorded)
+    assert finding.where.startswith(where) and "degrees" in finding.message
+
+
+def test_a_gripper_in_other_units_hides_no_joint_that_is_too_fast() -> None:
+    recorded = clean()
+    state(6, lambda x: x * 1000)(recorded)
+    state(0, lambda x: x + (np.arange(30) > 12))(recorded)
+    found = [finding.message for finding in check_numbers(recorded)]
+    assert "divide it by 1000" in found[0] and "faster than the arm" in found[1]
+
+
+def test_columns_in_another_order_are_one_finding_with_the_likely_order() -> None:
+    recorded = clean()
+    recorded.action_names = [*JOINT_NAMES[3:6], *JOINT_NAMES[:3], "gripper"]
+    (finding,) = check_numbers(recorded)
+    assert finding.where == "action 'joint4', 'joint5', 'joint6', 'joint1', 'joint2' and 1 more"
+    assert f"the likely order is {', '.join(JOINT_NAMES)}" in finding.message
+
+
+def test_several_actions_of_opposite_sign_are_one_finding() -> None:
+    recorded = clean()
+    for column in (0, 3):
+        action(column, lambda x: -x)(recorded)
+    (finding,) = check_numbers(recorded)
+    assert finding.where == "action 'joint1', 'joint4'" and "opposite" in finding.message
 
 
 def test_actions_that_are_differences_are_no_set_points() -> None:
@@ -239,9 +305,9 @@ def test_clean_videos_give_no_finding(root: Path) -> None:
     recorded, broken = read_recorded(dataset)
     assert not broken and len(recorded.episodes) == 3
     for thorough in (False, True):
-        samples, undecoded = sample_pictures(dataset, (), thorough)
+        samples, undecoded = sample_frames(dataset, (), thorough)
         assert [len(sample.rows) for sample in samples] == [30 if thorough else 6] * 6
-        assert not undecoded + check_videos(dataset) + check_pictures(samples, recorded)
+        assert not undecoded + check_videos(dataset) + check_frames(samples, recorded)
 
 
 def change_column(file: Path, name: str, values: list[float]) -> None:
@@ -253,10 +319,23 @@ def change_column(file: Path, name: str, values: list[float]) -> None:
 
 def test_rows_at_another_rate_than_stated_are_found(own: Path) -> None:
     info = json.loads((own / "meta/info.json").read_text())
+    for fps in (5, 100):  # at 100 rows per second, the arm would be too fast
+        (own / "meta/info.json").write_text(json.dumps(info | {"fps": fps}))
+        dataset = LeRobotDataset(own)
+        recorded, _ = read_recorded(dataset)
+        state(0, lambda x: 2 * x, range(3))(recorded)
+        (finding,) = check_numbers(recorded) + check_videos(dataset)
+        assert finding.level == "error" and "stamped at 10 per second" in finding.message
+        assert "as the videos of third_person, wrist are" in finding.message
+
+
+def test_videos_of_all_views_at_another_rate_are_one_finding(own: Path) -> None:
+    info = json.loads((own / "meta/info.json").read_text())
     (own / "meta/info.json").write_text(json.dumps(info | {"fps": 5}))
-    found = {f.where: f for f in check_videos(LeRobotDataset(own)) if f.level == "error"}
-    assert "stamped at 10 per second" in found["timestamp"].message
-    assert "at 10 pictures" in found["view 'wrist', episodes 0, 1, 2"].message
+    (file,) = (own / "data").rglob("*.parquet")
+    change_column(file, "timestamp", (np.tile(np.arange(30), 3) / 5).tolist())
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert "at 10 frames per second, another rate than the table's 5 rows" in finding.message
 
 
 def test_lost_rows_show_in_the_stamps(own: Path) -> None:
@@ -267,6 +346,16 @@ def test_lost_rows_show_in_the_stamps(own: Path) -> None:
     (finding,) = check_videos(LeRobotDataset(own))
     assert finding.level == "warning" and "episode 1" in finding.where
     assert "up to 0.8 s" in finding.message
+
+
+def test_stamps_that_begin_late_are_found_unless_the_rows_are_broken(own: Path) -> None:
+    (file,) = (own / "data").rglob("*.parquet")
+    change_column(file, "timestamp", (np.tile(np.arange(30), 3) / FPS + 0.5).tolist())
+    (finding,) = check_videos(LeRobotDataset(own))
+    assert finding.where == "timestamp, episodes 0, 1, 2"
+    assert "the first row is stamped 0.5 s, not 0 s" in finding.message
+    (finding,) = check_videos(LeRobotDataset(own), unread=[0, 2])
+    assert finding.where == "timestamp, episode 1"
 
 
 def test_a_missing_table_is_an_error(own: Path) -> None:
@@ -303,7 +392,7 @@ def test_episodes_that_share_frames_are_found(own: Path) -> None:
 def test_a_video_that_cannot_be_decoded_is_an_error(own: Path) -> None:
     (file,) = (own / "videos/observation.images.wrist").rglob("*.mp4")
     file.write_bytes(b"no video")
-    samples, undecoded = sample_pictures(LeRobotDataset(own))
+    samples, undecoded = sample_frames(LeRobotDataset(own))
     (finding,) = check_videos(LeRobotDataset(own))  # said once
     assert (
         not undecoded
@@ -326,15 +415,15 @@ def test_a_view_without_a_picture_is_an_error(
 ) -> None:
     dataset = LeRobotDataset(write(tmp_path / "set", wrist=images))
     recorded, _ = read_recorded(dataset)
-    samples, _ = sample_pictures(dataset)
-    (finding,) = check_pictures(samples, recorded)
+    samples, _ = sample_frames(dataset)
+    (finding,) = check_frames(samples, recorded)
     assert finding.level == "error" and "'wrist'" in finding.where and words in finding.message
 
 
 def test_one_camera_under_two_names_is_found(tmp_path: Path) -> None:
     state, _ = numbers(0)
     dataset = LeRobotDataset(write(tmp_path / "set", 1, wrist=pictures(state)))
-    (finding,) = check_pictures(sample_pictures(dataset)[0], read_recorded(dataset)[0])
+    (finding,) = check_frames(sample_frames(dataset)[0], read_recorded(dataset)[0])
     assert "recorded twice" in finding.message
 
 
@@ -345,5 +434,5 @@ def test_copies_and_still_pictures_in_a_folder_of_videos_are_found(tmp_path: Pat
     (finding,) = check_videos(VideoFolder(tmp_path))
     assert "/a.mp4, " in finding.message
     encode(tmp_path / "still.mp4", 20)
-    (finding,) = check_pictures(sample_pictures(VideoFolder(tmp_path))[0])
-    assert "still picture" in finding.message and finding.where.endswith("episode 3")
+    (finding,) = check_frames(sample_frames(VideoFolder(tmp_path))[0])
+    assert "still image" in finding.message and finding.where.endswith("episode 3")

@@ -217,8 +217,10 @@ def test_a_data_set_can_be_pickled_to_another_process(copy: Path) -> None:
 
 
 def test_a_folder_that_is_no_data_set_is_named(tmp_path: Path, copy: Path) -> None:
-    with pytest.raises(UserError, match="not a LeRobot data set"):
+    with pytest.raises(UserError, match="not a LeRobot data set.* it holds the data sets set: "):
         LeRobotDataset(tmp_path)
+    with pytest.raises(UserError, match="not a LeRobot data set.* give the folder that holds meta"):
+        LeRobotDataset(tmp_path / "nowhere")
     info = json.loads((copy / layout.INFO).read_text())
     (copy / layout.INFO).write_text(json.dumps({**info, "codebase_version": "v1.6"}))
     with pytest.raises(UserError, match=r"version v1\.6"):

@@ -73,6 +73,25 @@ def test_instructions_are_those_of_the_rows(
     assert tasks.tolist() == ["pick blue"] * first + ["pick red"] * (LENGTHS[1] - first)
 
 
+@pytest.mark.parametrize("version", ["v3", "v2"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_rows_in_another_order_or_without_the_first_frames_are_named(
+    originals: Path, tmp_path: Path, version: str, cut: bool
+) -> None:
+    def change(rows: list[dict[str, Any]]) -> None:
+        own = [row for row in rows if row["episode_index"] == 1]
+        for row, number in zip(own, range(5, 5 + len(own)) if cut else (1, 0), strict=cut):
+            row["frame_index"] = number
+
+    root = Path(shutil.copytree(originals / version, tmp_path / "set"))
+    edit_rows(root / (DATA if version == "v3" else "data/chunk-000/episode_000001.parquet"), change)
+    dataset = LeRobotDataset(root)
+    words = f"frame_index is {5 if cut else 1} in episode 1, row 0: rows are missing or in another"
+    with pytest.raises(UserError, match=words):
+        dataset.episode(1)
+    assert len(dataset.episode(2).state) == LENGTHS[2]
+
+
 def test_a_task_that_is_not_listed_is_named(v3: Path) -> None:
     edit_rows(v3 / DATA, set_task(20, 7))
     dataset = LeRobotDataset(v3)
@@ -91,6 +110,25 @@ def test_without_a_table_of_tasks_the_episodes_say_what_is_done(v2: Path) -> Non
     assert dataset.episode(0).task == "pick red" and dataset.episode(2).task == "wave"
     with pytest.raises(UserError, match="episode 3 .* 'wave', 'rest', but nothing says which rows"):
         dataset.episode(3)
+
+
+@pytest.mark.parametrize("version", ["v3", "v2"])
+def test_without_a_table_of_tasks_no_row_gets_the_instruction_of_another(
+    originals: Path, tmp_path: Path, version: str
+) -> None:
+    """Rows of a second task, in a data set whose metadata name one instruction an episode."""
+    root = Path(shutil.copytree(originals / version, tmp_path / "set"))
+    file = DATA if version == "v3" else "data/chunk-000/episode_000001.parquet"
+    edit_rows(root / file, set_task(20, 0))
+    (root / (layout.TASKS if version == "v3" else "meta/tasks.jsonl")).unlink()
+    words = {
+        "v3": "lacks meta/tasks.parquet, which says what task_index 1 of episode 1 means",
+        "v2": "nothing says which rows belong to which",
+    }
+    with pytest.raises(UserError, match=words[version]):
+        LeRobotDataset(root).episode(1)
+    if version == "v3":  # nor does its video need it
+        assert LeRobotDataset(root, Columns("", "")).frames(1, "wrist", [2]).shape[0] == 1
 
 
 @pytest.mark.parametrize(

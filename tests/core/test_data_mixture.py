@@ -110,12 +110,14 @@ def test_views_names_and_the_cache_limit_are_honoured(root: Path) -> None:
         ([SourceConfig("robot", stride=0)], "stride of .* is 0"),
         ([SourceConfig("robot", weight=0.0)], "weight of .* is 0"),
         ([SourceConfig("robot/videos/empty")], "holds no video file"),
+        ([SourceConfig("")], "holds the data sets more/robot, robot: give one of them, or"),
     ],
 )
 def test_a_source_that_cannot_be_opened_raises_one_line(
     root: Path, configs: list[SourceConfig], words: str
 ) -> None:
     (root / "robot/videos/empty").mkdir()
+    shutil.copytree(root / "robot/meta", root / "more/robot/meta")
     with pytest.raises(UserError, match=words):
         open_sources(
             [SourceConfig(str(root / c.path), c.weight, c.stride, c.views) for c in configs],

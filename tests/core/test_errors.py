@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -82,3 +83,14 @@ def test_an_error_without_a_message_is_named_by_its_type() -> None:
     assert (
         one_line(ValueError("two\n  lines")) == "two lines" and one_line(EOFError()) == "EOFError"
     )
+
+
+def test_only_one_place_makes_one_line_of_an_error() -> None:
+    root = Path(__file__).resolve().parents[2]
+    files = [
+        f for part in ("alam_core", "training", "ros2_ws/src") for f in (root / part).rglob("*.py")
+    ]
+    by_hand = [
+        str(f) for f in files if re.search(r"str\((error|failure)\)\.split\(\)", f.read_text())
+    ]
+    assert len(files) > 200 and [Path(f).name for f in by_hand] == ["errors.py"]

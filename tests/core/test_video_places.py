@@ -1,5 +1,5 @@
-"""The pictures of a video are compared with the rows of its data set before training: another rate,
-a late beginning, a varying rate, and episodes between pictures or on top of each other are named.
+"""The frames of a video are compared with the rows of its data set before training: another rate,
+a late beginning, a varying rate, and episodes between frames or on top of each other are named.
 """
 
 import json
@@ -24,7 +24,7 @@ FROM = "videos/observation.images.{}/from_timestamp"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three episodes at 10 rows per second; picture t of view ``cam`` has number t."""
+    """Three episodes at 10 rows per second; frame t of view ``cam`` has number t."""
     root = tmp_path_factory.mktemp("data") / "set"
     views = {"cam": (32, 48), "other": (32, 48)}
     with LeRobotWriter(root, 10, views, ["x"], ["u"], "toy") as writer:
@@ -68,13 +68,13 @@ def test_whole_data_sets_have_no_faults(root: Path) -> None:
 
 
 @pytest.mark.parametrize("b_frames", [0, 2])
-def test_other_encodings_of_the_same_pictures_have_none_either(root: Path, b_frames: int) -> None:
+def test_other_encodings_of_the_same_frames_have_none_either(root: Path, b_frames: int) -> None:
     write_video(video(root), FRAMES, b_frames=b_frames)
     dataset = LeRobotDataset(root)
     assert find_faults(dataset, "cam") == {} and shown(dataset) == list(range(FRAMES))
 
 
-def test_pictures_and_metadata_that_agree_off_the_grid_are_read(root: Path) -> None:
+def test_frames_and_metadata_that_agree_off_the_grid_are_read(root: Path) -> None:
     """Files joined from episodes begin at the sum of the earlier durations, which drifts."""
     times = [10 * t + 5 * (t >= 8) + 4 * (t >= 18) for t in range(FRAMES)]
     write_video(video(root), FRAMES, fps=100, times=times)
@@ -89,7 +89,7 @@ def test_another_rate_is_named(root: Path, fps: int) -> None:
     write_video(video(root), 2 * FRAMES, fps=fps)
     faults = find_faults(LeRobotDataset(root), "cam")
     assert set(faults) == {0, 1, 2}
-    words = f"plays at {fps} pictures per second, another rate than the table's 10 rows"
+    words = f"plays at {fps} frames per second, another rate than the table's 10 rows"
     assert all(words in why and "file-000.mp4" in why for why in faults.values())
 
 
@@ -99,7 +99,7 @@ def test_another_rate_is_named(root: Path, fps: int) -> None:
     [
         ([t + 5 for t in range(FRAMES)], {0}, "begins at 0.50 s, but the episode at 0.00 s"),
         ([t + (t > 13) for t in range(FRAMES)], {1}, "row 6 is due 1.40 s into"),
-        ([t + (t > 13) for t in range(FRAMES)], {1}, "picture 14 is shown at 1.50 s"),
+        ([t + (t > 13) for t in range(FRAMES)], {1}, "frame 14 is shown at 1.50 s"),
     ],
     ids=["late", "gap", "gap"],
 )
@@ -109,7 +109,7 @@ def test_a_late_beginning_and_gaps_are_named(
     write_video(video(root), FRAMES, times=times, b_frames=b_frames)
     faults = find_faults(LeRobotDataset(root), "cam")
     assert episodes <= set(faults) and words in faults[min(episodes)]
-    with pytest.raises(UserError, match="shows no picture when frame"):
+    with pytest.raises(UserError, match="shows no frame when frame"):
         shown(LeRobotDataset(root))
 
 
@@ -128,7 +128,7 @@ def test_a_varying_rate_is_named_where_it_is_too_far_off(root: Path) -> None:
 
 
 @pytest.mark.parametrize("off", [0.05, -0.04])
-def test_an_episode_that_begins_between_two_pictures_is_named(root: Path, off: float) -> None:
+def test_an_episode_that_begins_between_two_frames_is_named(root: Path, off: float) -> None:
     place(root, [0.0, 0.8 + off, 1.8])
     (fault,) = find_faults(LeRobotDataset(root), "cam").items()
     assert fault[0] == 1 and f"begins {0.8 + off:.3f} s into" in fault[1]

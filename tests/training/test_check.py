@@ -31,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def report_of(*paths: Path, **options: Any) -> dict[str, Any]:
     """The report on the first path."""
-    config = CheckConfig([str(path) for path in paths], **{"pictures": "", **options})
+    config = CheckConfig([str(path) for path in paths], **{"sheets": "", **options})
     return check(config, Console(quiet=True))[0].to_dict()
 
 
@@ -47,7 +47,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
 def test_a_clean_data_set_passes_with_a_contact_sheet(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    assert run(monkeypatch, dataset, "--pictures", tmp_path / "sheets") == 0
+    assert run(monkeypatch, dataset, "--sheets", tmp_path / "sheets") == 0
     out = capsys.readouterr().out
     assert "90 at 10 per second" in out and "'put the red cube on the plate'" in out
     assert "error" not in out and "warning" not in out
@@ -64,12 +64,25 @@ def test_errors_set_the_exit_code_and_are_in_the_json(
     shutil.copytree(dataset, broken)
     (file,) = (broken / "videos/observation.images.wrist").rglob("*.mp4")
     file.unlink()
-    args = ("--thorough", "true", "--json", "true", "--pictures", tmp_path / "sheets")
+    args = ("--thorough", "true", "--json", "true", "--sheets", tmp_path / "sheets")
     assert run(monkeypatch, dataset, broken, *args) == 1
     good, bad = json.loads(capsys.readouterr().out)
     assert not messages(good, "error") and Path(good["sheet"]).is_file()
     (error,) = messages(bad, "error")
     assert "view 'wrist', episodes 0, 1, 2" in error and str(file) in error
+
+
+def test_each_input_has_a_contact_sheet_of_its_own(dataset: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a/x/set", "b/x/set", "x_set", "a/x_set")]
+    for path in paths:
+        shutil.copytree(dataset, path)
+    reports = check(
+        CheckConfig([str(path) for path in paths], sheets=str(tmp_path / "sheets")),
+        Console(quiet=True),
+    )
+    names = [Path(report.sheet).name for report in reports]
+    assert names[0] == "x_set.png" and names[1] == "b_x_set.png" and len({*names}) == 4
+    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {*names}
 
 
 @pytest.mark.parametrize(
@@ -99,13 +112,16 @@ def test_a_data_set_that_cannot_be_opened_is_an_error(dataset: Path, tmp_path: P
     assert "broken JSON" in error
 
 
-def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, **options: Any) -> Path:
-    """Both cameras and the joints at 10 per second; the wrist camera pauses for ``gap`` s."""
+def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, every: int = 1, **options: Any) -> Path:
+    """The joints and, but for ``every``, the cameras at 10 per second; the wrist camera pauses for
+    ``gap`` s.
+    """
     state, _ = numbers(0)
     topics: dict[str, list] = {"/third_person/color/image_raw": [], "/wrist/color/image_raw": []}
     topics["/joint_states"] = []
     for view, name in enumerate(list(topics)[:2]):
-        for t, image in zip(np.arange(30) / FPS, pictures(state, view), strict=True):
+        images = list(zip(np.arange(30) / FPS, pictures(state, view), strict=True))
+        for t, image in images[::every]:
             if not (view and 1 < t < 1 + gap):
                 topics[name].append((t, image_message(t - lag, image)))
     for t, row in zip(np.arange(30) / FPS, state, strict=True):
@@ -114,7 +130,7 @@ def our_bag(path: Path, gap: float = 0.0, lag: float = 0.0, **options: Any) -> P
 
 
 def test_a_bag_shows_its_topics_and_what_convert_reads(tmp_path: Path) -> None:
-    report = report_of(our_bag(tmp_path / "bag", task="put it down"), pictures=str(tmp_path / "s"))
+    report = report_of(our_bag(tmp_path / "bag", task="put it down"), sheets=str(tmp_path / "s"))
     assert not messages(report, "error") + messages(report, "warning")
     wrist = report["facts"]["topic /wrist/color/image_raw"]
     assert "sensor_msgs/msg/Image, 30 messages, 10 per second, longest gap 0.10 s" in wrist
@@ -128,6 +144,7 @@ def test_a_bag_shows_its_topics_and_what_convert_reads(tmp_path: Path) -> None:
     [
         ({"gap": 1.5}, "warning", "no message for 1.50 s, 1.0 s after its first"),
         ({"gap": 1.5}, "error", "no message within 0.5 s"),
+        ({"every": 4}, "error", "has 2.5 images per second, but there are 10 rows"),
         ({"lag": 3600.0}, "warning", "3.6e+03 s before the time of recording"),
         ({}, "warning", "no instruction"),
     ],

@@ -1,5 +1,6 @@
 """LIBERO's and robomimic's HDF5 files, written by h5py, through the converter and back."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from convert_fixtures import LENGTHS, check_frames, numbers, pictures, run
 
 from alam_core.errors import UserError
+from alam_training.converters.libero import open_libero
+from alam_training.converters.source import Request
 
 TEXT = "put the black bowl on the plate"
 
@@ -55,6 +58,24 @@ def test_libero_images_are_upright_and_numbers_rate_and_instruction_are_kept(
         assert arrays.task == TEXT
         check_frames(dataset, e, "third_person", pictures(e, steps, 64, 64))
         check_frames(dataset, e, "wrist", pictures(e + 1, steps, 48, 48))
+
+
+def test_files_of_different_control_rates_are_refused_and_an_assumed_one_is_told(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "in").mkdir()
+    write_libero(tmp_path / "in/a.hdf5")
+    with h5py.File(write_libero(tmp_path / "in/b.hdf5"), "a") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": 10}})
+    with pytest.raises(UserError, match=r"a\.hdf5: 25, b\.hdf5: 10 per second.*--fps"):
+        run("libero", tmp_path / "in", tmp_path / "out")
+    assert run("libero", tmp_path / "in", tmp_path / "given", fps=10.0)[0].fps == 10
+    with h5py.File(tmp_path / "in/b.hdf5", "a") as file:
+        del file["data"].attrs["env_args"]
+    request = Request(tmp_path / "in", {}, [], [], "", 0, 0.0, "header", "")
+    source = open_libero(request)
+    assert source.fps == 25 and source.note.startswith("b.hdf5: no control rate is stated; 25 per")
+    assert not open_libero(dataclasses.replace(request, fps=25.0)).note
 
 
 def test_demonstrations_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def add(run: DatasetRun, task: str = "go", value: float = 0.0) -> None:
 
 def resumed(root: Path, fps: int = 10) -> DatasetRun:
     run = DatasetRun(root, RECORD, {"settings": {"fps": fps}, "finished": True})
-    run.resume(True, {"fps": fps}, "made", "--root", key="settings")
+    run.resume(True, {"fps": fps}, "made", "--output", "seed", key="settings")
     return run
 
 
@@ -72,10 +72,32 @@ def test_an_error_discards_what_the_run_added(root: Path) -> None:
 
 def test_resuming_is_refused_without_permission_or_with_other_settings(root: Path) -> None:
     run = DatasetRun(root, RECORD, {})
-    with pytest.raises(UserError, match="exists already; add --resume true .* another --root"):
-        run.resume(False, {"fps": 10}, "made", "--root", key="settings")
+    with pytest.raises(UserError, match="exists already; add --resume true .* another --output"):
+        run.resume(False, {"fps": 10}, "made", "--output", "seed", key="settings")
     with pytest.raises(UserError, match="was made with fps = 10, not 20; give the same"):
         resumed(root, fps=20)
     (root / RECORD).write_text("[]")
     with pytest.raises(UserError, match="only data sets made by this script"):
         resumed(root)
+
+
+def test_a_data_set_of_another_version_is_refused_in_one_line(root: Path) -> None:
+    run = DatasetRun(root, RECORD, {})
+    with pytest.raises(UserError, match="another version .* no setting order, now 'bgr'.* another"):
+        run.resume(True, {"fps": 10, "order": "bgr"}, "made", "--output", "seed", key="settings")
+    with pytest.raises(UserError, match="lack their recording, .*: choose another --output"):
+        run.resume(True, {"fps": 10}, "made", "--output", "recording", key="settings")
+    with pytest.raises(
+        UserError, match="or of another version of this program: .* another --output"
+    ):
+        run.resume(True, {"fps": 10}, "made", "--output", "seed", key="options")
+
+
+def test_what_a_killed_run_of_any_version_left_is_replaced(tmp_path: Path) -> None:
+    left = tmp_path / ".set.partial"
+    (left / "of/another/version").mkdir(parents=True)
+    (left / "link").symlink_to(tmp_path)
+    with DatasetRun(tmp_path / "set", RECORD, {}) as run:
+        add(run)
+    assert LeRobotDataset(tmp_path / "set").num_episodes == 1 and not left.exists()
+    assert not (tmp_path / "set/link").exists() and not (tmp_path / "set/of").exists()

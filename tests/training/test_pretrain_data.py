@@ -188,6 +188,18 @@ def test_broken_films_are_left_out_and_named(
     )
 
 
+def test_a_broken_film_is_told_once(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "films/03.mp4").write_bytes(b"torn")
+    settings = root / "run.yaml"
+    settings.write_text(yaml.safe_dump(to_dict(config(root, data=str(root / "films")))))
+    monkeypatch.setattr(sys, "argv", ["pretrain", "--config", str(settings)])
+    assert main() == 0
+    told = capsys.readouterr()
+    assert len([line for line in (told.out + told.err).splitlines() if "03.mp4" in line]) == 1
+
+
 def test_excluded_episodes_are_neither_trained_on_nor_counted_as_broken(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,8 +34,21 @@ def test_the_first_difference_is_named(now: dict, said: str) -> None:
     assert said in str(raised.value)
 
 
+def test_a_run_of_an_older_version_is_told_from_one_with_another_value() -> None:
+    with pytest.raises(UserError) as raised:
+        check(BEFORE | {"order": "bgr"})
+    assert str(raised.value) == (
+        "'runs/a' was begun with another version of this program, which has no setting order, now "
+        "'bgr': leave it out if you gave it, else resume with that version; or choose another --run"
+    )
+    words = ("'runs/a' was begun with", "choose another --run")
+    for before in ({"names": [], "views": {}}, {"names": ["x"], "views": {"a": "b"}}):
+        with pytest.raises(UserError, match="(names|views.*) = "):
+            check_same_settings(before, {"names": ["y"], "views": {"a": "c"}}, *words)
+
+
 def test_a_setting_that_is_gone_is_a_difference() -> None:
-    with pytest.raises(UserError, match="steps = 9, not None"):
+    with pytest.raises(UserError, match="another version .* has the setting steps = 9: resume"):
         check({name: value for name, value in BEFORE.items() if name != "steps"})
 
 
@@ -51,7 +64,7 @@ def test_new_settings_that_are_empty_do_not_stop_a_run_that_was_begun_before_the
     words = ("'runs/a' was begun with", "choose another --run")
     check_same_settings(sources, {"data": [{"path": "a", "weight": 1, "exclude": []}]}, *words)
     for exclude, weight, said in (
-        ([3], 1, r"data\.0\.exclude = None, not \[3\]"),
+        ([3], 1, r"no setting data\.0\.exclude, now \[3\]: leave it out if you gave it"),
         ([], 2, "weight"),
     ):
         now = {"data": [{"path": "a", "weight": weight, "exclude": exclude}]}

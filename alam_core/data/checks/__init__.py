@@ -2,8 +2,8 @@
 
 from alam_core.data.checks.episodes import check_episodes
 from alam_core.data.checks.finding import Finding, Level
+from alam_core.data.checks.frames import FrameSample, check_frames, sample_frames
 from alam_core.data.checks.numbers import check_numbers
-from alam_core.data.checks.pictures import PictureSample, check_pictures, sample_pictures
 from alam_core.data.checks.quick import quick_findings
 from alam_core.data.checks.recorded import Recorded, read_recorded
 from alam_core.data.checks.units import wrong_units
@@ -12,14 +12,14 @@ from alam_core.data.checks.video import check_videos
 __all__ = [
     "Finding",
     "Level",
-    "PictureSample",
+    "FrameSample",
     "Recorded",
     "check_episodes",
     "check_numbers",
-    "check_pictures",
+    "check_frames",
     "check_videos",
     "quick_findings",
     "read_recorded",
-    "sample_pictures",
+    "sample_frames",
     "wrong_units",
 ]

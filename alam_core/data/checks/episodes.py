@@ -1,13 +1,13 @@
 """Checks of the episodes as wholes: how many, how long, with which instructions, and duplicates."""
 
 import hashlib
-import re
 from collections import defaultdict
 
 import numpy as np
 
 from alam_core.data.checks.finding import Finding, episodes_called
 from alam_core.data.checks.recorded import Recorded
+from alam_core.data.instructions import plain
 from alam_core.errors import listing
 
 FEW = 10  # episodes
@@ -62,7 +62,7 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
         for task in dict.fromkeys(episode.tasks.tolist()):
             by_task[task].append(e)
     findings = []
-    if empty := [e for task, numbers in by_task.items() if not task.strip() for e in numbers]:
+    if empty := [e for task, numbers in by_task.items() if not plain(task) for e in numbers]:
         findings.append(
             Finding(
                 "error",
@@ -70,10 +70,26 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
                 "no instruction: give each episode one, for example with alam convert --task",
             )
         )
-    spelled: dict[tuple[str, ...], list[str]] = defaultdict(list)  # words -> its spellings
+    differing = {
+        e: stated
+        for e, stated in recorded.stated_tasks.items()
+        if stated and {*stated} != {*recorded.episodes[e].tasks.tolist()}
+    }
+    if differing:
+        e = min(differing)
+        findings.append(
+            Finding(
+                "warning",
+                episodes_called(sorted(differing)),
+                f"meta/episodes says {listing(map(repr, differing[e]))}, but the rows of episode "
+                f"{e} say {listing(map(repr, recorded.episodes[e].tasks))}: the rows are read; "
+                "correct what is wrong",
+            )
+        )
+    spelled: dict[str, list[str]] = defaultdict(list)  # instruction -> its spellings
     for task in by_task:
-        if task.strip():
-            spelled[_words(task)].append(task)
+        if plain(task):
+            spelled[plain(task)].append(task)
     for spellings in spelled.values():
         if len(spellings) > 1:
             counts = listing(f"'{task}' ({len(by_task[task])})" for task in spellings)
@@ -93,7 +109,7 @@ def check_tasks(recorded: Recorded) -> list[Finding]:
                     Finding(
                         "warning",
                         "tasks",
-                        f"'{' '.join(one)}' and '{' '.join(other)}' differ in one letter "
+                        f"'{one}' and '{other}' differ in one letter "
                         f"({typo[0]}, {typo[1]}): if that is a typing error, correct it",
                     )
                 )
@@ -119,15 +135,12 @@ def check_duplicates(recorded: Recorded) -> list[Finding]:
     ]
 
 
-def _words(task: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[^\W_]+", task.casefold()))
-
-
-def _one_letter_apart(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, str] | None:
+def _one_letter_apart(one: str, other: str) -> tuple[str, str] | None:
     """The two words, if only one word differs, by one letter that is other, added or missing."""
-    if len(one) != len(other):
+    these, those = one.split(), other.split()
+    if len(these) != len(those):
         return None
-    different = [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]]
+    different = [pair for pair in zip(these, those, strict=True) if pair[0] != pair[1]]
     if len(different) != 1:
         return None
     short, long = sorted(different[0], key=len)

@@ -4,13 +4,19 @@ is near the state, in the same units and the same order.
 N: rows of all episodes together, n: columns that state and action share.
 """
 
+from collections import defaultdict
+from collections.abc import Collection
+from typing import NamedTuple
+
 import numpy as np
 
 from alam_core.data.checks.finding import Finding
 from alam_core.data.checks.recorded import Recorded
+from alam_core.data.checks.units import in_other_units
 from alam_core.errors import listing
 
 ENOUGH = 20  # rows; correlations of fewer mean nothing
+LAGS = 0.9  # of the rows; the first row of an episode has no row before it
 FOLLOWS, UNRELATED = 0.95, 0.6  # correlation of an action with a state, above and below
 FACTORS = (
     (180 / np.pi, "the action is in degrees, the state in rad"),
@@ -21,21 +27,57 @@ FACTORS = (
 )
 
 
+class _Compared(NamedTuple):
+    """Shared columns that move in state and action. state, action: (N, n)."""
+
+    names: list[str]
+    state: np.ndarray
+    action: np.ndarray
+
+    def centred(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.state - self.state.mean(0), self.action - self.action.mean(0)
+
+
+def check_order(recorded: Recorded) -> list[Finding]:
+    """One finding for all actions that follow another column of the state than that of their
+    name.
+    """
+    compared = _compared(recorded)
+    if not compared.names:
+        return []
+    s, a = compared.centred()
+    correlation = (a.T @ s) / (np.outer(a.std(0), s.std(0)) * len(s))  # (actions, states)
+    best, slope = correlation.argmax(1), _slope(s, a)
+    followed = {
+        name: compared.names[best[i]]
+        for i, name in enumerate(compared.names)
+        if correlation[i, i] < UNRELATED
+        and correlation[i, best[i]] > FOLLOWS
+        and not (correlation[i, i] < -FOLLOWS and _factor(slope[i]))
+    }
+    if not followed:
+        return []
+    likely = [followed.get(name, name) for name in recorded.action_names]
+    pairs = listing(f"'{state}', not '{action}'" for action, state in followed.items())
+    order = f"; the likely order is {', '.join(likely)}" if len({*likely}) == len(likely) else ""
+    return [
+        Finding(
+            "error",
+            f"action {listing(map(repr, followed))}",
+            f"it follows the state {pairs}: state or action has its columns in another order than "
+            f"its names say{order}: correct the names in meta/info.json",
+        )
+    ]
+
+
 def check_following(recorded: Recorded) -> list[Finding]:
-    """Actions that repeat the state, lie far from it, or follow another column of it."""
-    shared = [name for name in recorded.action_names if name in set(recorded.state_names)]
-    episodes = [episode for episode in recorded.episodes.values() if len(episode.state)]
-    if not shared or not episodes:
+    """Actions that repeat the state or lie far from it. Columns in other units than rad and m are
+    left out: that is a finding of its own.
+    """
+    compared = _compared(recorded, _in_other_units(recorded))
+    if not compared.names:
         return []
-    of_state = [list(recorded.state_names).index(name) for name in shared]
-    of_action = [list(recorded.action_names).index(name) for name in shared]
-    state = np.concatenate([e.state[:, of_state] for e in episodes]).astype(np.float64)  # (N, n)
-    action = np.concatenate([e.action[:, of_action] for e in episodes]).astype(np.float64)
-    if len(state) < ENOUGH:
-        return []
-    moving = (state.std(0) > 1e-6) & (action.std(0) > 1e-6)
-    findings = []
-    if moving.any() and (action[:, moving] == state[:, moving]).all():
+    if (compared.action == compared.state).all():
         return [
             Finding(
                 "warning",
@@ -44,38 +86,39 @@ def check_following(recorded: Recorded) -> list[Finding]:
                 "it is: take the commands, or the state one row later",
             )
         ]
-    columns = np.flatnonzero(moving)
-    if not len(columns):
-        return []
-    s, a = (x[:, columns] - x[:, columns].mean(0) for x in (state, action))
-    scale = np.outer(a.std(0), s.std(0)) * len(s)
-    correlation = (a.T @ s) / scale  # (actions, states)
-    slope = (a * s).sum(0) / (s * s).sum(0)
-    names = [shared[i] for i in columns]
-    away = np.median(np.abs(action[:, columns] - state[:, columns]), axis=0)
+    before = (compared.action[1:] == compared.state[:-1]).all(1).mean()
+    after = (compared.action[:-1] == compared.state[1:]).all(1).mean()
+    if before > LAGS > after:
+        return [
+            Finding(
+                "error",
+                "action",
+                "the actions are the states of the row before, so that a policy learns to go back: "
+                "take the commands, or the state one row later",
+            )
+        ]
+    s, a = compared.centred()
+    slope = _slope(s, a)
+    correlation = (a * s).mean(0) / (a.std(0) * s.std(0))
+    away = np.median(np.abs(compared.action - compared.state), axis=0)
+    findings = []
+    scaled: dict[str, list[int]] = defaultdict(list)
     far = []
-    for i, name in enumerate(names):
-        own, best = correlation[i, i], int(correlation[i].argmax())
-        factor = next((why for f, why in FACTORS if abs(slope[i] / f - 1) < 0.1), "")
-        if abs(own) > FOLLOWS and factor:
-            findings.append(
-                Finding(
-                    "error",
-                    f"action '{name}'",
-                    f"it is {slope[i]:.3g} times the state of the same name: {factor}; convert one",
-                )
-            )
-        elif own < UNRELATED and correlation[i, best] > FOLLOWS:
-            findings.append(
-                Finding(
-                    "error",
-                    f"action '{name}'",
-                    f"it follows the state '{names[best]}', not '{name}': the columns have another "
-                    "order than their names say; correct the names in meta/info.json",
-                )
-            )
+    for i, name in enumerate(compared.names):
+        factor = _factor(slope[i])
+        if abs(correlation[i]) > FOLLOWS and factor:
+            scaled[factor].append(i)
         elif away[i] > 2 * s[:, i].std() + a[:, i].std():
             far.append(name)
+    for factor, found in scaled.items():
+        findings.append(
+            Finding(
+                "error",
+                f"action {listing(repr(compared.names[i]) for i in found)}",
+                f"it is {slope[found[0]]:.3g} times the state of the same name: {factor}; convert "
+                "one",
+            )
+        )
     if far:
         findings.append(
             Finding(
@@ -86,3 +129,40 @@ def check_following(recorded: Recorded) -> list[Finding]:
             )
         )
     return findings
+
+
+def _slope(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+    """By how much each centred action (N, n) changes with its state, (n,)."""
+    return np.asarray((action * state).sum(0) / (state * state).sum(0))
+
+
+def _factor(slope: float) -> str:
+    """What a slope other than 1 is due to; "" if that is not known."""
+    return next((why for factor, why in FACTORS if abs(slope / factor - 1) < 0.1), "")
+
+
+def _compared(recorded: Recorded, left_out: Collection[str] = ()) -> _Compared:
+    """The columns that state and action share, but for those ``left_out``; none if there are too
+    few rows.
+    """
+    known = set(recorded.state_names) - set(left_out)
+    shared = [name for name in recorded.action_names if name in known]
+    episodes = [episode for episode in recorded.episodes.values() if len(episode.state)]
+    if not shared or sum(len(episode.state) for episode in episodes) < ENOUGH:
+        return _Compared([], np.zeros((0, 0)), np.zeros((0, 0)))
+    of_state = [list(recorded.state_names).index(name) for name in shared]
+    of_action = [list(recorded.action_names).index(name) for name in shared]
+    state = np.concatenate([e.state[:, of_state] for e in episodes]).astype(np.float64)  # (N, n)
+    action = np.concatenate([e.action[:, of_action] for e in episodes]).astype(np.float64)
+    moving = np.flatnonzero((state.std(0) > 1e-6) & (action.std(0) > 1e-6))
+    return _Compared([shared[i] for i in moving], state[:, moving], action[:, moving])
+
+
+def _in_other_units(recorded: Recorded) -> set[str]:
+    """Names of the columns of state or action that are not in rad and m in some episode."""
+    return {
+        str(name)
+        for _, names, arrays in recorded.vectors()
+        for array in arrays
+        for name in np.array(names, object)[in_other_units(names, array)]
+    }

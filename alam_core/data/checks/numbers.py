@@ -4,21 +4,24 @@ action follows the state.
 N: rows of all episodes together, n: columns.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
-from alam_core.data.checks.finding import Finding, episodes_called
-from alam_core.data.checks.following import check_following
+from alam_core.data.checks.finding import Finding, Level, episodes_called
+from alam_core.data.checks.following import check_following, check_order
 from alam_core.data.checks.recorded import Recorded
-from alam_core.data.checks.units import ends, is_piper
+from alam_core.data.checks.units import ends, in_other_units, is_piper
+from alam_core.data.lerobot.features import name_fault
 from alam_core.errors import listing
 from alam_core.robots.piper import JOINT_NAMES, MAX_VELOCITY
 from alam_core.robots.units import FAR, RANGES, likely_units
+from alam_core.types import STD_FLOOR
 
 JITTER = 1.5  # rows from a bag may be this much further apart than they say
 SMALLEST_JUMP = 0.05  # rad, a smaller one may be noise
 SMALL_EXCESS = 0.1  # of what counts as far outside the range; a calibration may explain it
 FULL_TURN = 2 * np.pi
-STILL = 3e-3  # rad and m, the smallest scale that the trainer divides by
 SPIKE = 0.25  # of the column's range
 JUMPS = (
     "it wraps around by a full turn: unwrap the angle (numpy.unwrap)",
@@ -35,6 +38,8 @@ def check_numbers(recorded: Recorded) -> list[Finding]:
     findings = check_names(recorded) + check_finite(recorded)
     if any(finding.level == "error" for finding in findings):
         return findings  # what follows needs finite numbers and unique names
+    if order := check_order(recorded):
+        return findings + check_constant(recorded) + order  # the rest needs the right names
     return (
         findings
         + check_ranges(recorded)
@@ -48,15 +53,8 @@ def check_names(recorded: Recorded) -> list[Finding]:
     """Doubled names, joints that one of state and action lacks, and missing joints of the Piper."""
     findings = []
     for vector, names, _ in recorded.vectors():
-        if doubled := sorted({name for name in names if list(names).count(name) > 1}):
-            findings.append(
-                Finding(
-                    "error",
-                    vector,
-                    f"two columns have the same name: {listing(doubled)}; rename or remove one "
-                    "(features in meta/info.json)",
-                )
-            )
+        if fault := name_fault(names):
+            findings.append(Finding("error", vector, f"it {fault}"))
         found = [name for name in JOINT_NAMES if name in names]
         if len(found) >= 3 and len(found) < len(JOINT_NAMES):
             lacking = [name for name in JOINT_NAMES if name not in names]
@@ -122,7 +120,8 @@ def check_finite(recorded: Recorded) -> list[Finding]:
 
 def check_ranges(recorded: Recorded) -> list[Finding]:
     """Values in other units than rad and m, or beyond the Piper's ranges."""
-    findings = []
+    findings: list[Finding] = []
+    strange: dict[tuple[str, ...], Finding] = {}  # unit of each kind of column -> its finding
     for vector, names, arrays in recorded.vectors():
         columns = {name: list(names).index(name) for name in JOINT_NAMES if name in names}
         ours = is_piper(names, recorded.robot_type)
@@ -132,13 +131,16 @@ def check_ranges(recorded: Recorded) -> list[Finding]:
             if (hint := likely_units(ends(array), names))
         ]
         if far:
-            findings.append(
-                Finding(
-                    "error" if ours else "warning",
-                    f"{vector}, {episodes_called(e for e, _ in far)}",
-                    far[0][1] + ("" if ours else "; ignore this if it is another arm"),
-                )
-            )
+            level: Level = "error" if ours else "warning"
+            where = episodes_called(e for e, _ in far)
+            hint = far[0][1] + ("" if ours else "; ignore this if it is another arm")
+            units = (level, where, *(fault.partition(": ")[2] for fault in far[0][1].split("; ")))
+            if units in strange:  # the state and the action, for one reason
+                both = replace(strange[units], where=f"state and action, {where}")
+                findings[findings.index(strange[units])] = both
+            else:
+                strange[units] = Finding(level, f"{vector}, {where}", hint)
+                findings.append(strange[units])
             continue
         everything = np.concatenate(arrays)
         for name, column in columns.items():
@@ -161,7 +163,7 @@ def check_ranges(recorded: Recorded) -> list[Finding]:
 
 def check_jumps(recorded: Recorded) -> list[Finding]:
     """Angles that wrap around, single rows far from both neighbours, and, for the Piper's joints,
-    motions faster than the arm moves.
+    motions faster than the arm moves, unless they are in other units than rad.
     """
     findings = []
     for vector, names, arrays in recorded.vectors():
@@ -176,6 +178,7 @@ def check_jumps(recorded: Recorded) -> list[Finding]:
             )
             lost = _lost(steps, span) if vector == "state" else np.zeros_like(wrapped)
             fast = (np.abs(steps) > limits) & ~wrapped & ~lost & ~_after(lost)
+            fast[:, in_other_units(names, array)] = False
             for what, mask in zip(JUMPS, (wrapped, lost, fast), strict=True):
                 found[what] += [
                     (float(abs(steps[t, column])), column, e, t + 1)
@@ -204,7 +207,17 @@ def check_constant(recorded: Recorded) -> list[Finding]:
             continue
         constant = np.ptp(everything, axis=0) <= 1e-6
         joint = np.array([name in JOINT_NAMES for name in names])
-        still = joint & ~constant & (everything.std(0) < STILL)
+        still = joint & ~constant & (everything.std(0) < STD_FLOOR)
+        if vector == "action" and constant.all():
+            findings.append(
+                Finding(
+                    "error",
+                    vector,
+                    "no column ever changes, so that there is nothing to learn: is this the right "
+                    "feature (--action)?",
+                )
+            )
+            continue
         for mask, what in ((constant, "never changes"), (still, "hardly moves")):
             if mask.any():
                 which = listing(repr(name) for name, hit in zip(names, mask, strict=True) if hit)

@@ -1,12 +1,13 @@
 """The numbers and instructions of a data set in memory, for the checks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
 
 from alam_core.data.checks.finding import Finding, episodes_at_fault
+from alam_core.data.checks.rate import rate_of_rows
 from alam_core.data.lerobot import EpisodeArrays, LeRobotDataset
 from alam_core.errors import UserError
 
@@ -14,7 +15,8 @@ from alam_core.errors import UserError
 @dataclass
 class Recorded:
     """The episodes of a data set, by number, with the names of the columns of their states and
-    actions. fps: rows per second. robot_type: as in meta/info.json.
+    actions. fps: rows per second, see ``rate_of_rows``. robot_type: as in meta/info.json.
+    stated_tasks: episode -> its instructions as in meta/episodes, if they are known.
     """
 
     episodes: dict[int, EpisodeArrays]
@@ -22,12 +24,15 @@ class Recorded:
     action_names: Sequence[str]
     fps: float
     robot_type: str = ""
+    stated_tasks: dict[int, list[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, dataset: LeRobotDataset, episodes: dict[int, EpisodeArrays]) -> Self:
         """Those ``episodes`` of a data set."""
         robot = str(dataset.info.get("robot_type") or "")
-        return cls(episodes, dataset.state_names, dataset.action_names, dataset.fps, robot)
+        rate = rate_of_rows(dataset)
+        tasks = {e: dataset.stated_tasks(e) for e in episodes}
+        return cls(episodes, dataset.state_names, dataset.action_names, rate, robot, tasks)
 
     def vectors(self) -> list[tuple[str, Sequence[str], list[np.ndarray]]]:
         """Name, names of columns, and one array (T, n) per episode, of the state and of the action;

@@ -7,29 +7,32 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from alam_core.data.checks.finding import Finding, episodes_at_fault, episodes_called
+from alam_core.data.checks.finding import Finding, episodes_at_fault
+from alam_core.data.checks.rate import check_rate
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import VideoSet
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.video.index import inspect_videos
 from alam_core.errors import listing
 
-RATE_ERROR = 0.01  # relative, of a video's rate
-STEP_ERROR = 0.5  # of a row, of the time between two rows
-
 
 def check_videos(
-    dataset: VideoSet, views: Sequence[str] = (), left_out: Collection[int] = ()
+    dataset: VideoSet,
+    views: Sequence[str] = (),
+    left_out: Collection[int] = (),
+    unread: Collection[int] = (),
 ) -> list[Finding]:
     """Findings about the video files of ``views`` (none given: all), and about the stamps of a
-    LeRobot data set's rows. left_out: episodes whose broken videos are no finding.
+    LeRobot data set's rows. left_out: episodes whose broken videos are no finding. unread: episodes
+    whose stamps are no finding, because their rows are broken.
     """
-    findings = []
+    findings: list[Finding] = []
+    explained: list[str] = []
+    if isinstance(dataset, LeRobotDataset):
+        findings, explained = check_rate(dataset, views or dataset.views, unread)
     for view in views or dataset.views:
+        if view in explained:
+            continue
         faults = find_faults(dataset, view)
         told = {e: why for e, why in faults.items() if e not in left_out}
         findings += episodes_at_fault(told, f"view '{view}', ")
@@ -44,9 +47,7 @@ def check_videos(
         findings.append(
             Finding("error", "views", "there is no camera view; record at least one camera")
         )
-    if isinstance(dataset, LeRobotDataset):
-        findings += check_stamps(dataset)
-    else:
+    if not isinstance(dataset, LeRobotDataset):
         findings += check_copies(
             [file for view in dataset.views for file in dataset.video_files(view)]
         )
@@ -97,51 +98,7 @@ def check_surplus(dataset: LeRobotDataset, view: str) -> list[Finding]:
             "warning",
             f"view '{view}'",
             f"{len(surplus)} of {len(files)} videos have more frames than the table has rows, for "
-            f"example '{file}' by {count}: if rows were lost, pictures and rows do not belong "
+            f"example '{file}' by {count}: if rows were lost, frames and rows do not belong "
             "together",
-        )
-    ]
-
-
-def check_stamps(dataset: LeRobotDataset) -> list[Finding]:
-    """Rows whose ``timestamp`` does not advance by 1 / fps."""
-    wanted = 1 / dataset.fps
-    steps, numbers = [], []
-    for file in sorted((dataset.root / "data").glob("*/*.parquet")):
-        try:
-            table = pq.read_table(
-                file, columns=["episode_index", "timestamp"], partitioning=None
-            ).combine_chunks()
-            stamps = table["timestamp"].to_numpy().astype(np.float64).reshape(-1)
-            episodes = table["episode_index"].to_numpy()
-        except (pa.ArrowException, OSError, ValueError, KeyError):
-            continue  # a file that is broken is found by reading states and actions
-        within = episodes[1:] == episodes[:-1]
-        steps.append(np.diff(stamps)[within])
-        numbers.append(episodes[1:][within])
-    if not steps or not len(all_steps := np.concatenate(steps)):
-        return []
-    all_numbers = np.concatenate(numbers)
-    usual = float(np.median(all_steps))
-    if abs(usual / wanted - 1) > 10 * RATE_ERROR:
-        rate = f"{1 / usual:.3g}" if usual > 0 else "no"
-        return [
-            Finding(
-                "error",
-                "timestamp",
-                f"rows are stamped at {rate} per second, but meta/info.json says fps "
-                f"{dataset.fps:g}: correct it, because policies act at this rate",
-            )
-        ]
-    off = ~(np.abs(all_steps - wanted) <= STEP_ERROR * wanted)
-    if not off.any():
-        return []
-    worst = float(all_steps[off][np.abs(all_steps[off] - wanted).argmax()])
-    return [
-        Finding(
-            "warning",
-            f"timestamp, {episodes_called(np.unique(all_numbers[off]).tolist())}",
-            f"{off.sum()} rows are not {wanted:.3g} s after the row before, but up to {worst:.3g} "
-            "s: rows were lost while recording, and are read as if none were",
         )
     ]

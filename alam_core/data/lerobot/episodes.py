@@ -22,7 +22,7 @@ from alam_core.data.lerobot.schema import (
     check,
     episode_fields,
 )
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing, one_line
 
 EPISODES_V2, TASKS_V2 = "meta/episodes.jsonl", "meta/tasks.jsonl"
 
@@ -62,6 +62,8 @@ def read_info(root: Path) -> dict[str, Any]:
         )
         if (root.parent / layout.partial_name(root.name)).exists():
             hint = "writing it was interrupted or still goes on; let it finish or collect again"
+        elif inside := data_sets_below(root):
+            hint = f"it holds the data sets {listing(inside)}: give one of them"
         raise UserError(f"'{root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}")
     try:
         info = json.loads(path.read_text("utf-8-sig"))
@@ -78,6 +80,15 @@ def read_info(root: Path) -> dict[str, Any]:
             "supported are 3.0, 2.1 and 2.0: convert it with lerobot's scripts"
         )
     return {**info, **check(info, INFO, f"'{path}'")}
+
+
+def data_sets_below(root: Path) -> list[str]:
+    """The LeRobot data sets in a folder, at most three levels deep: their paths, relative to it."""
+    files = [file for depth in range(1, 4) for file in root.glob("*/" * depth + layout.INFO)]
+    found = (file.parent.parent.relative_to(root) for file in files)
+    return sorted(
+        str(path) for path in found if not any(part.startswith(".") for part in path.parts)
+    )
 
 
 def read_metadata(root: Path, info: dict[str, Any], videos: dict[str, str]) -> Metadata:
@@ -362,6 +373,4 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(
-            f"'{path}' cannot be read ({' '.join(str(error).split())}); restore the file"
-        ) from None
+        raise UserError(f"'{path}' cannot be read ({one_line(error)}); restore the file") from None

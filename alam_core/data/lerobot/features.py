@@ -1,5 +1,6 @@
 """Which features of a data set are its state, its action and its camera views."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,19 @@ def column_names(root: Path, features: dict[str, Any], feature: str) -> list[str
     names = _flat(features[feature].get("names"))
     if len(names) != width:
         return [str(i) for i in range(width)]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"{where} has the name '{twice}' twice: give each column its own name")
-    if not all(name.strip() and name != "None" for name in names):
-        raise UserError(f"{where} has a column without a name: name each column")
+    if fault := name_fault(names):
+        raise UserError(f"{where} {fault}")
     return names
+
+
+def name_fault(names: Sequence[str]) -> str:
+    """What is wrong with the names of a vector's columns, to follow its name; "" if nothing is."""
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        return f"has the name '{twice}' twice: give each column its own name"
+    if not all(name.strip() and name != "None" for name in names):
+        return "has a column without a name: name each column"
+    return ""
 
 
 def _flat(names: Any) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from alam_core.data.lerobot import layout
 from alam_core.data.lerobot.episodes import Episode, read_info, read_metadata
 from alam_core.data.lerobot.features import Columns, check_features, column_names, video_features
 from alam_core.data.lerobot.rows import DataFile, read_rows
@@ -108,6 +109,12 @@ class LeRobotDataset:
         """Number of frames T of episode e."""
         return self._episodes[e].length
 
+    def stated_tasks(self, e: int) -> list[str]:
+        """The instructions that meta/episodes lists for episode e, which its rows may contradict:
+        ``episode`` has those of the rows.
+        """
+        return self._episodes[e].tasks
+
     def episode(self, e: int) -> EpisodeArrays:
         """The states, actions and instructions of episode e. Raises UserError if its file is
         missing or broken, or holds other rows than those of the episode, values that are not
@@ -126,7 +133,14 @@ class LeRobotDataset:
         rows = slice(first, first + count)
         if file.tasks is not None:
             tasks = file.tasks[rows]
-        elif len(set(where.tasks)) > 1:
+        elif file.task_index is not None and str(self.info["codebase_version"]).startswith("v3."):
+            raise UserError(
+                f"'{self.root}' lacks {layout.TASKS}, which says what task_index "
+                f"{file.task_index[first]} of episode {e} means: restore the file"
+            )
+        elif len(set(where.tasks)) > 1 or (
+            file.task_index is not None and len(set(file.task_index[rows].tolist())) > 1
+        ):
             raise UserError(
                 f"episode {e} of '{self.root}' has the tasks {', '.join(map(repr, where.tasks))}, "
                 "but nothing says which rows belong to which: meta/tasks or the column "
@@ -167,7 +181,7 @@ class LeRobotDataset:
 
     def video_span(self, e: int, view: str) -> tuple[Path, float]:
         """The video file of a view of episode e, and the number of the episode's first frame in
-        that file, which is whole if the file's pictures are at multiples of 1 / fps. Raises
+        that file, which is whole if the file's frames are at multiples of 1 / fps. Raises
         UserError if the metadata of the episode are broken.
         """
         file, first = self._intact(e).videos[view]

@@ -21,14 +21,15 @@ from alam_core.errors import UserError
 @dataclass
 class DataFile:
     """The rows of a data file. tasks: the instruction of each row; None if the file or the data set
-    does not say. spans: episode -> its first row and number of rows. broken: episode -> what is
-    wrong with its rows.
+    does not say. task_index: the number of each row's task; None if the file has none. spans:
+    episode -> its first row and number of rows. broken: episode -> what is wrong with its rows.
     """
 
     path: Path
     state: np.ndarray  # float32 (F, S)
     action: np.ndarray  # float32 (F, A)
-    tasks: np.ndarray | None  # str objects (F,)
+    tasks: np.ndarray | None = None  # str objects (F,)
+    task_index: np.ndarray | None = None  # int64 (F,)
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
     broken: dict[int, str] = field(default_factory=dict)
 
@@ -49,13 +50,14 @@ def read_rows(
             f"'{path}' has no column {', '.join(lacking)}; it has: {', '.join(present)}: "
             "copy the data set again"
         )
-    has_tasks = bool(tasks) and "task_index" in present
-    wanted = ["episode_index", *features, *(["task_index"] if has_tasks else [])]
-    table = read_parquet(path, list(dict.fromkeys(wanted)))
+    optional = [name for name in ("frame_index", "task_index") if name in present]
+    table = read_parquet(path, list(dict.fromkeys(["episode_index", *features, *optional])))
     episodes = _integers(table, "episode_index", path)
     empty = np.zeros((len(episodes), 0), np.float32)
-    file = DataFile(path, empty, empty, None)
+    file = DataFile(path, empty, empty)
     _find_spans(file, episodes)
+    if "frame_index" in optional:
+        _check_order(file, episodes, _integers(table, "frame_index", path))
     vectors = {}
     for feature in features:
         values, widths = _vectors(table, feature, len(names[feature]), path)
@@ -69,8 +71,9 @@ def read_rows(
         vectors[feature] = values
     file.state = vectors.get(columns.state, file.state)
     file.action = vectors.get(columns.action, file.action)
-    if has_tasks:
-        numbers = _integers(table, "task_index", path)
+    if "task_index" in optional:
+        numbers = file.task_index = _integers(table, "task_index", path)
+    if "task_index" in optional and tasks:
         known, place = np.unique(numbers, return_inverse=True)
         file.tasks = np.array([tasks.get(int(number)) for number in known], object)[place]
         _note(
@@ -93,6 +96,22 @@ def _find_spans(file: DataFile, episodes: np.ndarray) -> None:
             file.broken[episode] = f"'{file.path}': the rows of episode {episode} are not together"
         else:
             file.spans[episode] = first, end - first
+
+
+def _check_order(file: DataFile, episodes: np.ndarray, frames: np.ndarray) -> None:
+    """Note the episodes whose rows are not their frames 0, 1, 2, ... episodes, frames: (F,)."""
+    edges = np.flatnonzero(np.diff(episodes, prepend=-2))
+    first = np.repeat(edges, np.diff(edges, append=len(episodes)))
+    wanted = np.arange(len(episodes)) - first
+    _note(
+        file,
+        episodes,
+        frames != wanted,
+        lambda row, place: (
+            f"frame_index is {frames[row]} in {place}: rows are missing or in another order, and "
+            "do not belong to the frames of the videos"
+        ),
+    )
 
 
 def _note(

@@ -277,5 +277,5 @@ def _make_locked(folder: Path) -> int:
     except OSError as error:
         raise UserError(f"cannot write in '{folder.parent}': {reason(error)}") from None
     for child in folder.iterdir():  # left by a killed run
-        shutil.rmtree(child) if child.is_dir() else child.unlink()
+        shutil.rmtree(child) if child.is_dir() and not child.is_symlink() else child.unlink()
     return descriptor

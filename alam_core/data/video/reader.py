@@ -103,7 +103,7 @@ class VideoReader:
         place = f"frame {number:g} (at {number / self.fps:.2f} s)"
         if self._ahead is not None or (self._last is not None and self._last.time > time):
             raise UserError(
-                f"video '{self.path}' shows no picture when {place} is due: it begins later or has "
+                f"video '{self.path}' shows no frame when {place} is due: it begins later or has "
                 f"another rate than {self.fps:g} per second"
             )
         raise UserError(f"video '{self.path}' has no {place}: it is cut short; restore the file")

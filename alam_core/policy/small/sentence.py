@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModel
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.hub import fetch
 
 # The encoder's files in a policy's checkpoint, and the same files' names in a published encoder.
@@ -66,8 +66,7 @@ class SentenceEncoder:
             self._model.load_state_dict(self._tensors)
         except (RuntimeError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                "the sentence encoder's configuration and weights do not fit: "
-                f"{' '.join(str(error).split())}"
+                f"the sentence encoder's configuration and weights do not fit: {one_line(error)}"
             ) from None
         self.width = int(self._model.config.hidden_size)
         self._known: dict[str, Tensor] = {}

@@ -4,18 +4,17 @@ The hash is the same on every machine and in every run.
 Letters: B batch, W words, d width.
 """
 
-import re
 import zlib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from alam_core.data.instructions import words
 from alam_core.errors import UserError
 
 WORDS = "words"  # value of ``SmallConfig.text`` that selects this tokenizer
 PADDING = 0  # id of the padding at the end of a row
-_WORD = re.compile(r"[^\W_]+")
 
 
 class WordTokenizer:
@@ -35,11 +34,9 @@ class WordTokenizer:
     def collisions(self, instructions: Sequence[str]) -> list[tuple[str, ...]]:
         """Words of ``instructions`` that share an id, so that the policy cannot tell them apart."""
         sharing: dict[int, list[str]] = {}
-        for word in sorted(
-            {word for instruction in instructions for word in _WORD.findall(instruction.lower())}
-        ):
+        for word in sorted({word for text in instructions for word in words(text)}):
             sharing.setdefault(self._id(word), []).append(word)
-        return [tuple(words) for words in sharing.values() if len(words) > 1]
+        return [tuple(alike) for alike in sharing.values() if len(alike) > 1]
 
     def _id(self, word: str) -> int:
         return zlib.crc32(word.encode()) % (self.vocabulary - 1) + 1
@@ -48,15 +45,15 @@ class WordTokenizer:
         """Ids (B, W), int64. Raises UserError for an instruction that has no words, or too many."""
         ids = torch.full((len(instructions), self.max_words), PADDING, dtype=torch.long)
         for row, instruction in enumerate(instructions):
-            words = _WORD.findall(instruction.lower())
-            if not words:
+            found = words(instruction)
+            if not found:
                 raise UserError("the instruction is empty: say what the arm should do")
-            if len(words) > self.max_words:
+            if len(found) > self.max_words:
                 limit = f"this policy reads {self.max_words} (model.small.max_words)"
                 raise UserError(
-                    f"the instruction has {len(words)} words, {limit}: '{instruction[:60]}...'"
+                    f"the instruction has {len(found)} words, {limit}: '{instruction[:60]}...'"
                 )
-            ids[row, : len(words)] = torch.tensor([self._id(word) for word in words])
+            ids[row, : len(found)] = torch.tensor([self._id(word) for word in found])
         return ids
 
 

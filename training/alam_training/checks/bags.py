@@ -8,13 +8,13 @@ from rich.progress import Progress
 
 from alam_core.data.checks import (
     Finding,
-    PictureSample,
+    FrameSample,
     Recorded,
     check_episodes,
+    check_frames,
     check_numbers,
-    check_pictures,
 )
-from alam_core.data.checks.pictures import evenly
+from alam_core.data.checks.frames import evenly
 from alam_core.data.lerobot import EpisodeArrays
 from alam_core.errors import UserError
 from alam_training.checks.datasets import column_ranges, task_facts
@@ -28,8 +28,8 @@ READ = 3  # bags of a folder, unless all are wanted
 
 def check_bags(
     request: Request, thorough: bool, console: Console
-) -> tuple[CheckReport, Recorded | None, list[PictureSample]]:
-    """The report, the numbers and the pictures of the bags at ``request.folder``, of a few of them
+) -> tuple[CheckReport, Recorded | None, list[FrameSample]]:
+    """The report, the numbers and the frames of the bags at ``request.folder``, of a few of them
     unless ``thorough``. A bag that cannot be read is an error in the report.
     """
     source = open_rosbag(request)
@@ -45,7 +45,7 @@ def check_bags(
             )
         )
     episodes: dict[int, SourceEpisode] = {}
-    samples: list[PictureSample] = []
+    samples: list[FrameSample] = []
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading bags", total=2 * len(numbers))
         for number in numbers:
@@ -86,7 +86,7 @@ def check_bags(
         )
         for view, images in episode.images.items():
             rows = np.arange(len(images))
-            samples.append(PictureSample.of(view, number, rows, [images]))
+            samples.append(FrameSample.of(view, number, rows, [images]))
     recorded = Recorded(alike, first.state_names, first.action_names, source.fps, source.robot_type)
     report.facts |= {
         "convert reads": f"{sum(len(e.state) for e in alike.values())} rows at {source.fps:g} per "
@@ -101,5 +101,5 @@ def check_bags(
         for finding in check_episodes(recorded)
         if finding.where != "episodes"
     ]
-    report.findings += check_numbers(recorded) + check_pictures(samples, recorded)
+    report.findings += check_numbers(recorded) + check_frames(samples, recorded)
     return report, recorded, samples

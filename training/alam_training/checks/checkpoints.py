@@ -61,7 +61,7 @@ def check_checkpoint(path: Path) -> tuple[CheckReport, Checked | None]:
     tokens, width = model.latent_shape
     report.what = f"a transition model of the kind '{kind}'"
     report.facts |= {
-        "pictures": f"{model.image_size} px",
+        "images": f"{model.image_size} px",
         "a transition": f"{tokens} tokens of {width} numbers",
         "codebook": f"{model.codebook_size} entries" if model.codebook_size else "none",
         "transitions add up": "yes" if model.additive else "no",

@@ -9,16 +9,16 @@ from rich.progress import Progress
 
 from alam_core.data.checks import (
     Finding,
-    PictureSample,
+    FrameSample,
     Recorded,
     check_episodes,
+    check_frames,
     check_numbers,
-    check_pictures,
     check_videos,
     read_recorded,
-    sample_pictures,
+    sample_frames,
 )
-from alam_core.data.checks.pictures import episodes_looked_at
+from alam_core.data.checks.frames import episodes_looked_at
 from alam_core.data.lerobot import Columns, LeRobotDataset, layout
 from alam_core.data.lerobot.features import no_column
 from alam_core.data.mixture import SourceConfig, open_dataset
@@ -33,8 +33,8 @@ TASKS = 10  # listed, of the most frequent ones
 
 def check_dataset(
     path: Path, columns: Columns, thorough: bool, console: Console
-) -> tuple[CheckReport, Recorded | None, list[PictureSample]]:
-    """The report; the numbers, if there are any; the pictures that were looked at. A data set that
+) -> tuple[CheckReport, Recorded | None, list[FrameSample]]:
+    """The report; the numbers, if there are any; the frames that were looked at. A data set that
     cannot be opened is an error in the report.
     """
     report = CheckReport(str(path), "a data set")
@@ -75,13 +75,16 @@ def check_dataset(
                 "frames": str(dataset.num_frames),
                 "use": "pretraining; a policy needs states and actions too",
             }
-        report.findings += check_videos(dataset)
-        total = len(dataset.views) * len(episodes_looked_at(dataset, thorough))
-        pictures = progress.add_task("decoding pictures", total=total)
-        samples, undecoded = sample_pictures(
-            dataset, (), thorough, lambda: progress.advance(pictures)
+        unread = set(range(dataset.num_episodes)) - (
+            recorded.episodes.keys() if recorded else set()
         )
-    report.findings += undecoded + check_pictures(samples, recorded)
+        report.findings += check_videos(dataset, unread=unread)
+        total = len(dataset.views) * len(episodes_looked_at(dataset, thorough))
+        decoding = progress.add_task("decoding frames", total=total)
+        samples, undecoded = sample_frames(
+            dataset, (), thorough, lambda: progress.advance(decoding)
+        )
+    report.findings += undecoded + check_frames(samples, recorded)
     return report, recorded, samples
 
 

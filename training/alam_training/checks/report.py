@@ -14,7 +14,7 @@ from alam_training.findings import print_findings
 @dataclass
 class CheckReport:
     """what: kind of data or checkpoint, in words. facts: name -> value, in words. columns: for each
-    column of state and action, heading -> text. sheet: file with some pictures, "" if there is
+    column of state and action, heading -> text. sheet: file with some frames, "" if there is
     none.
     """
 
@@ -54,5 +54,5 @@ class CheckReport:
             console.print(table, highlight=False)
         print_findings(self.findings, console)
         if self.sheet:
-            console.print(f"pictures: {escape(self.sheet)}", soft_wrap=True, highlight=False)
+            console.print(f"contact sheet: {escape(self.sheet)}", soft_wrap=True, highlight=False)
         console.print(f"{self.verdict()}\n", highlight=False)

@@ -1,20 +1,20 @@
-"""A contact sheet: a few pictures of each view in one PNG file, a row for each episode and view."""
+"""A contact sheet: a few frames of each view in one PNG file, a row for each episode and view."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from alam_core.data.checks import PictureSample
+from alam_core.data.checks import FrameSample
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
 
 EPISODES = 3  # of each view
-SCALE = 2  # of the pictures that are looked at
+SCALE = 2  # of the images that are kept
 LABEL, GAP = 14, 4  # px
 
 
-def write_sheet(samples: Sequence[PictureSample], path: Path) -> str:
+def write_sheet(samples: Sequence[FrameSample], path: Path) -> str:
     """Write the sheet; returns its path, "" without samples. Raises UserError if it cannot be
     written.
     """
@@ -25,8 +25,8 @@ def write_sheet(samples: Sequence[PictureSample], path: Path) -> str:
     ]
     if not shown:
         return ""
-    side = shown[0].pictures.shape[1] * SCALE
-    columns = max(len(sample.pictures) for sample in shown)
+    side = shown[0].images.shape[1] * SCALE
+    columns = max(len(sample.images) for sample in shown)
     sheet = Image.new(
         "RGB", (GAP + columns * (side + GAP), len(shown) * (LABEL + side + GAP)), "white"
     )
@@ -39,8 +39,8 @@ def write_sheet(samples: Sequence[PictureSample], path: Path) -> str:
             f"{sample.view}, episode {sample.episode}: rows {first} to {last}",
             "black",
         )
-        for column, picture in enumerate(sample.pictures):
-            image = Image.fromarray(picture).resize((side, side))
+        for column, small in enumerate(sample.images):
+            image = Image.fromarray(small).resize((side, side))
             sheet.paste(image, (GAP + column * (side + GAP), top + LABEL))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,12 +48,12 @@ def write_sheet(samples: Sequence[PictureSample], path: Path) -> str:
             sheet.save(temporary)
     except OSError as error:
         raise UserError(
-            f"cannot write '{path}' ({error.strerror}): choose another --pictures"
+            f"cannot write '{path}' ({error.strerror}): choose another --sheets"
         ) from None
     return str(path)
 
 
-def _spread(samples: Sequence[PictureSample]) -> list[PictureSample]:
+def _spread(samples: Sequence[FrameSample]) -> list[FrameSample]:
     """The first, the last and one between."""
     if len(samples) <= EPISODES:
         return list(samples)

@@ -1,5 +1,6 @@
 """Check data and checkpoints before training: what they are, and what is wrong with them."""
 
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from alam_core.command_line import join_values
 from alam_core.config import parse_args
-from alam_core.data.checks import PictureSample, Recorded
+from alam_core.data.checks import FrameSample, Recorded
 from alam_core.data.lerobot import Columns, layout
 from alam_core.data.raw_images import ChannelOrder
 from alam_core.data.video.folder import ENDINGS
@@ -24,13 +25,13 @@ from alam_training.converters.source import Request, Stamps
 INTRODUCTION = """Check data and checkpoints before training. Nothing is changed.
 
   python training/check.py data/mine
-      a LeRobot data set or a folder of videos: numbers, instructions, videos, pictures
+      a LeRobot data set or a folder of videos: numbers, instructions, videos, frames
   python training/check.py bags/first
       a ROS 2 bag, or a folder of bags: topics, and what training/convert.py would read
   python training/check.py runs/mine/policy runs/mine_encoder/model data/mine
       checkpoints and data: each of them, and whether they belong together
   python training/check.py data/mine --thorough true
-      decode every picture, not only a few of each view
+      decode every frame, not only a few of each view
   python training/check.py --help
       every option
 
@@ -46,8 +47,8 @@ class CheckConfig:
 
     Args:
         paths: data sets, folders of videos, bags, checkpoints, or folders with several checkpoints.
-        thorough: decode every picture and read every bag, not only a few.
-        pictures: folder for the contact sheets; empty: none.
+        thorough: decode every frame and read every bag, not only a few.
+        sheets: folder for the contact sheets; empty: none.
         json: print the reports as JSON.
         views: of a bag: view -> topic, as in training/convert.py.
         state: feature of a data set that holds the state, or topics of a bag.
@@ -60,7 +61,7 @@ class CheckConfig:
 
     paths: list[str] = field(default_factory=list)
     thorough: bool = False
-    pictures: str = "runs/check"
+    sheets: str = "runs/check"
     json: bool = False
     views: dict[str, str] = field(default_factory=dict)
     state: str | list[str] = field(default_factory=list)
@@ -114,10 +115,11 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
     reports: list[CheckReport] = []
     checkpoints: list[Checked] = []
     datasets: dict[str, Recorded] = {}
+    names: dict[str, Path] = {}  # of the contact sheets
     kinds = [(path, kind) for given in config.paths for path, kind in _found(Path(given))]
     for path, kind in kinds:
         recorded: Recorded | None = None
-        samples: list[PictureSample] = []
+        samples: list[FrameSample] = []
         if kind == "checkpoint":
             report, checked = check_checkpoint(path)
             checkpoints += [checked] if checked else []
@@ -140,14 +142,26 @@ def check(config: CheckConfig, console: Console) -> list[CheckReport]:
             )
         if recorded and kind == "data":
             datasets[str(path)] = recorded
-        if config.pictures:
-            name = "_".join(path.resolve().parts[-2:]) + ".png"
-            report.sheet = write_sheet(samples, Path(config.pictures) / name)
+        if config.sheets:
+            name = _unused_name(path.resolve(), names)
+            report.sheet = write_sheet(samples, Path(config.sheets) / f"{name}.png")
         reports.append(report)
     for policy in [checkpoint for checkpoint in checkpoints if checkpoint.policy]:
         others = [checkpoint for checkpoint in checkpoints if not checkpoint.policy]
         policy.report.findings += check_together(policy, others, datasets)
     return reports
+
+
+def _unused_name(path: Path, used: dict[str, Path]) -> str:
+    """A name made of the last two parts of a path, or of more if another path has that one; it is
+    added to ``used``.
+    """
+    parts = path.parts[1:]
+    names = ("_".join(parts[-count:]) for count in range(min(2, len(parts)), len(parts) + 1))
+    numbered = (f"{'_'.join(parts)}_{number}" for number in itertools.count(2))
+    return next(
+        name for name in itertools.chain(names, numbered) if used.setdefault(name, path) == path
+    )
 
 
 def _found(path: Path) -> list[tuple[Path, str]]:

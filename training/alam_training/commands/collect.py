@@ -34,7 +34,7 @@ INTRODUCTION = """Collect demonstrations of a scripted expert into a LeRobot dat
 
   python training/collect.py --config training/configs/collect_piper.yaml
       1000 demonstrations of the Piper's place task
-  ... --root data/more --episodes 300 --workers 8
+  ... --output data/more --episodes 300 --workers 8
       another folder, fewer demonstrations, more processes
   python training/collect.py --config training/configs/collect_metaworld.yaml
       MetaWorld's tasks with their own experts
@@ -59,7 +59,7 @@ class CollectConfig:
     Args:
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
             metaworld/<task>,<task>.
-        root: folder of the data set.
+        output: folder of the data set.
         episodes: total number of successful episodes in the data set.
         first_seed: seed of the first attempt; each further attempt uses the next seed.
         image_size: side of the square images, in pixels.
@@ -75,7 +75,7 @@ class CollectConfig:
     """
 
     world: str = "piper_place"
-    root: str = "data/piper_place"
+    output: str = "data/piper_place"
     episodes: int = 300
     first_seed: int = 1_000_000
     image_size: int = 96
@@ -239,8 +239,8 @@ def collect(
     console = console or Console()
     started = time.monotonic()
     settings = _settings(config)
-    run = DatasetRun(config.root, SETTINGS, settings)
-    run.resume(config.resume, settings, "collected", "--root", defaults=FORMER_DEFAULTS)
+    run = DatasetRun(config.output, SETTINGS, settings)
+    run.resume(config.resume, settings, "collected", "--output", "seed", defaults=FORMER_DEFAULTS)
     seed = max(run.dataset.extras["seed"]) + 1 if run.dataset else config.first_seed
     with (
         run,
@@ -284,7 +284,7 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
     values = {
         name: value
         for name, value in asdict(config).items()
-        if name not in ("root", "episodes", "workers", "resume")
+        if name not in ("output", "episodes", "workers", "resume")
     }
     return values | {"noise_seconds": list(config.noise_seconds)}
 
@@ -343,7 +343,7 @@ def main() -> int:
     config = parse_args(CollectConfig, INTRODUCTION.splitlines()[0])
     summary = collect(config)
     print(
-        f"{config.root}: {summary.episodes} episodes, {summary.frames} frames, "
+        f"{config.output}: {summary.episodes} episodes, {summary.frames} frames, "
         f"expert success {summary.expert_success:.1%} of {summary.tried} seeds, "
         f"{summary.seconds:.0f} s"
     )

@@ -101,8 +101,9 @@ def pretrain(
         config.max_broken,
     )
     batch_at = training_triplets(config, sources, [training for training, _ in splits], report)
+    known = report.summary()
     if state.is_main_process:
-        print("\n".join(report.summary()))
+        print("\n".join(known))
         probes = [
             held_out_triplets(config, report, number, held_out)
             for number, (_, held_out) in enumerate(splits)
@@ -144,8 +145,8 @@ def pretrain(
     report.merge(gather_object([report.found()]))
     if result.main:
         report.write(config.run)
-        if any(report.broken):
-            print("\n".join(report.summary()))
+        if (found := report.summary()) != known:
+            print("\n".join(found))
         if result.stopped:
             print(result.why_stopped(config.loop.steps, "model"))
     if result.stopped == "interrupted":

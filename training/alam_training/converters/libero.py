@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError, listing
+from alam_core.errors import UserError, listing, one_line
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -59,13 +59,13 @@ def open_libero(request: Request) -> ForeignDataset:
         )
     recordings: list[Recording] = []
     faults: dict[str, str] = {}  # file -> why it cannot be opened
-    rates: list[float] = []
+    rates: dict[str, float] = {}  # file -> its control rate, 0 if it is not stated
     for path in files:
         name = path.name if folder.is_file() else path.relative_to(folder).as_posix()
         try:
             with h5py.File(path, "r") as file:
                 demos = _demonstrations(file)
-                rates.append(_control_rate(file["data"].attrs))
+                rates[name] = _control_rate(file["data"].attrs)
         except BrokenEpisode as error:
             faults[name] = str(error)
             continue
@@ -83,7 +83,24 @@ def open_libero(request: Request) -> ForeignDataset:
     usual = max(1, round(len(recordings) / len(rates)))  # episodes of a file
     recordings += [broken(name, reason, usual) for name, reason in faults.items()]
     count = sum(recording.episodes for recording in recordings)
-    return ForeignDataset("libero_panda", request.fps or rates[0], count, recordings)
+    fps = request.fps or _common_rate(folder, rates)
+    note = ""
+    if not (request.fps or all(rates.values())):
+        unstated = listing(name for name, rate in rates.items() if not rate)
+        note = f"{unstated}: no control rate is stated; {fps:g} per second is assumed, see --fps"
+    return ForeignDataset("libero_panda", fps, count, recordings, note)
+
+
+def _common_rate(folder: Path, rates: Mapping[str, float]) -> float:
+    """The control rate of the files that state one. Raises UserError if they differ."""
+    stated = {rate: name for name, rate in rates.items() if rate}
+    if len(stated) > 1:
+        raise UserError(
+            f"the files in '{folder}' have different control rates "
+            f"({listing(f'{name}: {rate:g}' for rate, name in stated.items())} per second): "
+            "convert them separately, or give the right one with --fps"
+        )
+    return next(iter(stated), FPS)
 
 
 def _demonstrations(file: Any) -> list[str]:
@@ -193,7 +210,7 @@ def _instruction(attributes: Any) -> str:
 def _control_rate(attributes: Any) -> float:
     settings = _json(attributes, "env_args").get("env_kwargs")
     rate = settings.get("control_freq") if isinstance(settings, dict) else None
-    return float(rate) if isinstance(rate, (int, float)) and rate > 0 else FPS
+    return float(rate) if isinstance(rate, (int, float)) and rate > 0 else 0.0
 
 
 def _json(attributes: Any, name: str) -> dict[str, Any]:
@@ -210,4 +227,4 @@ def _number(demo: str) -> tuple[int, str]:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).strip("\"'")
+    return one_line(error).strip("\"'")

@@ -21,7 +21,7 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.data.raw_images import decode_raw_image
-from alam_core.errors import UserError, listing
+from alam_core.errors import UserError, listing, one_line
 from alam_core.robots.joint_states import JointStates
 from alam_core.types import VIEWS
 from alam_training.converters.source import (
@@ -41,6 +41,7 @@ TOPIC = "/{}/color/image_raw"  # of each view
 STATE = ["/joint_states"]
 MAX_GAP = 0.5  # s from a row to the nearest message of a topic; a longer gap breaks the episode
 MAX_DISORDER = 0.5  # s by which the stamps of a topic may go back from one message to the next
+MAX_REPEAT = 1.5  # rows for each image
 SECOND = 1_000_000_000  # ns
 DAY = 24 * 3600 * SECOND
 RECORDED = "--stamps recording takes the time of recording instead"
@@ -97,9 +98,7 @@ def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpiso
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
-        raise BrokenEpisode(
-            f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
-        ) from None
+        raise BrokenEpisode(f"cannot be read ({one_line(error)})") from None
 
 
 @dataclass
@@ -146,8 +145,8 @@ class _Bag:
         self._check(list(views.values()), IMAGES)
         self._check(numeric, NUMBERS)
         topics = self._read(dict.fromkeys([*views.values(), *numeric]), set(numeric))
-        for name, topic in topics.items():
-            _check_clock(name, topic)
+        for name, read in topics.items():
+            _check_clock(name, read)
         states, actions = (
             [column for name in names for column in _columns(name, topics[name])]
             for names in (state_topics, action_topics)
@@ -164,6 +163,8 @@ class _Bag:
             topic: _nearest(series[topic], rows, topic)[: len(state)] for topic in views.values()
         }
         frames = self._frames(picks)
+        for topic in picks:
+            _check_rate(topic, series[topic], request.fps or FPS)
         images = {view: stack_images(frames[topic], 0, topic) for view, topic in views.items()}
         custom = getattr(self.bag.storage.metadata, "custom", None) or {}
         return SourceEpisode(
@@ -246,6 +247,16 @@ def _check_clock(name: str, topic: _Topic) -> None:
                 f"{_after(topic.recorded[i] - topic.recorded[0])} its first message: a clock was "
                 f"set, {advice}"
             )
+
+
+def _check_rate(name: str, stamps: np.ndarray, fps: float) -> None:
+    """Raises BrokenEpisode if a topic has clearly fewer images than there are rows."""
+    usual = float(np.median(np.diff(np.sort(stamps)))) / SECOND if len(stamps) > 1 else 0.0
+    if usual * fps > MAX_REPEAT:
+        raise BrokenEpisode(
+            f"{name} has {1 / usual:.3g} images per second, but there are {fps:g} rows: images "
+            f"would repeat while the arm moves; give --fps {1 / usual:.2g}, or record faster"
+        )
 
 
 def _after(duration: int) -> str:

@@ -52,16 +52,18 @@ class DatasetRun:
         settings: dict[str, Any],
         made: str,
         option: str,
+        extra: str,
         key: str = "",
         defaults: Mapping[str, Any] | None = None,
     ) -> None:
         """Open the data set at ``root`` to add to it, if it exists and this run fits it.
 
         allowed: whether the user asked to resume. settings: this run's settings that decide what an
-        episode looks like. made, option: for messages, such as "collected" and "--root". key: where
-        the record keeps the settings; "" if it is the settings. defaults: settings that older
-        records lack. Raises UserError if resuming is not allowed, or the record is missing, broken
-        or has other settings.
+        episode looks like. made, option: for messages, such as "collected" and "--output". extra:
+        what each episode must have in ``LeRobotDataset.extras``. key: where the record keeps the
+        settings; "" if it is the settings. defaults: settings that older records lack. Raises
+        UserError if resuming is not allowed, or the record is missing, broken or has other
+        settings.
         """
         if not self.root.exists():
             return
@@ -76,15 +78,21 @@ class DatasetRun:
             before = {**(defaults or {}), **(record[key] if key else record)}
         except (OSError, ValueError, KeyError, TypeError):
             raise UserError(
-                f"'{self.root}/{self.record_file}' is missing or broken: "
-                "only data sets made by this script can be resumed"
+                f"'{self.root}/{self.record_file}' is missing or broken, or of another version of "
+                "this program: only data sets made by this script can be resumed; choose another "
+                f"{option}"
             ) from None
         check_same_settings(
-            {name: before.get(name) for name in settings},
+            {name: before[name] for name in settings if name in before},
             settings,
             f"'{self.root}' was {made} with",
             f"give the same value or choose another {option}",
         )
+        if extra not in dataset.extras:
+            raise UserError(
+                f"the episodes of '{self.root}' lack their {extra}, which this version of the "
+                f"program needs to continue: choose another {option}"
+            )
         self.dataset = dataset
         self.num_episodes, self.num_frames = dataset.num_episodes, dataset.num_frames
 

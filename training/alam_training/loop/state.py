@@ -170,7 +170,7 @@ class TrainState:
         parameters = dict(self.model.named_parameters())
         device = next(iter(parameters.values())).device
         for name, tensor in tensors.items():
-            kind, rest = name.split(".", 1)
+            kind, _, rest = name.partition(".")
             if kind == "sums":
                 self.sums[rest] = torch.zeros_like(tensor, device=device)
             elif (

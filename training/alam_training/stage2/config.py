@@ -7,6 +7,7 @@ from alam_core.data.lerobot import Columns, layout
 from alam_core.errors import UserError
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
+from alam_core.types import STD_FLOOR
 from alam_training.loop.config import LoopConfig
 
 # Settings that may differ when a run is resumed. (``loop`` has a list of its own; instead of the
@@ -90,7 +91,7 @@ class FinetuneConfig:
     latent_weight: float = 0.3
     relative_joints: list[str] = field(default_factory=list)
     normalise: Literal["std", "quantiles"] = "std"
-    std_floor: float = 3e-3
+    std_floor: float = STD_FLOOR
     held_out: float = 0.03
     batch: int = 64
     draws: int = 2

@@ -13,6 +13,7 @@ from alam_core.checkpoints import checkpoint_folder, checkpoint_hash
 from alam_core.data.checks import quick_findings
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import OnDemandFrames
+from alam_core.data.instructions import plain
 from alam_core.data.lerobot import LeRobotDataset
 from alam_core.data.lerobot.features import no_column
 from alam_core.data.mixture import VideoSource, decode
@@ -22,7 +23,6 @@ from alam_core.latent_action import TransitionEncoder
 from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.backbone import Tokenizer, make_tokenizer
 from alam_core.policy.config import PolicyConfig
-from alam_core.policy.instructions import MOST, kept
 from alam_core.policy.normalization import (
     LatentProjection,
     PolicyStats,
@@ -94,8 +94,7 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     report.update(0, broken)
     parts = demonstrations.parts(report.left_out(0))
     followed = {int(demonstrations.tasks[part.start]) for part in parts}
-    instructions = [demonstrations.instructions[number] for number in sorted(followed)]
-    policy_config.instructions = kept(instructions)
+    policy_config.instructions = [demonstrations.instructions[i] for i in sorted(followed)]
     stats = fit_policy_stats(
         [states[part] for part in parts],
         [actions[part] for part in parts],
@@ -113,11 +112,6 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         )
     if PartialState(cpu=config.loop.cpu).is_main_process:
         print("\n".join(report.summary()))
-        if not policy_config.instructions:
-            print(
-                f"note: the data have {len(instructions)} instructions; with more than {MOST}, the "
-                "checkpoint keeps none of them, and an unknown one will not be noticed"
-            )
         report.write(config.run)
     return (
         policy_config,
@@ -228,7 +222,7 @@ def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str
     """The instructions. Raises UserError if one is empty, or if the tokenizer cannot tell two of
     them apart.
     """
-    if not all(task.strip() for task in tasks):
+    if not all(map(plain, tasks)):
         raise UserError(
             f"'{config.data}' has episodes without an instruction: add one to each, for example "
             "with training/convert.py --task"

@@ -8,7 +8,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from alam_bringup.cameras import check_serials
 from alam_bringup.description import NodeSpec
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 
 
 def has_package(name: str) -> bool:
@@ -69,7 +69,7 @@ def parameter_files(node: NodeSpec, config: Path) -> list[str]:
     try:
         sections = yaml.safe_load(file.read_text()) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{file} is not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{file} is not YAML: {one_line(error)}") from None
     path = f"{node.namespace}/{node.name}"
     names = {"/**", f"/**/{node.name}", path, path.lstrip("/")}
     if not (isinstance(sections, dict) and names & {str(name) for name in sections}):

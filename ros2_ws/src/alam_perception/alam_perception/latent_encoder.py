@@ -14,7 +14,7 @@ from alam_common.main import run_node
 from alam_common.messages import NANOSECONDS, image_to_numpy, stamp_to_ns
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.latent_action import TransitionEncoder, encode_images
 
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
@@ -63,7 +63,7 @@ class LatentEncoder(Node):
             self._follow(message)
         except (UserError, ValueError) as error:  # an unusable observation
             self._dropped += 1
-            self._problem = " ".join(str(error).split())
+            self._problem = one_line(error)
             self._from = None
         done = Processed(node=self.get_name())
         done.header.stamp = message.header.stamp

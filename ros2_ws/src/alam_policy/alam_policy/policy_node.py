@@ -22,7 +22,6 @@ from alam_common.messages import stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
-from alam_core.policy.instructions import MOST
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
 from alam_core.runtime.columns import parse_names_map
@@ -90,7 +89,7 @@ class PolicyNode(Node):
         if self._strict and not self._runner.instructions:
             raise UserError(
                 "policy: strict_instructions needs a checkpoint that keeps its instructions, but "
-                f"'{p['checkpoint']}' keeps none: train it again, with at most {MOST} instructions"
+                f"'{p['checkpoint']}' keeps none: train it again with this version"
             )
         self._misfit = ""  # why the policy's columns are not those of the arm
         renamed = parse_names_map(p["joint_names_map"])

@@ -1,7 +1,7 @@
-"""Checks of a few decoded frames of each view: blank and frozen pictures, and two views that show
+"""Checks of a few decoded frames of each view: blank and frozen frames, and two views that show
 the same.
 
-N: frames looked at of an episode, S: side of a small picture.
+N: frames looked at of an episode, S: side of a small image.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -17,20 +17,20 @@ from alam_core.data.frames import DECODED_AT_ONCE, VideoSet
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
 
-SIDE = 96  # px of the pictures that are kept
+SIDE = 96  # px of the images that are kept
 BLOCKS = 24  # averages per side that are compared
 EPISODES, FRAMES = 8, 6  # looked at unless everything is
-BLANK = 4.0  # grey levels: a picture that varies by less shows nothing
+BLANK = 4.0  # grey levels: an image that varies by less shows nothing
 SAME = 8.0  # grey levels: less difference in every block is due to coding, not to a motion
 MOVED = 0.25  # of a column's range; an arm that moves so far looks different
 
 
 @dataclass
-class PictureSample:
+class FrameSample:
     """Frames of one view of one episode.
 
-    rows: the frames (N,). blocks: averages over blocks of each picture, float16 (N, BLOCKS, BLOCKS,
-    3). spread: standard deviation of each picture, (N,). pictures: a few of them, to show, uint8
+    rows: the frames (N,). blocks: averages over blocks of each frame, float16 (N, BLOCKS, BLOCKS,
+    3). spread: standard deviation of each frame, (N,). images: a few of them, to show, uint8
     (n, S, S, 3).
     """
 
@@ -39,33 +39,31 @@ class PictureSample:
     rows: np.ndarray
     blocks: np.ndarray
     spread: np.ndarray
-    pictures: np.ndarray
+    images: np.ndarray
 
     @classmethod
     def of(cls, view: str, e: int, rows: np.ndarray, parts: Iterable[np.ndarray]) -> Self:
         """The sample of the frames ``rows`` of episode e, given in parts uint8 (n, H, W, 3)."""
         kept = set(rows[evenly(len(rows), FRAMES)].tolist())
-        blocks, spread, pictures, done = [], [], [], 0
+        blocks, spread, images, done = [], [], [], 0
         for part in parts:
             small = resize_images(part, SIDE)
             shape = (len(small), BLOCKS, SIDE // BLOCKS, BLOCKS, SIDE // BLOCKS, 3)
             blocks.append(small.reshape(shape).mean((2, 4), dtype=np.float32).astype(np.float16))
             spread.append(small.reshape(len(small), -1).std(1))
             here = rows[done : done + len(small)].tolist()
-            pictures += [picture for row, picture in zip(here, small, strict=True) if row in kept]
+            images += [image for row, image in zip(here, small, strict=True) if row in kept]
             done += len(small)
-        return cls(
-            view, e, rows, np.concatenate(blocks), np.concatenate(spread), np.stack(pictures)
-        )
+        return cls(view, e, rows, np.concatenate(blocks), np.concatenate(spread), np.stack(images))
 
 
-def sample_pictures(
+def sample_frames(
     dataset: VideoSet,
     views: Sequence[str] = (),
     thorough: bool = False,
     advance: Callable[[], object] = lambda: None,
     left_out: Collection[int] = (),
-) -> tuple[list[PictureSample], list[Finding]]:
+) -> tuple[list[FrameSample], list[Finding]]:
     """A few frames of a few episodes of each of ``views`` (none given: all), evenly spaced;
     thorough: all frames of all episodes. Also an error for a view with videos that cannot be
     decoded.
@@ -87,7 +85,7 @@ def sample_pictures(
                     for i in range(0, len(rows), DECODED_AT_ONCE)
                 )
                 try:
-                    samples.append(PictureSample.of(view, e, rows, parts))
+                    samples.append(FrameSample.of(view, e, rows, parts))
                 except UserError as error:
                     broken[e] = str(error)
             advance()
@@ -96,7 +94,7 @@ def sample_pictures(
 
 
 def episodes_looked_at(dataset: VideoSet, thorough: bool) -> np.ndarray:
-    """The episodes of ``sample_pictures``."""
+    """The episodes of ``sample_frames``."""
     return evenly(dataset.num_episodes, dataset.num_episodes if thorough else EPISODES)
 
 
@@ -105,14 +103,12 @@ def evenly(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, max(count - 1, 0), min(wanted, count)).round().astype(int))
 
 
-def check_pictures(
-    samples: Sequence[PictureSample], recorded: Recorded | None = None
-) -> list[Finding]:
-    """Findings about the pictures of ``samples``. recorded: the states, if there are any, that tell
-    whether the arm moved while the picture did not.
+def check_frames(samples: Sequence[FrameSample], recorded: Recorded | None = None) -> list[Finding]:
+    """Findings about the frames of ``samples``. recorded: the states, if there are any, that tell
+    whether the arm moved while the image did not.
     """
     findings = []
-    by_view: dict[str, dict[int, PictureSample]] = {}
+    by_view: dict[str, dict[int, FrameSample]] = {}
     for sample in samples:
         by_view.setdefault(sample.view, {})[sample.episode] = sample
     span = _span(recorded)
@@ -128,14 +124,14 @@ def check_pictures(
         for found, what in (
             (blank, "black or of one colour: was the camera covered or off? Leave them out"),
             (frozen, "the same although the arm moves: did the camera stop? Leave them out"),
-            (still, "the same from the first to the last: is it a still picture? Leave them out"),
+            (still, "the same from the first to the last: is it a still image? Leave them out"),
         ):
             if found:
                 findings.append(
                     Finding(
                         "error" if len(found) == len(of_episode) else "warning",
                         f"view '{view}', {episodes_called(found)}",
-                        f"in {len(found)} of {len(of_episode)} episodes looked at, pictures are "
+                        f"in {len(found)} of {len(of_episode)} episodes looked at, frames are "
                         f"{what}",
                     )
                 )
@@ -148,7 +144,7 @@ def check_pictures(
                     Finding(
                         "warning",
                         f"views '{one}' and '{other}'",
-                        "they show the same pictures: is one camera recorded twice? Leave one out",
+                        "they show the same frames: is one camera recorded twice? Leave one out",
                     )
                 )
     return findings
@@ -166,15 +162,15 @@ def _states(recorded: Recorded | None, e: int) -> np.ndarray | None:
     return recorded.episodes[e].state if recorded and e in recorded.episodes else None
 
 
-def _frozen(sample: PictureSample, states: np.ndarray | None, span: np.ndarray | None) -> bool:
-    """Whether two pictures, one after the other, are the same although the arm moved between them;
-    without states: whether all pictures are the same.
+def _frozen(sample: FrameSample, states: np.ndarray | None, span: np.ndarray | None) -> bool:
+    """Whether two frames, one after the other, are the same although the arm moved between them;
+    without states: whether all frames are the same.
     """
     blocks = sample.blocks.astype(np.float32)
     if span is None or states is None or len(states) <= sample.rows.max():
         return len(blocks) > 1 and not (np.abs(blocks - blocks[0]) > SAME).any()
     moving = span > 1e-6
-    last = 0  # the first of the pictures that are the same
+    last = 0  # the first of the frames that are the same
     for now in range(1, len(blocks)):
         if (np.abs(blocks[now] - blocks[last]) > SAME).any():
             last = now
@@ -185,7 +181,7 @@ def _frozen(sample: PictureSample, states: np.ndarray | None, span: np.ndarray |
     return False
 
 
-def _equal(one: PictureSample, other: PictureSample) -> bool:
+def _equal(one: FrameSample, other: FrameSample) -> bool:
     if one.rows.tolist() != other.rows.tolist():
         return False
     return not (np.abs(one.blocks - other.blocks) > SAME).any()
