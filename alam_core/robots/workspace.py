@@ -82,7 +82,8 @@ class Workspace:
     """The part of space that the arm may use.
 
     floor: m, height below which nothing of the arm may go: neither the grasp point nor the finger
-    tips nor any link from the elbow on. lower, upper: m, corners of the box that the grasp point
+    tips nor any link from the elbow on. The default is the surface that the arm stands on; the
+    finger tips of the demonstrated task piper_place stay 0.006 m above it. lower, upper: m, corners of the box that the grasp point
     and the finger tips must stay in. clearance: m between links that are not adjacent. dh_offset:
     which firmware the joint angles come from, see ``alam_core.robots.piper``.
 
