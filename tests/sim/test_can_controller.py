@@ -251,7 +251,7 @@ def test_an_arm_that_another_program_left_powered_in_another_mode_is_put_into_ou
     rig.emulator.ctrl_mode, rig.emulator.move_mode, rig.emulator.speed_percent = 1, 0, 5
     rig.enable()
     rig.controller.offer(rig.straight(1, HOME + [0.3, 0, 0, 0, 0, 0]))
-    rig.run(1.0)
+    rig.run(1.5)
     assert (
         rig.emulator.ignored_commands == 0
         and np.abs(rig.plant.joints - HOME - [0.3, 0, 0, 0, 0, 0]).max() < 1e-3
