@@ -8,7 +8,6 @@ parameters.
 import time
 
 import numpy as np
-import rclpy
 from alam_msgs.msg import Processed, TaskStatus
 from alam_msgs.srv import ResetWorld
 from rclpy.executors import Executor
@@ -89,7 +88,7 @@ class WorldPlant:
 
 
 class SimNode(Node):
-    """One simulated world. Build it and call ``run`` in the same thread."""
+    """One simulated world. Build it and call ``step`` in the same thread."""
 
     def __init__(self) -> None:
         super().__init__("sim_node")
@@ -137,12 +136,11 @@ class SimNode(Node):
         """Time in ns: simulated, or that of the wall clock with ``realtime``."""
         return self.get_clock().now().nanoseconds if self.realtime else START + self._ticks * TICK
 
-    def run(self, executor: Executor) -> None:
-        """Tick until ROS is shut down."""
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=0)
-            if self._may_tick(executor):
-                self._tick()
+    def step(self, executor: Executor) -> None:
+        """Serve ROS, then make a tick if it is due."""
+        executor.spin_once(timeout_sec=0)
+        if self._may_tick(executor):
+            self._tick()
 
     def _may_tick(self, executor: Executor) -> bool:
         """Whether the next tick may start. If not, wait a short time for the nodes or the clock."""
@@ -246,7 +244,7 @@ class SimNode(Node):
 
 
 def main() -> None:
-    run_node(SimNode, spin=SimNode.run)
+    run_node(SimNode, step=SimNode.step)
 
 
 if __name__ == "__main__":
