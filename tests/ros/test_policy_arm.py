@@ -3,6 +3,7 @@ stopped itself. A stand-in publishes the arm's status.
 """
 
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,38 @@ def test_a_policy_node_that_is_stopped_ends_its_goal(
     arm.world.ros.wait_for(lambda: run.poll() is not None, 30, "alam run to end")
     assert run.wait(1) == 1 and "the policy node stops" in run.last_line()
     assert policy.wait(30) == 0 and not any("Traceback" in line for line in policy.lines)
+
+
+FAILING = """
+from alam_common.main import run_node
+from alam_core.runtime import PolicyRunner
+from alam_policy.policy_node import PolicyNode
+
+class FailingRunner(PolicyRunner):
+    def infer(self, observation, generator=0, given=None):
+        if observation.instruction != "warm up":
+            raise RuntimeError("out of memory")
+        return super().infer(observation, generator, given)
+
+run_node(lambda: PolicyNode(load=FailingRunner.from_pretrained))
+"""
+
+
+def test_a_policy_node_that_fails_ends_its_goal(
+    ros, start: Callable[..., ChildProcess], tmp_path: Path
+) -> None:
+    save_tiny_policy(tmp_path / "policy")
+    given = ["-p", f"checkpoint:={tmp_path / 'policy'}", "-p", "use_sim_time:=true"]
+    process = start("policy", [sys.executable, "-c", FAILING, "--ros-args", *given])
+    world = World(ros)
+    world.wait_until_connected()
+    goal = world.send_goal()
+    observed = world.observation()
+    answer = world.result(goal, again=lambda: world.observations.publish(observed))
+    assert answer.status == GoalStatus.STATUS_ABORTED
+    assert "the policy node failed: out of memory" in answer.result.reason
+    assert process.wait(30) == 1
+    assert "a bug ended the node: RuntimeError: out of memory" in process.last_line()
 
 
 def test_what_the_arm_says_of_itself_is_understood() -> None:

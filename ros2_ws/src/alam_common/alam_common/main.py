@@ -55,6 +55,7 @@ def run_node(
     """
     stop = StopRequest()
     node: N | None = None
+    failure: Exception | None = None
     code = 0
     try:
         _initialise(sys.argv if args is None else args)
@@ -67,16 +68,18 @@ def run_node(
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
-        if not stop.made:  # else it is a consequence of the interruption
-            code = _report(error, node)
+        failure = None if stop.made else error  # else a consequence of the interruption
     finally:
         stop.interrupts = False
-        if node is not None:
-            close = getattr(node, "close", None)
-            if close is not None:
-                close()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        try:
+            if node is not None and hasattr(node, "close"):
+                node.close()
+        finally:
+            if failure is not None:  # the last line of the node's output
+                code = _report(failure, node)
+            if node is not None:
+                node.destroy_node()
+            rclpy.try_shutdown()
     sys.exit(code)
 
 
