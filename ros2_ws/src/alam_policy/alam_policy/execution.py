@@ -86,7 +86,7 @@ class Execution:
             if not self._sent or abs(now - self._stamp) > FRESH:
                 return False
             newest, sent_at = self._sent[-1]
-            executes = self._state == EXECUTING and self._sequence >= newest.sequence
+            executes = self._state == EXECUTING and self._sequence == newest.sequence
             return self._stamp > sent_at + TAKE_UP and not executes
 
     def begin(self) -> None:
