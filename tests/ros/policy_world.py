@@ -73,8 +73,8 @@ class World:
             self.clock.publish(Clock(clock=ns_to_stamp(self.now)))
             self.ros.executor.spin_once(timeout_sec=0.05)
 
-    def tick(self) -> None:
-        """Advance by 100 ms, send an observation and wait until the policy has processed it."""
+    def observation(self) -> Observation:
+        """Advance by 100 ms. Returns the observation of that time, which is not sent yet."""
         self.advance(STEP)
         message = Observation(
             views=list(VIEWS),
@@ -84,6 +84,11 @@ class World:
         message.images = [
             numpy_to_image(image, message.header.stamp) for image in self.picture(self.now)
         ]
+        return message
+
+    def tick(self) -> None:
+        """Advance by 100 ms, send an observation and wait until the policy has processed it."""
+        message = self.observation()
         self.sent.append(self.now)
         self.ros.wait_for(
             lambda: self.processed and stamp_to_ns(self.processed[-1].header.stamp) == self.now,

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType
-from rcl_interfaces.srv import DescribeParameters, ListParameters
+from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.node import Node
 from tiny_checkpoints import save_tiny_policy, save_tiny_transition
 
@@ -49,6 +50,27 @@ def test_every_parameter_is_described_and_every_number_has_a_range(
             # Only the simulator's fault injection may be set while the node runs.
             assert parameter.read_only != (parameter.name == "muted_views"), parameter.name
 
+        # What is read once is refused while the node runs, instead of changing nothing.
+        names = [*ours, "use_sim_time"]
+        got = ros.call(GetParameters, f"/{name}/get_parameters", GetParameters.Request(names=names))
+        values = dict(zip(names, got.values, strict=True))
+        values["use_sim_time"].bool_value = not values["use_sim_time"].bool_value
+        if "muted_views" in values:
+            values["muted_views"].string_value = "wrist"
+        wanted = [ParameterMessage(name=key, value=value) for key, value in values.items()]
+        answer = ros.call(
+            SetParameters, f"/{name}/set_parameters", SetParameters.Request(parameters=wanted)
+        )
+        for key, result in zip(names, answer.results, strict=True):
+            assert result.successful == (key == "muted_views"), f"{name}: {key}"
+            assert result.successful or "read-only" in result.reason, f"{name}: {key}"
+        again = ros.call(
+            GetParameters, f"/{name}/get_parameters", GetParameters.Request(names=names)
+        )
+        kept = dict(zip(names, again.values, strict=True))
+        assert kept["use_sim_time"].bool_value is False
+        assert "muted_views" not in kept or kept["muted_views"].string_value == "wrist"
+
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
@@ -86,6 +108,9 @@ def test_a_path_may_hold_the_home_folder_and_variables(monkeypatch: pytest.Monke
 
         def get_name(self) -> str:
             return "policy"
+
+        def set_descriptor(self, *_: object) -> None:
+            """Takes the description of use_sim_time, which ROS declares."""
 
         def declare_parameter(self, name: str, *_: object) -> SimpleNamespace:
             return SimpleNamespace(value=given[name])

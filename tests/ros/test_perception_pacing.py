@@ -82,6 +82,17 @@ def test_a_frame_of_a_fast_camera_is_not_combined_with_the_one_before_its_match(
     assert max(max(ages) for _, ages in served) <= phase + 1e-9
 
 
+@pytest.mark.parametrize("rate", [9.95, 10.0])
+def test_a_late_frame_does_not_put_off_the_next_one(rate: float) -> None:
+    """As from a camera on a busy machine: the frame after a late one arrives on time."""
+    rng = np.random.default_rng(0)
+    late = np.where(rng.random(300) < 0.3, rng.uniform(0.0, 0.08, 300), 0.0)
+    times = 100.0 + np.arange(300) / rate + late
+    served = serve(Pacing(0.1), [(t, view) for t in times for view in "ab"])
+    assert len(served) == 300
+    assert max(max(ages) for _, ages in served) == 0.0  # served when it arrives
+
+
 def test_cameras_in_opposite_phase_are_served_with_each_others_newest_frame() -> None:
     served = serve(Pacing(0.1), camera("a", 10) + camera("b", 10, 0.04))
     assert len(served) >= 299

@@ -258,7 +258,8 @@ def test_up_stops_everything_when_a_required_node_fails(fleet: Callable[..., Chi
     good = pid_of(up, "good")
     wait_until(lambda: up.poll() is not None, "alam up to end")
     assert up.wait(1) == 1
-    up.last_line()
+    # Not buried under what the other nodes say when they stop.
+    assert re.fullmatch(r"\[alam\] +error: bad failed with exit code 3: no camera", up.last_line())
     assert any(
         "bad ended (exit code 3); its last line: error: no camera: stopping the other nodes" in line
         for line in up.lines

@@ -239,8 +239,8 @@ def test_a_parameter_file_that_ros_would_ignore_is_refused(
 
 def strings_of_node(package: str, executable: str) -> set[str]:
     """Every string in a node's module, which includes the names of its parameters."""
-    setup = (SOURCES / package / "setup.py").read_text()
-    match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
+    entries = (SOURCES / package / package / "entry.py").read_text()
+    match = re.search(rf'^{executable} = entry\("([\w.]+)"\)', entries, re.MULTILINE)
     assert match, f"{package} has no executable {executable}"
     tree = ast.parse(
         (SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text()

@@ -4,6 +4,7 @@ input stops.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,10 +103,17 @@ def test_a_goal_from_acceptance_to_success(world: World, tmp_path: Path) -> None
 
 
 def test_one_goal_at_a_time_and_a_cancel_stops_the_chunks(world: World) -> None:
-    assert not world.send_goal(instruction=" ").accepted
-    assert not world.send_goal(time_limit=float("nan")).accepted
+    def refused(**goal: Any) -> str:
+        answer = world.result(world.send_goal(**goal))
+        assert answer.status == GoalStatus.STATUS_ABORTED and not answer.result.success
+        return answer.result.reason
+
+    assert refused(instruction=" ") == "the instruction is empty"
+    assert refused(time_limit=float("nan")) == "the time limit nan is not a number >= 0"
+    assert refused(time_limit=-1.0) == "the time limit -1.0 is not a number >= 0"
     goal = world.send_goal()
-    assert not world.send_goal(instruction="something else").accepted
+    reason = refused(instruction="something else")
+    assert reason == f"'{TASK}' is still active; cancel it first"
     for _ in range(2):
         world.tick()
     world.ros.wait_for(lambda: world.chunks, what="a chunk")

@@ -19,10 +19,11 @@ from piper_arm import HOME, EmulatedArm
 from rclpy.action import ActionClient
 from sensor_msgs.msg import JointState
 from slow_policy_node import DELAY, FIRST_DELAY
-from std_srvs.srv import SetBool, Trigger
+from std_srvs.srv import SetBool
 from tiny_checkpoints import HORIZON, SIZE, save_tiny_policy
 
 from alam_common.messages import numpy_to_image, stamp_to_seconds
+from alam_core.robots.piper import JOINT_NAMES
 from alam_core.types import VIEWS
 
 DT = 0.1
@@ -103,6 +104,7 @@ def robot(ros, start, start_node, can_udp_port: int, tmp_path: Path):
         )
         node = Path(__file__).with_name("slow_policy_node.py")
         parameters = ["-p", f"checkpoint:={tmp_path / 'policy'}", "-p", "replan_every:=8"]
+        parameters += ["-p", "max_ignored:=1000"]
         process = start("policy", [sys.executable, str(node), "--ros-args", *parameters])
         robot = Robot(ros, process)
         robot.wait_for(robot.client.server_is_ready, "the policy")
@@ -201,26 +203,45 @@ def test_chunks_join(robot: Robot) -> None:
 @pytest.mark.slow
 def test_a_chunk_that_the_arm_does_not_execute_is_planned_again(robot: Robot) -> None:
     robot.wait_for(lambda: len(robot.chunks) >= 3, "chunks")
-    hold = robot.ros.call(Trigger, "/alam/arm/hold", Trigger.Request())
-    assert hold.success
-    robot.wait_for(lambda: robot.status[-1].state == "HOLDING", "the arm to hold")
-    assert robot.status[-1].sequence == 0 and robot.status[-1].row == -1
-    before_hold = len(robot.chunks)
-    robot.wait_for(lambda: len(robot.chunks) >= before_hold + 5, "chunks while the arm holds")
-    stamps = [seconds(chunk) for chunk in robot.chunks[before_hold + 1 :]]
+    # While the arm executes chunks of another publisher, it rejects those of the policy, whose
+    # sequence numbers are lower.
+    other = robot.ros.node.create_publisher(ActionChunk, "/alam/action_chunk", 10)
+    pose = list(robot.status[-1].set_point)
+    foreign = 2**62
+
+    def interfere() -> None:
+        nonlocal foreign
+        foreign += 1
+        chunk = ActionChunk(sequence=foreign, joint_names=list(JOINT_NAMES), dt=DT, steps=30)
+        chunk.header.stamp = robot.ros.node.get_clock().now().to_msg()
+        chunk.positions = pose * 30
+        other.publish(chunk)
+
+    def wait_for(condition: Callable[[], object], what: str) -> None:
+        until = [0.0]
+
+        def seen() -> object:
+            if time.monotonic() > until[0]:
+                interfere()
+                until[0] = time.monotonic() + 0.5
+            return condition()
+
+        robot.wait_for(seen, what)
+
+    wait_for(lambda: robot.status[-1].sequence > 2**62, "the arm to execute other chunks")
+    before = len(robot.chunks)
+
+    def own() -> list[ActionChunk]:
+        return [chunk for chunk in robot.chunks[before:] if chunk.sequence < 2**62]
+
+    wait_for(lambda: len(own()) >= 5, "chunks while the arm executes others")
+    stamps = [seconds(chunk) for chunk in own()[1:]]
     assert min(np.diff(stamps)) < 0.7  # earlier than replan_every steps of 0.1 s
-    ignored = {chunk.sequence for chunk in robot.chunks[before_hold + 1 :]}
-    robot.wait_for(lambda: ignored <= set(robot.reports()), "the reports of the chunks")
+    ignored = {chunk.sequence for chunk in own()[1:]}
+    wait_for(lambda: ignored <= set(robot.reports()), "the reports of the chunks")
     assert not any(robot.reports()[sequence]["given"] for sequence in ignored)
 
-    answer = robot.ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True))
-    assert answer.success
     robot.wait_for(
-        lambda: robot.status[-1].state == "EXECUTING" and robot.status[-1].row >= 0,
-        "the arm to go on",
-    )
-    robot.wait_for(
-        lambda: robot.status[-1].sequence in {chunk.sequence for chunk in robot.chunks},
-        "the chunk that is executed",
+        lambda: 0 < robot.status[-1].sequence < 2**62, "the arm to execute the policy's chunks"
     )
     assert np.abs(np.array(robot.status[-1].set_point[1:6]) - HOME[1:]).max() < 0.2

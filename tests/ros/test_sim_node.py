@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import can
 import numpy as np
 import pytest
 from alam_msgs.msg import Processed, TaskStatus
@@ -172,6 +173,34 @@ def test_a_camera_can_be_silenced(
         lambda: stamps(sim.images["third_person"])[-1] > start + 5 * FRAME, what="the other camera"
     )
     assert stamps(sim.images["wrist"])[-1] <= start
+
+
+@pytest.mark.slow
+def test_the_arm_gives_feedback_while_an_image_is_rendered(
+    start_node: Callable, ros, can_udp_port: int
+) -> None:
+    """Else a simulator on a busy machine looks like an arm that is lost."""
+    parameters = {"realtime": True, "can_port": can_udp_port, "camera_size": 2048}
+    start_node("alam_sim", "sim_node", parameters)
+    frames = ros.collect(TaskStatus, "/alam/task_status")  # one with each pair of images
+    ros.wait_for(lambda: frames, 120, "the first images")
+    times: list[float] = []  # of feedback, s, according to the kernel
+    with can.Bus(
+        interface="udp_multicast", channel="239.74.163.2", port=can_udp_port, hop_limit=0
+    ) as bus:
+
+        def listen() -> bool:
+            while (message := bus.recv(0)) is not None:
+                if message.arbitration_id == 0x2A7:
+                    times.append(message.timestamp)
+            return len(frames) >= 20
+
+        frames.clear()
+        ros.wait_for(listen, 120, "20 pairs of images")
+    interval = np.median(np.diff([stamp_to_ns(status.header.stamp) for status in frames])) * 1e-9
+    gaps = np.diff(times)
+    # Without a repetition nearly all of the time is in gaps of the length of a rendering.
+    assert gaps[gaps > interval / 2].sum() < 0.3 * gaps.sum(), (interval, np.sort(gaps)[-20:])
 
 
 def test_realtime_publishes_no_clock(

@@ -16,8 +16,8 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
-            "camera_sync = alam_perception.camera_sync:main",
-            "latent_encoder = alam_perception.latent_encoder:main",
+            "camera_sync = alam_perception.entry:camera_sync",
+            "latent_encoder = alam_perception.entry:latent_encoder",
         ]
     },
 )

@@ -14,5 +14,5 @@ setup(
     maintainer_email="maintainers@alam.invalid",
     description="Controller, hardware backend and CAN emulator of the AgileX Piper arm",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["arm_controller = alam_piper.arm_controller_node:main"]},
+    entry_points={"console_scripts": ["arm_controller = alam_piper.entry:arm_controller"]},
 )

@@ -14,5 +14,5 @@ setup(
     maintainer_email="maintainers@alam.invalid",
     description="The policy as an action server: observations in, action chunks out",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["policy = alam_policy.policy_node:main"]},
+    entry_points={"console_scripts": ["policy = alam_policy.entry:policy"]},
 )

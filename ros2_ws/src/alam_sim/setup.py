@@ -14,5 +14,5 @@ setup(
     maintainer_email="maintainers@alam.invalid",
     description="A simulated world as a node: cameras, arm on an emulated CAN bus, clock, judge",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["sim_node = alam_sim.sim_node:main"]},
+    entry_points={"console_scripts": ["sim_node = alam_sim.entry:sim_node"]},
 )

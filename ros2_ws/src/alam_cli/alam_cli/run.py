@@ -1,5 +1,6 @@
 """``alam run INSTRUCTION``: sends a task to the running graph and shows how it goes."""
 
+import re
 import signal
 
 import rclpy
@@ -21,9 +22,14 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
     or the goal is rejected.
     """
     shown = 0.0
+    warned = ""  # the last warning, without its numbers
 
     def show(feedback: ExecuteTask.Feedback) -> None:
-        nonlocal shown
+        nonlocal shown, warned
+        kind = re.sub(r"\d+", "", feedback.warning)
+        if kind and kind != warned:
+            print(f"warning: {feedback.warning}", flush=True)
+        warned = kind
         if feedback.elapsed >= shown + EVERY:
             shown = feedback.elapsed
             print(

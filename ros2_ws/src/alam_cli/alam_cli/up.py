@@ -63,12 +63,20 @@ def describe_end(process: ChildProcess) -> str:
     return f"{process.name} ended ({how}); its last line: {process.last_line() or '(none)'}"
 
 
+def failure(process: ChildProcess) -> str:
+    """One line about a node that has failed: the error that it reported, else its last line."""
+    last = process.last_line()
+    errors = (line.partition("error: ")[2] for line in reversed(process.lines))
+    said = next(filter(None, errors), last) or "it printed nothing"
+    return f"error: {process.name} failed with exit code {process.poll()}: {said}"
+
+
 def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
     """Run a graph until Ctrl-C, SIGTERM or ``stop``, or until a required node fails (see NodeSpec).
 
-    Returns 0 if every required node ran until the stop was requested, else 1. Raises UserError
-    before any node starts if an argument is wrong or a checkpoint or package is missing. Call it in
-    the main thread.
+    Returns 0 if every required node ran until the stop was requested, else 1; if one failed, its
+    error is the last line. Raises UserError before any node starts if an argument is wrong or a
+    checkpoint or package is missing. Call it in the main thread.
     """
     stop = stop or Event()
     nodes, notes = available(graph.build(values))
@@ -81,7 +89,8 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     }
     running: dict[str, tuple[NodeSpec, ChildProcess]] = {}
-    failed = ended = False
+    ended = False
+    failed = ""  # the error of the first required node that failed
     env = os.environ | environment(values, config)
     with tempfile.TemporaryDirectory(prefix="alam_up_") as scratch:
         try:
@@ -101,7 +110,8 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
                         continue
                     del running[name]
                     ended = ended or node.required
-                    failed = failed or (node.required and (process.poll() or 0) > 0)
+                    if node.required and (process.poll() or 0) > 0:
+                        failed = failed or failure(process)
                     say(
                         "alam",
                         describe_end(process) + (": stopping the other nodes" if failed else ""),
@@ -111,4 +121,6 @@ def up(graph: Graph, values: Values, stop: Event | None = None) -> int:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     say("alam", "all nodes are stopped")
+    if failed:
+        say("alam", failed)
     return 1 if ended else 0

@@ -7,13 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, ParameterType
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
 
 from alam_core.errors import UserError, one_line
 from alam_core.files import expand_path
 
+CLOCK = ParameterDescriptor(
+    type=ParameterType.PARAMETER_BOOL,
+    description="whether the node's time is that of /clock; else it is the wall clock",
+    read_only=True,
+)
 KINDS = {bool: "bool", int: "integer", float: "float", str: "string", list: "list of strings"}
 
 
@@ -68,7 +73,10 @@ def declare_parameters(node: Node, table: Mapping[str, Parameter]) -> dict[str, 
     Raises UserError with one line for a value of the wrong type or out of its range, for a path
     with a variable that is not set, and for a parameter that was given but is unknown: ROS would
     ignore a misspelt speed limit.
+
+    ``use_sim_time``, which ROS declares, becomes read-only too: nodes read it when they start.
     """
+    node.set_descriptor("use_sim_time", CLOCK)
     values = {name: _declare(node, name, parameter) for name, parameter in table.items()}
     for name in node._parameter_overrides:
         if not node.has_parameter(name) and not name.startswith("qos_overrides."):

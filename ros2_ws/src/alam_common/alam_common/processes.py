@@ -1,8 +1,7 @@
 """Child processes that cannot outlive their parent and whose output is read line by line.
 
 Each child leads its own process group. Stopping it sends SIGTERM, then SIGINT, then SIGKILL to the
-whole group. A running node handles SIGTERM and SIGINT alike. A node that is still importing torch
-ends on SIGTERM without a traceback; a node that hangs prints on SIGINT where it hangs. If the
+whole group. A node handles SIGTERM and SIGINT alike, at every moment (see ``stopping``). If the
 parent is killed, the kernel kills the child (PR_SET_PDEATHSIG). Start children from the main
 thread: the kernel kills a child when the thread that started it ends.
 """

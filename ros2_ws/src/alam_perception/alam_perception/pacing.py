@@ -7,7 +7,9 @@ Times are in s on one clock, which need not be the clock of the stamps.
 class Pacing:
     """Paces observations by the arrival of frames: on average at most one per ``period`` s.
 
-    An observation is due one period after the last one. A complete set of frames is published at
+    An observation is due one period after the last one was due, so that a late frame does not put
+    off the next one, which arrives on time; after a pause of more than two periods, it is due three
+    quarters of a period after the last one. A complete set of frames is published at
     once if it is due in at most a quarter of a period, so that cameras of the same rate are
     followed despite their jitter. A set that is complete earlier waits for newer frames, as faster
     cameras deliver them; if none arrive, it is published three quarters of a period after it was
@@ -46,5 +48,8 @@ class Pacing:
 
     def served(self, now: float) -> None:
         """An observation was published at ``now``, or withheld because it was stale."""
-        self._due = max(self._due + self.period, now + self.period - self.slack)
+        if now - self._due > 2 * self.period:  # after a pause
+            self._due = now + self.period - self.slack
+        else:
+            self._due = max(self._due + self.period, now)
         self._first_fresh, self._complete = None, False

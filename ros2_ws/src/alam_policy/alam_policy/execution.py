@@ -31,6 +31,9 @@ class Execution:
         # With the time of sending.
         self._sent: deque[tuple[ActionChunk, float]] = deque(maxlen=KEPT)
         self._delays: list[float] = []
+        # Sequence number and time of sending of the chunks sent after the last one executed.
+        self._waiting: deque[tuple[int, float]] = deque()
+        self._passed_over = 0  # chunks of this goal that were sent before one that was executed
         self._taken_up = 0  # sequence number of the newest sent chunk that the arm has executed
         self._state = ""
         self._sequence = 0
@@ -45,6 +48,7 @@ class Execution:
         """Record that a chunk was sent at time ``now``."""
         with self._lock:
             self._sent.append((chunk, now))
+            self._waiting.append((chunk.sequence, now))
 
     def reported(self, state: str, sequence: int, stamp: float) -> None:
         """Record the arm's status at ``stamp``: its state, and the number of the chunk that it
@@ -56,6 +60,8 @@ class Execution:
             if chunk is not None and sequence > self._taken_up:
                 self._taken_up = sequence
                 self._delays.append(stamp - chunk.stamp)
+                while self._waiting and self._waiting[0][0] <= sequence:
+                    self._passed_over += self._waiting.popleft()[0] < sequence
 
     def new_delays(self) -> list[float]:
         """The delays from observation to splice, in s, that were measured since the last call."""
@@ -80,8 +86,22 @@ class Execution:
             if not self._sent or abs(now - self._stamp) > FRESH:
                 return False
             newest, sent_at = self._sent[-1]
-            executes = self._state == EXECUTING and self._sequence >= newest.sequence
+            executes = self._state == EXECUTING and self._sequence == newest.sequence
             return self._stamp > sent_at + TAKE_UP and not executes
+
+    def begin(self) -> None:
+        """A goal begins: only its chunks count in ``ignored``."""
+        with self._lock:
+            self._waiting.clear()
+            self._passed_over = 0
+
+    def ignored(self) -> tuple[int, int]:
+        """How many chunks of this goal the arm has not executed ``TAKE_UP`` s or more after they
+        were sent, according to its status: the newest ones in a row, and all of them.
+        """
+        with self._lock:
+            row = sum(self._stamp > sent_at + TAKE_UP for _, sent_at in self._waiting)
+            return row, row + self._passed_over
 
     def _find(self, sequence: int) -> ActionChunk | None:
         return next((chunk for chunk, _ in self._sent if chunk.sequence == sequence), None)

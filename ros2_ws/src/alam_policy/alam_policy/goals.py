@@ -31,12 +31,20 @@ class Task:
     instruction: str
     start: int  # ns, ROS time
     time_limit: float  # s
-    number: int  # counts the goals of this node, from 0
+    number: int  # counts the goals of this node that were begun, from 0
     chunks: int = 0  # number of chunks sent for it
     last_feedback: float = 0.0  # s, steady clock
     problem: str = ""  # why it must be aborted, "" if there is no problem
-    warning: str = ""  # why it may fail, for feedback and result
+    unknown: str = ""  # that the policy was not trained on the instruction, "" if it was
+    arm_heard: bool = False  # whether the arm's status was received during it
+    ignored: int = 0  # number of its chunks that the arm has not executed
+    stuck: str = ""  # that the arm does not execute the newest chunks, "" if it does
     judged: str = ""  # the instruction that /alam/task_status judges, "" before its first message
+
+    @property
+    def warning(self) -> str:
+        """Why it may fail, for feedback and result."""
+        return "; ".join(text for text in (self.unknown, self.stuck) if text)
 
     def judges(self, instruction: str) -> bool:
         """Whether a judge of ``instruction`` judges this goal."""
@@ -58,18 +66,21 @@ class GoalServer:
     """The action server. ``task``: the active goal, None if there is none. ``outcome``: how the
     last one ended. ``count``: number of goals accepted.
 
-    time_limit: s of ROS time, for goals without a time limit. on_accepted: called with each new
-    task before it becomes active; a ``problem`` that it sets ends the task at once. (ROS passes no
-    reason on to the client of a rejected goal, so what only the policy knows is told this way.)
+    time_limit: s of ROS time, for goals without a time limit. on_begin: called with each new task
+    before it becomes active; a ``problem`` that it sets refuses the goal.
+
+    ROS passes no reason on to the client of a rejected goal. A goal that cannot be begun is
+    therefore accepted and aborted at once, with the reason in its result.
     """
 
-    def __init__(self, node: Node, time_limit: float, on_accepted: Callable[[Task], None]) -> None:
+    def __init__(self, node: Node, time_limit: float, on_begin: Callable[[Task], None]) -> None:
         self.task: Task | None = None
         self.outcome = "no goal yet"
         self.count = 0
         self._node = node
         self._time_limit = time_limit
-        self._on_accepted = on_accepted
+        self._on_begin = on_begin
+        self._stopping = ""  # why no goal is begun any more, "" if goals are
         self._lock = threading.Lock()  # guards ``task``, and the sending of its chunks
         self._server: ActionServer | None = None
         node.create_subscription(TaskStatus, "alam/task_status", self._on_task_status, 10)
@@ -86,7 +97,7 @@ class GoalServer:
             ExecuteTask,
             "alam/execute_task",
             execute_callback=lambda goal: ExecuteTask.Result(),
-            goal_callback=self._on_request,
+            goal_callback=lambda request: GoalResponse.ACCEPT,
             handle_accepted_callback=self._on_goal,
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
         )
@@ -130,6 +141,16 @@ class GoalServer:
                 )
             )
 
+    def stop(self, reason: str) -> bool:
+        """Abort the active goal with ``reason``, and refuse every later one. Returns whether there
+        was one; its result is sent by the executor.
+        """
+        self._stopping = reason
+        task = self.task
+        if task is not None:
+            self._end(task, "aborted", reason)
+        return task is not None
+
     def elapsed(self, task: Task) -> float:
         """Seconds of ROS time since the task was accepted."""
         return (self._now() - task.start) * 1e-9
@@ -137,27 +158,33 @@ class GoalServer:
     def _now(self) -> int:
         return self._node.get_clock().now().nanoseconds
 
-    def _on_request(self, request: ExecuteTask.Goal) -> GoalResponse:
-        reason = ""
-        if self.task is not None:
-            reason = f"'{self.task.instruction}' is still active; cancel it first"
-        elif not request.instruction.strip():
-            reason = "the instruction is empty"
-        elif not math.isfinite(request.time_limit) or request.time_limit < 0:
-            reason = f"the time limit {request.time_limit} is not a number >= 0"
-        if reason:
-            self._node.get_logger().warning(f"goal rejected: {reason}")
-            return GoalResponse.REJECT
-        return GoalResponse.ACCEPT
-
     def _on_goal(self, goal: ServerGoalHandle) -> None:
-        limit = goal.request.time_limit or self._time_limit
-        task = Task(goal, goal.request.instruction, self._now(), limit, self.count)
+        active, request = self.task, goal.request
+        if active is not None and active.goal.is_cancel_requested:
+            self._end(active, "canceled", "canceled")
+        limit = request.time_limit or self._time_limit
+        task = Task(goal, request.instruction, self._now(), limit, self.count)
+        task.problem = self._stopping or self._refusal(request)
+        if not task.problem:
+            self._on_begin(task)
+        if task.problem:
+            self._node.get_logger().warning(f"goal refused: {task.problem}")
+            self._finish(task, "aborted", task.problem)
+            return
         self.count += 1
-        self._on_accepted(task)
         with self._lock:
             self.task = task
         self._node.get_logger().info(f"goal: '{task.instruction}' within {limit:.1f} s")
+
+    def _refusal(self, request: ExecuteTask.Goal) -> str:
+        """Why a goal cannot be begun whatever the policy and the arm are, "" if it can."""
+        if self.task is not None:
+            return f"'{self.task.instruction}' is still active; cancel it first"
+        if not request.instruction.strip():
+            return "the instruction is empty"
+        if not math.isfinite(request.time_limit) or request.time_limit < 0:
+            return f"the time limit {request.time_limit} is not a number >= 0"
+        return ""
 
     def _on_task_status(self, status: TaskStatus) -> None:
         task = self.task
@@ -178,14 +205,24 @@ class GoalServer:
         """
         with self._lock:
             self.task = None
-        duration = self.elapsed(task)
-        if task.warning:
-            reason = f"{reason}; warning: {task.warning}"
-        result = ExecuteTask.Result(
-            success=outcome == "succeeded", reason=reason, duration=duration, chunks=task.chunks
-        )
-        self.outcome = f"{outcome} after {duration:.1f} s: {reason}"
+        notes = [f"warning: {task.unknown}"] if task.unknown else []
+        if not task.arm_heard:
+            notes.append("no arm reported on /alam/arm/status whether it executed the chunks")
+        elif task.ignored and reason != task.stuck:
+            notes.append(f"the arm did not execute {task.ignored} of {task.chunks} chunks")
+        reason = "; ".join([reason, *notes])
+        self.outcome = f"{outcome} after {self.elapsed(task):.1f} s: {reason}"
         self._node.get_logger().info(f"goal {self.outcome}")
+        self._finish(task, outcome, reason)
+
+    def _finish(self, task: Task, outcome: str, reason: str) -> None:
+        """Give a goal its outcome and its result."""
+        result = ExecuteTask.Result(
+            success=outcome == "succeeded",
+            reason=reason,
+            duration=self.elapsed(task),
+            chunks=task.chunks,
+        )
 
         def finish(goal: ServerGoalHandle) -> ExecuteTask.Result:
             {"succeeded": goal.succeed, "aborted": goal.abort, "canceled": goal.canceled}[outcome]()

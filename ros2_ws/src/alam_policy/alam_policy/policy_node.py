@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from alam_msgs.msg import ActionChunk, ArmStatus, PredictedLatents, Processed
 from alam_msgs.msg import Observation as ObservationMessage
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
@@ -21,15 +22,18 @@ from alam_common.main import run_node
 from alam_common.messages import stamp_to_ns, stamp_to_seconds
 from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime import Planner, PolicyRunner
 from alam_core.runtime.columns import parse_names_map
+from alam_policy.arm import ArmWatch
 from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
 from alam_policy.messages import chunk_to_message, latents_to_message, observation_from_message
 
 WATCH = 0.05  # s (steady clock) between two checks of the active goal
+IGNORED = 2  # chunks in a row that the arm does not execute before the goal's client is warned
+GOODBYE = 0.5  # s (wall time) for sending the result of the goal that is active when the node stops
 SILENCE = 2.0  # s (steady clock) without an observation after which diagnostics report it
 PARAMETERS = {
     "checkpoint": Parameter("", "folder of a policy; required", path=True),
@@ -45,6 +49,12 @@ PARAMETERS = {
         "ROS time stands still",
         0.01,
         1e6,
+    ),
+    "max_ignored": Parameter(
+        10,
+        "chunks in a row that the arm does not execute, after which a goal is aborted",
+        1,
+        1_000_000,
     ),
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
     "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
@@ -81,6 +91,7 @@ class PolicyNode(Node):
         self._seed = p["seed"]
         self._observation_timeout = p["observation_timeout"]
         self._silence_timeout = p["silence_timeout"]
+        self._max_ignored = p["max_ignored"]
         torch.set_num_threads(p["threads"])
         torch.set_num_interop_threads(1)
         device = p["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,6 +116,7 @@ class PolicyNode(Node):
             first_sequence=time.time_ns() // 1_000_000,
         )
         self._execution = Execution()
+        self._arm = ArmWatch()
         self._warm_up()
 
         self._inbox: queue.SimpleQueue[ObservationMessage | None] = queue.SimpleQueue()
@@ -113,6 +125,7 @@ class PolicyNode(Node):
         # clock (s).
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
+        self._closing = False
         self._planned_for: Task | None = None  # the task that the planner was reset for
         self._unusual = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
@@ -121,8 +134,9 @@ class PolicyNode(Node):
         self._latents = self.create_publisher(PredictedLatents, "alam/predicted_latents", 10)
         self._processed = self.create_publisher(Processed, "alam/processed", 10)
         self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 50)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._arm.on_diagnostics, 10)
         self.create_subscription(ObservationMessage, "alam/observation", self._on_observation, 1)
-        self._goals = GoalServer(self, p["time_limit"], self._on_accepted)
+        self._goals = GoalServer(self, p["time_limit"], self._on_begin)
         self.create_timer(WATCH, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._diagnostics = Diagnostics(self, self._check)
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -131,14 +145,16 @@ class PolicyNode(Node):
 
     # -- the ROS thread ---------------------------------------------------------------------------
 
-    def _on_accepted(self, task: Task) -> None:
+    def _on_begin(self, task: Task) -> None:
         unknown = self._runner.unknown(task.instruction)
         if unknown:
             self.get_logger().warning(unknown)
         if self._strict or self._misfit:
             task.problem = self._misfit or unknown
         else:
-            task.warning = unknown
+            task.unknown = unknown
+        self._execution.begin()
+        self._arm.begin(task.start)
         self._last_seen = (task.start, time.monotonic())
 
     def _on_observation(self, message: ObservationMessage) -> None:
@@ -149,13 +165,33 @@ class PolicyNode(Node):
         self._execution.reported(
             message.state, message.sequence, stamp_to_seconds(message.header.stamp)
         )
+        problem = self._arm.on_status(message, self.get_clock().now().nanoseconds)
+        task = self._goals.task
+        if task is not None:
+            task.arm_heard = self._arm.heard
+            task.problem = task.problem or problem
 
     def _watch(self) -> None:
+        if self._closing:
+            return
         if self._failure is not None:
             raise self._failure
         if not self._goals.is_open and self.get_clock().now().nanoseconds > 0:
             self._goals.open()
-        self._goals.watch(self._missing(), self._inference.last())
+        if self._goals.task is not None:
+            self._look_for_ignored(self._goals.task)
+        silence = self._arm.silence(self.get_clock().now().nanoseconds)
+        self._goals.watch(silence or self._missing(), self._inference.last())
+
+    def _look_for_ignored(self, task: Task) -> None:
+        """Warn, and in the end abort the goal, if the arm does not execute its chunks."""
+        row, task.ignored = self._execution.ignored()
+        task.stuck = ""
+        if row >= IGNORED:
+            why = f" ({self._arm.rejection})" if self._arm.rejection else ""
+            task.stuck = f"the arm does not execute the last {row} of {task.chunks} chunks{why}"
+        if row >= self._max_ignored:
+            task.problem = task.problem or task.stuck
 
     def _missing(self) -> str:
         """Why the goal must be aborted: no observation for too long. The time of an inference does
@@ -260,6 +296,7 @@ class PolicyNode(Node):
             "inference_ms_p50": self._inference.percentile(50),
             "inference_ms_p99": self._inference.percentile(99),
             "delay_steps": self._planner.delay_steps,
+            "chunks_ignored": task.ignored if task is not None else 0,
             "goals": self._goals.count,
             "last_goal": self._goals.outcome,
         }
@@ -284,7 +321,17 @@ class PolicyNode(Node):
         return OK, "waiting for a goal", values
 
     def close(self) -> None:
-        """Stop the inference thread, after the inference that it is running."""
+        """Abort the active goal, then stop the inference thread, after the inference that it is
+        running.
+        """
+        self._closing = True
+        reason = "the policy node stops"
+        if self._failure is not None:
+            reason = f"the policy node failed: {one_line(self._failure)}"
+        if self._goals.stop(reason) and self.executor is not None:
+            until = time.monotonic() + GOODBYE
+            while time.monotonic() < until:
+                self.executor.spin_once(timeout_sec=0.05)
         self._inbox.put(None)
         self._worker.join(10.0)
 

@@ -1,9 +1,12 @@
 """When the simulator may make its next tick: at most at the requested speed, and at most
-``max_lag`` ahead of the nodes that it waits for.
+``max_lag`` ahead of the nodes that it waits for. And what goes on during a long tick.
 
 Simulated times are integers in ns, times of the steady clock are in s.
 """
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -89,3 +92,23 @@ class Throttle:
             self._due += late
             self.lost += late
         self._due += self._period
+
+
+@contextmanager
+def repeated(action: Callable[[], None], period: float) -> Iterator[None]:
+    """A context during which another thread calls ``action`` every ``period`` s. The last call has
+    returned when the context ends.
+    """
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(period):
+            action()
+
+    thread = threading.Thread(target=repeat, name="repeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -1,14 +1,14 @@
 """Node ``sim_node``: a simulated world in place of cameras, arm and wall clock.
 
 One loop in the main thread does everything, because a GL context belongs to its thread. Between two
-ticks of 5 ms it serves ROS and waits for slow nodes. See the package's README for topics and
-parameters.
+ticks of 5 ms it serves ROS and waits for slow nodes. On the wall clock a second thread repeats the
+arm's feedback while an image is rendered. See the package's README for topics and parameters.
 """
 
 import time
+from contextlib import nullcontext
 
 import numpy as np
-import rclpy
 from alam_msgs.msg import Processed, TaskStatus
 from alam_msgs.srv import ResetWorld
 from rclpy.executors import Executor
@@ -27,11 +27,12 @@ from alam_core.sim.world import DrivenWorld, make_world
 from alam_core.types import VIEWS
 from alam_piper.bus import INTERFACES, BusConfig
 from alam_piper.emulator import ArmEmulator, open_emulator_bus
-from alam_sim.pacing import NodeWait, Throttle
+from alam_sim.pacing import NodeWait, Throttle, repeated
 
 TICK = 5_000_000  # ns of simulated time per tick: one exchange with the arm's bus
 START = 1_000_000_000  # ns, start of simulated time; in ROS a time of 0 means "no time yet"
 PER_FRAME = 20  # ticks between two camera images, and between two task statuses: 0.1 s
+FEEDBACK = 0.01  # s of wall time between two repetitions of the feedback during rendering
 PARAMETERS = {
     "world": Parameter("piper_place", "name of the world"),
     "seed": Parameter(0, "seed of the first episode", 0, 2**31 - 1),
@@ -89,7 +90,7 @@ class WorldPlant:
 
 
 class SimNode(Node):
-    """One simulated world. Build it and call ``run`` in the same thread."""
+    """One simulated world. Build it and call ``step`` in the same thread."""
 
     def __init__(self) -> None:
         super().__init__("sim_node")
@@ -137,12 +138,11 @@ class SimNode(Node):
         """Time in ns: simulated, or that of the wall clock with ``realtime``."""
         return self.get_clock().now().nanoseconds if self.realtime else START + self._ticks * TICK
 
-    def run(self, executor: Executor) -> None:
-        """Tick until ROS is shut down."""
-        while rclpy.ok():
-            executor.spin_once(timeout_sec=0)
-            if self._may_tick(executor):
-                self._tick()
+    def step(self, executor: Executor) -> None:
+        """Serve ROS, then make a tick if it is due."""
+        executor.spin_once(timeout_sec=0)
+        if self._may_tick(executor):
+            self._tick()
 
     def _may_tick(self, executor: Executor) -> bool:
         """Whether the next tick may start. If not, wait a short time for the nodes or the clock."""
@@ -176,17 +176,23 @@ class SimNode(Node):
         start = time.monotonic()
         stamp = ns_to_stamp(now)
         muted = self.get_parameter("muted_views").value.split(",")
-        for view, publisher in self._images.items():
-            if view not in muted:
-                publisher.publish(
-                    numpy_to_image(
-                        self.world.render(view, self.camera_size),
-                        stamp,
-                        f"{view}_color_optical_frame",
+        # On the wall clock rendering keeps the arm from moving, but not from giving feedback.
+        alive = repeated(self._repeat_feedback, FEEDBACK) if self.realtime else nullcontext()
+        with alive:
+            for view, publisher in self._images.items():
+                if view not in muted:
+                    publisher.publish(
+                        numpy_to_image(
+                            self.world.render(view, self.camera_size),
+                            stamp,
+                            f"{view}_color_optical_frame",
+                        )
                     )
-                )
         self._publish_status(now)
         self._frame_ms.add((time.monotonic() - start) * 1e3)
+
+    def _repeat_feedback(self) -> None:
+        self._emulator.step(0.0)
 
     def _publish_status(self, now: int) -> None:
         status = TaskStatus(
@@ -246,7 +252,7 @@ class SimNode(Node):
 
 
 def main() -> None:
-    run_node(SimNode, spin=SimNode.run)
+    run_node(SimNode, step=SimNode.step)
 
 
 if __name__ == "__main__":
