@@ -63,6 +63,7 @@ class Stage:
         steps: int = 10,
         dt: float = 0.1,
         age: float = 0.05,
+        source: str = "test",
     ) -> ActionChunk:
         """A chunk in a straight line from the arm's pose to ``joints``, of an observation ``age`` s
         old.
@@ -74,7 +75,11 @@ class Stage:
         rows = start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
         self.sequence += 1
         message = ActionChunk(
-            sequence=self.sequence, joint_names=list(JOINT_NAMES), dt=dt, steps=steps
+            source=source,
+            sequence=self.sequence,
+            joint_names=list(JOINT_NAMES),
+            dt=dt,
+            steps=steps,
         )
         message.positions = rows.ravel().tolist()
         message.header.stamp = self.arm.stamp(age)

@@ -21,6 +21,7 @@ FEEDBACK_FRAMES = {
     **{0x251 + i: f"joint{i + 1} velocity" for i in range(6)},
     **{0x261 + i: f"joint{i + 1} motor driver" for i in range(6)},
 }
+POSITION_FRAMES = (0x2A5, 0x2A6, 0x2A7, 0x2A8)  # the measured positions, the gripper last
 OWN_QUERIES = frozenset((0x472, 0x4AF))  # sent at connecting; some buses return them to us
 RETRY = 0.02  # s between two attempts to read from a bus that fails
 

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,7 @@ from piper_sdk import C_PiperInterface_V2, LogLevel
 
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
-from alam_piper.frames import FrameReader
+from alam_piper.frames import FEEDBACK_FRAMES, FrameReader
 
 UNITS_PER_RAD = 180_000.0 / math.pi  # units of 0.001 degree
 UNITS_PER_M = 1_000_000.0  # units of 0.001 mm
@@ -83,6 +84,10 @@ class Backend(Protocol):
         """Send one set-point (7,), rad and m."""
         ...
 
+    def power_off(self) -> None:
+        """Cut the power of all motors: the arm drops."""
+        ...
+
     def firmware(self) -> str:
         """The version of the firmware, "" while unknown."""
         ...
@@ -121,9 +126,23 @@ def to_units(set_point: np.ndarray) -> list[int]:
     ]
 
 
-def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
-    """Read feedback that is newer than ``than``. Waits for it for at most ``patience`` s of wall
-    time, then returns the newest available.
+def newer_frames(feedback: Feedback, than: Feedback | None) -> set[int]:
+    """The kinds of frames that arrived between two snapshots; every kind if ``than`` is None. A
+    connection that does not count frames has one stamp for all.
+    """
+    if than is None:
+        return set(FEEDBACK_FRAMES)
+    if not feedback.counts:
+        return set(FEEDBACK_FRAMES) if feedback.stamp != than.stamp else set()
+    pairs = zip(FEEDBACK_FRAMES, feedback.counts, than.counts, strict=True)
+    return {frame for frame, count, before in pairs if count != before}
+
+
+def read_newer(
+    backend: Backend, than: Feedback | None, patience: float, frames: Sequence[int]
+) -> Feedback | None:
+    """Read feedback in which each kind of ``frames`` is newer than in ``than``. Waits for it for at
+    most ``patience`` s of wall time, then returns the newest available.
 
     In simulated time the feedback of a tick is sent before its clock message, but on a busy machine
     the SDK's reading thread may not have processed it yet.
@@ -131,7 +150,7 @@ def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feed
     until = time.monotonic() + patience
     feedback = backend.read()
     while (
-        feedback is None or (than is not None and feedback.stamp == than.stamp)
+        feedback is None or not newer_frames(feedback, than).issuperset(frames)
     ) and time.monotonic() < until:
         time.sleep(0.0002)
         feedback = backend.read()
@@ -253,6 +272,10 @@ class SdkBackend:
             self._arm.GripperCtrl(gripper, self._effort, 0x01, 0)
             self._gripper_sent, self._since_gripper = gripper, 0
         self._arm.JointCtrl(*joints)
+
+    def power_off(self) -> None:
+        if self._arm is not None:
+            self._arm.DisableArm(7)
 
     def firmware(self) -> str:
         version = self._arm.GetPiperFirmwareVersion() if self._arm else ""
