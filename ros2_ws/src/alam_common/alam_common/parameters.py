@@ -22,10 +22,10 @@ class Parameter:
     """One parameter. Its type is that of ``default``.
 
     description: what it is, with its unit. least, most: smallest and largest allowed value, both
-    required for a number and for a list of numbers, each of which they bound; such a list has as many
-    numbers as ``default``. choices: the allowed values of a string; empty: any. dynamic: whether it
-    may be set while the node runs; otherwise it is read-only. path: whether the string is a path,
-    in which ``~`` and variables such as ``$HOME`` are replaced.
+    required for a number, and for a list of numbers, which has as many as ``default``. choices: the
+    allowed values of a string; empty: any. dynamic: whether it may be set while the node runs;
+    otherwise it is read-only. path: whether the string is a path, in which ``~`` and variables such
+    as ``$HOME`` are replaced.
     """
 
     default: bool | int | float | str | list[str] | list[float]
