@@ -6,9 +6,11 @@ from can_rig import HOME, PERIOD, CanRig, make_chunk
 
 from alam_core.robots.piper import JOINT_LIMITS
 from alam_core.runtime.motion import make_limits
-from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.config import ControllerConfig
+from alam_piper.controller import ArmController
 from alam_piper.gate import ChunkRejected
 from alam_piper.hardware import Feedback
+from alam_piper.states import State
 
 
 @pytest.fixture
@@ -21,7 +23,7 @@ def rig():
 def test_nothing_is_sent_before_enable_and_the_set_point_starts_where_the_arm_is(rig):
     rig.run(0.3)
     with pytest.raises(ChunkRejected, match="DISABLED"):
-        rig.controller.offer(rig.straight(1, HOME))
+        rig.offer(1, HOME)
     rig.run(0.2)
     assert (
         rig.emulator.joint_commands == 0
@@ -62,7 +64,7 @@ def test_a_chunk_is_executed_on_time_and_its_end_is_held(rig):
     rig.enable()
     goal = HOME + [0.3, -0.2, 0.1, 0.1, -0.1, 0.2]
     chunk = rig.straight(1, goal, gripper=0.01)
-    rig.controller.offer(chunk)
+    rig.controller.offer(chunk, "test")
     rig.run(0.5)
     assert np.abs(rig.controller.set_point.position - chunk.at(rig.now)).max() < 0.01
     rig.run(0.49)
@@ -78,7 +80,7 @@ def test_a_chunk_is_executed_on_time_and_its_end_is_held(rig):
     assert len(rig.sent) == sent + 20  # it continues to send while it holds
     assert np.abs(rig.plant.joints - goal).max() < 1e-3 and abs(rig.plant.gripper - 0.01) < 1e-5
     assert rig.first_of_chunk == [chunk.stamp]
-    rig.controller.offer(rig.straight(2, HOME))  # not a latched fault: the next chunk is executed
+    rig.offer(2, HOME)  # not a latched fault: the next chunk is executed
     assert rig.controller.state is State.EXECUTING
     assert rig.emulator.ignored_commands == 0 and rig.emulator.power_cuts == 0
 
@@ -88,18 +90,17 @@ def test_expired_rows_are_dropped_by_the_clock(rig):
     rig.enable()
     rows = np.tile(np.append(HOME, 0.05), (10, 1))
     rows[:3, 0] = 2.0
-    rig.controller.offer(make_chunk(rig.now - 0.405, 1, 0.1, rows))
+    rig.controller.offer(make_chunk(rig.now - 0.405, 1, 0.1, rows), "test")
     rig.run(0.5)
     assert np.abs([point[0] for _, point in rig.sent]).max() < 1e-3
 
 
 def test_a_new_chunk_takes_over_without_a_jump(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.4, 0, 0, 0, 0, 0])
     rig.run(0.3)
-    rig.controller.offer(
-        make_chunk(rig.now - 0.05, 2, 0.1, np.tile(np.append(HOME, 0.05), (16, 1)))
-    )
+    back = np.tile(np.append(HOME, 0.05), (16, 1))
+    rig.controller.offer(make_chunk(rig.now - 0.05, 2, 0.1, back), "test")
     rig.run(1.0)
     points = np.array([point for _, point in rig.sent])
     speeds = np.diff(points, axis=0) / PERIOD
@@ -126,7 +127,7 @@ def test_a_new_chunk_takes_over_without_a_jump(rig):
 )
 def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.4)
     speed = rig.controller.set_point.velocity[0]
     assert speed > 0.5
@@ -143,7 +144,7 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     assert rig.controller.set_point.at_rest
     quiet = len(rig.sent)
     with pytest.raises(ChunkRejected, match="FAULT"):
-        rig.controller.offer(rig.straight(2, HOME))
+        rig.offer(2, HOME)
     assert "FAULT" in rig.controller.enable()
     if not cause.startswith(("power", "control_mode")):
         assert "cause remains" in rig.controller.reset_fault()
@@ -162,7 +163,7 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     rig.run(0.2)
     assert np.abs(rig.plant.joints - pushed).max() < 1e-3
     assert cause in rig.controller.last_fault  # still to be read afterwards
-    rig.controller.offer(rig.straight(3, HOME))
+    rig.offer(3, HOME)
     rig.run(0.1)
     assert rig.controller.state is State.EXECUTING
 
@@ -196,7 +197,7 @@ def test_a_fault_is_not_reset_before_the_arm_rests(rig):
     jump back.
     """
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.4)
     rig.emulator.arm_status = 7
     rig.run(0.02)
@@ -216,7 +217,7 @@ def test_a_fault_is_not_reset_before_the_arm_rests(rig):
 )
 def test_a_hold_or_disable_outlasts_a_fault(rig, request_, when):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.3)
     if when == "before":
         getattr(rig.controller, request_)()
@@ -229,9 +230,9 @@ def test_a_hold_or_disable_outlasts_a_fault(rig, request_, when):
     rig.run(0.5)
     assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
     with pytest.raises(ChunkRejected, match="held"):
-        rig.controller.offer(rig.straight(2, HOME))
+        rig.offer(2, HOME)
     assert rig.controller.enable() is None
-    rig.controller.offer(rig.straight(3, HOME))
+    rig.offer(3, HOME)
     assert rig.controller.state is State.EXECUTING
 
 
@@ -250,7 +251,7 @@ def test_an_arm_that_another_program_left_powered_in_another_mode_is_put_into_ou
     rig.emulator.enabled[:] = True
     rig.emulator.ctrl_mode, rig.emulator.move_mode, rig.emulator.speed_percent = 1, 0, 5
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.3, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.3, 0, 0, 0, 0, 0])
     rig.run(1.0)
     assert (
         rig.emulator.ignored_commands == 0
@@ -275,11 +276,11 @@ def test_an_arm_on_its_stops_can_be_enabled_and_one_far_outside_its_range_cannot
 
 def test_disable_in_motion_brakes_then_falls_silent_with_the_motors_on(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.4)
     rig.controller.disable()
     with pytest.raises(ChunkRejected, match="held"):
-        rig.controller.offer(rig.straight(2, HOME))
+        rig.offer(2, HOME)
     rig.run(0.4)
     assert rig.controller.state is State.DISABLED
     quiet = len(rig.sent)
@@ -291,28 +292,28 @@ def test_disable_in_motion_brakes_then_falls_silent_with_the_motors_on(rig):
 
 def test_a_hold_by_request_lasts_until_enable(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.3)
     rig.controller.hold()
     rig.run(0.5)
     held = rig.plant.joints.copy()
     with pytest.raises(ChunkRejected, match="held"):
-        rig.controller.offer(rig.straight(2, HOME))
+        rig.offer(2, HOME)
     rig.run(0.5)
     assert rig.controller.state is State.HOLDING and np.array_equal(rig.plant.joints, held)
     assert rig.controller.enable() is None
-    rig.controller.offer(rig.straight(3, HOME))
+    rig.offer(3, HOME)
     assert rig.controller.state is State.EXECUTING
 
 
 def test_a_clock_that_jumps_back_holds_and_does_not_keep_old_sequences(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(700, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(700, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.3)
     rig.now = 5.0
     rig.run(0.3)
     assert rig.controller.state is State.HOLDING and "clock jumped back" in rig.controller.reason
-    rig.controller.offer(rig.straight(1, HOME))
+    rig.offer(1, HOME)
     rig.run(0.1)
     assert rig.controller.state is State.EXECUTING
 

@@ -12,8 +12,8 @@ from can_rig import HOME, PERIOD, CanRig
 
 from alam_core.errors import UserError
 from alam_piper.bus import open_bus
-from alam_piper.controller import State
 from alam_piper.frames import FEEDBACK_FRAMES
+from alam_piper.states import State
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ class Lines(logging.Handler):
 
 def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.3)
     sdk = rig.backend._arm.logger.logger
     shown = Lines()
@@ -106,7 +106,7 @@ def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
     rig.run(0.2)
     assert np.abs(rig.plant.joints - moved).max() < 1e-3 and rig.emulator.power_cuts == 0
-    rig.controller.offer(rig.straight(2, HOME))
+    rig.offer(2, HOME)
     rig.run(0.3)
     assert rig.controller.state is State.EXECUTING
 

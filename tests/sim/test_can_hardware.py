@@ -71,7 +71,7 @@ def test_firmware_and_limits_are_answered(rig):
 
 def test_velocities_and_driver_states_arrive(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.4, 0, 0, 0, 0, 0])
     rig.run(0.5)
     feedback = rig.backend.read()
     assert (
