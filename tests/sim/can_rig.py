@@ -10,6 +10,7 @@ from alam_core.types import ActionChunk
 from alam_piper.bus import BusConfig
 from alam_piper.controller import ArmController, ControllerConfig
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
+from alam_piper.faults import Fault
 from alam_piper.hardware import SdkBackend, read_newer
 
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
@@ -27,14 +28,19 @@ class CanRig:
         joints: np.ndarray = HOME,
         gripper: float = 0.05,
         config: ControllerConfig | None = None,
+        fault: Fault | None = None,
     ):
+        """fault: one that the arm has when the controller connects."""
         self.bus_config = BusConfig("virtual", f"rig{next(_names)}")
         self.plant = KinematicPlant(joints, gripper)
         self.emulator_bus = open_emulator_bus(self.bus_config, listen=0.0)
         self.emulator = ArmEmulator(self.emulator_bus, self.plant)
+        if fault:
+            fault.inject(self.emulator)
         self.backend = SdkBackend(self.bus_config)
         self.backend.connect()
         self.controller = ArmController(config or ControllerConfig())
+        self.controller.strict = True
         self.now = 100.0
         self.sent: list[tuple[float, np.ndarray]] = []
         self.first_of_chunk: list[float] = []
@@ -46,6 +52,9 @@ class CanRig:
             heard = not self.emulator.feedback_frozen
             patience = 0.0 if not heard else 0.02 if self.backend.missing() else 5.0
             feedback = read_newer(self.backend, self.controller.feedback, patience)
+            self.controller.firmware = self.backend.firmware()
+            self.controller.arm_limits = self.backend.arm_limits()
+            self.controller.foreign_writer = self.backend.foreign_writer()
             output = self.controller.tick(
                 self.now, feedback, "" if feedback else self.backend.missing()
             )

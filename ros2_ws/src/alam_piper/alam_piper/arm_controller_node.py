@@ -158,6 +158,9 @@ class ArmControllerNode(Node):
         due = self._controller.feedback_is_fresh if self._simulated_time else late
         patience = FEEDBACK_PATIENCE if due else 0.0
         feedback = read_newer(self._backend, self._controller.feedback, patience)
+        self._controller.firmware = self._backend.firmware()
+        self._controller.arm_limits = self._backend.arm_limits()
+        self._controller.foreign_writer = self._backend.foreign_writer()
         output = self._controller.tick(now, feedback, "" if feedback else self._backend.missing())
         if output.set_point is not None:
             self._backend.write(output.set_point)

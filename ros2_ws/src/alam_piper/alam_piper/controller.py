@@ -22,8 +22,10 @@ from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
 from alam_piper.checks import FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
+from alam_piper.frames import FEEDBACK_FRAMES
 from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, beyond_limits
 from alam_piper.hardware import Feedback
+from alam_piper.startup import ArmLimits
 
 
 class State(StrEnum):
@@ -81,6 +83,12 @@ class ArmController:
         self.last_fault = ""
         self.feedback: Feedback | None = None
         self.feedback_time = -np.inf  # s, when the newest feedback was first seen
+        self.firmware = ""  # what the arm told at start, set by the caller
+        self.arm_limits: ArmLimits | None = None
+        self.foreign_writer = ""  # who else sends on the bus, set by the caller
+        self.strict = False  # whether the arm must have told its firmware and limits
+        self._counts: tuple[int, ...] = ()
+        self._risen: dict[int, float] = {}  # frame -> s, when its count last changed
         self._missing = ""  # what the connection lacks to give feedback
         self.gripper_velocity = 0.0  # m/s, from the last two feedback snapshots
         self.set_point = SetPoint(config.limits)
@@ -316,6 +324,7 @@ class ArmController:
             return 0.0
         if now < before:
             self.feedback_time = min(self.feedback_time, now)
+            self._risen = {frame: min(time, now) for frame, time in self._risen.items()}
             self._gate.forget()
             self.pause(f"clock jumped back by {before - now:.3f} s")
             self._start_enabling(now)
@@ -323,6 +332,12 @@ class ArmController:
         return min(now - before, 4.0 * self.config.period)
 
     def _take(self, feedback: Feedback | None, now: float) -> None:
+        if feedback is not None and feedback.counts:
+            before = self._counts or (0,) * len(feedback.counts)
+            for frame, old, new in zip(FEEDBACK_FRAMES, before, feedback.counts, strict=True):
+                if new != old:
+                    self._risen[frame] = now
+            self._counts = feedback.counts
         if feedback is None or (
             self.feedback is not None and feedback.stamp == self.feedback.stamp
         ):
@@ -335,8 +350,17 @@ class ArmController:
         self.feedback_time = now
 
     def _situation(self) -> Situation:
+        now = self._now or 0.0
         return Situation(
-            self.feedback, self.feedback_age, self.config.feedback_timeout, self._missing
+            self.feedback,
+            self.feedback_age,
+            self.config.feedback_timeout,
+            self._missing,
+            ages={frame: now - time for frame, time in self._risen.items()},
+            firmware=self.firmware,
+            arm_limits=self.arm_limits,
+            foreign_writer=self.foreign_writer,
+            strict=self.strict,
         )
 
     def _chunk_end(self) -> float:
