@@ -11,6 +11,7 @@ from alam_piper.bus import BusConfig
 from alam_piper.config import ControllerConfig
 from alam_piper.controller import ArmController
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
+from alam_piper.faults import Fault
 from alam_piper.feedback_watch import take_reading
 from alam_piper.frames import POSITION_FRAMES
 from alam_piper.hardware import SdkBackend
@@ -30,11 +31,15 @@ class CanRig:
         joints: np.ndarray = HOME,
         gripper: float = 0.05,
         config: ControllerConfig | None = None,
+        fault: Fault | None = None,
     ):
+        """fault: one that the arm has when the controller connects."""
         self.bus_config = BusConfig("virtual", f"rig{next(_names)}")
         self.plant = KinematicPlant(joints, gripper)
         self.emulator_bus = open_emulator_bus(self.bus_config, listen=0.0)
         self.emulator = ArmEmulator(self.emulator_bus, self.plant)
+        if fault:
+            fault.inject(self.emulator)
         self.backend = SdkBackend(self.bus_config)
         self.backend.connect()
         self.transitions: list[str] = []

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from alam_core.robots.workspace import Workspace
+
 from alam_core.robots.piper import JOINT_LIMITS
 from alam_core.runtime.motion import MotionLimits, make_limits
-from alam_core.robots.workspace import Workspace
 from alam_piper.gate import ChunkRules
 
 
@@ -41,4 +42,4 @@ class ControllerConfig:
     settle: float = 0.05
     fade: float = 0.15
     release: float = 1.0
-    strict: bool = False
+    strict: bool = True

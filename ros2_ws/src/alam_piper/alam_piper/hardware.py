@@ -18,6 +18,8 @@ from piper_sdk import C_PiperInterface_V2, LogLevel
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
 from alam_piper.frames import FEEDBACK_FRAMES, FrameReader
+from alam_piper.startup import ArmLimits
+from alam_piper.writers import BusWriters
 
 UNITS_PER_RAD = 180_000.0 / math.pi  # units of 0.001 degree
 UNITS_PER_M = 1_000_000.0  # units of 0.001 mm
@@ -33,6 +35,15 @@ DRIVER_FAULTS = (
     "driver_error_status",
     "stall_status",
 )
+GRIPPER_FAULTS = (
+    "voltage_too_low",
+    "motor_overheating",
+    "driver_overcurrent",
+    "driver_overheating",
+    "sensor_status",
+    "driver_error_status",
+)
+QUERY_PAUSE = 0.5  # s between two queries of what the arm has not told yet
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,10 @@ class Feedback:
 
     stamp: s, wall-clock time of its newest joint frame; use it only to tell new feedback from old.
     positions: (7,) rad and m. velocities: (6,) rad/s, joints only.
-    ctrl_mode, arm_status, teach_status: codes of frame 0x2A1.
+    ctrl_mode, arm_status, teach_status, move_mode, error_code: codes of frame 0x2A1.
     drivers_enabled: six flags. driver_faults: texts like ``joint3 collision_status``.
+    gripper_faults: texts like ``sensor_status``. counts: number of frames received so far of each
+    kind, in the order of FEEDBACK_FRAMES; empty if the connection does not count them.
     """
 
     stamp: float
@@ -53,6 +66,10 @@ class Feedback:
     teach_status: int
     drivers_enabled: tuple[bool, ...]
     driver_faults: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+    error_code: int = 0
+    move_mode: int = MOVE_J
+    gripper_faults: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -66,7 +83,8 @@ class Backend(Protocol):
 
     def read(self) -> Feedback | None:
         """The newest feedback; None while a part of it was not received on this connection or the
-        connection fails. Never blocks.
+        connection fails. Never blocks. Until the first ``enable`` or ``write`` it also asks the arm
+        for its firmware and limits, again after a pause.
         """
         ...
 
@@ -89,7 +107,15 @@ class Backend(Protocol):
         ...
 
     def firmware(self) -> str:
-        """The version of the firmware, "" while unknown."""
+        """The version of the firmware, such as ``S-V1.8-2``; "" while unknown."""
+        ...
+
+    def arm_limits(self) -> ArmLimits | None:
+        """The limits in the arm's firmware, None while a reply is missing."""
+        ...
+
+    def foreign_writer(self) -> str:
+        """Who else sends on the bus, one line for the user; "" if nobody."""
         ...
 
     def close(self) -> None:
@@ -167,6 +193,10 @@ class SdkBackend:
         self._effort = min(max(round(gripper_effort * 1000.0), 0), MAX_GRIPPER_EFFORT)
         self._arm: Any = None
         self._reader: FrameReader | None = None
+        self._writers = BusWriters()
+        self._counts = (0,) * len(FEEDBACK_FRAMES)  # of the connections before this one
+        self._queried = 0.0  # s on the steady clock
+        self._commanded = False  # whether power or motion was requested on this connection
         self._gripper_sent: int | None = None
         self._since_gripper = 0
 
@@ -183,17 +213,38 @@ class SdkBackend:
                 )
                 if arm.GetCanBus().recv_bus is None:
                     raise ConnectionError("no socket")
-                arm.ConnectPort(start_thread=False)
+                self._writers.watch(arm.GetCanBus())
+                arm.ConnectPort(start_thread=False)  # also asks for firmware and limits
         except ConnectionError as error:
             raise UserError(f"cannot open CAN bus {self._config}: {error}") from error
         arm.logger.logger.addFilter(_first_of_many)
+        arm.DisableFilterAbnormalData()  # else an impossible position is dropped silently
         self._arm = arm
-        self._reader = FrameReader(arm.GetCanBus())
+        self._reader = FrameReader(arm.GetCanBus(), arm.ParseCANFrame, self._writers, self._counts)
+        self._queried = time.monotonic()
+        self._commanded = False
         self._gripper_sent = None
 
+    def _query(self) -> None:
+        """Ask for firmware and limits again if the arm has not told them and nothing is sent."""
+        assert self._reader is not None
+        if (
+            self._commanded
+            or self._reader.answers.complete
+            or self._reader.failing
+            or time.monotonic() - self._queried < QUERY_PAUSE
+        ):
+            return
+        self._arm.PiperInit()
+        self._queried = time.monotonic()
+
     def read(self) -> Feedback | None:
-        if self._reader is None or not self._reader.complete:
+        if self._reader is None:
             return None
+        self._query()
+        if not self._reader.complete:
+            return None
+        counts = self._reader.counts  # before the content, which is then at least as new
         joints, gripper = self._arm.GetArmJointMsgs(), self._arm.GetArmGripperMsgs()
         status, fast, slow = (
             self._arm.GetArmStatus(),
@@ -247,6 +298,14 @@ class SdkBackend:
                 for fault in DRIVER_FAULTS
                 if getattr(driver, fault)
             ),
+            counts=counts,
+            error_code=int(status.arm_status.err_code),
+            move_mode=int(status.arm_status.mode_feed),
+            gripper_faults=tuple(
+                fault
+                for fault in GRIPPER_FAULTS
+                if getattr(gripper.gripper_state.foc_status, fault)
+            ),
         )
 
     def missing(self) -> str:
@@ -255,6 +314,7 @@ class SdkBackend:
     def enable(self) -> None:
         if self._arm is None:
             return
+        self._commanded = True
         self._arm.EnableArm(7)
         self._arm.MotionCtrl_2(CTRL_MODE_CAN, MOVE_J, self._speed, 0x00)
         gripper = self._arm.GetArmGripperMsgs().gripper_state.grippers_angle
@@ -264,6 +324,7 @@ class SdkBackend:
     def write(self, set_point: np.ndarray) -> None:
         if self._arm is None:
             return
+        self._commanded = True
         *joints, gripper = to_units(set_point)
         # The gripper's frame is sent first, so that the last joint frame completes a set-point. An
         # unchanged gripper is sent only ten times a second.
@@ -278,13 +339,19 @@ class SdkBackend:
             self._arm.DisableArm(7)
 
     def firmware(self) -> str:
-        version = self._arm.GetPiperFirmwareVersion() if self._arm else ""
-        return version if isinstance(version, str) else ""
+        return self._reader.answers.firmware if self._reader else ""
+
+    def arm_limits(self) -> ArmLimits | None:
+        return self._reader.answers.limits if self._reader else None
+
+    def foreign_writer(self) -> str:
+        return self._writers.foreign()
 
     def close(self) -> None:
         if self._arm is None or self._reader is None:
             return
         self._reader.stop()
+        self._counts = self._reader.counts
         with contextlib.suppress(Exception):
             self._arm.DisconnectPort()
         self._arm = self._reader = None

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from alam_core.robots.workspace import Workspace
+
 from alam_common.parameters import Parameter
 from alam_core.robots.piper import JOINT_LIMITS, MAX_VELOCITY
-from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import make_limits
 from alam_piper.bus import INTERFACES
 from alam_piper.config import ControllerConfig
