@@ -4,12 +4,9 @@ import numpy as np
 import pytest
 from can_rig import HOME, PERIOD, CanRig, make_chunk
 
-from alam_core.robots.piper import JOINT_LIMITS
-from alam_core.runtime.motion import make_limits
 from alam_piper.config import ControllerConfig
 from alam_piper.controller import ArmController
 from alam_piper.gate import ChunkRejected
-from alam_piper.hardware import Feedback
 from alam_piper.states import State
 
 
@@ -316,57 +313,3 @@ def test_a_clock_that_jumps_back_holds_and_does_not_keep_old_sequences(rig):
     rig.offer(1, HOME)
     rig.run(0.1)
     assert rig.controller.state is State.EXECUTING
-
-
-# Without hardware: a perfect arm, any number of chunks.
-
-
-def feedback(now: float, position: np.ndarray) -> Feedback:
-    return Feedback(now, position.copy(), np.zeros(6), 1, 0, 0, (True,) * 6, ())
-
-
-@pytest.mark.parametrize("seed", range(15))
-def test_random_chunks_and_requests_never_break_a_limit(seed):
-    rng = np.random.default_rng(seed)
-    limits = make_limits(
-        JOINT_LIMITS, velocity=rng.uniform(0.3, 3.0), acceleration=rng.uniform(2.0, 10.0)
-    )
-    controller = ArmController(ControllerConfig(limits=limits))
-    now, position = 50.0, np.append(HOME, 0.05)
-    controller.tick(now, feedback(now, position))
-    last = None
-    sequence = 0
-    for _ in range(1500):
-        now += PERIOD if rng.random() < 0.95 else rng.uniform(0.0, 0.08)
-        event = rng.random()
-        if event < 0.03:
-            controller.enable()
-        elif event < 0.04:
-            controller.hold()
-        elif event < 0.045:
-            controller.disable()
-        elif event < 0.10:
-            sequence += int(rng.integers(-1, 3))
-            scale = rng.choice([0.3, 3.0, 100.0])
-            rows = rng.normal(0, scale, (int(rng.integers(1, 20)), 7))
-            chunk = make_chunk(
-                now - rng.uniform(-0.2, 1.2), sequence, float(rng.choice([0.01, 0.1])), rows
-            )
-            try:
-                controller.offer(chunk)
-            except ChunkRejected:
-                controller.count_rejected("x")
-        before, speed = controller.set_point.position.copy(), controller.set_point.velocity.copy()
-        output = controller.tick(now, feedback(now, position))
-        if output.set_point is None:
-            last = None
-            continue
-        position = output.set_point.copy()  # a perfect arm
-        assert (position >= limits.lower - 1e-9).all() and (position <= limits.upper + 1e-9).all()
-        assert (np.abs(controller.set_point.velocity) <= limits.velocity + 1e-9).all()
-        if last is not None:
-            assert np.abs(position - before).max() <= limits.velocity.max() * 4 * PERIOD + 1e-9
-            change = np.abs(controller.set_point.velocity - speed)
-            assert (change <= limits.acceleration * min(4 * PERIOD, now - last) + 1e-9).all()
-        last = now
-    assert controller.accepted > 5 and controller.rejected > 5

@@ -63,7 +63,9 @@ def parse_chunk(
     if not np.isfinite(rows).all():
         raise ChunkRejected("a position is not a finite number")
     rows = rows[:, [names.index(n) for n in JOINT_NAMES]]
-    if wrong := likely_units(rows):
+    with np.errstate(over="ignore"):  # of positions near the largest float
+        wrong = likely_units(rows)
+    if wrong:
         raise ChunkRejected(wrong)
     return ActionChunk(rows, dt, stamp, sequence=sequence, first_step=first_step)
 
