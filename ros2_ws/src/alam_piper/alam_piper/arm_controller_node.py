@@ -50,7 +50,7 @@ class ArmControllerNode(Node):
             self._raise_priority(p["realtime_priority"])
         self._backend.connect()  # its threads inherit the priority
         self._publisher = ArmPublisher(self, self._controller)
-        self._services = ArmServices(self, self._controller, self._backend, str(self._bus))
+        self._requests = ArmServices(self, self._controller, self._backend, str(self._bus))
         self.create_subscription(ActionChunk, "alam/action_chunk", self._on_chunk, 10)
         # Off simulation the steady clock, because a timer on the system clock stops for as long as
         # that clock was set back.
@@ -112,7 +112,7 @@ class ArmControllerNode(Node):
             self._publisher.publish()
         else:
             self._publisher.publish_change()
-        self._services.answer()
+        self._requests.answer()
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
@@ -140,7 +140,7 @@ class ArmControllerNode(Node):
             self._controller.pause(
                 f"clock: no ROS time for {silence:.0f} s of wall time; is the simulator running?"
             )
-        self._services.answer()
+        self._requests.answer()
         bus = {"firmware": self._backend.firmware() or "unknown", "can_bus": self._bus}
         measured = values(self._controller, self._now()) | self._times.values() | bus
         return *judge(self._controller, clock_stopped), measured
