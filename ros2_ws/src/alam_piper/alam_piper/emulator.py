@@ -130,7 +130,7 @@ class ArmEmulator:
         self.limits = firmware_limits()  # the replies to the queries of the limits
         self.stuck = np.zeros(6, dtype=bool)  # joints that do not follow their target
         self.shift = np.zeros(6)  # rad, added to the joint positions that are reported
-        self.impostor = False  # whether a second program commands the arm to stay where it is
+        self.impostor = False  # whether another program sends a command too, which is not obeyed
         self.joint_commands = 0  # number of complete joint commands received
         self.ignored_commands = 0  # number of them ignored: no power, no CAN mode, or out of range
         self.power_cuts = 0  # number of disable and reset frames received
@@ -175,8 +175,7 @@ class ArmEmulator:
         if not self.feedback_frozen and self._steps % self._feedback_every == 0:
             self._send_feedback(self._steps // self._feedback_every)
         if self.impostor:
-            units = np.rint(self.plant.state()[0][:2] * UNITS_PER_RAD).astype(int)
-            self._send(0x155, struct.pack(">ii", *units))
+            self._send(0x155, struct.pack(">ii", 1, 1))
         self._steps += 1
 
     def wait_for_command(self, timeout: float) -> bool:
