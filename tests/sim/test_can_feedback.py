@@ -139,3 +139,34 @@ def test_a_bus_that_cannot_be_opened_again_leaves_the_controller_silent(rig, mon
     rig.backend.connect()
     run_until(rig, lambda: rig.controller.feedback_problem is None)
     assert rig.controller.reset_fault() is None
+
+
+def test_a_frame_that_is_too_short_counts_for_nothing(rig):
+    run_until(rig, lambda: rig.controller.feedback_problem is None)
+    rig.emulator.muted_frames = frozenset((0x2A6,))
+    with open_bus(rig.bus_config) as other:
+        for length in (0, 4, 7):
+            data = bytes(length)
+            other.send(can.Message(arbitration_id=0x2A6, data=data, is_extended_id=False))
+        other.send(can.Message(arbitration_id=0x2A6, data=bytes(8), is_extended_id=True))
+    rig.run(0.2)
+    assert rig.backend.missing() == ""  # the bus does not fail
+    assert "no joint3 and joint4 (0x2a6)" in rig.controller.enable()
+    assert np.abs(rig.controller.feedback.positions[:6] - HOME).max() < 1e-3
+
+
+def test_an_impossible_position_is_shown_and_not_dropped(rig):
+    """The SDK drops positions beyond 3000 degrees, so that the last one would look new."""
+    rig.run(0.1)
+    rig.emulator.shift[0] = 60.0
+    run_until(rig, lambda: rig.controller.feedback.positions[0] > 50.0)
+    assert "joint1 at 60.000 rad is out of its range" in rig.controller.enable()
+
+
+def test_counts_rise_over_connections(rig):
+    rig.run(0.1)
+    before = rig.backend.read().counts
+    assert len(before) == len(FEEDBACK_FRAMES) and min(before) > 0
+    rig.backend.connect()
+    run_until(rig, lambda: rig.backend.read() is not None)
+    assert all(new > old for new, old in zip(rig.backend.read().counts, before, strict=True))

@@ -212,11 +212,13 @@ def check_can() -> Iterator[Diagnosis]:
     try:
         import can
 
+        from alam_piper.bus import BusConfig, open_bus
+
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # finds a free port
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        options = {"interface": "udp_multicast", "channel": CAN_GROUP, "port": port, "hop_limit": 0}
-        with can.Bus(**options) as one, can.Bus(**options) as other:
+        config = BusConfig("udp_multicast", CAN_GROUP, port)
+        with open_bus(config) as one, open_bus(config) as other:
             one.send(can.Message(arbitration_id=0x123, data=[1, 2, 3], is_extended_id=False))
             message = other.recv(2.0)
         ok, said = (
@@ -225,10 +227,7 @@ def check_can() -> Iterator[Diagnosis]:
         )
     except Exception as error:  # whatever fails here is reported as the diagnosis
         ok, said = False, str(error)
-    fix = (
-        "multicast needs a route: "
-        "sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
-    )
+    fix = "is the interface lo up, and is multicast allowed on it? sudo ip link set lo up"
     yield Diagnosis("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
     names = Path("/sys/class/net")
     real = sorted(

@@ -1,4 +1,5 @@
-"""The commands that need ROS: ``alam up``, ``run``, ``echo``, ``doctor`` and ``demo``.
+"""The commands that need ROS: ``alam up``, ``run``, ``echo``, ``doctor``, ``emulate-piper`` and
+``demo``.
 
 ``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
@@ -15,6 +16,7 @@ ROS_COMMANDS = {
     "run": "send a task to the running graph",
     "echo": "print the messages of a topic",
     "doctor": "report what is installed, what is missing and how to install it",
+    "emulate-piper": "emulate an arm on a CAN bus, for any program that drives a Piper",
     "demo": "run the shipped policy in simulation, film it and count successes",
 }
 
@@ -22,6 +24,8 @@ ROS_COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the ROS commands, except ``demo``, which parses its own arguments."""
     from alam_bringup.graph import GRAPHS
+    from alam_piper.bus import INTERFACES
+    from alam_piper.faults import FAULTS
 
     parser = Parser(prog="alam", description="Runs and inspects the ROS graph.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -72,6 +76,45 @@ def make_parser() -> argparse.ArgumentParser:
     )
     echo.add_argument("--full", action="store_true", help="print long arrays in full")
     commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
+    emulate = commands.add_parser(
+        "emulate-piper",
+        help=ROS_COMMANDS["emulate-piper"],
+        description="Emulates an arm with simulated physics on a CAN bus of this host, in real\n"
+        "time; Ctrl-C ends it. This project's programs reach it by udp_multicast with the\n"
+        "same port, any other program by slcan. With piper_sdk:\n"
+        "  CreateCanBus('socket://127.0.0.1:PORT', bustype='slcan', judge_flag=False)",
+        epilog="faults:\n" + "\n".join(f"  {n:<18}{f.what}" for n, f in FAULTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    emulate.add_argument(
+        "--can_interface",
+        choices=[name for name in INTERFACES if name != "virtual"],
+        default="udp_multicast",
+        help="python-can interface; slcan is served on TCP (default: %(default)s)",
+    )
+    emulate.add_argument(
+        "--can",
+        default="",
+        metavar="CHANNEL",
+        help="a multicast address, socket://127.0.0.1:PORT or can0 (default: the interface's own)",
+    )
+    emulate.add_argument(
+        "--can_port",
+        type=int,
+        default=43113,
+        metavar="PORT",
+        help="UDP port of udp_multicast, TCP port of slcan (default: %(default)s)",
+    )
+    emulate.add_argument(
+        "--viewer", choices=("yes", "no"), default="no", help="show the arm in a window"
+    )
+    emulate.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME@SECONDS",
+        help="begin a fault after SECONDS, see below; may be repeated",
+    )
     return parser
 
 
@@ -109,6 +152,12 @@ def run(arguments: Sequence[str]) -> int:
         from alam_cli.echo import echo
 
         return echo(options.topic, once=options.once, timeout=options.timeout, full=options.full)
+    if options.command == "emulate-piper":
+        from alam_piper.emulate import bus_config, emulate, parse_fault
+
+        config = bus_config(options.can_interface, options.can, options.can_port)
+        faults = [parse_fault(text) for text in options.fault]
+        return emulate(config, faults, viewer=options.viewer == "yes")
     from alam_cli.doctor import doctor
 
     return doctor()

@@ -24,7 +24,7 @@ PACKAGES = {"slcan": "pyserial", "udp_multicast": "msgpack"}  # that python-can 
 
 @dataclass(frozen=True)
 class BusConfig:
-    """Which CAN bus to open. Raises UserError for an unknown interface.
+    """Which CAN bus to open. Raises UserError for an unknown interface or port.
 
     interface: one of INTERFACES. channel: ``can0`` for socketcan, an IPv4 multicast address for
     udp_multicast, a serial device or ``socket://host:port`` for slcan, any name for virtual. port:
@@ -41,6 +41,8 @@ class BusConfig:
                 f"CAN interface '{self.interface}' is unknown; "
                 f"the interfaces are: {', '.join(INTERFACES)}"
             )
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"port {self.port} of the CAN bus is not from 0 to 65535")
 
     def __str__(self) -> str:
         return f"{self.interface} {self.channel}" + (

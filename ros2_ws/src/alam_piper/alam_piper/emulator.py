@@ -41,8 +41,8 @@ from alam_piper.startup import (
 # version is split between two frames, and the date follows without a separator.
 FIRMWARE = b"H-V1.2-1".ljust(60, b"\0") + b"S-V1.8-2250925".ljust(28, b"\0")
 GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a small tolerance
-# Number of steps between two frames of 0x2A1, of 0x2A2 to 0x2A4 and 0x251 to 0x256, and of 0x261 to
-# 0x266. A real arm sends all but the last group at each step.
+# Number of feedbacks between two frames of 0x2A1, of 0x2A2 to 0x2A4 and 0x251 to 0x256, and of
+# 0x261 to 0x266. A real arm sends all but the last group in each feedback.
 STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 5
 STATUS_STOPPED, STATUS_OVER_LIMIT = 1, 4
 TEACHES = {2: 0, 6: 0}  # command of drag teaching -> teach status, if they differ
@@ -109,8 +109,10 @@ def firmware_limits() -> ArmLimits:
 class ArmEmulator:
     """The arm's firmware. Call all methods from one thread."""
 
-    def __init__(self, bus: can.BusABC, plant: Plant):
+    def __init__(self, bus: can.BusABC, plant: Plant, feedback_every: int = 1):
+        """feedback_every: number of steps between two feedbacks; python-can reads slcan slowly."""
         self.plant = plant
+        self._feedback_every = feedback_every
         self.enabled = np.zeros(6, dtype=bool)
         # What 0x2A1 reports.
         self.ctrl_mode = 0
@@ -128,7 +130,7 @@ class ArmEmulator:
         self.limits = firmware_limits()  # the replies to the queries of the limits
         self.stuck = np.zeros(6, dtype=bool)  # joints that do not follow their target
         self.shift = np.zeros(6)  # rad, added to the joint positions that are reported
-        self.impostor = False  # whether a second program commands the arm to stay where it is
+        self.impostor = False  # whether another program sends a command too, which is not obeyed
         self.joint_commands = 0  # number of complete joint commands received
         self.ignored_commands = 0  # number of them ignored: no power, no CAN mode, or out of range
         self.power_cuts = 0  # number of disable and reset frames received
@@ -170,11 +172,10 @@ class ArmEmulator:
         pull = np.clip(self._target - self._pull, -reach, reach)
         self._pull = self._pull + np.where(self.stuck, 0.0, pull)
         self.plant.set_target(self._pull, self._gripper_target)
-        if not self.feedback_frozen:
-            self._send_feedback()
+        if not self.feedback_frozen and self._steps % self._feedback_every == 0:
+            self._send_feedback(self._steps // self._feedback_every)
         if self.impostor:
-            units = np.rint(self.plant.state()[0][:2] * UNITS_PER_RAD).astype(int)
-            self._send(0x155, struct.pack(">ii", *units))
+            self._send(0x155, struct.pack(">ii", 1, 1))
         self._steps += 1
 
     def wait_for_command(self, timeout: float) -> bool:
@@ -288,11 +289,11 @@ class ArmEmulator:
 
     # Feedback
 
-    def _send_feedback(self) -> None:
+    def _send_feedback(self, number: int) -> None:
         joints, velocities, gripper = self.plant.state()
         joints = joints + self.shift
         offset = self.frame_offset
-        if self._steps % STATUS_EVERY == 0:
+        if number % STATUS_EVERY == 0:
             moving = bool(np.abs(self._target - joints).max() > 0.005)
             status = (self.ctrl_mode, self.arm_status, self.move_mode, self.teach_status)
             self._send(0x2A1 + offset, struct.pack(">BBBBBBH", *status, moving, 0, self.error_code))
@@ -301,7 +302,7 @@ class ArmEmulator:
             self._send(frame + offset, struct.pack(">ii", units[2 * i], units[2 * i + 1]))
         grip_bits = self.gripper_bits | HOMED | (ENABLED if self._gripper_enabled else 0)
         self._send(0x2A8 + offset, struct.pack(">ihBx", round(gripper * UNITS_PER_M), 0, grip_bits))
-        if self._steps % FAST_EVERY == 0:
+        if number % FAST_EVERY == 0:
             pose = end_pose(joints)
             for i, frame in enumerate((0x2A2, 0x2A3, 0x2A4)):
                 self._send(frame + offset, struct.pack(">ii", pose[2 * i], pose[2 * i + 1]))
@@ -309,7 +310,7 @@ class ArmEmulator:
                 speed = round(min(max(velocities[i] * 1000.0, -32768.0), 32767.0))
                 position = round(joints[i] * 1000.0)  # 0.001 rad, unlike the joint frames
                 self._send(0x251 + i, struct.pack(">hhi", speed, 0, position))
-        if self._steps % SLOW_EVERY == 0:
+        if number % SLOW_EVERY == 0:
             for i in range(6):
                 bits = self.driver_bits[i] | (ENABLED if self.enabled[i] else 0)
                 state = struct.pack(">HhbBH", VOLTAGE, TEMPERATURE, TEMPERATURE, bits, 0)

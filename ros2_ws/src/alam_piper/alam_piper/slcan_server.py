@@ -17,7 +17,7 @@ import can
 
 LINE_END = b"\r"
 LONGEST = 64  # bytes of a line; longer ones are no slcan
-BACKLOG = 1 << 20  # bytes a client may be behind before it is disconnected
+BACKLOG = 4096  # bytes a client may be behind; it then misses frames, as with an adapter
 
 
 @dataclass
@@ -59,7 +59,7 @@ class SlcanServer(can.BusABC):
         return (self._frames.pop(0) if self._frames else None), False
 
     def send(self, msg: can.Message, timeout: float | None = None) -> None:
-        """Send a frame to all clients; one that reads too slowly is disconnected."""
+        """Send a frame to all clients; one that reads too slowly, or never, misses it."""
         self._pass_on(_line(msg), None)
 
     def fileno(self) -> int:
@@ -123,13 +123,13 @@ class SlcanServer(can.BusABC):
                 self._write(client, line)
 
     def _write(self, client: _Client, data: bytes) -> None:
-        client.waiting += data
+        if len(client.waiting) < BACKLOG:
+            client.waiting += data
         try:
             sent = client.connection.send(client.waiting)
             del client.waiting[:sent]
         except BlockingIOError:
-            if len(client.waiting) > BACKLOG:
-                self._drop(client)
+            pass
         except OSError:
             self._drop(client)
 
