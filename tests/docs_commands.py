@@ -30,7 +30,7 @@ KINDS = {
     # tests/training/test_docs_commands.py: the files and targets exist, CI runs them
     "development": r"make |source |pytest ",
     # tests/ros/test_docs_ros.py: arguments, and names in a running graph; the goal runs
-    "robot": r"alam (up|run|jog|echo|can|demo|doctor|--help)\b"
+    "robot": r"alam (up|run|arm|jog|echo|can|demo|doctor|--help)\b"
     r"|ros2 (launch|topic|service|action|bag) ",
     # tests/ros/test_docker.py: files, services and commands exist
     "docker": r"docker ",

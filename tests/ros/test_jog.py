@@ -1,5 +1,5 @@
-"""``alam jog`` as a real process, with the real controller and an emulated arm: one joint moves, by
-what was asked, slowly; nothing moves if the arm is not ready or the motion is not small.
+"""``alam arm`` and ``alam jog`` as real processes, with the real controller and an emulated arm: a
+joint moves by what was asked, and nothing moves if the arm is not ready or the motion not small.
 """
 
 import signal
@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from piper_arm import HOME, EmulatedArm
 from sensor_msgs.msg import JointState
-from std_srvs.srv import SetBool
 from test_platform_cli import ALAM, alam
 
 from alam_cli.jog import DT, PEAK_SLIDE, PEAK_TURN, check_distance, joint_index, plan
@@ -38,7 +37,8 @@ def test_one_joint_moves_by_what_was_asked_and_the_arm_holds(
     assert refused.returncode == 2 and "the arm is DISABLED" in refused.stderr
     assert arm.emulator.joint_commands == 0
 
-    ros.call(SetBool, "/alam/arm/enable", SetBool.Request(data=True), 120)
+    enabled = alam("arm", "enable", env=ros_env)
+    assert (enabled.returncode, enabled.stdout) == (0, "done: enabled, no chunk yet\n")
     moved = start("jog", [ALAM, "jog", "--joint", "2", "--by", "-0.15"])
     ros.wait_for(lambda: moved.poll() is not None, 120, "the end of alam jog")
     assert moved.wait(1) == 0, moved.last_line()
@@ -54,6 +54,15 @@ def test_one_joint_moves_by_what_was_asked_and_the_arm_holds(
     assert arm.plant.joints[5] < 0.19
     refused = alam("jog", "--joint", "6", "--by", "0.1", env=ros_env)
     assert refused.returncode == 2 and "arm is held" in refused.stderr
+
+    reset = alam("arm", "reset_fault", env=ros_env)
+    assert reset.returncode == 0
+    assert alam("arm", "hold", env=ros_env).returncode == 0
+    disabled = alam("arm", "disable", env=ros_env)
+    assert disabled.returncode == 0 and disabled.stdout.startswith("done: disabled by request")
+    arm.emulator.arm_status = 7
+    refused = alam("arm", "enable", env=ros_env)
+    assert refused.returncode == 1 and "collision" in refused.stdout
 
 
 @pytest.mark.parametrize(

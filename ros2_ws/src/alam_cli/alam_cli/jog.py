@@ -20,7 +20,7 @@ from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
 
 MAX_TURN = 0.2  # rad
 MAX_SLIDE = 0.02  # m, of the gripper's opening
-PEAK_TURN = 0.1  # rad/s
+PEAK_TURN = 0.15  # rad/s
 PEAK_SLIDE = 0.02  # m/s
 SHORTEST = 1.0  # s that a motion takes at least
 DT = 0.05  # s between rows of the chunk

@@ -1,5 +1,5 @@
-"""The commands that need ROS: ``alam up``, ``run``, ``jog``, ``echo``, ``can``, ``doctor`` and
-``demo``.
+"""The commands that need ROS: ``alam up``, ``run``, ``arm``, ``jog``, ``echo``, ``can``, ``doctor``
+and ``demo``.
 
 ``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
@@ -14,6 +14,7 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "run": "send a task to the running graph",
+    "arm": "enable, hold or disable the arm, or reset its fault",
     "jog": "move one joint of the arm by a little, slowly",
     "echo": "print the messages of a topic",
     "can": "bring the CAN interface of a real arm up",
@@ -61,6 +62,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--enable", action="store_true", help="enable the arm first: it moves; a fault is not reset"
     )
     run_parser.add_argument("--namespace", default="", help="namespace of the graph")
+    arm = commands.add_parser(
+        "arm",
+        help=ROS_COMMANDS["arm"],
+        description="Calls a service of the running graph's arm controller and prints its answer.",
+    )
+    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault"])
+    arm.add_argument("--namespace", default="", help="namespace of the graph")
     jog_parser = commands.add_parser(
         "jog",
         help=ROS_COMMANDS["jog"],
@@ -138,6 +146,10 @@ def run(arguments: Sequence[str]) -> int:
         from alam_cli.run import run_task
 
         return run_task(options.instruction, options.time_limit, options.enable, options.namespace)
+    if options.command == "arm":
+        from alam_cli.arm import request
+
+        return request(options.action, options.namespace)
     if options.command == "jog":
         from alam_cli.jog import jog
 
