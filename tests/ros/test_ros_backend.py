@@ -126,6 +126,9 @@ def test_nothing_moves_before_enable_and_a_chunk_moves_the_arm(piper: PiperRos, 
     assert controller.reason == "drivers: joint3 communication lost"
     loop.controller.disable()
     assert False not in piper.requests  # which would cut the power: the arm would drop
+    loop.backend.power_off()
+    loop.until(lambda: False in piper.requests, "the request to cut the power")
+    assert loop.backend.firmware() == "" and loop.backend.arm_limits() is None
 
 
 def test_what_piper_ros_does_not_say_is_no_feedback(piper: PiperRos, loop: Loop) -> None:

@@ -261,8 +261,17 @@ class RosBackend:
         if all(map(math.isfinite, message.position)):
             self._commands.publish(message)
 
+    def power_off(self) -> None:
+        """Cut the power of all motors. The arm drops."""
+        if self._node is not None and self._enable.service_is_ready():
+            self._powered, self._request = False, None
+            self._enable.call_async(self._enable_type.Request())  # its field is false by default
+
     def firmware(self) -> str:
         return ""  # the node does not say
+
+    def arm_limits(self) -> None:
+        return None  # the node does not say
 
     def foreign_writer(self) -> str:
         """Which other node sends commands to the arm, one line; "" if none."""
