@@ -111,6 +111,11 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         raise UserError(
             "realtime:=true only works with sim:=true: a real arm always runs on the wall clock"
         )
+    if sim and values["backend"] != "piper_sdk":
+        raise UserError(
+            f"backend:={values['backend']} only works with sim:=false: the simulated arm has no "
+            "node of the manufacturer"
+        )
     checkpoint, encoder = (
         folder("checkpoint", values["checkpoint"]),
         folder("encoder", values["encoder"]),
@@ -124,6 +129,8 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
+        if values["backend"] != "piper_sdk":
+            can["backend"] = values["backend"]
     # The simulated arm may move as fast as the scripted expert demonstrates; a real arm keeps the
     # controller's lower default limits.
     motion = (
@@ -242,6 +249,12 @@ PIPER = Graph(
             ros_name=True,
         ),
         Argument("can_port", "can0", "CAN interface of the real arm"),
+        Argument(
+            "backend",
+            "piper_sdk",
+            "real arm only: piper_sdk, or piper_ros to go through the manufacturer's node",
+            choices=("piper_sdk", "piper_ros"),
+        ),
         Argument(
             "can_udp_port",
             0,

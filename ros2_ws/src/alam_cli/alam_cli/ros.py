@@ -1,5 +1,5 @@
-"""The commands that need ROS: ``alam up``, ``run``, ``echo``, ``doctor``, ``emulate-piper`` and
-``demo``.
+"""The commands that need ROS: ``alam up``, ``run``, ``arm``, ``jog``, ``echo``, ``can``,
+``doctor``, ``emulate-piper`` and ``demo``.
 
 ``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
@@ -14,7 +14,10 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "run": "send a task to the running graph",
+    "arm": "enable, hold or disable the arm, or reset its fault",
+    "jog": "move one joint of the arm by a little, slowly",
     "echo": "print the messages of a topic",
+    "can": "bring the CAN interface of a real arm up",
     "doctor": "report what is installed, what is missing and how to install it",
     "emulate-piper": "emulate an arm on a CAN bus, for any program that drives a Piper",
     "demo": "run the shipped policy in simulation, film it and count successes",
@@ -62,6 +65,30 @@ def make_parser() -> argparse.ArgumentParser:
         "--enable", action="store_true", help="enable the arm first: it moves; a fault is not reset"
     )
     run_parser.add_argument("--namespace", default="", help="namespace of the graph")
+    arm = commands.add_parser(
+        "arm",
+        help=ROS_COMMANDS["arm"],
+        description="Calls a service of the running graph's arm controller and prints its answer.",
+    )
+    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault"])
+    arm.add_argument("--namespace", default="", help="namespace of the graph")
+    jog_parser = commands.add_parser(
+        "jog",
+        help=ROS_COMMANDS["jog"],
+        description="Moves one joint by a little, slowly; Ctrl-C stops it. The arm must be enabled "
+        "and must not execute a task.",
+    )
+    jog_parser.add_argument(
+        "--joint", required=True, metavar="N", help="1 to 6, joint1 to joint6, or gripper"
+    )
+    jog_parser.add_argument(
+        "--by",
+        type=float,
+        required=True,
+        metavar="RAD",
+        help="rad, at most 0.2; for the gripper m, at most 0.02",
+    )
+    jog_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
         "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
     )
@@ -75,6 +102,19 @@ def make_parser() -> argparse.ArgumentParser:
         help="stop with an error after S seconds without a message; 0: wait forever",
     )
     echo.add_argument("--full", action="store_true", help="print long arrays in full")
+    can = commands.add_parser(
+        "can",
+        help=ROS_COMMANDS["can"],
+        description="Brings a CAN interface up at the arm's bit rate; does nothing if it is.",
+    )
+    can.add_argument("action", choices=["up"], metavar="up")
+    can.add_argument(
+        "interface",
+        nargs="?",
+        default="",
+        metavar="INTERFACE",
+        help="such as can0; needed only if there are several",
+    )
     commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
     emulate = commands.add_parser(
         "emulate-piper",
@@ -148,6 +188,18 @@ def run(arguments: Sequence[str]) -> int:
         from alam_cli.run import run_task
 
         return run_task(options.instruction, options.time_limit, options.enable, options.namespace)
+    if options.command == "arm":
+        from alam_cli.arm import request
+
+        return request(options.action, options.namespace)
+    if options.command == "jog":
+        from alam_cli.jog import jog
+
+        return jog(options.joint, options.by, options.namespace)
+    if options.command == "can":
+        from alam_cli.can_up import can_up
+
+        return can_up(options.interface)
     if options.command == "echo":
         from alam_cli.echo import echo
 

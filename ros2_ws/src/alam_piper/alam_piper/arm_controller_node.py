@@ -16,12 +16,12 @@ from alam_common.diagnostics import Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import stamp_to_seconds
 from alam_common.parameters import declare_parameters
+from alam_piper.backends import make_backend
 from alam_piper.bus import BusConfig
 from alam_piper.controller import ArmController
 from alam_piper.feedback_watch import take_reading
 from alam_piper.frames import FEEDBACK_FRAMES, POSITION_FRAMES
 from alam_piper.gate import ChunkRejected, parse_chunk
-from alam_piper.hardware import SdkBackend
 from alam_piper.parameters import PARAMETERS, PERIOD, make_config
 from alam_piper.publisher import ArmPublisher
 from alam_piper.report import LoopTimes, judge, values
@@ -38,8 +38,8 @@ class ArmControllerNode(Node):
         super().__init__("arm_controller")
         p = declare_parameters(self, PARAMETERS)
         self._controller = ArmController(make_config(p), self._on_transition)
-        self._bus = BusConfig(p["can_interface"], p["can_channel"], p["can_port"])
-        self._backend = SdkBackend(self._bus, p["firmware_speed_percent"], p["gripper_effort"])
+        bus = BusConfig(p["can_interface"], p["can_channel"], p["can_port"])
+        self._backend = make_backend(p, bus, self.get_namespace())
         self._simulated_time = self.get_parameter("use_sim_time").value
         self._divider = p["joint_state_divider"]
         self._ticks = 0
@@ -50,7 +50,7 @@ class ArmControllerNode(Node):
             self._raise_priority(p["realtime_priority"])
         self._backend.connect()  # its threads inherit the priority
         self._publisher = ArmPublisher(self, self._controller)
-        self._requests = ArmServices(self, self._controller, self._backend, str(self._bus))
+        self._requests = ArmServices(self, self._controller, self._backend)
         self.create_subscription(ActionChunk, "alam/action_chunk", self._on_chunk, 10)
         # Off simulation the steady clock, because a timer on the system clock stops for as long as
         # that clock was set back.
@@ -58,7 +58,7 @@ class ArmControllerNode(Node):
         self.create_timer(PERIOD, self._on_tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._report)
         enable = self.resolve_service_name("alam/arm/enable")
-        self.get_logger().info(f"arm on CAN bus {self._bus}; nothing moves before {enable}")
+        self.get_logger().info(f"arm on {self._backend}; nothing moves before {enable}")
 
     def _raise_priority(self, priority: int) -> None:
         try:
@@ -141,8 +141,8 @@ class ArmControllerNode(Node):
                 f"clock: no ROS time for {silence:.0f} s of wall time; is the simulator running?"
             )
         self._requests.answer()
-        bus = {"firmware": self._backend.firmware() or "unknown", "can_bus": self._bus}
-        measured = values(self._controller, self._now()) | self._times.values() | bus
+        arm = {"firmware": self._backend.firmware() or "unknown", "connection": self._backend}
+        measured = values(self._controller, self._now()) | self._times.values() | arm
         return *judge(self._controller, clock_stopped), measured
 
     def close(self) -> None:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from alam_core.robots.workspace import Workspace
-
 from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import MotionLimits, make_limits
 from alam_piper.gate import ChunkRules
 

@@ -200,6 +200,9 @@ class SdkBackend:
         self._gripper_sent: int | None = None
         self._since_gripper = 0
 
+    def __str__(self) -> str:
+        return f"CAN bus {self._config}"
+
     def connect(self) -> None:
         self.close()
         open_bus(self._config).shutdown()  # the SDK hides why a bus cannot be opened

@@ -3,17 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from alam_core.robots.workspace import Workspace
-
 from alam_common.parameters import Parameter
 from alam_core.robots.piper import JOINT_LIMITS, MAX_VELOCITY
+from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import make_limits
+from alam_piper.backends import BACKEND_PARAMETERS
 from alam_piper.bus import INTERFACES
 from alam_piper.config import ControllerConfig
 from alam_piper.gate import ChunkRules
 
 PERIOD = 0.005  # s between ticks of the loop
 PARAMETERS = {
+    **BACKEND_PARAMETERS,
     "can_interface": Parameter("udp_multicast", "python-can interface", choices=INTERFACES),
     "can_channel": Parameter(
         "239.74.163.2", "CAN channel: can0, a multicast address, or socket://host:port"
@@ -115,4 +116,5 @@ def make_config(p: Mapping[str, Any]) -> ControllerConfig:
         feedback_timeout=p["feedback_timeout"],
         max_tracking_error=p["max_tracking_error"],
         fade=p["splice_fade"],
+        strict=p["backend"] == "piper_sdk",  # the other does not tell firmware and limits
     )

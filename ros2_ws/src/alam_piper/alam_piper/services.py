@@ -23,15 +23,11 @@ REOPEN_PATIENCE = 1.0  # s of wall time to wait for feedback on a bus that was o
 
 
 class ArmServices:
-    """Answers requests to a controller. Call ``answer`` in every tick.
+    """Answers requests to a controller. Call ``answer`` in every tick."""
 
-    where: the connection to the arm, for messages.
-    """
-
-    def __init__(self, node: Node, controller: ArmController, backend: Backend, where: str) -> None:
+    def __init__(self, node: Node, controller: ArmController, backend: Backend) -> None:
         self._controller = controller
         self._backend = backend
-        self._where = where
         self._logger = node.get_logger()
         self._stops = 0  # requests to hold or disable, which cancel an enabling that waits
         # Service calls in progress: future, condition to wait for, deadline (s, steady clock).
@@ -132,7 +128,7 @@ class ArmServices:
             self._backend.connect()
         except UserError as error:
             return str(error)
-        self._logger.info(f"opened CAN bus {self._where} again: the arm was not heard")
+        self._logger.info(f"opened {self._backend} again: the arm was not heard")
         await self._until(lambda: controller.watch.is_fresh, REOPEN_PATIENCE)
         return None
 
