@@ -16,6 +16,7 @@ from alam_core.files import expand_path
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
+    SIMULATED_MAX_JERK,
     SIMULATED_MAX_VELOCITY,
 )
 
@@ -137,6 +138,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         {
             "max_velocity": SIMULATED_MAX_VELOCITY,
             "max_acceleration": SIMULATED_MAX_ACCELERATION,
+            "max_jerk": SIMULATED_MAX_JERK,
             "max_gripper_velocity": SIMULATED_MAX_GRIPPER_VELOCITY,
         }
         if sim
