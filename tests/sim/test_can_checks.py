@@ -135,6 +135,8 @@ def limits(joint: int, **values: float) -> ArmLimits:
         (limits(4, speed=0.0), "joint4 are wrong: speed 0.000 rad/s"),
         (limits(5, speed=65.535), "joint5 are wrong: speed 65.535 rad/s"),
         (limits(5, acceleration=0.0), "joint5 are wrong: acceleration 0.000 rad/s^2"),
+        (limits(5, acceleration=655.35), "joint5 are wrong: acceleration 655.350 rad/s^2"),
+        (limits(5, acceleration=np.nan), "joint5 are wrong: acceleration nan rad/s^2"),
         (limits(2, upper=1.2), "from 0.000 to 1.200 rad does not contain its position 1.570 rad"),
     ],
 )

@@ -17,6 +17,11 @@ NAMES = {check.name for check in (*START, *POWERED)}
 CHECKED = {name: fault for name, fault in FAULTS.items() if fault.check in NAMES}
 IN_MOTION = [name for name, fault in CHECKED.items() if not fault.at_start]
 AT_START = [name for name, fault in CHECKED.items() if fault.at_start]
+SAID_AT_START = {
+    "leader": "the arm is set up as a leader (it sends 0x3a1): make it a follower",
+    "firmware_unknown": "the arm has not told its firmware version",
+    "corrupt_limits": "joint3 are wrong: from 0.000 to 0.000 rad is no range",
+}
 
 
 def run_until(rig: CanRig, condition) -> None:
@@ -68,6 +73,7 @@ def test_an_arm_with_a_fault_at_start_is_not_enabled(name: str) -> None:
     try:
         run_until(rig, lambda: (rig.controller.enable() or "").startswith(f"{fault.check}: "))
         rig.run(0.1)
+        assert SAID_AT_START[name] in rig.controller.enable()
         assert rig.controller.state is State.DISABLED
         assert rig.emulator.joint_commands == 0 and not rig.emulator.enabled.any()
         fault.clear(rig.emulator)

@@ -10,9 +10,10 @@ from can_rig import HOME
 
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
-from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
+from alam_piper.emulator import FIRMWARE, ArmEmulator, KinematicPlant, open_emulator_bus
 from alam_piper.hardware import SdkBackend
 from alam_piper.loopback import LoopbackBus
+from alam_piper.startup import FIRMWARE_QUERY
 
 GROUP = "239.74.163.2"
 FRAME = can.Message(arbitration_id=0x155, data=range(8), is_extended_id=False)
@@ -86,6 +87,24 @@ def test_junk_in_the_group_is_no_error(port: int) -> None:
             for junk in (b"", b"\xff" * 100, b"\x81\xa3dlc\x99"):
                 sender.sendto(junk, (GROUP, port))
         hear_nothing_before_now(port, bus)
+
+
+def test_the_arm_does_not_answer_its_own_answers(port: int) -> None:
+    """On this bus it hears them, and the firmware's reply has the identifier of the query."""
+    config = BusConfig(port=port)
+    with open_emulator_bus(config, listen=0.0) as bus, open_bus(config) as mine:
+        emulator = ArmEmulator(bus, KinematicPlant(HOME))
+        emulator.feedback_frozen = True
+        mine.send(can.Message(arbitration_id=0x4AF, data=FIRMWARE_QUERY, is_extended_id=False))
+        text, until = b"", time.monotonic() + 10.0
+        while len(text) < len(FIRMWARE_QUERY + FIRMWARE):
+            assert time.monotonic() < until
+            emulator.step(0.005)
+            if message := mine.recv(0.0):
+                text += bytes(message.data)
+        for _ in range(20):
+            emulator.step(0.005)
+        assert text.removeprefix(FIRMWARE_QUERY) == FIRMWARE and mine.recv(0.05) is None
 
 
 def test_what_is_no_multicast_address_is_named() -> None:

@@ -2,8 +2,7 @@
 
 ``alam finetune`` does the same as ``python training/finetune.py``. The commands of the robot need a
 shell in which the ROS workspace is sourced; in any other shell ``alam`` starts itself again in a
-sourced one. A command is imported only to run it, so that
-``alam --help`` is fast.
+sourced one. A command is imported only to run it, so that ``alam --help`` is fast.
 """
 
 import argparse
