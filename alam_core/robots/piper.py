@@ -37,6 +37,7 @@ HAND = 0.091  # m, wrist centre to link 6
 # gets the stricter defaults of the controller.
 SIMULATED_MAX_VELOCITY = 2.0  # rad/s per joint
 SIMULATED_MAX_ACCELERATION = 50.0  # rad/s^2 per joint
+SIMULATED_MAX_JERK = 2000.0  # rad/s^3 per joint
 SIMULATED_MAX_GRIPPER_VELOCITY = 1.0  # m/s of opening
 
 
@@ -75,36 +76,36 @@ _ALPHA = np.radians([0.0, -90.0, 0.0, 90.0, -90.0, 90.0])
 _A = np.array([0.0, 0.0, UPPER_ARM, -0.02198, 0.0, 0.0])  # the SDK rounds the elbow's offset
 _THETA = np.radians([0.0, -172.22, -102.78, 0.0, 0.0, 0.0])
 _D = np.array([SHOULDER_HEIGHT, 0.0, 0.0, FOREARM, 0.0, HAND])
+_CA, _SA = np.cos(_ALPHA), np.sin(_ALPHA)
+_STEPS = np.zeros((6, 4, 4))  # what does not depend on the angles
+_STEPS[:, 0, 3] = _A
+_STEPS[:, 1, 2], _STEPS[:, 1, 3] = -_SA, -_SA * _D
+_STEPS[:, 2, 2], _STEPS[:, 2, 3] = _CA, _CA * _D
+_STEPS[:, 3, 3] = 1.0
 
 
 def link_poses(joints: np.ndarray, dh_offset: bool = True) -> np.ndarray:
-    """Forward kinematics: poses of links 1 to 6 for joint angles (6,) in rad, as homogeneous
-    transforms (6, 4, 4) with translations in m. ``dh_offset``: see the module's docstring.
+    """Forward kinematics: poses of links 1 to 6 for joint angles (..., 6) in rad, as homogeneous
+    transforms (..., 6, 4, 4) with translations in m. ``dh_offset``: see the module's docstring.
     """
     theta = joints + _THETA if dh_offset else joints + _THETA - OLD_ZERO_SHIFT
-    poses = np.empty((6, 4, 4))
-    pose = np.eye(4)
-    for i in range(6):
-        ct, st = np.cos(theta[i]), np.sin(theta[i])
-        ca, sa = np.cos(_ALPHA[i]), np.sin(_ALPHA[i])
-        pose = pose @ np.array(
-            [
-                [ct, -st, 0.0, _A[i]],
-                [st * ca, ct * ca, -sa, -sa * _D[i]],
-                [st * sa, ct * sa, ca, ca * _D[i]],
-                [0.0, 0.0, 0.0, 1.0],
-            ]
-        )
-        poses[i] = pose
+    ct, st = np.cos(theta), np.sin(theta)
+    poses = np.empty((*theta.shape, 4, 4))  # first in each link's parent, then in the base
+    poses[:] = _STEPS
+    poses[..., 0, 0], poses[..., 0, 1] = ct, -st
+    poses[..., 1, 0], poses[..., 1, 1] = st * _CA, ct * _CA
+    poses[..., 2, 0], poses[..., 2, 1] = st * _SA, ct * _SA
+    for i in range(1, len(LINKS)):
+        poses[..., i, :, :] = poses[..., i - 1, :, :] @ poses[..., i, :, :]
     return poses
 
 
 def tcp_position(joints: np.ndarray, dh_offset: bool = True) -> np.ndarray:
-    """Position (3,) of the grasp point in m for joint angles (6,) in rad. ``dh_offset``: see the
-    module's docstring.
+    """Positions (..., 3) of the grasp point in m for joint angles (..., 6) in rad. ``dh_offset``:
+    see the module's docstring.
     """
-    link6 = link_poses(joints, dh_offset)[5]
-    return link6[:3, 3] + TCP_OFFSET * link6[:3, 2]
+    link6 = link_poses(joints, dh_offset)[..., 5, :, :]
+    return link6[..., :3, 3] + TCP_OFFSET * link6[..., :3, 2]
 
 
 def inverse_kinematics(

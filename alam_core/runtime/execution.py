@@ -14,6 +14,7 @@ from copy import copy
 import numpy as np
 
 from alam_core.errors import UserError
+from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import MotionLimits, SetPoint
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.timeline import Timeline
@@ -106,12 +107,18 @@ class ControllerExecution:
     """Runs a policy in a driven world and executes its chunks as the arm's controller does.
 
     limits: motion limits of the set-point. fade: s over which the gap between two chunks is faded
-    out.
+    out. workspace: of the Piper, which the set-point stays in; None for another arm.
     """
 
-    def __init__(self, planner: Planner, limits: MotionLimits, fade: float = 0.15) -> None:
+    def __init__(
+        self,
+        planner: Planner,
+        limits: MotionLimits,
+        fade: float = 0.15,
+        workspace: Workspace | None = None,
+    ) -> None:
         self.planner = planner
-        self.set_point = SetPoint(limits)
+        self.set_point = SetPoint(limits, workspace)
         self._timeline = Timeline(fade)
         self._coming: deque[tuple[float, ActionChunk]] = deque()  # (time in s, chunk to splice in)
         self._seeded = False

@@ -155,8 +155,8 @@ def test_a_controllers_episode_does_not_depend_on_the_one_before():
 
 @pytest.mark.parametrize(("replan_every", "delay"), DELAYS)
 def test_the_steps_that_a_chunk_is_given_are_those_that_the_arm_executes(replan_every, delay):
-    wide = np.full(7, 1e9)  # limits that no reference meets, so that it is followed exactly
-    limits = MotionLimits(-wide, wide, wide, wide * 1e3, -wide, wide)
+    wide = np.full(7, 1e2)  # limits that no reference meets, so that it is followed exactly
+    limits = MotionLimits(-wide, wide, wide, wide * 1e3, wide * 1e6, -wide, wide)
     runner = WanderingRunner(given_steps=9)
     points = drive(runner, replan_every, delay, limits, steps=80)
     compared = 0

@@ -17,8 +17,10 @@ from alam_core.robots.piper import (
     JOINT_NAMES,
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
+    SIMULATED_MAX_JERK,
     SIMULATED_MAX_VELOCITY,
 )
+from alam_core.robots.workspace import Workspace
 from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
 from alam_core.runtime.columns import parse_names_map
 from alam_core.runtime.motion import make_limits
@@ -287,9 +289,10 @@ def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Policy
         JOINT_LIMITS,
         velocity=SIMULATED_MAX_VELOCITY,
         acceleration=SIMULATED_MAX_ACCELERATION,
+        jerk=SIMULATED_MAX_JERK,
         gripper_velocity=SIMULATED_MAX_GRIPPER_VELOCITY,
     )
-    return ControllerExecution(planner, limits)
+    return ControllerExecution(planner, limits, workspace=Workspace())
 
 
 def _run(prepared: tuple[World, PolicyAgent], seed: int, film: bool) -> EpisodeResult:
