@@ -10,13 +10,13 @@ from can_rig import HOME, PERIOD, CanRig
 
 from alam_core.errors import UserError
 from alam_piper.checks import POWERED, START
-from alam_piper.controller import State
+from alam_piper.config import ControllerConfig
 from alam_piper.faults import FAULTS, find_fault
+from alam_piper.states import State
 
 NAMES = {check.name for check in (*START, *POWERED)}
-CHECKED = {name: fault for name, fault in FAULTS.items() if fault.check in NAMES}
-IN_MOTION = [name for name, fault in CHECKED.items() if not fault.at_start]
-AT_START = [name for name, fault in CHECKED.items() if fault.at_start]
+IN_MOTION = [name for name, fault in FAULTS.items() if not fault.at_start]
+AT_START = [name for name, fault in FAULTS.items() if fault.at_start]
 SAID_AT_START = {
     "leader": "the arm is set up as a leader (it sends 0x3a1): make it a follower",
     "firmware_unknown": "the arm has not told its firmware version",
@@ -48,7 +48,7 @@ def test_a_fault_in_motion_is_caught_by_its_check(name: str) -> None:
     rig, fault = CanRig(), FAULTS[name]
     try:
         rig.enable()
-        rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+        rig.offer(1, HOME + [0.6, -0.6, 0, 0, 0, 0])
         rig.run(0.3)
         assert rig.controller.state is State.EXECUTING
         fault.inject(rig.emulator)
@@ -61,7 +61,8 @@ def test_a_fault_in_motion_is_caught_by_its_check(name: str) -> None:
         fault.clear(rig.emulator)
         rig.run(0.1)  # until all feedback is new
         run_until(rig, lambda: rig.controller.reset_fault() is None)
-        assert rig.controller.state is State.HOLDING
+        left = State.DISABLED if fault.check == "estop" else State.HOLDING
+        assert rig.controller.state is left
     finally:
         rig.close()
 
@@ -93,7 +94,7 @@ def test_a_stuck_joint_and_a_jump_are_seen_in_the_feedback() -> None:
         assert rig.controller.feedback.positions[0] == pytest.approx(HOME[0] + 0.5, abs=1e-3)
         FAULTS["feedback_jump"].clear(rig.emulator)
         FAULTS["stuck_joint"].inject(rig.emulator)
-        rig.controller.offer(rig.straight(1, HOME + [0.3, -0.3, 0, 0, 0, 0]))
+        rig.offer(1, HOME + [0.3, -0.3, 0, 0, 0, 0])
         rig.run(0.6)
         assert rig.plant.joints[0] > HOME[0] + 0.1
         assert rig.plant.joints[1] == pytest.approx(HOME[1], abs=1e-4)
@@ -119,12 +120,11 @@ def test_a_part_of_the_feedback_that_falls_silent_is_named() -> None:
 
 def test_nothing_is_asked_once_set_points_are_sent() -> None:
     """The arm did not tell its firmware, and a controller that is not strict drives it anyway."""
-    rig = CanRig(fault=FAULTS["firmware_unknown"])
+    rig = CanRig(config=ControllerConfig(strict=False), fault=FAULTS["firmware_unknown"])
     asked: list[bytes] = []
     rig.emulator._handlers[0x4AF] = asked.append
     try:
         run_until(rig, lambda: len(asked) >= 2)  # once at connecting, then again
-        rig.controller.strict = False
         rig.enable()
         before, until = len(asked), time.monotonic() + 1.2
         while time.monotonic() < until:

@@ -12,10 +12,14 @@ from can_rig import HOME
 
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, serve_bus
-from alam_piper.controller import ArmController, ControllerConfig, State
+from alam_piper.config import ControllerConfig
+from alam_piper.controller import ArmController
 from alam_piper.emulator import ArmEmulator, KinematicPlant
-from alam_piper.hardware import SdkBackend, read_newer
+from alam_piper.feedback_watch import take_reading
+from alam_piper.frames import POSITION_FRAMES
+from alam_piper.hardware import SdkBackend
 from alam_piper.slcan_server import BACKLOG, SlcanServer
+from alam_piper.states import State
 
 
 @pytest.fixture
@@ -116,10 +120,9 @@ def test_the_controller_drives_an_arm_by_slcan(server: SlcanServer) -> None:
         now += 0.005
         emulator.step(0.005)
         assert time.monotonic() < until, controller.reason
-        controller.firmware, controller.strict = backend.firmware(), True
-        controller.arm_limits = backend.arm_limits()
-        feedback = read_newer(backend, controller.feedback, 0.05 if controller.feedback else 0.01)
-        output = controller.tick(now, feedback, "" if feedback else backend.missing())
+        patience = 0.05 if controller.feedback else 0.01
+        reading = take_reading(backend, controller.feedback, patience, POSITION_FRAMES)
+        output = controller.tick(now, reading)
         if output.enable:
             backend.enable()
         if output.set_point is not None:
