@@ -253,16 +253,17 @@ def test_a_parameter_file_that_ros_would_ignore_is_refused(
 
 
 def strings_of_node(package: str, executable: str) -> set[str]:
-    """Every string in a node's module, which includes the names of its parameters."""
+    """Every string in a node's module and in parameters.py beside it: names of parameters too."""
     setup = (SOURCES / package / "setup.py").read_text()
     match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
     assert match, f"{package} has no executable {executable}"
-    tree = ast.parse(
-        (SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text()
-    )
+    module = SOURCES / package / Path(*match[1].split("."))
+    files = (module.with_suffix(".py"), module.with_name("parameters.py"))
     strings = {
         item.value
-        for item in ast.walk(tree)
+        for file in files
+        if file.is_file()
+        for item in ast.walk(ast.parse(file.read_text()))
         if isinstance(item, ast.Constant) and isinstance(item.value, str)
     }
     return strings | {"use_sim_time"}

@@ -89,7 +89,7 @@ def loop(context: None) -> Iterator[Loop]:
 
 def test_nothing_moves_before_enable_and_a_chunk_moves_the_arm(piper: PiperRos, loop: Loop) -> None:
     controller = loop.controller
-    loop.until(lambda: controller.feedback_is_fresh, "feedback")
+    loop.until(lambda: controller.watch.is_fresh, "feedback")
     assert controller.feedback is not None
     assert controller.feedback.positions == pytest.approx(POSE)
     assert not any(controller.feedback.drivers_enabled)
@@ -118,7 +118,7 @@ def test_nothing_moves_before_enable_and_a_chunk_moves_the_arm(piper: PiperRos, 
     loop.until(lambda: "no message on /joint_states_single and" in loop.backend.missing(), "it")
     assert loop.backend.read() is None
     piper.silent, piper.enabled = False, False
-    loop.until(lambda: controller.feedback_is_fresh, "feedback")
+    loop.until(lambda: controller.watch.is_fresh, "feedback")
     assert controller.reset_fault() is None
     assert controller.state is State.DISABLED and "motor power off" in controller.reason
     loop.enable()
@@ -139,8 +139,8 @@ def test_what_piper_ros_does_not_say_is_no_feedback(piper: PiperRos, loop: Loop)
     piper.stamp = 0.0  # as before the first frame of the arm
     loop.until(lambda: "heard nothing from the arm" in loop.backend.missing(), "that")
     piper.stamp = 5.0  # frozen: the node publishes again and again what it heard once
-    loop.until(lambda: loop.controller.feedback_is_fresh, "feedback")
-    loop.until(lambda: not loop.controller.feedback_is_fresh, "old feedback")
+    loop.until(lambda: loop.controller.watch.is_fresh, "feedback")
+    loop.until(lambda: not loop.controller.watch.is_fresh, "old feedback")
     assert "no new feedback" in str(loop.controller.enable())
     piper.stamp, piper.names = None, ["joint1", "joint2", "joint3", "joint4", "joint5", "finger"]
     piper.names.append("gripper")
@@ -154,7 +154,7 @@ def test_a_node_that_obeys_another_topic_is_not_enabled(
     """Its own launch file makes it obey /joint_states."""
     piper = PiperRos(POSE, obeys="joint_states")
     try:
-        loop.until(lambda: loop.controller.feedback_is_fresh, "feedback")
+        loop.until(lambda: loop.controller.watch.is_fresh, "feedback")
         loop.until(lambda: loop.backend._enable.service_is_ready(), "the service")
         assert loop.controller.enable() is None
         loop.until(lambda: loop.controller.state is State.DISABLED, "the end of enabling")
