@@ -253,7 +253,7 @@ def test_a_parameter_file_that_ros_would_ignore_is_refused(
 
 
 def strings_of_node(package: str, executable: str) -> set[str]:
-    """Every string in a node's module and in parameters.py beside it: names of parameters too."""
+    """Every string in a node's module, which includes the names of its parameters."""
     setup = (SOURCES / package / "setup.py").read_text()
     match = re.search(rf"{executable}\s*=\s*([\w.]+):", setup)
     assert match, f"{package} has no executable {executable}"
