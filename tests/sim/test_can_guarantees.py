@@ -224,6 +224,17 @@ def test_the_set_point_does_not_jump_after_a_stall(rig: CanRig, seconds: float) 
     assert rig.controller.longest_stall == pytest.approx(seconds + PERIOD)
 
 
+def test_a_clock_that_jumps_ahead_is_no_lost_feedback(rig: CanRig) -> None:
+    rig.enable()
+    rig.offer(1, HOME + FORWARD)
+    rig.run(0.3)
+    rig.now += 3600.0
+    rig.run(0.3)
+    assert rig.controller.state is State.HOLDING
+    assert rig.controller.reason.startswith("command: the last chunk ended")
+    assert np.abs(rig.plant.joints - HOME).max() < 0.3
+
+
 # Emergency stop, power and other writers.
 
 
