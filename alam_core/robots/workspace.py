@@ -83,10 +83,11 @@ class Workspace:
     """The part of space that the arm may use.
 
     floor: m, height below which nothing of the arm may go: neither the grasp point nor the finger
-    tips nor any link from the elbow on. lower, upper: m, corners of the box that the grasp point
-    and the finger tips must stay in. clearance: m between links that are not adjacent,
-    kept if ``self_collision``. dh_offset: which firmware the joint angles come from, see
-    ``alam_core.robots.piper``.
+    tips nor any link from the elbow on. The default is the surface that the arm stands on; the
+    finger tips of the demonstrated task piper_place stay 0.006 m above it. lower, upper: m, corners
+    of the box that the grasp point and the finger tips must stay in; the default holds all that
+    they reach. clearance: m between links that are not adjacent, kept if ``self_collision``.
+    dh_offset: which firmware the joint angles come from, see ``alam_core.robots.piper``.
 
     Raises UserError for a box without volume and for values that are not finite.
     """

@@ -13,6 +13,7 @@ from alam_piper.config import ControllerConfig
 from alam_piper.gate import ChunkRules
 
 PERIOD = 0.005  # s between ticks of the loop
+SPACE = Workspace()
 PARAMETERS = {
     **BACKEND_PARAMETERS,
     "can_interface": Parameter("udp_multicast", "python-can interface", choices=INTERFACES),
@@ -39,12 +40,12 @@ PARAMETERS = {
         100, "speed limit in the arm's firmware, percent of 3 rad/s", 1, 100
     ),
     "workspace_min": Parameter(
-        [-0.85, -0.85, -0.85], "m, lowest x, y and z of the tool in base_link", -2.0, 2.0
+        list(SPACE.lower), "m, lowest x, y and z of the tool in base_link", -2.0, 2.0
     ),
     "workspace_max": Parameter(
-        [0.85, 0.85, 1.0], "m, highest x, y and z of the tool in base_link", -2.0, 2.0
+        list(SPACE.upper), "m, highest x, y and z of the tool in base_link", -2.0, 2.0
     ),
-    "floor": Parameter(-0.01, "m, height below which no part of the arm may go", -1.0, 1.0),
+    "floor": Parameter(SPACE.floor, "m, height below which no part of the arm may go", -1.0, 1.0),
     "self_collision": Parameter(True, "whether to keep the arm away from itself"),
     "max_start_jump": Parameter(
         0.5, "rad between a joint's set-point and a new chunk's present position", 0.01, 3.0
