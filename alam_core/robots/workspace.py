@@ -75,6 +75,7 @@ _RULES = np.concatenate(
 )
 BOUNDARIES = np.array([0, 1, *range(1 + len(_GROUPS), len(_RULES))])
 """Where the rules of each boundary begin: box, floor, and one for each two links."""
+_SELF = 1 + len(_GROUPS)  # the first rule that is about the arm and itself
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class Workspace:
     tips nor any link from the elbow on. The default is the surface that the arm stands on; the
     finger tips of the demonstrated task piper_place stay 0.006 m above it. lower, upper: m, corners
     of the box that the grasp point and the finger tips must stay in; the default holds all that
-    they reach. clearance: m between links that are not adjacent. dh_offset: which firmware the
-    joint angles come from, see ``alam_core.robots.piper``.
+    they reach. clearance: m between links that are not adjacent, kept if ``self_collision``.
+    dh_offset: which firmware the joint angles come from, see ``alam_core.robots.piper``.
 
     Raises UserError for a box without volume and for values that are not finite.
     """
@@ -95,6 +96,7 @@ class Workspace:
     lower: tuple[float, float, float] = (-0.85, -0.85, -0.85)
     upper: tuple[float, float, float] = (0.85, 0.85, 1.0)
     clearance: float = 0.01
+    self_collision: bool = True
     dh_offset: bool = True
 
     def __post_init__(self) -> None:
@@ -153,7 +155,10 @@ class Workspace:
         every = np.concatenate(
             [outside.reshape(-1, 9), self.floor - tool[:, 2], low, near, near_arm], axis=1
         )
-        return np.maximum.reduceat(every, _RULES, axis=1)
+        beyond = np.maximum.reduceat(every, _RULES, axis=1)
+        if not self.self_collision:
+            beyond[:, _SELF:] = -np.inf
+        return beyond
 
     @cached_property
     def _lower(self) -> np.ndarray:

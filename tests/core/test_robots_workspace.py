@@ -104,6 +104,16 @@ def test_what_is_broken_is_named_with_its_depth() -> None:
     assert "base" in Workspace().violations(folded) or "arm" in Workspace().violations(folded)
 
 
+def test_the_arm_may_touch_itself_only_if_that_is_allowed() -> None:
+    folded = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.1])
+    poses = np.vstack([random_poses(500), folded])
+    kept, free = Workspace(), Workspace(self_collision=False)
+    touches = kept.beyond(poses)[:, len(kept.rules) - 9 :].max(axis=1) > 0.0
+    assert 10 < touches.sum() < 500
+    outside = (kept.beyond(poses)[:, : len(kept.rules) - 9] > 0.0).any(axis=1)
+    assert np.array_equal(free.depth(poses) > 0.0, outside)
+
+
 def test_open_fingers_reach_further_down_than_closed_ones_if_the_hand_is_tilted() -> None:
     workspace = Workspace(floor=0.05)
     rolled = np.array([0.0, 1.9, -1.0, 0.0, 0.0, 1.57, 0.0])

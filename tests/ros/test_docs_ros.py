@@ -22,6 +22,7 @@ from test_platform_cli import ALAM, alam
 from alam_bringup.description import split_assignments
 from alam_bringup.graph import find_graph
 from alam_cli.echo import message_class
+from alam_cli.jog import check_distance, joint_index
 from alam_cli.ros import make_parser
 from alam_common.processes import ChildProcess
 from alam_demo.demo import DEMO
@@ -41,6 +42,10 @@ def test_the_arguments_of_a_robot_command_exist(command: Command) -> None:
         case ("ros2", "launch", package, file, *rest):
             assert (SOURCES / package / "launch" / file).is_file()
             find_graph(file.removesuffix(".launch.py")).values(split_assignments(rest))
+        case ("alam", ("arm" | "jog" | "can"), *_):
+            options = make_parser().parse_args(command.words[1:])
+            if options.command == "jog":
+                check_distance(joint_index(options.joint), options.by)
         case ("alam", ("--help" | "doctor") as name):
             done = alam(name)
             assert done.returncode == 0 and not done.stderr, done.stderr

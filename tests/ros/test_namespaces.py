@@ -44,7 +44,7 @@ def test_two_controllers_do_not_hear_each_other(ros, start_node, can_udp_port):
             nonlocal sequence
             sequence += 1
             message = ActionChunk(
-                sequence=sequence, joint_names=list(JOINT_NAMES), dt=0.1, steps=10
+                source="test", sequence=sequence, joint_names=list(JOINT_NAMES), dt=0.1, steps=10
             )
             message.positions = [*goal, 0.05] * 10
             message.header.stamp = left.stamp(0.05)

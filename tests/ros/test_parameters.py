@@ -79,6 +79,9 @@ def test_every_parameter_is_described_and_every_number_has_a_range(
         (["-r", "alam/latents"], "wrong ROS arguments: .*'-r alam/latents'"),
         (["--params-file", "/nowhere.yaml"], "wrong ROS arguments: .*/nowhere.yaml"),
         (["-p", "max_velocty:=0.2"], "no parameter 'max_velocty'; did you mean 'max_velocity'"),
+        (["-p", "workspace_min:=[0.0, 0.0]"], "'workspace_min' must be a list of 3 floats, each"),
+        (["-p", "workspace_max:=[0.1, 9.0, 1.0]"], "each -2.0 to 2.0, not \\[0.1, 9.0, 1.0\\]"),
+        (["-p", "workspace_min:=[0.9, 0.0, 0.0]"], "workspace: the box .* is empty"),
     ],
 )
 def test_wrong_ros_arguments_give_one_line_and_code_2(

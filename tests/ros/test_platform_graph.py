@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from alam_bringup import can_bus
 from alam_bringup import graph as graphs
 from alam_bringup.description import Argument, Graph, NodeSpec, split_assignments
 from alam_bringup.graph import GRAPHS, PIPER, environment, find_graph
@@ -18,6 +19,7 @@ from alam_bringup.installed import available, has_package, parameter_files
 from alam_cli.up import node_command
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError
+from alam_piper.backends import BACKEND_PARAMETERS, BACKENDS
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "ros2_ws" / "src"
@@ -50,6 +52,8 @@ def nodes(graph: Graph, **texts: str) -> dict[str, NodeSpec]:
         (["seed:=1", "seed:=2"], "given twice"),
         (["checkpoint:=/nowhere"], "no folder '/nowhere'"),
         (["sim:=false", "realtime:=true"], "realtime:=true only works with sim:=true"),
+        (["backend:=piper_ros"], "backend:=piper_ros only works with sim:=false"),
+        (["backend:=other"], "backend:=other is not one of: piper_sdk, piper_ros"),
     ],
 )
 def test_wrong_arguments_are_named(words: list[str], said: str, folders: dict[str, str]) -> None:
@@ -112,6 +116,14 @@ def test_real_mode_uses_the_can_interface_and_no_simulator(folders: dict[str, st
     assert not any(node.parameters.get("use_sim_time") for node in found.values())
 
 
+def test_the_backend_is_the_controllers(folders: dict[str, str]) -> None:
+    given = nodes(PIPER, **folders, sim="false", backend="piper_ros")["arm_controller"].parameters
+    assert given["backend"] == "piper_ros" and given["backend"] in BACKENDS
+    argument = next(argument for argument in PIPER.arguments if argument.name == "backend")
+    assert argument.choices == BACKENDS
+    assert BACKEND_PARAMETERS["backend"].default == argument.default
+
+
 def test_real_time_simulation_runs_on_the_wall_clock(folders: dict[str, str]) -> None:
     found = nodes(PIPER, **folders, realtime="true")
     assert found["sim"].parameters["realtime"] is True
@@ -148,7 +160,10 @@ def test_a_wrong_domain_is_named(
         nodes(PIPER, **folders)
 
 
-def test_camera_drivers_are_optional(folders: dict[str, str]) -> None:
+def test_camera_drivers_are_optional(
+    folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(can_bus, "find_problem", lambda name: None)  # an arm is heard
     serials = {"third_person_serial": "1", "wrist_serial": "2"}
     built = list(nodes(PIPER, **folders, sim="false", **serials).values())
     startable, notes = available(built)
@@ -242,12 +257,13 @@ def strings_of_node(package: str, executable: str) -> set[str]:
     entries = (SOURCES / package / package / "entry.py").read_text()
     match = re.search(rf'^{executable} = entry\("([\w.]+)"\)', entries, re.MULTILINE)
     assert match, f"{package} has no executable {executable}"
-    tree = ast.parse(
-        (SOURCES / package / Path(*match[1].split("."))).with_suffix(".py").read_text()
-    )
+    module = SOURCES / package / Path(*match[1].split("."))
+    files = (module.with_suffix(".py"), module.with_name("parameters.py"))
     strings = {
         item.value
-        for item in ast.walk(tree)
+        for file in files
+        if file.is_file()
+        for item in ast.walk(ast.parse(file.read_text()))
         if isinstance(item, ast.Constant) and isinstance(item.value, str)
     }
     return strings | {"use_sim_time"}

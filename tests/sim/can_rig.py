@@ -8,9 +8,13 @@ import numpy as np
 
 from alam_core.types import ActionChunk
 from alam_piper.bus import BusConfig
-from alam_piper.controller import ArmController, ControllerConfig
+from alam_piper.config import ControllerConfig
+from alam_piper.controller import ArmController
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
-from alam_piper.hardware import SdkBackend, read_newer
+from alam_piper.faults import Fault
+from alam_piper.feedback_watch import take_reading
+from alam_piper.frames import POSITION_FRAMES
+from alam_piper.hardware import SdkBackend
 
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0])
 PERIOD = 0.005
@@ -27,14 +31,19 @@ class CanRig:
         joints: np.ndarray = HOME,
         gripper: float = 0.05,
         config: ControllerConfig | None = None,
+        fault: Fault | None = None,
     ):
+        """fault: one that the arm has when the controller connects."""
         self.bus_config = BusConfig("virtual", f"rig{next(_names)}")
         self.plant = KinematicPlant(joints, gripper)
         self.emulator_bus = open_emulator_bus(self.bus_config, listen=0.0)
         self.emulator = ArmEmulator(self.emulator_bus, self.plant)
+        if fault:
+            fault.inject(self.emulator)
         self.backend = SdkBackend(self.bus_config)
         self.backend.connect()
-        self.controller = ArmController(config or ControllerConfig())
+        self.transitions: list[str] = []
+        self.controller = ArmController(config or ControllerConfig(), self.transitions.append)
         self.now = 100.0
         self.sent: list[tuple[float, np.ndarray]] = []
         self.first_of_chunk: list[float] = []
@@ -45,10 +54,9 @@ class CanRig:
             self.emulator.step(PERIOD)
             heard = not self.emulator.feedback_frozen
             patience = 0.0 if not heard else 0.02 if self.backend.missing() else 5.0
-            feedback = read_newer(self.backend, self.controller.feedback, patience)
-            output = self.controller.tick(
-                self.now, feedback, "" if feedback else self.backend.missing()
-            )
+            sent = [frame for frame in POSITION_FRAMES if frame not in self.emulator.muted_frames]
+            reading = take_reading(self.backend, self.controller.feedback, patience, sent)
+            output = self.controller.tick(self.now, reading)
             if output.enable:
                 self.backend.enable()
             if output.set_point is not None:
@@ -76,6 +84,16 @@ class CanRig:
         return make_chunk(
             self.now, sequence, dt, start + (end - start) * np.arange(1, steps + 1)[:, None] / steps
         )
+
+    def offer(self, sequence: int, joints: np.ndarray, source: str = "test", **how: float) -> None:
+        """Offer a straight chunk to the controller."""
+        self.controller.offer(self.straight(sequence, joints, **how), source)
+
+    def stall(self, seconds: float) -> None:
+        """The loop stands still while the arm goes on."""
+        for _ in range(round(seconds / PERIOD)):
+            self.now = round(self.now + PERIOD, 6)
+            self.emulator.step(PERIOD)
 
     def close(self) -> None:
         self.backend.close()

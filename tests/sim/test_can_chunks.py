@@ -39,6 +39,8 @@ GOOD = {
         ({"dt": -0.1}, "dt"),
         ({"dt": float("nan")}, "dt"),
         ({"dt": 60.0}, "dt"),
+        ({"dt": 1e-308}, "dt"),  # divisions by it overflow
+        ({"positions": [1e308] * 14}, "but its range is"),
     ],
 )
 def test_bad_contents_are_refused(change, reason):
@@ -92,24 +94,27 @@ def test_the_rows_of_a_chunk_are_due_after_the_steps_that_were_dropped():
     assert chunk.due(0) == pytest.approx(10.4)
 
 
+REST = np.array(HOME)
+
+
 def chunk(stamp=10.0, sequence=1, steps=16, dt=0.1):
-    return make_chunk(stamp, sequence, dt, np.arange(1, steps + 1)[:, None] * np.ones(7))
+    return make_chunk(stamp, sequence, dt, np.tile(REST, (steps, 1)))
 
 
 def test_times_and_sequences_are_checked():
     gate = ChunkGate(ChunkRules(max_age=1.0, max_ahead=0.1))
     with pytest.raises(ChunkRejected, match="old"):
-        gate.admit(chunk(stamp=8.9), 10.0, True)
+        gate.admit(chunk(stamp=8.9), "a", 10.0, REST)
     with pytest.raises(ChunkRejected, match="future"):
-        gate.admit(chunk(stamp=10.2), 10.0, True)
+        gate.admit(chunk(stamp=10.2), "a", 10.0, REST)
     with pytest.raises(ChunkRejected, match="expired"):
-        gate.admit(chunk(stamp=9.5, steps=4), 10.0, True)
-    gate.admit(chunk(stamp=9.9, sequence=5), 10.0, True)
+        gate.admit(chunk(stamp=9.5, steps=4), "a", 10.0, REST)
+    gate.admit(chunk(stamp=9.9, sequence=5), "a", 10.0, REST)
     with pytest.raises(ChunkRejected, match="replayed"):
-        gate.admit(chunk(stamp=10.0, sequence=5), 10.0, True)
+        gate.admit(chunk(stamp=10.0, sequence=5), "a", 10.0, REST)
     with pytest.raises(ChunkRejected, match="replayed"):
-        gate.admit(chunk(stamp=10.0, sequence=4), 10.0, True)
-    gate.admit(chunk(stamp=10.0, sequence=6), 10.0, True)
+        gate.admit(chunk(stamp=10.0, sequence=4), "a", 10.0, REST)
+    gate.admit(chunk(stamp=10.0, sequence=6), "a", 10.0, REST)
 
 
 def test_steps_that_are_still_to_be_executed_are_not_taken_for_dropped() -> None:
@@ -117,15 +122,40 @@ def test_steps_that_are_still_to_be_executed_are_not_taken_for_dropped() -> None
     whole = chunk(stamp=10.0)
     for first_step in (6, 2**32 - 1):
         with pytest.raises(ChunkRejected, match=f"first_step {first_step} drops steps"):
-            gate.admit(replace(whole, first_step=first_step), 10.4, True)
-    gate.admit(whole.drop(4), 10.4, True)
+            gate.admit(replace(whole, first_step=first_step), "a", 10.4, REST)
+    gate.admit(whole.drop(4), "a", 10.4, REST)
 
 
-def test_a_restarted_publisher_is_accepted_only_once_nothing_is_executed_and_with_a_new_chunk():
+def test_the_length_in_time_counts_from_the_observation() -> None:
+    gate = ChunkGate(ChunkRules(max_duration=1.6))
+    gate.admit(chunk(steps=16), "a", 10.0, REST)
+    with pytest.raises(ChunkRejected, match=r"1\.700 s long, at most 1\.6 s"):
+        gate.admit(chunk(steps=17, sequence=2), "a", 10.0, REST)
+    with pytest.raises(ChunkRejected, match=r"1\.700 s long"):
+        gate.admit(chunk(steps=17, sequence=2).drop(10), "a", 11.0, REST)
+
+
+def test_the_position_for_the_present_must_be_near_the_set_point() -> None:
+    """The rows before it have expired, and the ones after it are reached in time."""
+    gate = ChunkGate(ChunkRules(max_start_jump=0.5))
+    rows = np.tile(REST, (16, 1))
+    rows[:, 0] = np.linspace(-1.0, 2.0, 16)  # 0 at row 5, which is due at 10.6
+    ramp = make_chunk(10.0, 1, 0.1, rows)
+    with pytest.raises(ChunkRejected, match=r"joint1 begins 1\.000 rad from its set-point"):
+        gate.admit(ramp, "a", 10.05, REST)
+    with pytest.raises(ChunkRejected, match=r"joint1 begins 0\.700 rad"):
+        gate.admit(ramp, "a", 10.6, REST + [0.7, 0, 0, 0, 0, 0, 0])
+    gate.admit(ramp, "a", 10.6, REST)
+
+
+def test_only_one_source_is_followed_until_it_is_forgotten() -> None:
     gate = ChunkGate(ChunkRules())
-    gate.admit(chunk(sequence=500), 10.0, True)
-    with pytest.raises(ChunkRejected, match="replayed"):
-        gate.admit(chunk(stamp=10.5, sequence=1), 10.6, True)
-    with pytest.raises(ChunkRejected, match="replayed"):
-        gate.admit(chunk(stamp=10.0, sequence=499), 10.6, False)
-    gate.admit(chunk(stamp=10.5, sequence=1), 10.6, False)
+    gate.admit(chunk(sequence=500), "a", 10.0, REST)
+    with pytest.raises(ChunkRejected, match="source 'b' is refused while the arm follows 'a'"):
+        gate.admit(chunk(sequence=501), "b", 10.0, REST)
+    with pytest.raises(ChunkRejected, match="source is empty"):
+        gate.admit(chunk(sequence=501), "", 10.0, REST)
+    gate.forget()
+    gate.admit(chunk(sequence=1), "b", 10.0, REST)
+    with pytest.raises(ChunkRejected, match="source 'a' is refused"):
+        gate.admit(chunk(sequence=501), "a", 10.0, REST)

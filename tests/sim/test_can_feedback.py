@@ -12,8 +12,8 @@ from can_rig import HOME, PERIOD, CanRig
 
 from alam_core.errors import UserError
 from alam_piper.bus import open_bus
-from alam_piper.controller import State
 from alam_piper.frames import FEEDBACK_FRAMES
+from alam_piper.states import State
 
 
 @pytest.fixture
@@ -54,7 +54,8 @@ def test_missing_parts_of_the_feedback_are_named_and_the_arm_is_not_enabled(rig,
     assert named in rig.controller.enable() and rig.controller.state is State.DISABLED
     assert rig.controller.feedback is None
     rig.emulator.muted_frames = frozenset()
-    run_until(rig, lambda: rig.controller.feedback_problem is None)
+    # What the arm did not answer is asked again, and the other controller is forgotten.
+    run_until(rig, lambda: rig.controller.enable() is None)
     rig.enable()
     assert np.abs(rig.plant.joints - HOME).max() < 1e-4
     other.shutdown()
@@ -84,7 +85,7 @@ class Lines(logging.Handler):
 
 def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.6, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.6, 0, 0, 0, 0, 0])
     rig.run(0.3)
     sdk = rig.backend._arm.logger.logger
     shown = Lines()
@@ -106,7 +107,7 @@ def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
     rig.run(0.2)
     assert np.abs(rig.plant.joints - moved).max() < 1e-3 and rig.emulator.power_cuts == 0
-    rig.controller.offer(rig.straight(2, HOME))
+    rig.offer(2, HOME)
     rig.run(0.3)
     assert rig.controller.state is State.EXECUTING
 
@@ -138,3 +139,34 @@ def test_a_bus_that_cannot_be_opened_again_leaves_the_controller_silent(rig, mon
     rig.backend.connect()
     run_until(rig, lambda: rig.controller.feedback_problem is None)
     assert rig.controller.reset_fault() is None
+
+
+def test_a_frame_that_is_too_short_counts_for_nothing(rig):
+    run_until(rig, lambda: rig.controller.feedback_problem is None)
+    rig.emulator.muted_frames = frozenset((0x2A6,))
+    with open_bus(rig.bus_config) as other:
+        for length in (0, 4, 7):
+            data = bytes(length)
+            other.send(can.Message(arbitration_id=0x2A6, data=data, is_extended_id=False))
+        other.send(can.Message(arbitration_id=0x2A6, data=bytes(8), is_extended_id=True))
+    rig.run(0.2)
+    assert rig.backend.missing() == ""  # the bus does not fail
+    assert "no joint3 and joint4 (0x2a6)" in rig.controller.enable()
+    assert np.abs(rig.controller.feedback.positions[:6] - HOME).max() < 1e-3
+
+
+def test_an_impossible_position_is_shown_and_not_dropped(rig):
+    """The SDK drops positions beyond 3000 degrees, so that the last one would look new."""
+    rig.run(0.1)
+    rig.emulator.shift[0] = 60.0
+    run_until(rig, lambda: rig.controller.feedback.positions[0] > 50.0)
+    assert "joint1 at 60.000 rad is out of its range" in rig.controller.enable()
+
+
+def test_counts_rise_over_connections(rig):
+    rig.run(0.1)
+    before = rig.backend.read().counts
+    assert len(before) == len(FEEDBACK_FRAMES) and min(before) > 0
+    rig.backend.connect()
+    run_until(rig, lambda: rig.backend.read() is not None)
+    assert all(new > old for new, old in zip(rig.backend.read().counts, before, strict=True))

@@ -12,6 +12,7 @@ from alam_core.robots.piper import JOINT_LIMITS
 from alam_piper.bus import BusConfig, open_bus
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 from alam_piper.hardware import SdkBackend
+from alam_piper.startup import FIRMWARE_QUERY, StartupAnswers
 
 
 def wait_until(condition):
@@ -50,6 +51,10 @@ def test_set_points_and_feedback_keep_their_values_on_the_wire(rig):
 def test_firmware_and_limits_are_answered(rig):
     rig.run(0.1)
     assert rig.backend.firmware() == "S-V1.8-2"
+    told = rig.backend.arm_limits()
+    assert np.abs(told.lower - JOINT_LIMITS[:, 0]).max() < np.radians(0.05) + 1e-9
+    assert np.abs(told.upper - JOINT_LIMITS[:, 1]).max() < np.radians(0.05) + 1e-9
+    assert told.speed == pytest.approx([3.0] * 6) and told.acceleration == pytest.approx([5.0] * 6)
     arm = rig.backend._arm
     # One by one: the SDK's getters for all motors at once return the last answer six times.
     for i in range(6):
@@ -69,9 +74,30 @@ def test_firmware_and_limits_are_answered(rig):
         assert limits.max_joint_spd == 3000 and acceleration.max_joint_acc == 500
 
 
+def test_answers_are_put_together_from_their_frames():
+    answers = StartupAnswers()
+    for data in (b"H-V1.2-1", b"....S-V1", FIRMWARE_QUERY, b".8-22509"):  # our query between them
+        assert answers.firmware == ""
+        answers.take(0x4AF, data)
+    assert answers.firmware == "S-V1.8-2"
+    answers.take(0x4AF, b"S-V1.10-")  # a minor number of two digits, and no patch yet
+    assert answers.firmware == "S-V1.8-2"
+    answers.take(0x4AF, b"3.......")
+    assert answers.firmware == "S-V1.10-3"
+    for motor in range(1, 7):
+        assert answers.limits is None and not answers.complete
+        answers.take(0x47C, bytes((motor, 0x01, 0xF4, 0, 0, 0, 0, 0)))
+        answers.take(0x473, bytes((motor, 0x05, 0xDC, 0xFF, 0xF6, 0x0B, 0xB8, 0)))
+    limits = answers.limits
+    assert answers.complete and limits.lower == pytest.approx([-np.radians(1.0)] * 6)
+    assert limits.upper == pytest.approx([np.radians(150.0)] * 6)
+    assert limits.speed == pytest.approx([3.0] * 6)
+    assert limits.acceleration == pytest.approx([5.0] * 6)
+
+
 def test_velocities_and_driver_states_arrive(rig):
     rig.enable()
-    rig.controller.offer(rig.straight(1, HOME + [0.4, 0, 0, 0, 0, 0]))
+    rig.offer(1, HOME + [0.4, 0, 0, 0, 0, 0])
     rig.run(0.5)
     feedback = rig.backend.read()
     assert (

@@ -16,6 +16,7 @@ from alam_core.files import expand_path
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
+    SIMULATED_MAX_JERK,
     SIMULATED_MAX_VELOCITY,
 )
 
@@ -111,6 +112,11 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         raise UserError(
             "realtime:=true only works with sim:=true: a real arm always runs on the wall clock"
         )
+    if sim and values["backend"] != "piper_sdk":
+        raise UserError(
+            f"backend:={values['backend']} only works with sim:=false: the simulated arm has no "
+            "node of the manufacturer"
+        )
     checkpoint, encoder = (
         folder("checkpoint", values["checkpoint"]),
         folder("encoder", values["encoder"]),
@@ -124,12 +130,15 @@ def _build_piper(values: Values) -> list[NodeSpec]:
         can = {"can_interface": "udp_multicast", "can_channel": CAN_GROUP, "can_port": port}
     else:
         can = {"can_interface": "socketcan", "can_channel": values["can_port"]}
+        if values["backend"] != "piper_sdk":
+            can["backend"] = values["backend"]
     # The simulated arm may move as fast as the scripted expert demonstrates; a real arm keeps the
     # controller's lower default limits.
     motion = (
         {
             "max_velocity": SIMULATED_MAX_VELOCITY,
             "max_acceleration": SIMULATED_MAX_ACCELERATION,
+            "max_jerk": SIMULATED_MAX_JERK,
             "max_gripper_velocity": SIMULATED_MAX_GRIPPER_VELOCITY,
         }
         if sim
@@ -242,6 +251,12 @@ PIPER = Graph(
             ros_name=True,
         ),
         Argument("can_port", "can0", "CAN interface of the real arm"),
+        Argument(
+            "backend",
+            "piper_sdk",
+            "real arm only: piper_sdk, or piper_ros to go through the manufacturer's node",
+            choices=("piper_sdk", "piper_ros"),
+        ),
         Argument(
             "can_udp_port",
             0,

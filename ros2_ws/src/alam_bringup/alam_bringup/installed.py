@@ -7,6 +7,7 @@ import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from alam_bringup.cameras import check_serials
+from alam_bringup.can_bus import check_can
 from alam_bringup.description import NodeSpec
 from alam_core.errors import UserError, one_line
 
@@ -43,8 +44,8 @@ def executable(package: str, name: str) -> str:
 def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
     """The nodes whose packages are installed, and one note for each missing package.
 
-    Nodes are left out only if they are optional (``required`` is false). Raises UserError if
-    cameras could be mistaken for each other.
+    Nodes are left out only if they are optional (``required`` is false). Raises UserError if a real
+    arm is not heard, or if cameras could be mistaken for each other.
     """
     absent = {node.package for node in nodes if not node.required and not has_package(node.package)}
     notes = [
@@ -55,6 +56,7 @@ def available(nodes: Sequence[NodeSpec]) -> tuple[list[NodeSpec], list[str]]:
     ]
     present = [node for node in nodes if node.package not in absent]
     check_serials(present)
+    check_can(present)
     return present, notes
 
 

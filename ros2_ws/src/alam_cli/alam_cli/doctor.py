@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from alam_bringup import can_bus
+from alam_bringup.cameras import list_cameras
 from alam_bringup.description import NodeSpec
 from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
 from alam_core.errors import UserError
@@ -212,11 +214,13 @@ def check_can() -> Iterator[Diagnosis]:
     try:
         import can
 
+        from alam_piper.bus import BusConfig, open_bus
+
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:  # finds a free port
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        options = {"interface": "udp_multicast", "channel": CAN_GROUP, "port": port, "hop_limit": 0}
-        with can.Bus(**options) as one, can.Bus(**options) as other:
+        config = BusConfig("udp_multicast", CAN_GROUP, port)
+        with open_bus(config) as one, open_bus(config) as other:
             one.send(can.Message(arbitration_id=0x123, data=[1, 2, 3], is_extended_id=False))
             message = other.recv(2.0)
         ok, said = (
@@ -225,22 +229,33 @@ def check_can() -> Iterator[Diagnosis]:
         )
     except Exception as error:  # whatever fails here is reported as the diagnosis
         ok, said = False, str(error)
-    fix = (
-        "multicast needs a route: "
-        "sudo ip link set lo multicast on && sudo ip route add 239.0.0.0/8 dev lo"
-    )
+    fix = "is the interface lo up, and is multicast allowed on it? sudo ip link set lo up"
     yield Diagnosis("emulated CAN bus", ok, f"frames pass on {CAN_GROUP}" if ok else said, fix)
-    names = Path("/sys/class/net")
-    real = sorted(
-        item.name
-        for item in names.iterdir()
-        if (item / "type").is_file() and (item / "type").read_text().strip() == "280"
-    )
-    fix = (
-        "only for a real arm: connect the CAN adapter, then "
-        "sudo ip link set can0 up type can bitrate 1000000"
-    )
-    yield Diagnosis("CAN interface", bool(real), ", ".join(real) or "none", fix, needed=False)
+
+
+def check_arm() -> Iterator[Diagnosis]:
+    """What only a real arm needs."""
+    try:
+        links = can_bus.list_links()
+        problems = {link: can_bus.find_problem(link.name) for link in links}
+    except UserError as error:
+        yield Diagnosis("CAN interface", False, str(error), "only for a real arm", needed=False)
+        return
+    if not links:
+        fix = "only for a real arm: plug in the USB-CAN adapter, then run 'alam can up'"
+        yield Diagnosis("CAN interface", False, "none", fix, needed=False)
+    for link, problem in problems.items():
+        detail = f"{link} is up at {link.bitrate} bit/s, and an arm is heard"
+        yield Diagnosis(
+            "CAN interface",
+            problem is None,
+            problem.what if problem else detail,
+            problem.fix if problem else "",
+            needed=False,
+        )
+    cameras = ", ".join(f"{serial} ({name})" for serial, name in list_cameras().items())
+    fix = "only for a real arm with RealSense cameras: plug them in, see docs/real_arm.md"
+    yield Diagnosis("RealSense cameras", bool(cameras), cameras or "none", fix, needed=False)
 
 
 def check_checkpoints() -> Iterator[Diagnosis]:
@@ -272,6 +287,7 @@ CHECKS: tuple[Callable[[], Iterator[Diagnosis]], ...] = (
     check_workspace,
     check_dds,
     check_can,
+    check_arm,
     check_checkpoints,
 )
 

@@ -1,9 +1,8 @@
 """The command ``alam``, which runs the training commands and the ROS commands.
 
-``alam finetune`` does the same as ``python training/finetune.py``. ``up``, ``run``, ``echo``,
-``doctor`` and ``demo`` need a shell in which the ROS workspace is sourced; in any other shell
-``alam`` starts itself again in a sourced one. A command is imported only to run it, so that
-``alam --help`` is fast.
+``alam finetune`` does the same as ``python training/finetune.py``. The commands of the robot need a
+shell in which the ROS workspace is sourced; in any other shell ``alam`` starts itself again in a
+sourced one. A command is imported only to run it, so that ``alam --help`` is fast.
 """
 
 import argparse

@@ -1,4 +1,5 @@
-"""The commands that need ROS: ``alam up``, ``run``, ``echo``, ``doctor`` and ``demo``.
+"""The commands that need ROS: ``alam up``, ``run``, ``arm``, ``jog``, ``echo``, ``can``,
+``doctor``, ``emulate-piper`` and ``demo``.
 
 ``python -m alam_cli.ros COMMAND`` runs one of them; the workspace must be sourced.
 """
@@ -13,8 +14,12 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "run": "send a task to the running graph",
+    "arm": "enable, hold or disable the arm, or reset its fault",
+    "jog": "move one joint of the arm by a little, slowly",
     "echo": "print the messages of a topic",
+    "can": "bring the CAN interface of a real arm up",
     "doctor": "report what is installed, what is missing and how to install it",
+    "emulate-piper": "emulate an arm on a CAN bus, for any program that drives a Piper",
     "demo": "run the shipped policy in simulation, film it and count successes",
 }
 
@@ -22,6 +27,8 @@ ROS_COMMANDS = {
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the ROS commands, except ``demo``, which parses its own arguments."""
     from alam_bringup.graph import GRAPHS
+    from alam_piper.bus import INTERFACES
+    from alam_piper.faults import FAULTS
 
     parser = Parser(prog="alam", description="Runs and inspects the ROS graph.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -58,6 +65,30 @@ def make_parser() -> argparse.ArgumentParser:
         "--enable", action="store_true", help="enable the arm first: it moves; a fault is not reset"
     )
     run_parser.add_argument("--namespace", default="", help="namespace of the graph")
+    arm = commands.add_parser(
+        "arm",
+        help=ROS_COMMANDS["arm"],
+        description="Calls a service of the running graph's arm controller and prints its answer.",
+    )
+    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault"])
+    arm.add_argument("--namespace", default="", help="namespace of the graph")
+    jog_parser = commands.add_parser(
+        "jog",
+        help=ROS_COMMANDS["jog"],
+        description="Moves one joint by a little, slowly; Ctrl-C stops it. The arm must be enabled "
+        "and must not execute a task.",
+    )
+    jog_parser.add_argument(
+        "--joint", required=True, metavar="N", help="1 to 6, joint1 to joint6, or gripper"
+    )
+    jog_parser.add_argument(
+        "--by",
+        type=float,
+        required=True,
+        metavar="RAD",
+        help="rad, at most 0.2; for the gripper m, at most 0.02",
+    )
+    jog_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
         "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
     )
@@ -71,7 +102,59 @@ def make_parser() -> argparse.ArgumentParser:
         help="stop with an error after S seconds without a message; 0: wait forever",
     )
     echo.add_argument("--full", action="store_true", help="print long arrays in full")
+    can = commands.add_parser(
+        "can",
+        help=ROS_COMMANDS["can"],
+        description="Brings a CAN interface up at the arm's bit rate; does nothing if it is.",
+    )
+    can.add_argument("action", choices=["up"], metavar="up")
+    can.add_argument(
+        "interface",
+        nargs="?",
+        default="",
+        metavar="INTERFACE",
+        help="such as can0; needed only if there are several",
+    )
     commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
+    emulate = commands.add_parser(
+        "emulate-piper",
+        help=ROS_COMMANDS["emulate-piper"],
+        description="Emulates an arm with simulated physics on a CAN bus of this host, in real\n"
+        "time; Ctrl-C ends it. This project's programs reach it by udp_multicast with the\n"
+        "same port, any other program by slcan. With piper_sdk:\n"
+        "  CreateCanBus('socket://127.0.0.1:PORT', bustype='slcan', judge_flag=False)",
+        epilog="faults:\n" + "\n".join(f"  {n:<18}{f.what}" for n, f in FAULTS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    emulate.add_argument(
+        "--can_interface",
+        choices=[name for name in INTERFACES if name != "virtual"],
+        default="udp_multicast",
+        help="python-can interface; slcan is served on TCP (default: %(default)s)",
+    )
+    emulate.add_argument(
+        "--can",
+        default="",
+        metavar="CHANNEL",
+        help="a multicast address, socket://127.0.0.1:PORT or can0 (default: the interface's own)",
+    )
+    emulate.add_argument(
+        "--can_port",
+        type=int,
+        default=43113,
+        metavar="PORT",
+        help="UDP port of udp_multicast, TCP port of slcan (default: %(default)s)",
+    )
+    emulate.add_argument(
+        "--viewer", choices=("yes", "no"), default="no", help="show the arm in a window"
+    )
+    emulate.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME@SECONDS",
+        help="begin a fault after SECONDS, see below; may be repeated",
+    )
     return parser
 
 
@@ -105,10 +188,28 @@ def run(arguments: Sequence[str]) -> int:
         from alam_cli.run import run_task
 
         return run_task(options.instruction, options.time_limit, options.enable, options.namespace)
+    if options.command == "arm":
+        from alam_cli.arm import request
+
+        return request(options.action, options.namespace)
+    if options.command == "jog":
+        from alam_cli.jog import jog
+
+        return jog(options.joint, options.by, options.namespace)
+    if options.command == "can":
+        from alam_cli.can_up import can_up
+
+        return can_up(options.interface)
     if options.command == "echo":
         from alam_cli.echo import echo
 
         return echo(options.topic, once=options.once, timeout=options.timeout, full=options.full)
+    if options.command == "emulate-piper":
+        from alam_piper.emulate import bus_config, emulate, parse_fault
+
+        config = bus_config(options.can_interface, options.can, options.can_port)
+        faults = [parse_fault(text) for text in options.fault]
+        return emulate(config, faults, viewer=options.viewer == "yes")
     from alam_cli.doctor import doctor
 
     return doctor()

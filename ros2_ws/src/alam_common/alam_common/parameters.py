@@ -27,12 +27,13 @@ class Parameter:
     """One parameter. Its type is that of ``default``.
 
     description: what it is, with its unit. least, most: smallest and largest allowed value, both
-    required for a number. choices: the allowed values of a string; empty: any. dynamic: whether it
-    may be set while the node runs; otherwise it is read-only. path: whether the string is a path,
-    in which ``~`` and variables such as ``$HOME`` are replaced.
+    required for a number, and for a list of numbers, which has as many as ``default``. choices: the
+    allowed values of a string; empty: any. dynamic: whether it may be set while the node runs;
+    otherwise it is read-only. path: whether the string is a path, in which ``~`` and variables such
+    as ``$HOME`` are replaced.
     """
 
-    default: bool | int | float | str | list[str]
+    default: bool | int | float | str | list[str] | list[float]
     description: str
     least: float | None = None
     most: float | None = None
@@ -46,11 +47,13 @@ class Parameter:
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         kind = KINDS[type(self.default)]
+        if isinstance(self.default, list) and self.least is not None:
+            return f"a list of {len(self.default)} floats, each {self.least} to {self.most}"
         return f"{kind}, {self.least} to {self.most}" if self.least is not None else kind
 
     def descriptor(self) -> ParameterDescriptor:
         """The description for ROS. A number without a range is an AssertionError."""
-        constraints = self.expected if self.choices else ""
+        constraints = self.expected if self.choices or isinstance(self.default, list) else ""
         descriptor = ParameterDescriptor(
             description=self.description,
             additional_constraints=constraints,
@@ -99,4 +102,11 @@ def _declare(node: Node, name: str, parameter: Parameter) -> Any:
             return expand_path(value)
         except UserError as error:
             raise UserError(f"{node.get_name()}: parameter '{name}': {error}") from None
-    return list(value) if isinstance(parameter.default, list) else value
+    if not isinstance(parameter.default, list):
+        return value
+    if parameter.least is not None:
+        assert parameter.most is not None, name
+        within = all(parameter.least <= number <= parameter.most for number in value)
+        if len(value) != len(parameter.default) or not within:
+            raise UserError(f"{wrong}, not {list(value)}")
+    return list(value)

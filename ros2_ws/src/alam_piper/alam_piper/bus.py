@@ -1,4 +1,6 @@
-"""Opens the CAN bus: a real one, or one that is emulated by UDP multicast on this host."""
+"""Opens the CAN bus: a real one, or one that is emulated on this host, by UDP multicast on the
+loopback interface or by slcan over TCP.
+"""
 
 import glob
 from collections.abc import Iterator
@@ -7,19 +9,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import can
+from can.interfaces import BACKENDS
 
 from alam_core.errors import UserError, listing
+from alam_piper.slcan_server import SlcanServer
 
 INTERFACES = ("socketcan", "udp_multicast", "slcan", "virtual")
 BITRATE = 1_000_000
+TCP = "socket://"  # how the channel of slcan over TCP starts
+# python-can's bus of this name listens to the network; ours takes its place.
+LOOPBACK_BACKEND = {"udp_multicast": ("alam_piper.loopback", "LoopbackBus")}
 PACKAGES = {"slcan": "pyserial", "udp_multicast": "msgpack"}  # that python-can needs for them
 
 
 @dataclass(frozen=True)
 class BusConfig:
-    """Which CAN bus to open. Raises UserError for an unknown interface.
+    """Which CAN bus to open. Raises UserError for an unknown interface or port.
 
-    interface: one of INTERFACES. channel: ``can0`` for socketcan, a multicast address for
+    interface: one of INTERFACES. channel: ``can0`` for socketcan, an IPv4 multicast address for
     udp_multicast, a serial device or ``socket://host:port`` for slcan, any name for virtual. port:
     UDP port of udp_multicast; two arms, or two graphs, on one host need two ports.
     """
@@ -34,6 +41,8 @@ class BusConfig:
                 f"CAN interface '{self.interface}' is unknown; "
                 f"the interfaces are: {', '.join(INTERFACES)}"
             )
+        if not 0 <= self.port <= 65535:
+            raise UserError(f"port {self.port} of the CAN bus is not from 0 to 65535")
 
     def __str__(self) -> str:
         return f"{self.interface} {self.channel}" + (
@@ -41,21 +50,46 @@ class BusConfig:
         )
 
     def options(self) -> dict[str, Any]:
-        """Extra python-can options. A hop limit of 0 keeps emulated frames on this host."""
-        return {"port": self.port, "hop_limit": 0} if self.interface == "udp_multicast" else {}
+        """Extra python-can options. A TCP connection is ready at once; a serial adapter is not."""
+        if self.interface == "udp_multicast":
+            return {"port": self.port}
+        over_tcp = self.interface == "slcan" and self.channel.startswith(TCP)
+        return {"sleep_after_open": 0} if over_tcp else {}
 
 
 def open_bus(config: BusConfig) -> can.BusABC:
     """Open the bus. Raises UserError, naming the bus and the cause, if that fails."""
-    options: dict[str, Any] = config.options()
-    if config.interface in ("socketcan", "slcan"):
-        options["bitrate"] = BITRATE
+    options: dict[str, Any] = (
+        {"bitrate": BITRATE} if config.interface in ("socketcan", "slcan") else {}
+    )
     try:
-        return can.Bus(interface=config.interface, channel=config.channel, **options)
+        with options_for_libraries(config):
+            return can.Bus(interface=config.interface, channel=config.channel, **options)
     except (can.CanError, OSError, ValueError, ImportError) as error:
         cause = error.__cause__ or error
         raise UserError(
             f"cannot open CAN bus {config}: {cause}; {_advice(config, cause)}"
+        ) from error
+
+
+def serve_bus(config: BusConfig) -> can.BusABC:
+    """Open the bus for an emulated arm: like ``open_bus``, but slcan over TCP is served. Raises
+    UserError if that fails.
+    """
+    if config.interface != "slcan" or not config.channel.startswith(TCP):
+        return open_bus(config)
+    host, _, port = config.channel.removeprefix(TCP).partition(":")
+    if host not in ("127.0.0.1", "localhost") or not port.isdecimal() or int(port) > 65535:
+        raise UserError(
+            f"an emulated arm cannot be served on '{config.channel}': "
+            f"the channel must be {TCP}127.0.0.1:PORT"
+        )
+    try:
+        return SlcanServer("127.0.0.1", int(port))
+    except OSError as error:
+        raise UserError(
+            f"cannot serve CAN bus {config}: {error.strerror or error}; "
+            "is an arm already answering there? Stop it or choose another port"
         ) from error
 
 
@@ -65,6 +99,8 @@ def _advice(config: BusConfig, cause: BaseException) -> str:
         return f"install what it needs: pip install {package}"
     if config.interface == "slcan" and "Permission" in str(cause):
         return "may this user open serial devices (sudo usermod -aG dialout $USER, log in again)?"
+    if config.interface == "slcan" and config.channel.startswith(TCP):
+        return "is an arm, or an emulated one, served there?"
     if config.interface == "slcan":
         devices = sorted(glob.glob("/dev/ttyACM*") + glob.glob("/dev/ttyUSB*"))
         return f"is the channel right? The serial devices are: {listing(devices)}"
@@ -72,19 +108,24 @@ def _advice(config: BusConfig, cause: BaseException) -> str:
         up = f"ip link set {config.channel} up type can bitrate {BITRATE}"
         return f"is the adapter plugged in and up ({up})?"
     if config.interface == "udp_multicast":
-        return "is the UDP port in use by another program, or is multicast not available?"
+        return (
+            "is the channel an IPv4 multicast address, and is the UDP port in use by another "
+            f"program? Without multicast use slcan on {TCP}127.0.0.1:PORT"
+        )
     return "is the channel right?"
 
 
 @contextmanager
 def options_for_libraries(config: BusConfig) -> Iterator[None]:
     """A context in which every bus that a library opens through python-can gets the options of
-    ``config``.
+    ``config``, and in which ``udp_multicast`` stays on this host.
     """
-    before = dict(can.rc)
+    options, backends = dict(can.rc), dict(BACKENDS)
     can.rc.update(config.options())
+    BACKENDS.update(LOOPBACK_BACKEND)
     try:
         yield
     finally:
         can.rc.clear()
-        can.rc.update(before)
+        can.rc.update(options)
+        BACKENDS.update(backends)

@@ -7,91 +7,62 @@ rad, gripper opening in m.
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
     DISABLED <--disable, once at rest-- HOLDING
     FAULT <--failed check-- any powered state
-    FAULT --reset_fault--> HOLDING, or DISABLED without power
+    FAULT --reset_fault--> HOLDING, or DISABLED without power or after an emergency stop
 
-To stop, the arm brakes at the acceleration limit and then holds. Motor power is never cut.
+To stop, the arm brakes within its limits and then holds. Motor power is cut by ``power_off`` only.
 """
 
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Callable
 
 import numpy as np
 
-from alam_core.robots.piper import JOINT_LIMITS
-from alam_core.runtime.motion import MotionLimits, SetPoint, make_limits
+from alam_core.runtime.motion import SetPoint
 from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
-from alam_piper.checks import FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
-from alam_piper.gate import ChunkGate, ChunkRejected, ChunkRules, beyond_limits
+from alam_piper.checks import ESTOP, FEEDBACK, HEALTH, POWERED, START, Situation, first_failure
+from alam_piper.config import ControllerConfig
+from alam_piper.feedback_watch import FeedbackWatch, Reading
+from alam_piper.gate import ChunkGate, ChunkRejected, beyond_limits
 from alam_piper.hardware import Feedback
+from alam_piper.states import Output, State
+from alam_piper.tracking import TrackingMonitor
 
-
-class State(StrEnum):
-    DISABLED = "DISABLED"
-    ENABLING = "ENABLING"
-    HOLDING = "HOLDING"
-    EXECUTING = "EXECUTING"
-    FAULT = "FAULT"
-
-
-@dataclass(frozen=True)
-class ControllerConfig:
-    """Settings of the controller. Times are in s.
-
-    limits: of the set-point. rules: for accepting chunks. period: of the loop; a late tick moves
-    the set-point by at most four periods. command_timeout: time after a chunk's last row at which
-    the arm holds. feedback_timeout: age above which feedback is a fault. enable_timeout: how long
-    to wait for the arm to report power. enable_interval: between two requests for power. settle:
-    least time between the first request and the feedback that the set-point starts from. fade:
-    duration of the transition from one chunk to the next.
-    """
-
-    limits: MotionLimits = field(default_factory=lambda: make_limits(JOINT_LIMITS))
-    rules: ChunkRules = ChunkRules()
-    period: float = 0.005
-    command_timeout: float = 0.2
-    feedback_timeout: float = 0.1
-    enable_timeout: float = 5.0
-    enable_interval: float = 0.1
-    settle: float = 0.05
-    fade: float = 0.15
-
-
-@dataclass(frozen=True)
-class Output:
-    """What to send in this tick: a request for power, a set-point (7,), or nothing."""
-
-    enable: bool = False
-    set_point: np.ndarray | None = None
-    first_of_chunk: float | None = (
-        None  # if this is a chunk's first set-point: the chunk's stamp, s
-    )
+STALL_PERIODS = 4.0  # periods without a tick after which the loop counts as stalled
+REST_SPEED = 0.05  # rad/s, measured, below which a joint is at rest
 
 
 class ArmController:
     """The state machine. Call ``tick`` once per period; the other methods are requests, which may
     be called at any time between ticks.
+
+    on_transition: called with one line for each change of the state, and of the reason for it.
     """
 
-    def __init__(self, config: ControllerConfig):
+    def __init__(
+        self, config: ControllerConfig, on_transition: Callable[[str], None] = lambda _: None
+    ):
         self.config = config
         self.state = State.DISABLED
         self.reason = "not enabled yet"
         self.stopped_short = False  # whether the arm holds by request or after a problem
         self.last_fault = ""
-        self.feedback: Feedback | None = None
-        self.feedback_time = -np.inf  # s, when the newest feedback was first seen
-        self._missing = ""  # what the connection lacks to give feedback
-        self.gripper_velocity = 0.0  # m/s, from the last two feedback snapshots
-        self.set_point = SetPoint(config.limits)
+        self.watch = FeedbackWatch(config.feedback_timeout)
+        self.tracking = TrackingMonitor(config.max_tracking_error, config.feedback_timeout)
+        self.set_point = SetPoint(config.limits, config.workspace)
         self.accepted = 0
         self.rejected = 0
         self.last_rejection = ""
         self.last_rejection_time = -np.inf  # s
         self.last_chunk_time: float | None = None  # s, when the last chunk was accepted
+        self.stalls = 0  # how often the loop stood still for more than STALL_PERIODS
+        self.longest_stall = 0.0  # s
+        self._on_transition = on_transition
+        self._reading = Reading()
         self._timeline = Timeline(config.fade)
         self._gate = ChunkGate(config.rules)
         self._now: float | None = None
+        self._entered = -np.inf  # s, when the present state was entered
+        self._stopped_by_estop = False
         self._hold_requested = False  # chunks are rejected until ``enable``
         self._disable_when_at_rest = False
         self._enable_deadline = 0.0
@@ -105,23 +76,29 @@ class ArmController:
         return self._now
 
     @property
+    def feedback(self) -> Feedback | None:
+        """The newest feedback."""
+        return self.watch.feedback
+
+    @property
     def chunk(self) -> ActionChunk | None:
         """The chunk being executed, None if none is."""
         return self._timeline.chunk
 
     @property
+    def blocked(self) -> str:
+        """Why the set-point does not go where the chunk being executed asks; "" if it does."""
+        return self.set_point.blocked if self.state is State.EXECUTING else ""
+
+    @property
+    def explanation(self) -> str:
+        """The reason for the state, and what blocks the set-point."""
+        return f"{self.reason}; {self.blocked}" if self.blocked else self.reason
+
+    @property
     def clamped(self) -> str:
         """Which joints the chunk being executed asks to go beyond their limits; "" if none."""
         return beyond_limits(self.chunk, self.config.limits) if self.chunk else ""
-
-    @property
-    def feedback_age(self) -> float:
-        """Seconds since the newest feedback was first seen; infinite before the first."""
-        return np.inf if self._now is None else self._now - self.feedback_time
-
-    @property
-    def feedback_is_fresh(self) -> bool:
-        return self.feedback_age <= self.config.feedback_timeout
 
     @property
     def feedback_problem(self) -> str | None:
@@ -146,11 +123,13 @@ class ArmController:
         if self.state in (State.HOLDING, State.EXECUTING):
             self._hold_requested = self._disable_when_at_rest = False
             if self.state is State.HOLDING:
+                self._gate.forget()
                 self._enter(State.HOLDING, "enabled, no chunk yet")
             return None
         if failure := first_failure(START, self._situation()):
             return failure
         if self.state is State.DISABLED:
+            self._gate.forget()
             self._enter(State.ENABLING, "waiting for motor power")
             self._start_enabling(self._now or 0.0)
         return None
@@ -186,23 +165,25 @@ class ArmController:
             self.stopped_short = True
 
     def reset_fault(self) -> str | None:
-        """Leave FAULT: to HOLDING at the measured pose, or, if the arm has no power or is not in
-        CAN mode, to DISABLED, because only ``enable`` requests those.
+        """Leave FAULT: to HOLDING at the measured pose, or, if the arm has no power, is not in CAN
+        mode or was stopped by its emergency stop, to DISABLED, which only ``enable`` leaves.
 
         Returns the reason if the fault cannot be reset: its cause remains, or the arm still brakes.
         """
         if self.state is not State.FAULT:
             return None
         if failure := first_failure(START, self._situation()):
-            self.reason = failure
+            self._enter(State.FAULT, failure)
             return f"the cause remains: {failure}"
         if not self.set_point.at_rest:
             return "still braking, try again"
+        if self._stopped_by_estop:
+            self._enter(State.DISABLED, "emergency stop reset; call alam/arm/enable to go on")
+            return None
         if failure := first_failure(POWERED, self._situation()):
             self._enter(State.DISABLED, f"fault reset, but {failure}; call alam/arm/enable")
             return None
-        assert self.feedback is not None
-        self.set_point.seed(self.feedback.positions)
+        self._seed()
         self._enter(
             State.HOLDING,
             "fault reset" + ("; call alam/arm/enable to go on" if self._hold_requested else ""),
@@ -210,13 +191,34 @@ class ArmController:
         self.stopped_short = self._hold_requested
         return None
 
-    def offer(self, chunk: ActionChunk) -> None:
-        """Start to execute a chunk. Raises ChunkRejected, with the reason, if it must not be."""
+    def power_off(self) -> str | None:
+        """Stop sending, because the power of the motors is about to be cut. Returns the reason if
+        that is refused: the arm moves, or may move, or executes chunks.
+        """
+        if self.state in (State.ENABLING, State.EXECUTING):
+            return f"the arm is {self.state}; call alam/arm/hold first"
+        if not self.set_point.at_rest:
+            return "the arm still brakes, try again"
+        if self.feedback is None or not self.watch.is_fresh:
+            return f"whether the arm is at rest is unknown: {self.feedback_problem}"
+        speeds = np.abs(self.feedback.velocities)
+        if (speed := speeds.max()) > REST_SPEED:
+            return f"joint{speeds.argmax() + 1} moves at {speed:.2f} rad/s"
+        self._enter(
+            State.FAULT if self.state is State.FAULT else State.DISABLED, "powered off by request"
+        )
+        return None
+
+    def offer(self, chunk: ActionChunk, source: str) -> None:
+        """Start to execute a chunk. Raises ChunkRejected, with the reason, if it must not be.
+
+        source: who published it.
+        """
         if self.state not in (State.HOLDING, State.EXECUTING) or self._now is None:
             raise ChunkRejected(f"arm is {self.state} ({self.reason})")
         if self._hold_requested or self._disable_when_at_rest:
             raise ChunkRejected(f"arm is held ({self.reason})")
-        self._gate.admit(chunk, self._now, self.state is State.EXECUTING)
+        self._gate.admit(chunk, source, self._now, self.set_point.position)
         self._timeline.splice(chunk, self._now, self.set_point.position)
         self._enter(State.EXECUTING, "executing a chunk")
         self._unsent_chunk = chunk.stamp
@@ -229,35 +231,18 @@ class ArmController:
         self.last_rejection = reason
         self.last_rejection_time = self._now or 0.0
 
-    def _start_enabling(self, now: float) -> None:
-        self._enable_next = now
-        self._enable_deadline = now + self.config.enable_timeout
-        # Infinite until power and mode have been requested, because the arm may already be powered
-        # in another mode or with another speed limit.
-        self._settled = np.inf
-
     # The loop
 
-    def tick(self, now: float, feedback: Feedback | None, missing: str = "") -> Output:
-        """One period of the loop: process feedback, run the checks, and decide what to send.
-
-        missing: what the connection lacks if there is no feedback, one line for the user.
+    def tick(self, now: float, reading: Reading) -> Output:
+        """One period of the loop: process what was read from the arm, run the checks, and decide
+        what to send.
         """
-        self._missing = missing
-        dt = self._advance(now)
-        self._take(feedback, now)
+        dt = self._advance(now, reading)
         if self.state is State.DISABLED:
             return Output()
         if self.state is State.ENABLING:
             return self._tick_enabling(now)
-        if self.state is not State.FAULT:
-            if failure := first_failure(HEALTH + POWERED, self._situation()):
-                self._fault(failure)
-            elif (
-                self.state is State.EXECUTING
-                and (late := now - self._chunk_end()) > self.config.command_timeout
-            ):
-                self.pause(f"command: the last chunk ended {late:.3f} s ago")
+        self._supervise(now, dt)
         if dt <= 0.0:
             return Output()
         if self.state is State.EXECUTING:
@@ -266,15 +251,78 @@ class ArmController:
             return Output(set_point=self.set_point.position, first_of_chunk=stamp)
         return self._tick_stopped(dt)
 
+    def _advance(self, now: float, reading: Reading) -> float:
+        """Take over what was read. Returns the time in s by which the set-point moves in this tick:
+        0 on the first tick and when the clock jumped back, one period after a stall.
+
+        The arm has reached its last set-point during a stall, so the set-point starts from rest.
+        The age of feedback grows by a few periods only: frames that the loop slept through are not
+        missing ones.
+        """
+        before, self._now = self._now, now
+        elapsed = dt = 0.0 if before is None else max(now - before, 0.0)
+        if elapsed > STALL_PERIODS * self.config.period:
+            self.stalls += 1
+            self.longest_stall = max(self.longest_stall, elapsed)
+            self.set_point.restart()
+            dt = self.config.period
+            elapsed = STALL_PERIODS * self.config.period
+        self._reading = reading
+        self.watch.take(reading.feedback, now, elapsed)
+        if before is not None and now < before:
+            self._entered = min(self._entered, now)
+            self._gate.forget()
+            self.pause(f"clock jumped back by {before - now:.3f} s")
+            self._start_enabling(now)
+        return dt
+
+    def _supervise(self, now: float, dt: float) -> None:
+        """Run the checks of a powered arm, and the watchdogs."""
+        situation = self._situation()
+        if stop := first_failure((ESTOP,), situation):
+            if not self._stopped_by_estop:
+                self._fault(stop)
+                self._stopped_by_estop = True
+            return
+        if self.state is State.FAULT:
+            return
+        assert self.feedback is not None
+        if failure := first_failure(HEALTH + POWERED, situation) or self.tracking.failure(
+            self.set_point.position, self.feedback.positions, dt
+        ):
+            self._fault(failure)
+        elif lost := self._lost_command(now):
+            self.pause(lost)
+        elif self.state is State.HOLDING and now - self._entered > self.config.release:
+            self._gate.forget()
+
+    def _lost_command(self, now: float) -> str | None:
+        """Why the chunk being executed must not be executed any longer; None if it may."""
+        if self.chunk is None or self.last_chunk_time is None:
+            return None
+        if (late := now - self.chunk.end) > self.config.command_timeout:
+            return f"command: the last chunk ended {late:.3f} s ago"
+        if (silence := now - self.last_chunk_time) > self.config.chunk_timeout:
+            return f"command: no new chunk for {silence:.3f} s"
+        return None
+
+    def _start_enabling(self, now: float) -> None:
+        self._enable_next = now
+        self._enable_deadline = now + self.config.enable_timeout
+        # Infinite until power and mode have been requested, because the arm may already be powered
+        # in another mode or with another speed limit.
+        self._settled = np.inf
+
     def _tick_enabling(self, now: float) -> Output:
         situation = self._situation()
         if failure := first_failure(START, situation):
             self._enter(State.DISABLED, f"not enabled: {failure}")
             return Output()
         waiting = first_failure(POWERED, situation)
-        if waiting is None and self.feedback_time >= self._settled:
-            assert self.feedback is not None
-            self.set_point.seed(self.feedback.positions)
+        if now < self._settled:
+            self.watch.mark()
+        elif waiting is None and self.watch.all_newer:
+            self._seed()
             self._enter(State.HOLDING, "enabled, no chunk yet")
             return Output(set_point=self.set_point.position)
         if now >= self._enable_deadline:
@@ -302,60 +350,49 @@ class ArmController:
         silent = self.state is State.FAULT or self._disable_when_at_rest
         if self.set_point.at_rest and silent:
             if self._disable_when_at_rest:
-                self._disable_when_at_rest = False
                 self._enter(State.DISABLED, "disabled by request, motors stay powered")
             return Output()
         return Output(set_point=self.set_point.brake(dt))
 
-    def _advance(self, now: float) -> float:
-        """The time in s by which the set-point moves in this tick: 0 on the first tick and when the
-        clock jumped back, at most four periods.
-        """
-        before, self._now = self._now, now
-        if before is None:
-            return 0.0
-        if now < before:
-            self.feedback_time = min(self.feedback_time, now)
-            self._gate.forget()
-            self.pause(f"clock jumped back by {before - now:.3f} s")
-            self._start_enabling(now)
-            return 0.0
-        return min(now - before, 4.0 * self.config.period)
-
-    def _take(self, feedback: Feedback | None, now: float) -> None:
-        if feedback is None or (
-            self.feedback is not None and feedback.stamp == self.feedback.stamp
-        ):
-            return
-        if self.feedback is not None and now > self.feedback_time:
-            self.gripper_velocity = float(feedback.positions[6] - self.feedback.positions[6]) / (
-                now - self.feedback_time
-            )
-        self.feedback = feedback
-        self.feedback_time = now
+    def _seed(self) -> None:
+        """Start the set-point at rest from the measured pose."""
+        assert self.feedback is not None
+        self.set_point.seed(self.feedback.positions)
+        self.tracking.restart()
 
     def _situation(self) -> Situation:
+        reading = self._reading
         return Situation(
-            self.feedback, self.feedback_age, self.config.feedback_timeout, self._missing
+            self.feedback,
+            self.watch.age,
+            self.config.feedback_timeout,
+            reading.missing,
+            self.watch.ages,
+            reading.firmware,
+            reading.arm_limits,
+            reading.foreign_writer,
+            self.config.strict,
         )
-
-    def _chunk_end(self) -> float:
-        assert self._timeline.chunk is not None
-        return self._timeline.chunk.end
 
     def _fault(self, reason: str) -> None:
         self._enter(State.FAULT, reason)
         self.last_fault = reason
 
     def _enter(self, state: State, reason: str) -> None:
-        self.state = state
-        self.reason = reason
+        before, known = self.state, self.reason
+        self.state, self.reason = state, reason
         self.stopped_short = False
+        if state is not before:
+            self._entered = -np.inf if self._now is None else self._now
         if state is not State.EXECUTING:
             self._timeline.clear()
             self._unsent_chunk = None
         if state is State.FAULT:  # requests remain in force after the fault
             self._hold_requested |= self._disable_when_at_rest
             self._disable_when_at_rest = False
-        elif state in (State.DISABLED, State.ENABLING):
-            self._hold_requested = self._disable_when_at_rest = False
+        else:
+            self._stopped_by_estop = False
+            if state in (State.DISABLED, State.ENABLING):
+                self._hold_requested = self._disable_when_at_rest = False
+        if (state, reason) != (before, known):
+            self._on_transition(f"{before} -> {state}: {reason}")

@@ -4,7 +4,11 @@ simulated plant.
 The caller steps it every 5 ms of simulated time. Frames are big-endian with 8 bytes; units on the
 bus are 0.001 degree, 0.001 mm and 0.001 rad/s. It emulates power and control mode (without both,
 motion commands are ignored), joint targets with the firmware's speed limit and joint ranges, the
-gripper, the emergency stop, status and driver feedback, and queries of limits and firmware version.
+gripper, the emergency stop, status, end pose and driver feedback, and queries of limits and
+firmware version. It does not emulate motion to a Cartesian pose, MIT control, drag teaching or
+changes of the arm's settings; a powerless arm stays where it is.
+
+The public attributes are the state that it reports; ``alam_piper.faults`` changes them.
 """
 
 import struct
@@ -21,17 +25,31 @@ from alam_core.robots.piper import (
     JOINT_LIMITS,
     MAX_ACCELERATION,
     MAX_VELOCITY,
+    link_poses,
 )
-from alam_piper.bus import BusConfig, open_bus
+from alam_piper.bus import BusConfig, serve_bus
 from alam_piper.hardware import CTRL_MODE_CAN, MOVE_J, UNITS_PER_M, UNITS_PER_RAD
+from alam_piper.startup import (
+    ACCELERATION_FRAME,
+    FIRMWARE_FRAME,
+    FIRMWARE_QUERY,
+    RANGE_FRAME,
+    ArmLimits,
+)
 
-FIRMWARE = b"S-V1.8-2"
-FIRMWARE_QUERY = b"\x01" + bytes(7)
+# The reply of the firmware: hardware version, software version, date. As on a real arm the software
+# version is split between two frames, and the date follows without a separator.
+FIRMWARE = b"H-V1.2-1".ljust(60, b"\0") + b"S-V1.8-2250925".ljust(28, b"\0")
 GRIPPER_RANGE = GRIPPER_STROKE + 0.001  # m, with a small tolerance
-# Number of steps between two frames of 0x2A1, of 0x251 to 0x256, and of 0x261 to 0x266.
-STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 10
-STATUS_OVER_LIMIT = 4
-ENABLED, COLLISION, ERROR = 0x40, 0x10, 0x20  # bits of a driver's state
+# Number of feedbacks between two frames of 0x2A1, of 0x2A2 to 0x2A4 and 0x251 to 0x256, and of
+# 0x261 to 0x266. A real arm sends all but the last group in each feedback.
+STATUS_EVERY, FAST_EVERY, SLOW_EVERY = 2, 4, 5
+STATUS_STOPPED, STATUS_OVER_LIMIT = 1, 4
+TEACHES = {2: 0, 6: 0}  # command of drag teaching -> teach status, if they differ
+# Bits of the state of a driver and of the gripper.
+HOT, COLLISION, ERROR, ENABLED, HOMED = 0x02, 0x10, 0x20, 0x40, 0x80
+SENSOR = 0x10  # bit of the gripper's state where a driver has COLLISION
+VOLTAGE, TEMPERATURE = 240, 30  # units of 0.1 V, degrees Celsius
 FEEDBACK_IDS = frozenset((0x2A1, 0x2A5, 0x2A6, 0x2A7, 0x2A8))
 
 
@@ -69,7 +87,7 @@ def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
     """Open the bus for an emulated arm. Raises UserError if that fails, or if another arm is heard
     on it within ``listen`` s.
     """
-    bus = open_bus(config)
+    bus = serve_bus(config)
     until = time.monotonic() + listen
     while (left := until - time.monotonic()) > 0.0:
         message = bus.recv(left)
@@ -82,19 +100,37 @@ def open_emulator_bus(config: BusConfig, listen: float = 0.5) -> can.BusABC:
     return bus
 
 
+def firmware_limits() -> ArmLimits:
+    """The limits that an arm is delivered with."""
+    lower, upper = JOINT_LIMITS.T.copy()
+    return ArmLimits(lower, upper, np.full(6, MAX_VELOCITY), np.full(6, MAX_ACCELERATION))
+
+
 class ArmEmulator:
     """The arm's firmware. Call all methods from one thread."""
 
-    def __init__(self, bus: can.BusABC, plant: Plant):
+    def __init__(self, bus: can.BusABC, plant: Plant, feedback_every: int = 1):
+        """feedback_every: number of steps between two feedbacks; python-can reads slcan slowly."""
         self.plant = plant
+        self._feedback_every = feedback_every
         self.enabled = np.zeros(6, dtype=bool)
+        # What 0x2A1 reports.
         self.ctrl_mode = 0
         self.move_mode = 0
+        self.arm_status = 0
+        self.teach_status = 0
+        self.error_code = 0
         self.speed_percent = 0
-        self.arm_status = 0  # tests set it, or driver_bits, to inject a fault
-        self.driver_bits = [0] * 6
-        self.feedback_frozen = False  # tests set it: the arm sends no feedback
-        self.muted_frames: frozenset[int] = frozenset()  # tests set it: frames it does not send
+        self.driver_bits = [0] * 6  # faults of the motor drivers, as bits of 0x261 to 0x266
+        self.gripper_bits = 0  # faults of the gripper, as bits of 0x2A8
+        self.feedback_frozen = False  # whether the arm sends no feedback
+        self.muted_frames: frozenset[int] = frozenset()  # frames it does not send
+        self.frame_offset = 0  # added to the identifiers 0x2A1 to 0x2A8: the arm is a leader
+        self.firmware = FIRMWARE  # the reply to the firmware query; b"": none
+        self.limits = firmware_limits()  # the replies to the queries of the limits
+        self.stuck = np.zeros(6, dtype=bool)  # joints that do not follow their target
+        self.shift = np.zeros(6)  # rad, added to the joint positions that are reported
+        self.impostor = False  # whether another program sends a command too, which is not obeyed
         self.joint_commands = 0  # number of complete joint commands received
         self.ignored_commands = 0  # number of them ignored: no power, no CAN mode, or out of range
         self.power_cuts = 0  # number of disable and reset frames received
@@ -133,10 +169,13 @@ class ArmEmulator:
         self._drain()
         self._seen = self.joint_commands
         reach = MAX_VELOCITY * self.speed_percent / 100.0 * dt
-        self._pull = self._pull + np.clip(self._target - self._pull, -reach, reach)
+        pull = np.clip(self._target - self._pull, -reach, reach)
+        self._pull = self._pull + np.where(self.stuck, 0.0, pull)
         self.plant.set_target(self._pull, self._gripper_target)
-        if not self.feedback_frozen:
-            self._send_feedback()
+        if not self.feedback_frozen and self._steps % self._feedback_every == 0:
+            self._send_feedback(self._steps // self._feedback_every)
+        if self.impostor:
+            self._send(0x155, struct.pack(">ii", 1, 1))
         self._steps += 1
 
     def wait_for_command(self, timeout: float) -> bool:
@@ -172,10 +211,12 @@ class ArmEmulator:
 
     def _on_emergency(self, data: bytes) -> None:
         if data[0] == 1:
-            self.arm_status = 1
+            self.arm_status = STATUS_STOPPED
         elif data[0] == 2:
             self.arm_status = 0
             self._cut_power(range(6))
+        if data[2]:
+            self.teach_status = TEACHES.get(data[2], data[2])
 
     def _on_mode(self, data: bytes) -> None:
         self.ctrl_mode, self.move_mode, self.speed_percent = data[0], data[1], min(data[2], 100)
@@ -228,52 +269,67 @@ class ArmEmulator:
         self.enabled[list(motors)] = False
 
     def _on_limit_query(self, data: bytes) -> None:
-        if not 1 <= data[0] <= 6:
+        motor, limits = data[0], self.limits
+        if not 1 <= motor <= 6:
             return
         if data[1] == 1:
-            low, high = np.degrees(JOINT_LIMITS[data[0] - 1])
-            self._send(
-                0x473,
-                struct.pack(
-                    ">BhhHx", data[0], round(high * 10), round(low * 10), round(MAX_VELOCITY * 1000)
-                ),
-            )
+            lower, upper = np.degrees([limits.lower[motor - 1], limits.upper[motor - 1]]) * 10
+            speed = limits.speed[motor - 1] * 1000
+            reply = struct.pack(">BhhHx", motor, round(upper), round(lower), round(speed))
+            self._send(RANGE_FRAME, reply)
         elif data[1] == 2:
-            self._send(0x47C, struct.pack(">BH5x", data[0], round(MAX_ACCELERATION * 100)))
+            acceleration = round(limits.acceleration[motor - 1] * 100)
+            self._send(ACCELERATION_FRAME, struct.pack(">BH5x", motor, acceleration))
 
     def _on_firmware_query(self, data: bytes) -> None:
         if data != FIRMWARE_QUERY:  # some buses return our own answer, which has the same id
             return
-        self._send(0x4AF, FIRMWARE.ljust(8, b"\0"))
-        self._send(0x4AF, b"emulated")
+        for start in range(0, len(self.firmware), 8):
+            self._send(FIRMWARE_FRAME, self.firmware[start : start + 8].ljust(8, b"\0"))
 
     # Feedback
 
-    def _send_feedback(self) -> None:
+    def _send_feedback(self, number: int) -> None:
         joints, velocities, gripper = self.plant.state()
-        if self._steps % STATUS_EVERY == 0:
+        joints = joints + self.shift
+        offset = self.frame_offset
+        if number % STATUS_EVERY == 0:
             moving = bool(np.abs(self._target - joints).max() > 0.005)
-            self._send(
-                0x2A1,
-                struct.pack(
-                    ">BBBBBBH", self.ctrl_mode, self.arm_status, self.move_mode, 0, moving, 0, 0
-                ),
-            )
+            status = (self.ctrl_mode, self.arm_status, self.move_mode, self.teach_status)
+            self._send(0x2A1 + offset, struct.pack(">BBBBBBH", *status, moving, 0, self.error_code))
         units = np.rint(joints * UNITS_PER_RAD).astype(int)
         for i, frame in enumerate((0x2A5, 0x2A6, 0x2A7)):
-            self._send(frame, struct.pack(">ii", units[2 * i], units[2 * i + 1]))
-        grip_bits = 0x80 | (ENABLED if self._gripper_enabled else 0)
-        self._send(0x2A8, struct.pack(">ihBx", round(gripper * UNITS_PER_M), 0, grip_bits))
-        if self._steps % FAST_EVERY == 0:
+            self._send(frame + offset, struct.pack(">ii", units[2 * i], units[2 * i + 1]))
+        grip_bits = self.gripper_bits | HOMED | (ENABLED if self._gripper_enabled else 0)
+        self._send(0x2A8 + offset, struct.pack(">ihBx", round(gripper * UNITS_PER_M), 0, grip_bits))
+        if number % FAST_EVERY == 0:
+            pose = end_pose(joints)
+            for i, frame in enumerate((0x2A2, 0x2A3, 0x2A4)):
+                self._send(frame + offset, struct.pack(">ii", pose[2 * i], pose[2 * i + 1]))
             for i in range(6):
                 speed = round(min(max(velocities[i] * 1000.0, -32768.0), 32767.0))
-                self._send(0x251 + i, struct.pack(">hhi", speed, 0, units[i]))
-        if self._steps % SLOW_EVERY == 0:
+                position = round(joints[i] * 1000.0)  # 0.001 rad, unlike the joint frames
+                self._send(0x251 + i, struct.pack(">hhi", speed, 0, position))
+        if number % SLOW_EVERY == 0:
             for i in range(6):
                 bits = self.driver_bits[i] | (ENABLED if self.enabled[i] else 0)
-                self._send(0x261 + i, struct.pack(">HhbBH", 240, 30, 30, bits, 0))
+                state = struct.pack(">HhbBH", VOLTAGE, TEMPERATURE, TEMPERATURE, bits, 0)
+                self._send(0x261 + i, state)
 
     def _send(self, frame: int, data: bytes) -> None:
         if frame in self.muted_frames:
             return
         self._bus.send(can.Message(arbitration_id=frame, data=data, is_extended_id=False))
+
+
+def end_pose(joints: np.ndarray) -> list[int]:
+    """Pose of link 6 for joint angles (6,) in rad as the arm reports it: x, y, z in 0.001 mm, then
+    the rotations about the fixed axes x, y, z in 0.001 degree.
+    """
+    pose = link_poses(joints)[5]
+    rotation = pose[:3, :3]
+    pitch = np.arctan2(-rotation[2, 0], np.hypot(rotation[0, 0], rotation[1, 0]))
+    roll = np.arctan2(rotation[2, 1], rotation[2, 2])
+    yaw = np.arctan2(rotation[1, 0], rotation[0, 0])
+    angles = np.array([roll, pitch, yaw]) * UNITS_PER_RAD
+    return [*np.rint(pose[:3, 3] * UNITS_PER_M).astype(int), *np.rint(angles).astype(int)]

@@ -8,6 +8,7 @@ import contextlib
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,7 +17,9 @@ from piper_sdk import C_PiperInterface_V2, LogLevel
 
 from alam_core.errors import UserError
 from alam_piper.bus import BusConfig, open_bus, options_for_libraries
-from alam_piper.frames import FrameReader
+from alam_piper.frames import FEEDBACK_FRAMES, FrameReader
+from alam_piper.startup import ArmLimits
+from alam_piper.writers import BusWriters
 
 UNITS_PER_RAD = 180_000.0 / math.pi  # units of 0.001 degree
 UNITS_PER_M = 1_000_000.0  # units of 0.001 mm
@@ -32,6 +35,15 @@ DRIVER_FAULTS = (
     "driver_error_status",
     "stall_status",
 )
+GRIPPER_FAULTS = (
+    "voltage_too_low",
+    "motor_overheating",
+    "driver_overcurrent",
+    "driver_overheating",
+    "sensor_status",
+    "driver_error_status",
+)
+QUERY_PAUSE = 0.5  # s between two queries of what the arm has not told yet
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,10 @@ class Feedback:
 
     stamp: s, wall-clock time of its newest joint frame; use it only to tell new feedback from old.
     positions: (7,) rad and m. velocities: (6,) rad/s, joints only.
-    ctrl_mode, arm_status, teach_status: codes of frame 0x2A1.
+    ctrl_mode, arm_status, teach_status, move_mode, error_code: codes of frame 0x2A1.
     drivers_enabled: six flags. driver_faults: texts like ``joint3 collision_status``.
+    gripper_faults: texts like ``sensor_status``. counts: number of frames received so far of each
+    kind, in the order of FEEDBACK_FRAMES; empty if the connection does not count them.
     """
 
     stamp: float
@@ -52,6 +66,10 @@ class Feedback:
     teach_status: int
     drivers_enabled: tuple[bool, ...]
     driver_faults: tuple[str, ...]
+    counts: tuple[int, ...] = ()
+    error_code: int = 0
+    move_mode: int = MOVE_J
+    gripper_faults: tuple[str, ...] = ()
 
 
 class Backend(Protocol):
@@ -65,7 +83,8 @@ class Backend(Protocol):
 
     def read(self) -> Feedback | None:
         """The newest feedback; None while a part of it was not received on this connection or the
-        connection fails. Never blocks.
+        connection fails. Never blocks. Until the first ``enable`` or ``write`` it also asks the arm
+        for its firmware and limits, again after a pause.
         """
         ...
 
@@ -83,8 +102,20 @@ class Backend(Protocol):
         """Send one set-point (7,), rad and m."""
         ...
 
+    def power_off(self) -> None:
+        """Cut the power of all motors: the arm drops."""
+        ...
+
     def firmware(self) -> str:
-        """The version of the firmware, "" while unknown."""
+        """The version of the firmware, such as ``S-V1.8-2``; "" while unknown."""
+        ...
+
+    def arm_limits(self) -> ArmLimits | None:
+        """The limits in the arm's firmware, None while a reply is missing."""
+        ...
+
+    def foreign_writer(self) -> str:
+        """Who else sends on the bus, one line for the user; "" if nobody."""
         ...
 
     def close(self) -> None:
@@ -121,9 +152,23 @@ def to_units(set_point: np.ndarray) -> list[int]:
     ]
 
 
-def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feedback | None:
-    """Read feedback that is newer than ``than``. Waits for it for at most ``patience`` s of wall
-    time, then returns the newest available.
+def newer_frames(feedback: Feedback, than: Feedback | None) -> set[int]:
+    """The kinds of frames that arrived between two snapshots; every kind if ``than`` is None. A
+    connection that does not count frames has one stamp for all.
+    """
+    if than is None:
+        return set(FEEDBACK_FRAMES)
+    if not feedback.counts:
+        return set(FEEDBACK_FRAMES) if feedback.stamp != than.stamp else set()
+    pairs = zip(FEEDBACK_FRAMES, feedback.counts, than.counts, strict=True)
+    return {frame for frame, count, before in pairs if count != before}
+
+
+def read_newer(
+    backend: Backend, than: Feedback | None, patience: float, frames: Sequence[int]
+) -> Feedback | None:
+    """Read feedback in which each kind of ``frames`` is newer than in ``than``. Waits for it for at
+    most ``patience`` s of wall time, then returns the newest available.
 
     In simulated time the feedback of a tick is sent before its clock message, but on a busy machine
     the SDK's reading thread may not have processed it yet.
@@ -131,7 +176,7 @@ def read_newer(backend: Backend, than: Feedback | None, patience: float) -> Feed
     until = time.monotonic() + patience
     feedback = backend.read()
     while (
-        feedback is None or (than is not None and feedback.stamp == than.stamp)
+        feedback is None or not newer_frames(feedback, than).issuperset(frames)
     ) and time.monotonic() < until:
         time.sleep(0.0002)
         feedback = backend.read()
@@ -148,8 +193,15 @@ class SdkBackend:
         self._effort = min(max(round(gripper_effort * 1000.0), 0), MAX_GRIPPER_EFFORT)
         self._arm: Any = None
         self._reader: FrameReader | None = None
+        self._writers = BusWriters()
+        self._counts = (0,) * len(FEEDBACK_FRAMES)  # of the connections before this one
+        self._queried = 0.0  # s on the steady clock
+        self._commanded = False  # whether power or motion was requested on this connection
         self._gripper_sent: int | None = None
         self._since_gripper = 0
+
+    def __str__(self) -> str:
+        return f"CAN bus {self._config}"
 
     def connect(self) -> None:
         self.close()
@@ -164,17 +216,38 @@ class SdkBackend:
                 )
                 if arm.GetCanBus().recv_bus is None:
                     raise ConnectionError("no socket")
-                arm.ConnectPort(start_thread=False)
+                self._writers.watch(arm.GetCanBus())
+                arm.ConnectPort(start_thread=False)  # also asks for firmware and limits
         except ConnectionError as error:
             raise UserError(f"cannot open CAN bus {self._config}: {error}") from error
         arm.logger.logger.addFilter(_first_of_many)
+        arm.DisableFilterAbnormalData()  # else an impossible position is dropped silently
         self._arm = arm
-        self._reader = FrameReader(arm.GetCanBus())
+        self._reader = FrameReader(arm.GetCanBus(), arm.ParseCANFrame, self._writers, self._counts)
+        self._queried = time.monotonic()
+        self._commanded = False
         self._gripper_sent = None
 
+    def _query(self) -> None:
+        """Ask for firmware and limits again if the arm has not told them and nothing is sent."""
+        assert self._reader is not None
+        if (
+            self._commanded
+            or self._reader.answers.complete
+            or self._reader.failing
+            or time.monotonic() - self._queried < QUERY_PAUSE
+        ):
+            return
+        self._arm.PiperInit()
+        self._queried = time.monotonic()
+
     def read(self) -> Feedback | None:
-        if self._reader is None or not self._reader.complete:
+        if self._reader is None:
             return None
+        self._query()
+        if not self._reader.complete:
+            return None
+        counts = self._reader.counts  # before the content, which is then at least as new
         joints, gripper = self._arm.GetArmJointMsgs(), self._arm.GetArmGripperMsgs()
         status, fast, slow = (
             self._arm.GetArmStatus(),
@@ -228,6 +301,14 @@ class SdkBackend:
                 for fault in DRIVER_FAULTS
                 if getattr(driver, fault)
             ),
+            counts=counts,
+            error_code=int(status.arm_status.err_code),
+            move_mode=int(status.arm_status.mode_feed),
+            gripper_faults=tuple(
+                fault
+                for fault in GRIPPER_FAULTS
+                if getattr(gripper.gripper_state.foc_status, fault)
+            ),
         )
 
     def missing(self) -> str:
@@ -236,6 +317,7 @@ class SdkBackend:
     def enable(self) -> None:
         if self._arm is None:
             return
+        self._commanded = True
         self._arm.EnableArm(7)
         self._arm.MotionCtrl_2(CTRL_MODE_CAN, MOVE_J, self._speed, 0x00)
         gripper = self._arm.GetArmGripperMsgs().gripper_state.grippers_angle
@@ -245,6 +327,7 @@ class SdkBackend:
     def write(self, set_point: np.ndarray) -> None:
         if self._arm is None:
             return
+        self._commanded = True
         *joints, gripper = to_units(set_point)
         # The gripper's frame is sent first, so that the last joint frame completes a set-point. An
         # unchanged gripper is sent only ten times a second.
@@ -254,14 +337,24 @@ class SdkBackend:
             self._gripper_sent, self._since_gripper = gripper, 0
         self._arm.JointCtrl(*joints)
 
+    def power_off(self) -> None:
+        if self._arm is not None:
+            self._arm.DisableArm(7)
+
     def firmware(self) -> str:
-        version = self._arm.GetPiperFirmwareVersion() if self._arm else ""
-        return version if isinstance(version, str) else ""
+        return self._reader.answers.firmware if self._reader else ""
+
+    def arm_limits(self) -> ArmLimits | None:
+        return self._reader.answers.limits if self._reader else None
+
+    def foreign_writer(self) -> str:
+        return self._writers.foreign()
 
     def close(self) -> None:
         if self._arm is None or self._reader is None:
             return
         self._reader.stop()
+        self._counts = self._reader.counts
         with contextlib.suppress(Exception):
             self._arm.DisconnectPort()
         self._arm = self._reader = None

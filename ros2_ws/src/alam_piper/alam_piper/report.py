@@ -8,7 +8,8 @@ import time
 from alam_common.diagnostics import ERROR, OK, WARN
 from alam_common.meters import RateMeter, Recent
 from alam_core.robots.piper import tcp_position
-from alam_piper.controller import ArmController, State
+from alam_piper.controller import ArmController
+from alam_piper.states import State
 
 NEWS = 2.0  # s for which a rejected chunk is a warning
 
@@ -62,7 +63,7 @@ class LoopTimes:
 def judge(controller: ArmController, clock_stopped: str) -> tuple[bytes, str]:
     """Level and message. clock_stopped: that ROS time stands still, "" if it does not."""
     message = f"{controller.state}: {controller.reason}"
-    warnings = [clock_stopped, controller.clamped]
+    warnings = [clock_stopped, controller.clamped, controller.blocked]
     if controller.state is not State.FAULT and not clock_stopped:
         warnings.append(controller.feedback_problem or "")
     if controller.now is not None and controller.now - controller.last_rejection_time < NEWS:
@@ -87,10 +88,13 @@ def values(controller: ArmController, now: float) -> dict[str, object]:
         "reason": controller.reason,
         "last_fault": controller.last_fault or "none",
         "command_age_s": math.nan if last_chunk is None else now - last_chunk,
-        "feedback_age_s": controller.feedback_age,
+        "feedback_age_s": controller.watch.age,
+        "tracking_error_rad": controller.tracking.error,
         "chunks_accepted": controller.accepted,
         "chunks_rejected": controller.rejected,
         "last_rejection": controller.last_rejection or "none",
+        "stalls": controller.stalls,
+        "longest_stall_ms": controller.longest_stall * 1000.0,
         "position_clamps": controller.set_point.position_clamps,
         "velocity_clamps": controller.set_point.velocity_clamps,
         "tcp_m": " ".join(f"{x:.3f}" for x in tcp) or "unknown",

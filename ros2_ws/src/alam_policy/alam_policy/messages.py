@@ -31,11 +31,14 @@ def observation_from_message(message: ObservationMessage, instruction: str) -> c
 
 
 def chunk_to_message(
-    chunk: core.ActionChunk, stamp: Time, joint_names: Sequence[str]
+    chunk: core.ActionChunk, stamp: Time, joint_names: Sequence[str], source: str
 ) -> ActionChunk:
-    """stamp: that of the observation, unrounded. joint_names: names of the actions' columns."""
+    """stamp: that of the observation, unrounded. joint_names: names of the actions' columns.
+    source: the publisher, see ActionChunk.msg.
+    """
     actions = np.asarray(chunk.actions, dtype=np.float64)  # (H, A)
     message = ActionChunk(
+        source=source,
         sequence=chunk.sequence,
         joint_names=list(joint_names),
         dt=float(chunk.dt),

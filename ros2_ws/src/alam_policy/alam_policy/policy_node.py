@@ -6,6 +6,7 @@ One thread serves ROS, another runs inference, so that a goal can be cancelled d
 import queue
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import numpy as np
@@ -88,6 +89,7 @@ class PolicyNode(Node):
             raise UserError(
                 "policy: no checkpoint given; set the parameter 'checkpoint' to a policy's folder"
             )
+        self._source = f"{self.get_fully_qualified_name()} {uuid.uuid4().hex[:8]}"
         self._seed = p["seed"]
         self._observation_timeout = p["observation_timeout"]
         self._silence_timeout = p["silence_timeout"]
@@ -268,7 +270,8 @@ class PolicyNode(Node):
         chunk = self._planner.ready(now)
         self._execution.sent(chunk, now)  # before publishing: the arm may report it at once
         stamp = observation.header.stamp
-        self._chunks.publish(chunk_to_message(chunk, stamp, self._runner.joint_names))
+        names = self._runner.joint_names
+        self._chunks.publish(chunk_to_message(chunk, stamp, names, self._source))
         if chunk.latents:
             self._latents.publish(latents_to_message(chunk, stamp, self._runner.latent_shape))
 

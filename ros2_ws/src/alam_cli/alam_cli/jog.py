@@ -1,0 +1,208 @@
+"""``alam jog``: moves one joint by a little, slowly, with one action chunk: the first motion of a
+new arm, and a check of each joint's direction.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable
+
+import numpy as np
+import rclpy
+from alam_msgs.msg import ActionChunk, ArmStatus
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+
+from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
+
+MAX_TURN = 0.2  # rad
+MAX_SLIDE = 0.02  # m, of the gripper's opening
+PEAK_TURN = 0.15  # rad/s
+PEAK_SLIDE = 0.02  # m/s
+SHORTEST = 1.0  # s that a motion takes at least
+DT = 0.05  # s between rows of the chunk
+EXTRA_ROWS = 10  # that keep the goal at the end, so that the arm arrives
+WAIT = 20.0  # s of wall time for the controller to answer
+ACCEPTANCE = 3.0  # s of wall time for it to execute the chunk
+ATTEMPTS = 3  # a message may be lost while the nodes discover each other
+SLOWEST = 10.0  # how many times slower than the wall clock ROS time may run, and 5 s
+
+
+def joint_index(text: str) -> int:
+    """The column of a joint, given as 1, joint1 or gripper. Raises UserError for another word."""
+    name = f"joint{text}" if text.isdecimal() else text
+    if name not in JOINT_NAMES:
+        raise UserError(f"there is no joint '{text}'; the joints are 1 to 6 and gripper")
+    return JOINT_NAMES.index(name)
+
+
+def check_distance(index: int, by: float) -> None:
+    """Raises UserError if ``by`` (rad, m for the gripper) is no small motion of a joint."""
+    most, unit = (MAX_SLIDE, "m") if JOINT_NAMES[index] == "gripper" else (MAX_TURN, "rad")
+    if not 0.0 < abs(by) <= most:  # also refuses NaN
+        raise UserError(f"--by {by:g}: it must be at most {most} {unit} either way, and not 0")
+
+
+def plan(start: np.ndarray, index: int, by: float) -> np.ndarray:
+    """Rows (T, 7) every ``DT`` s that move one joint by ``by``, from rest to rest, and no other.
+
+    start: set-point (7,), rad and m. The speed follows a bell curve with a peak of PEAK_TURN or
+    PEAK_SLIDE.
+    """
+    peak = PEAK_SLIDE if JOINT_NAMES[index] == "gripper" else PEAK_TURN
+    duration = max(SHORTEST, 1.5 * abs(by) / peak)  # of a cubic, whose peak is 1.5 times the mean
+    steps = math.ceil(duration / DT)
+    phase = np.arange(1, steps + 1) / steps  # (T,)
+    rows = np.tile(start, (steps + EXTRA_ROWS, 1))
+    rows[:steps, index] += by * phase**2 * (3.0 - 2.0 * phase)
+    rows[steps:, index] += by
+    return rows
+
+
+class Jogger(Node):
+    """Sends one chunk and follows what the controller reports. namespace: of the graph."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__("jog", namespace=namespace)
+        self.status: ArmStatus | None = None
+        self.joints: JointState | None = None
+        self.rejections = ("0", "")  # how many chunks were rejected, and why the last one
+        self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
+        self._hold = self.create_client(Trigger, "alam/arm/hold")
+        self.create_subscription(ArmStatus, "alam/arm/status", self._on_status, 10)
+        self.create_subscription(JointState, "joint_states", self._on_joints, 10)
+        self.create_subscription(DiagnosticArray, "diagnostics", self._on_diagnostics, 10)
+
+    def _on_status(self, message: ArmStatus) -> None:
+        self.status = message
+
+    def _on_joints(self, message: JointState) -> None:
+        self.joints = message
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name.endswith("arm_controller"):
+                values = {pair.key: pair.value for pair in status.values}
+                self.rejections = (
+                    values.get("chunks_rejected", ""),
+                    values.get("last_rejection", ""),
+                )
+
+    def until(self, condition: Callable[[], object], seconds: float) -> bool:
+        """Spin until ``condition()`` is true, at most ``seconds`` s. Returns whether it is."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            rclpy.spin_once(self, timeout_sec=0.05)
+        return True
+
+    def wait_for_arm(self) -> ArmStatus:
+        """The arm's status. Raises UserError if the controller is silent or the arm not ready."""
+        heard = self.until(
+            lambda: (
+                self.status
+                and self.joints
+                and self._chunks.get_subscription_count()
+                and self._hold.service_is_ready()
+            ),
+            WAIT,
+        )
+        if not heard or self.status is None:
+            raise UserError(
+                f"no answer from the arm controller within {WAIT:.0f} s: start the graph first, "
+                "with 'alam up piper' in another shell"
+            )
+        advice = {
+            "DISABLED": "call the service alam/arm/enable first",
+            "FAULT": "remove the cause and call the service alam/arm/reset_fault first",
+            "ENABLING": "try again",
+            "EXECUTING": "cancel the task first",
+        }.get(self.status.state)
+        if advice:
+            raise UserError(f"the arm is {self.status.state} ({self.status.reason}): {advice}")
+        return self.status
+
+    def send(self, rows: np.ndarray, status: ArmStatus) -> int:
+        """Send rows that begin at the time of ``status``. Returns the chunk's sequence number."""
+        # Higher than that of any chunk before, whoever sent it.
+        message = ActionChunk(joint_names=list(JOINT_NAMES), dt=DT)
+        message.sequence = time.time_ns() // 1_000_000
+        message.source = f"alam jog {message.sequence}"
+        message.header.stamp = status.header.stamp
+        message.header.frame_id = "base_link"
+        message.steps = len(rows)
+        message.positions = rows.ravel().tolist()
+        self._chunks.publish(message)
+        return message.sequence
+
+    def hold(self) -> None:
+        """Stop the arm; it holds until it is enabled again."""
+        self._hold.call_async(Trigger.Request())
+        self.until(lambda: self.status and self.status.state != "EXECUTING", ACCEPTANCE)
+
+
+def jog(joint: str, by: float, namespace: str) -> int:
+    """Move one joint of the running graph's arm and print where it was and is. Returns 0, or 130
+    after Ctrl-C, which stops the arm.
+
+    joint: 1 to 6, a joint's name, or gripper. by: rad, m for the gripper. Raises UserError if the
+    distance is too large, or the arm is not ready, does not accept the motion or stops in it.
+    """
+    index = joint_index(joint)
+    check_distance(index, by)
+    rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    node = Jogger(namespace)
+    try:
+        return _move(node, index, by)
+    except KeyboardInterrupt:
+        node.hold()
+        print("stopped; the arm holds until it is enabled again")
+        return 130
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _move(node: Jogger, index: int, by: float) -> int:
+    start = float(node.wait_for_arm().set_point[index])
+    goal, name = start + by, JOINT_NAMES[index]
+    if index < len(JOINT_LIMITS) and not JOINT_LIMITS[index, 0] <= goal <= JOINT_LIMITS[index, 1]:
+        raise UserError(
+            f"{name} is at {start:.3f} rad, and {goal:.3f} is outside its range, "
+            f"{JOINT_LIMITS[index, 0]:.3f} to {JOINT_LIMITS[index, 1]:.3f}"
+        )
+    rows = _start(node, index, goal)
+    print(f"{name} moves from {start:.3f} to {goal:.3f}", flush=True)
+    patience = 5.0 + SLOWEST * rows * DT
+    ended = node.until(lambda: node.status and node.status.state != "EXECUTING", patience)
+    assert node.status is not None and node.joints is not None
+    if not ended or node.status.state != "HOLDING":
+        raise UserError(f"the motion did not end well: {node.status.state} ({node.status.reason})")
+    measured = dict(zip(node.joints.name, node.joints.position, strict=False)).get(name, math.nan)
+    print(f"{name} is measured at {measured:.3f}; the arm holds")
+    return 0
+
+
+def _start(node: Jogger, index: int, goal: float) -> int:
+    """Send a motion to ``goal``, again if it is lost, and wait until it begins. Returns its number
+    of rows. Raises UserError if it is not executed.
+    """
+    sent: dict[int, int] = {}  # sequence number -> rows
+    before = node.rejections[0]
+    for _ in range(ATTEMPTS):
+        status = node.wait_for_arm()
+        rows = plan(np.asarray(status.set_point), index, goal - status.set_point[index])
+        sent[node.send(rows, status)] = len(rows)
+        if node.until(lambda: node.status and node.status.sequence in sent, ACCEPTANCE):
+            assert node.status is not None
+            return sent[node.status.sequence]
+        if node.rejections[0] != before:
+            break
+    raise UserError(
+        f"the arm controller did not execute the motion: {node.rejections[1] or 'no reason given'}"
+    )
