@@ -59,7 +59,7 @@ def test_one_joint_moves_by_what_was_asked_and_the_arm_holds(
     assert reset.returncode == 0
     assert alam("arm", "hold", env=ros_env).returncode == 0
     disabled = alam("arm", "disable", env=ros_env)
-    assert disabled.returncode == 0 and disabled.stdout.startswith("done: disabled by request")
+    assert disabled.returncode == 0 and "disabled by request" in disabled.stdout
     arm.emulator.arm_status = 7
     refused = alam("arm", "enable", env=ros_env)
     assert refused.returncode == 1 and "collision" in refused.stdout
