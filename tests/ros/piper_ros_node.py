@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool
 
 from alam_core.robots.piper import JOINT_NAMES
 
-STATUS_FIELDS = ("ctrl_mode", "arm_status", "teach_status") + tuple(
+STATUS_FIELDS = ("ctrl_mode", "arm_status", "teach_status", "mode_feedback", "err_code") + tuple(
     f"communication_status_joint_{i}" for i in range(1, 7)
 )
 
@@ -86,7 +86,7 @@ class PiperRos:
     def _on_command(self, message: JointState) -> None:
         self.commands.append(message)
         if self.enabled:
-            self.status["ctrl_mode"] = 1
+            self.status |= {"ctrl_mode": 1, "mode_feedback": 1}
             named = dict(zip(message.name, message.position, strict=True))
             self.joints[:] = [named.get(name, 0.0) for name in JOINT_NAMES]
 

@@ -21,9 +21,11 @@ from sensor_msgs.msg import JointState
 
 from alam_core.errors import UserError, listing
 from alam_core.robots.piper import JOINT_NAMES
+from alam_piper.frames import FEEDBACK_FRAMES
 from alam_piper.hardware import CTRL_MODE_CAN, Feedback
 
 SILENCE = 0.5  # s of wall time without a message after which a topic counts as silent
+STATUS_FRAME = 0x2A1
 ANSWER = 8.0  # s of wall time for the node to enable the arm; it takes up to 5.5 s
 HOW_TO_START = "ros2 run piper piper_single_ctrl --ros-args -p auto_enable:=false"
 
@@ -64,9 +66,12 @@ def load_messages() -> tuple[type, type]:
         ) from None
 
 
-def to_feedback(joints: JointState, status: Any, powered: bool) -> Feedback:
+def to_feedback(
+    joints: JointState, status: Any, powered: bool, counts: tuple[int, int] = (0, 0)
+) -> Feedback:
     """A snapshot from one message of each topic. ``status``: a PiperStatusMsg. ``powered``: whether
     the node has confirmed that all drivers are enabled, the only thing that it says about them.
+    ``counts``: how many stamps of joint states, and how many statuses, were received.
 
     Raises ValueError if the joint state lacks a joint or a velocity.
     """
@@ -91,6 +96,9 @@ def to_feedback(joints: JointState, status: Any, powered: bool) -> Feedback:
             for i in range(1, 7)
             if getattr(status, f"communication_status_joint_{i}")
         ),
+        counts=tuple(counts[frame == STATUS_FRAME] for frame in FEEDBACK_FRAMES),
+        error_code=int(status.err_code),
+        move_mode=int(status.mode_feedback),
     )
 
 
@@ -118,6 +126,7 @@ class RosBackend:
         self._node: Node | None = None
         self._executor: SingleThreadedExecutor | None = None
         self._thread: threading.Thread | None = None
+        self._counts = [0, 0]  # stamps of joint states and statuses received, on all connections
         self._forget()
 
     def _forget(self) -> None:
@@ -167,10 +176,13 @@ class RosBackend:
         if self._joints and now - self._joints.time > SILENCE:
             # The node may have been started again, and then obeys nothing before it enables.
             self._powered, self._request = False, None
+        if not self._joints or message.header.stamp != self._joints.message.header.stamp:
+            self._counts[0] += 1
         self._joints = _Heard(message, now)
 
     def _on_status(self, message: Any) -> None:
         self._status = _Heard(message, time.monotonic())
+        self._counts[1] += 1
 
     def _on_answer(self, future: Future) -> None:
         if future is self._request:
@@ -205,7 +217,8 @@ class RosBackend:
         if not (stamp.sec or stamp.nanosec):
             return "piper_ros has heard nothing from the arm: is it powered and connected?"
         try:
-            return to_feedback(self._joints.message, self._status.message, self._powered)
+            counts = (self._counts[0], self._counts[1])
+            return to_feedback(self._joints.message, self._status.message, self._powered, counts)
         except ValueError as error:
             return f"a joint state of piper_ros is not that of a Piper with a gripper: {error}"
 
