@@ -23,6 +23,7 @@ GRIPPER_SPEED_UP = 0.1  # s in which the gripper reaches its full speed
 TRACKED = 0.99  # highest speed of a reference, as a part of the limit, that is followed exactly
 STRIDE = 0.02  # m that a point of the arm moves at most between two samples of a stop
 RESERVE = 0.001  # m kept to the workspace's boundaries, for what lies between two samples
+FINE = 0.004  # m, the stride beyond a boundary, where nothing is kept in reserve
 TOLERANCE = 1e-9  # relative for velocity and acceleration, rad and m for positions
 
 
@@ -100,10 +101,12 @@ class Stop:
             state[1:] = 0.0
         return state
 
-    def samples(self) -> np.ndarray:
-        """Positions (K, A) along it: no point of the arm moves more than ``STRIDE`` between two."""
+    def samples(self, stride: float) -> np.ndarray:
+        """Positions (K, A) along it: no point of the arm moves more than ``stride`` m between
+        two.
+        """
         travel = float((self.highest - self.lowest) @ REACH)
-        count = 1 + math.ceil(travel / STRIDE)
+        count = 1 + math.ceil(travel / stride)
         times = [self.duration * i / count for i in range(count + 1)]
         moved = np.array([self._trajectory.at_time(time)[0] for time in times])
         return self._start + moved * self._scale
@@ -166,7 +169,8 @@ class SetPoint:
     violates never grows. A measured position outside a joint's range, or a negative gripper
     opening, is clipped to the range, because the firmware refuses positions outside it.
 
-    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``.
+    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``;
+    beyond a boundary the samples are ``FINE`` apart.
     Without a workspace the set-point may belong to any arm.
     """
 
@@ -343,7 +347,9 @@ class SetPoint:
         """The rule of the workspace that is broken on a stop; "" if none. Beyond a boundary, the
         depth of what is furthest beyond it may not grow.
         """
-        rules = workspace.beyond(np.vstack([self.position, stop.samples()]))
+        rules = workspace.beyond(np.vstack([self.position, stop.samples(STRIDE)]))
+        if (rules[0] > -RESERVE).any():
+            rules = workspace.beyond(np.vstack([self.position, stop.samples(FINE)]))
         beyond = np.maximum.reduceat(rules, BOUNDARIES, axis=1)
         allowed = np.maximum(np.minimum.accumulate(beyond, axis=0)[:-1], -RESERVE)
         broken = (beyond[1:] > allowed + 1e-12).any(axis=0)

@@ -1,7 +1,10 @@
 """Each check of the arm: what fails, what the line for the user says, and what passes."""
 
+import sys
+import threading
 from dataclasses import replace
 
+import can
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from alam_piper.emulator import firmware_limits
 from alam_piper.frames import FEEDBACK_FRAMES
 from alam_piper.hardware import Feedback
 from alam_piper.startup import ArmLimits
+from alam_piper.writers import BusWriters
 
 HOME = np.array([0.0, 1.57, -1.3485, 0.0, 0.0, 0.0, 0.05])
 GOOD = Feedback(1.0, HOME, np.zeros(6), 1, 0, 0, (True,) * 6, ())
@@ -173,3 +177,37 @@ def test_limits_around_the_joints_own_ranges_pass() -> None:
     lower, upper = JOINT_LIMITS.T
     wide = ArmLimits(lower - 0.1, upper + 0.1, np.full(6, 3.0), np.full(6, 5.0))
     assert failure(arm_limits=wide) is None
+
+
+def test_a_frame_that_is_sent_again_is_our_own_all_the_time():
+    """The reader's thread judges the first copy of a frame while the next one is being sent."""
+
+    class Bus:
+        def SendCanMessage(self, frame: int, data: list[int]) -> None:  # noqa: N802
+            pass
+
+    bus, writers = Bus(), BusWriters()
+    writers.watch(bus)  # type: ignore[arg-type]
+    data = [1, 2, 3, 4, 5, 6, 7, 8]
+    bus.SendCanMessage(0x156, data)
+    done = threading.Event()
+
+    def send() -> None:
+        for _ in range(200_000):
+            bus.SendCanMessage(0x156, data)
+        done.set()
+
+    message = can.Message(arbitration_id=0x156, data=data, is_extended_id=False)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threading.Thread(target=send).start()
+        while not done.is_set():
+            writers.accept(message, is_feedback=False)
+    finally:
+        done.wait()
+        sys.setswitchinterval(interval)
+    assert writers.foreign() == ""
+    message.data[0] = 9
+    writers.accept(message, is_feedback=False)
+    assert "another program sends commands on this bus (0x156)" in writers.foreign()

@@ -5,6 +5,7 @@ we sent a short time before.
 """
 
 import time
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import can
@@ -21,7 +22,9 @@ class BusWriters:
     """Judges each frame of a bus by its sender."""
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[int, bytes], None] = {}  # oldest first
+        # Oldest first. The reader's thread looks frames up, so one that is sent again must not be
+        # absent for a moment.
+        self._sent: OrderedDict[tuple[int, bytes], None] = OrderedDict()
         self._foreign = ("", 0, 0.0)  # what is sent, identifier, s on the steady clock
         self._arm = ""  # the channel of the arm's feedback
         self._arm_heard = -MEMORY  # s on the steady clock
@@ -32,10 +35,10 @@ class BusWriters:
 
         def remember(frame: int, data: Sequence[int], *options: object) -> object:
             key = (frame, bytes(data))
-            self._sent.pop(key, None)
             self._sent[key] = None
+            self._sent.move_to_end(key)
             while len(self._sent) > KEPT:
-                del self._sent[next(iter(self._sent))]
+                self._sent.popitem(last=False)
             return send(frame, data, *options)
 
         bus.SendCanMessage = remember
