@@ -183,7 +183,7 @@ def test_a_frame_that_is_sent_again_is_our_own_all_the_time():
     """The reader's thread judges the first copy of a frame while the next one is being sent."""
 
     class Bus:
-        def SendCanMessage(self, frame: int, data: list[int]) -> None:  # noqa: N802
+        def SendCanMessage(self, frame: int, data: list[int]) -> None:
             pass
 
     bus, writers = Bus(), BusWriters()
