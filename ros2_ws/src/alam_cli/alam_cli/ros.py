@@ -14,7 +14,7 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "run": "send a task to the running graph",
-    "arm": "enable, hold or disable the arm, or reset its fault",
+    "arm": "enable, hold or disable the arm, reset its fault, or cut its power",
     "jog": "move one joint of the arm by a little, slowly",
     "echo": "print the messages of a topic",
     "can": "bring the CAN interface of a real arm up",
@@ -70,7 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
         help=ROS_COMMANDS["arm"],
         description="Calls a service of the running graph's arm controller and prints its answer.",
     )
-    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault"])
+    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault", "power_off"])
+    arm.add_argument(
+        "--confirm",
+        default="",
+        metavar="TEXT",
+        help="for power_off, which makes the arm drop: 'the arm is supported'",
+    )
     arm.add_argument("--namespace", default="", help="namespace of the graph")
     jog_parser = commands.add_parser(
         "jog",
@@ -191,7 +197,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.command == "arm":
         from alam_cli.arm import request
 
-        return request(options.action, options.namespace)
+        return request(options.action, options.namespace, options.confirm)
     if options.command == "jog":
         from alam_cli.jog import jog
 
