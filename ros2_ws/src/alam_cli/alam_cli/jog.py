@@ -15,6 +15,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from alam_common.stopping import on_stop_signals
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
 
@@ -23,6 +24,7 @@ MAX_SLIDE = 0.02  # m, of the gripper's opening
 PEAK_TURN = 0.15  # rad/s
 PEAK_SLIDE = 0.02  # m/s
 SHORTEST = 1.0  # s that a motion takes at least
+NEAR = 0.002  # rad or m by which the set-point may miss the goal
 DT = 0.05  # s between rows of the chunk
 EXTRA_ROWS = 10  # that keep the goal at the end, so that the arm arrives
 WAIT = 20.0  # s of wall time for the controller to answer
@@ -68,6 +70,7 @@ class Jogger(Node):
     def __init__(self, namespace: str) -> None:
         super().__init__("jog", namespace=namespace)
         self.status: ArmStatus | None = None
+        self.executing = ""  # the last reason while a chunk was executed
         self.joints: JointState | None = None
         self.rejections = ("0", "")  # how many chunks were rejected, and why the last one
         self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
@@ -78,6 +81,8 @@ class Jogger(Node):
 
     def _on_status(self, message: ArmStatus) -> None:
         self.status = message
+        if message.state == "EXECUTING":
+            self.executing = message.reason
 
     def _on_joints(self, message: JointState) -> None:
         self.joints = message
@@ -117,8 +122,8 @@ class Jogger(Node):
                 "with 'alam up piper' in another shell"
             )
         advice = {
-            "DISABLED": "call the service alam/arm/enable first",
-            "FAULT": "remove the cause and call the service alam/arm/reset_fault first",
+            "DISABLED": "run 'alam arm enable' first",
+            "FAULT": "remove the cause and run 'alam arm reset_fault' first",
             "ENABLING": "try again",
             "EXECUTING": "cancel the task first",
         }.get(self.status.state)
@@ -140,9 +145,12 @@ class Jogger(Node):
         return message.sequence
 
     def hold(self) -> None:
-        """Stop the arm; it holds until it is enabled again."""
-        self._hold.call_async(Trigger.Request())
-        self.until(lambda: self.status and self.status.state != "EXECUTING", ACCEPTANCE)
+        """Stop the arm; it holds until it is enabled again. Raises UserError if that is not
+        confirmed.
+        """
+        future = self._hold.call_async(Trigger.Request())
+        if not self.until(future.done, ACCEPTANCE):
+            raise UserError("the arm controller did not confirm the hold; stop the arm otherwise")
 
 
 def jog(joint: str, by: float, namespace: str) -> int:
@@ -155,7 +163,7 @@ def jog(joint: str, by: float, namespace: str) -> int:
     index = joint_index(joint)
     check_distance(index, by)
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_stop_signals(signal.default_int_handler)
     node = Jogger(namespace)
     try:
         return _move(node, index, by)
@@ -183,6 +191,10 @@ def _move(node: Jogger, index: int, by: float) -> int:
     assert node.status is not None and node.joints is not None
     if not ended or node.status.state != "HOLDING":
         raise UserError(f"the motion did not end well: {node.status.state} ({node.status.reason})")
+    reached = node.status.set_point[index]
+    if abs(reached - goal) > NEAR:
+        why = node.executing.partition("; ")[2] or "the controller's limit of the joint is there"
+        raise UserError(f"{name} stopped at {reached:.3f}: {why}")
     measured = dict(zip(node.joints.name, node.joints.position, strict=False)).get(name, math.nan)
     print(f"{name} is measured at {measured:.3f}; the arm holds")
     return 0
