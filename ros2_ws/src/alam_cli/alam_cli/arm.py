@@ -25,6 +25,11 @@ REQUESTS = {
 ATTEMPTS = {"power_off": 1}  # the others may be repeated without harm: 2
 
 
+def start_command(namespace: str) -> str:
+    """What starts the graph of a namespace."""
+    return f"alam up piper namespace:={namespace}" if namespace else "alam up piper"
+
+
 def check_confirmation(action: str, confirm: str) -> None:
     """Raises UserError if ``power_off`` is not confirmed, or another action is."""
     if action != "power_off" and confirm:
@@ -54,7 +59,7 @@ def request(action: str, namespace: str, confirm: str = "") -> int:
         if not client.wait_for_service(WAIT):
             raise UserError(
                 f"no service {client.service_name} within {WAIT:.0f} s: start the graph first, "
-                "with 'alam up piper' in another shell"
+                f"with '{start_command(namespace)}' in another shell"
             )
         attempts = ATTEMPTS.get(action, 2)
         for _ in range(attempts):  # an answer may be lost while the nodes discover each other

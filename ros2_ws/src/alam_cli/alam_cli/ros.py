@@ -5,6 +5,7 @@
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -170,7 +171,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises UserError for wrong arguments, and if the workspace cannot be imported.
     """
     try:
-        from alam_bringup.description import split_assignments
+        from alam_bringup.description import ROS_NAME, split_assignments
         from alam_bringup.graph import find_graph
     except ImportError as error:
         raise UserError(
@@ -182,6 +183,9 @@ def run(arguments: Sequence[str]) -> int:
 
         return demo.main(list(arguments[1:]))
     options = make_parser().parse_args(arguments)
+    namespace = getattr(options, "namespace", "")
+    if namespace and not re.fullmatch(ROS_NAME, namespace):
+        raise UserError(f"--namespace '{namespace}' is not a ROS name, such as left")
     if options.command == "up":
         from alam_cli.up import up
 
