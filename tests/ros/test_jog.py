@@ -64,6 +64,12 @@ def test_one_joint_moves_by_what_was_asked_and_the_arm_holds(
         if moved.returncode:
             break
     assert "gripper stopped at 0.100: the controller's limit" in moved.stderr
+    moved = start("jog", [ALAM, "jog", "--joint", "6", "--by", "-0.2"])
+    ros.wait_for(lambda: any("moves from" in line for line in moved.lines), 120, "joint6 to move")
+    assert alam("arm", "hold", env=ros_env).returncode == 0
+    ros.wait_for(lambda: moved.poll() is not None, 120, "the end of alam jog")
+    if moved.poll():  # else the motion had ended before the hold
+        assert "hold by request" in moved.last_line()
     assert alam("arm", "hold", env=ros_env).returncode == 0
     disabled = alam("arm", "disable", env=ros_env)
     assert disabled.returncode == 0 and "disabled by request" in disabled.stdout

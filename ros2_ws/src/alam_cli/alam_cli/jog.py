@@ -210,7 +210,9 @@ def _move(node: Jogger, index: int, by: float) -> int:
         raise UserError(f"the motion did not end well: {node.status.state} ({node.status.reason})")
     reached = node.status.set_point[index]
     if abs(reached - goal) > NEAR:
-        why = node.executing.partition("; ")[2] or "the controller's limit of the joint is there"
+        why = node.executing.partition("; ")[2] or node.status.reason
+        if why.startswith("command: the last chunk ended"):
+            why = "the controller's limit of the joint is there"
         raise UserError(f"{name} stopped at {reached:.3f}: {why}")
     measured = dict(zip(node.joints.name, node.joints.position, strict=False)).get(name, math.nan)
     print(f"{name} is measured at {measured:.3f}; the arm holds")
