@@ -166,7 +166,8 @@ class SetPoint:
     violates never grows. A measured position outside a joint's range, or a negative gripper
     opening, is clipped to the range, because the firmware refuses positions outside it.
 
-    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``.
+    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``: by
+    less than that a set-point outside it may go further out between two samples.
     Without a workspace the set-point may belong to any arm.
     """
 
