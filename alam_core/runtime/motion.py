@@ -169,8 +169,10 @@ class SetPoint:
     violates never grows. A measured position outside a joint's range, or a negative gripper
     opening, is clipped to the range, because the firmware refuses positions outside it.
 
-    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``;
-    beyond a boundary the samples are ``FINE`` apart.
+    The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``.
+    Beyond a boundary the samples are ``FINE`` apart: by less than ``RESERVE`` the set-point may go
+    further out between two.
+
     Without a workspace the set-point may belong to any arm.
     """
 

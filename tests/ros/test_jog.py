@@ -57,12 +57,37 @@ def test_one_joint_moves_by_what_was_asked_and_the_arm_holds(
 
     reset = alam("arm", "reset_fault", env=ros_env)
     assert reset.returncode == 0
+    # A motion that the workspace or a limit ends early is told, with the reason.
+    assert alam("arm", "enable", env=ros_env).returncode == 0
+    for _ in range(11):
+        moved = alam("jog", "--joint", "gripper", "--by", "0.02", env=ros_env)
+        if moved.returncode:
+            break
+    assert "gripper stopped at 0.100: the controller's limit" in moved.stderr
+    moved = start("jog", [ALAM, "jog", "--joint", "6", "--by", "-0.2"])
+    ros.wait_for(lambda: any("moves from" in line for line in moved.lines), 120, "joint6 to move")
+    assert alam("arm", "hold", env=ros_env).returncode == 0
+    ros.wait_for(lambda: moved.poll() is not None, 120, "the end of alam jog")
+    if moved.poll():  # else the motion had ended before the hold
+        assert "hold by request" in moved.last_line()
     assert alam("arm", "hold", env=ros_env).returncode == 0
     disabled = alam("arm", "disable", env=ros_env)
     assert disabled.returncode == 0 and "disabled by request" in disabled.stdout
+    cut = alam("arm", "power_off", "--confirm", "the arm is supported", env=ros_env)
+    assert cut.returncode == 0 and "power of the motors was cut" in cut.stdout
+    assert not arm.emulator.enabled.any()
     arm.emulator.arm_status = 7
     refused = alam("arm", "enable", env=ros_env)
     assert refused.returncode == 1 and "collision" in refused.stdout
+
+
+def test_power_off_needs_the_words_that_confirm_it() -> None:
+    for confirm in ([], ["--confirm", "yes"]):
+        refused = alam("arm", "power_off", *confirm)
+        assert refused.returncode == 2 and refused.stderr.count("\n") == 1
+        assert '--confirm "the arm is supported"' in refused.stderr
+    refused = alam("arm", "hold", "--confirm", "the arm is supported")
+    assert refused.returncode == 2 and "--confirm is for power_off" in refused.stderr
 
 
 @pytest.mark.parametrize(

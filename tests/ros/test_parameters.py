@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import numpy as np
 import pytest
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType
@@ -15,10 +16,42 @@ from tiny_checkpoints import save_tiny_policy, save_tiny_transition
 
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
+from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.runtime.motion import SetPoint, make_limits
+from alam_piper.parameters import LONGEST_STOP, PARAMETERS, PERIOD, make_config, stopping_time
 
 INSTALL = Path(__file__).resolve().parents[2] / "ros2_ws" / "install"
 ROS_OWN = ("use_sim_time", "start_type_description_service", "qos_overrides.")
 NUMBERS = (ParameterType.PARAMETER_INTEGER, ParameterType.PARAMETER_DOUBLE)
+
+
+@pytest.mark.parametrize(
+    ("velocity", "acceleration", "jerk", "allowed"),
+    [(3.0, 5.0, 50.0, True), (3.0, 50.0, 5.0, False), (1.0, 0.5, 50.0, False)],
+)
+def test_limits_under_which_the_arm_brakes_too_slowly_are_refused(
+    velocity: float, acceleration: float, jerk: float, allowed: bool
+) -> None:
+    set_point = SetPoint(make_limits(JOINT_LIMITS, velocity, acceleration, jerk))
+    set_point.limits.upper[0], set_point.limits.lower[0] = 100.0, -100.0
+    where = np.array([0.0, 1.5, -1.5, 0.0, 0.0, 0.0, 0.05])
+    set_point.seed(where)
+    while set_point.velocity[0] < 0.999 * velocity or abs(set_point.acceleration[0]) > 1e-3:
+        set_point.follow(where + [50.0, 0, 0, 0, 0, 0, 0], PERIOD)
+    ticks = 0
+    while not set_point.at_rest:
+        set_point.brake(PERIOD)
+        ticks += 1
+    assert ticks * PERIOD == pytest.approx(stopping_time(velocity, acceleration, jerk), abs=0.02)
+    assert (ticks * PERIOD < LONGEST_STOP) == allowed
+
+    values = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    values |= {"max_velocity": velocity, "max_acceleration": acceleration, "max_jerk": jerk}
+    if allowed:
+        assert make_config(values).limits.velocity[0] == velocity
+    else:
+        with pytest.raises(UserError, match=r"would take \d.\d s to brake from [13] rad/s"):
+            make_config(values)
 
 
 def test_every_parameter_is_described_and_every_number_has_a_range(

@@ -273,7 +273,7 @@ def test_joint_states_continue_after_the_clock_jumps_back(stage):
     assert stage.value("state") == "HOLDING"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_the_node_and_the_arm_stays_powered(stage, number):
     arm = stage.arm
     assert stage.enable().success

@@ -86,6 +86,14 @@ def test_power_is_cut_only_at_rest_and_when_confirmed(stage: Stage) -> None:
     assert stage.enable().success  # from the pose in which the arm is now
 
 
+def test_power_that_stays_on_is_told(stage: Stage) -> None:
+    assert stage.enable().success
+    stage.arm.emulator._cut_power = lambda motors: None
+    answer = power_off(stage, PowerOff.Request.CONFIRMATION)
+    assert not answer.success
+    assert "still reports power of joint1, joint2" in answer.message
+
+
 def test_an_emergency_stop_needs_a_reset_and_an_enable(stage: Stage) -> None:
     emulator = stage.arm.emulator
     assert stage.enable().success

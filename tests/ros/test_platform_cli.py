@@ -69,6 +69,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 30.0
         (["up", "piper", "checkpoint:=/nowhere/policy"], "no folder '/nowhere/policy'"),
         (["run"], "required: INSTRUCTION"),
         (["echo"], "required: TOPIC"),
+        (["arm", "hold", "--namespace", "le ft"], "--namespace 'le ft' is not a ROS name"),
         (["echo", "/x", "--timeout", "soon"], "invalid float value: 'soon'"),
     ],
 )

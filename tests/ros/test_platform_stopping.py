@@ -109,7 +109,16 @@ def test_alam_up_ends_while_its_nodes_import(start: Callable[..., ChildProcess])
     assert not any("Traceback" in line or " ended (" in line for line in up.lines)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nohup_keeps_a_node_running(start: Callable[..., ChildProcess]) -> None:
+    process = start("sample", ["nohup", sys.executable, "-c", NODE.format(builds=True)])
+    wait_until(lambda: "building" in process.lines, "the node to be built")
+    process.send(signal.SIGHUP)
+    assert process.wait(1) is None
+    process.send(signal.SIGTERM)
+    assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_a_node_while_it_is_built(
     number: signal.Signals, start: Callable[..., ChildProcess]
 ) -> None:

@@ -23,7 +23,7 @@ from alam_piper.controller import ArmController
 from alam_piper.feedback_watch import take_reading
 from alam_piper.frames import POSITION_FRAMES
 from alam_piper.hardware import SdkBackend
-from alam_piper.ros_backend import PiperRosNames, RosBackend, to_feedback
+from alam_piper.ros_backend import LOOK, PiperRosNames, RosBackend, to_feedback
 from alam_piper.states import State
 
 POSE = np.array([0.1, 1.2, -0.9, 0.2, 0.3, -0.4, 0.05])  # rad and m
@@ -166,11 +166,28 @@ def test_a_node_that_obeys_another_topic_is_not_enabled(
 
 def test_another_node_that_commands_the_arm_is_named(piper: PiperRos, loop: Loop) -> None:
     assert loop.backend.foreign_writer() == ""
+    looks: list[str] = []
+    look = loop.backend._node.get_publishers_info_by_topic
+    loop.backend._node.get_publishers_info_by_topic = lambda name: looks.append(name) or look(name)
+    begun = time.monotonic()
+    for _ in range(100):
+        loop.backend.foreign_writer()
+    assert len(looks) <= 1 + (time.monotonic() - begun) / LOOK  # each asks the whole ROS graph
     piper.node.create_publisher(JointState, "joint_ctrl_single", 1)
     loop.until(loop.backend.foreign_writer, "the other publisher")
     assert loop.backend.foreign_writer() == (
         "piper_ctrl_single_node also publishes on /joint_ctrl_single"
     )
+
+
+def test_a_second_controller_is_named(piper: PiperRos, loop: Loop) -> None:
+    second = RosBackend()
+    second.connect()
+    try:
+        loop.until(loop.backend.foreign_writer, "the other controller")
+        assert loop.backend.foreign_writer().startswith("arm_backend also publishes")
+    finally:
+        second.close()
 
 
 def test_without_piper_msgs_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,23 @@ other processes keep them from running for a while.
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from alam_msgs.msg import ArmStatus, Observation
-from piper_arm import EmulatedArm
+from piper_arm import HOME, EmulatedArm
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
 from test_perception_nodes import SIZE, Robot
+
+from alam_core.robots.piper import JOINT_LIMITS
+from alam_core.runtime.motion import SetPoint, make_limits
+from alam_piper.arm_controller_node import ArmControllerNode
+from alam_piper.parameters import PERIOD
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -121,3 +129,25 @@ def test_camera_sync_goes_on_when_the_clock_is_set_back(
     for _ in range(3):
         robot.tick_until(after, delay=0)
         robot.observations.clear()
+
+
+@pytest.mark.parametrize(("silence", "moves"), [(0.0, True), (0.5, False)])
+def test_ending_does_not_set_an_arm_in_motion_that_has_stopped(
+    silence: float, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was stopped, for example by Ctrl-Z, and is then ended."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    set_point = SetPoint(make_limits(JOINT_LIMITS))
+    set_point.seed(np.append(HOME, 0.05))
+    for _ in range(60):
+        set_point.follow(set_point.position + [1.0, 0, 0, 0, 0, 0, 0], PERIOD)
+    last, sent = set_point.position.copy(), []
+    node = SimpleNamespace(
+        _controller=SimpleNamespace(set_point=set_point),
+        _times=SimpleNamespace(last_tick=time.monotonic() - silence),
+        _simulated_time=False,
+        _backend=SimpleNamespace(write=sent.append, close=lambda: None),
+    )
+    ArmControllerNode.close(node)
+    assert set_point.at_rest
+    assert bool(np.abs(set_point.position - last).max() > 0.05) == bool(sent) == moves

@@ -348,3 +348,19 @@ def test_every_transition_is_told_with_its_reason(rig: CanRig) -> None:
         "HOLDING -> DISABLED",
     ]
     assert all(line.split(": ", 1)[1] for line in rig.transitions)
+
+
+def test_a_fault_is_not_reset_while_the_arm_moves(rig: CanRig) -> None:
+    """The set-point would start at rest from a pose that the arm has left already."""
+    start_moving(rig)
+    rig.emulator.arm_status = 7
+    rig.run(1.0)
+    rig.emulator.arm_status = 0
+    true_state = rig.plant.state
+    rig.plant.state = lambda: (true_state()[0], np.full(6, 0.3), true_state()[2])
+    rig.run(0.1)
+    assert rig.controller.reset_fault() == "joint1 moves at 0.30 rad/s, try again"
+    assert rig.controller.state is State.FAULT and rig.controller.is_silent
+    rig.plant.state = true_state
+    rig.run(0.1)
+    assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING

@@ -9,7 +9,7 @@ from can_rig import HOME, CanRig
 
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS
-from alam_piper.bus import BusConfig, open_bus
+from alam_piper.bus import BusConfig, claim_bus, open_bus
 from alam_piper.emulator import ArmEmulator, KinematicPlant, open_emulator_bus
 from alam_piper.hardware import SdkBackend
 from alam_piper.startup import FIRMWARE_QUERY, StartupAnswers
@@ -46,6 +46,23 @@ def test_set_points_and_feedback_keep_their_values_on_the_wire(rig):
         assert np.abs(rig.plant.joints - wanted[:6]).max() <= half_unit
         assert abs(rig.plant.gripper - wanted[6]) <= 0.5e-6 + 1e-12
     assert rig.emulator.ignored_commands == 0
+
+
+def test_a_bus_has_one_controller_on_this_computer():
+    """On a real bus the second one would not be heard: the sockets do not loop frames back."""
+    config = BusConfig("socketcan", "no_such_can")
+    first = claim_bus(config)
+    with pytest.raises(UserError, match="no_such_can is in use by another arm controller"):
+        SdkBackend(config).connect()
+    claim_bus(BusConfig("socketcan", "another_can")).close()
+    first.close()
+    second = SdkBackend(config)
+    with pytest.raises(UserError, match="is the adapter plugged in"):
+        second.connect()
+    with pytest.raises(UserError, match="in use"):
+        claim_bus(config)
+    second.close()
+    claim_bus(config).close()
 
 
 def test_firmware_and_limits_are_answered(rig):

@@ -4,30 +4,53 @@ import signal
 import time
 
 import rclpy
+from alam_msgs.srv import PowerOff
 from rclpy.node import Node
 from std_srvs.srv import SetBool, Trigger
 
+from alam_common.stopping import on_stop_signals
 from alam_core.errors import UserError
 
 WAIT = 20.0  # s of wall time for the service to appear
 ANSWER = 15.0  # s of wall time for it to answer
-# Action -> service, its type and its request. Each may be repeated without harm.
+CONFIRMATION = PowerOff.Request.CONFIRMATION
+# Action -> service, its type and its request.
 REQUESTS = {
     "enable": ("alam/arm/enable", SetBool, SetBool.Request(data=True)),
     "disable": ("alam/arm/enable", SetBool, SetBool.Request(data=False)),
     "hold": ("alam/arm/hold", Trigger, Trigger.Request()),
     "reset_fault": ("alam/arm/reset_fault", Trigger, Trigger.Request()),
+    "power_off": ("alam/arm/power_off", PowerOff, PowerOff.Request(confirm=CONFIRMATION)),
 }
+ATTEMPTS = {"power_off": 1}  # the others may be repeated without harm: 2
 
 
-def request(action: str, namespace: str) -> int:
+def start_command(namespace: str) -> str:
+    """What starts the graph of a namespace."""
+    return f"alam up piper namespace:={namespace}" if namespace else "alam up piper"
+
+
+def check_confirmation(action: str, confirm: str) -> None:
+    """Raises UserError if ``power_off`` is not confirmed, or another action is."""
+    if action != "power_off" and confirm:
+        raise UserError(f"--confirm is for power_off, not for {action}")
+    if action == "power_off" and confirm != CONFIRMATION:
+        raise UserError(
+            "the arm drops without power: support it, then run "
+            f"'alam arm power_off --confirm \"{CONFIRMATION}\"'"
+        )
+
+
+def request(action: str, namespace: str, confirm: str = "") -> int:
     """Call the service of an action and print its answer. Returns 0 if it was fulfilled, else 1.
 
-    namespace: of the graph. Raises UserError if the controller is not there or does not answer.
+    namespace: of the graph. confirm: what the user typed to confirm ``power_off``. Raises UserError
+    if that is wrong, or if the controller is not there or does not answer.
     """
+    check_confirmation(action, confirm)
     name, service, message = REQUESTS[action]
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_stop_signals(signal.default_int_handler)
     node = Node(
         "alam_arm", namespace=namespace, enable_rosout=False, start_parameter_services=False
     )
@@ -36,9 +59,10 @@ def request(action: str, namespace: str) -> int:
         if not client.wait_for_service(WAIT):
             raise UserError(
                 f"no service {client.service_name} within {WAIT:.0f} s: start the graph first, "
-                "with 'alam up piper' in another shell"
+                f"with '{start_command(namespace)}' in another shell"
             )
-        for _ in range(2):  # an answer may be lost while the nodes discover each other
+        attempts = ATTEMPTS.get(action, 2)
+        for _ in range(attempts):  # an answer may be lost while the nodes discover each other
             future = client.call_async(message)
             deadline = time.monotonic() + ANSWER
             while not future.done() and time.monotonic() < deadline:
@@ -47,7 +71,7 @@ def request(action: str, namespace: str) -> int:
                 answer = future.result()
                 print(f"{'done' if answer.success else 'refused'}: {answer.message}")
                 return 0 if answer.success else 1
-        raise UserError(f"{client.service_name} did not answer within {2 * ANSWER:.0f} s")
+        raise UserError(f"{client.service_name} did not answer within {attempts * ANSWER:.0f} s")
     except KeyboardInterrupt:
         return 130
     finally:

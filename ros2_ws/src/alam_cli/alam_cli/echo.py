@@ -14,6 +14,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
+from alam_common.stopping import on_stop_signals
 from alam_core.errors import UserError
 
 LONG = 16  # number of elements of an array that are printed unless ``--full`` is given
@@ -121,7 +122,7 @@ def echo(topic: str, once: bool = False, timeout: float = 0.0, full: bool = Fals
     if not topic.startswith("/"):
         topic = f"/{topic}"
     rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_stop_signals(signal.default_int_handler)
     node = Node(f"alam_echo_{os.getpid()}", enable_rosout=False, start_parameter_services=False)
     last = time.monotonic()
     seen = 0

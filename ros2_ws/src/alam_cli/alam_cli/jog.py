@@ -3,7 +3,6 @@ new arm, and a check of each joint's direction.
 """
 
 import math
-import signal
 import time
 from collections.abc import Callable
 
@@ -15,6 +14,8 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 
+from alam_cli.arm import start_command
+from alam_common.stopping import StopRequest
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
 
@@ -23,6 +24,7 @@ MAX_SLIDE = 0.02  # m, of the gripper's opening
 PEAK_TURN = 0.15  # rad/s
 PEAK_SLIDE = 0.02  # m/s
 SHORTEST = 1.0  # s that a motion takes at least
+NEAR = 0.002  # rad or m by which the set-point may miss the goal
 DT = 0.05  # s between rows of the chunk
 EXTRA_ROWS = 10  # that keep the goal at the end, so that the arm arrives
 WAIT = 20.0  # s of wall time for the controller to answer
@@ -63,11 +65,19 @@ def plan(start: np.ndarray, index: int, by: float) -> np.ndarray:
 
 
 class Jogger(Node):
-    """Sends one chunk and follows what the controller reports. namespace: of the graph."""
+    """Sends one chunk and follows what the controller reports.
 
-    def __init__(self, namespace: str) -> None:
+    namespace: of the graph. stop: whether the user asked to stop; it must not interrupt a callback,
+    after which ROS would call no other one.
+    """
+
+    def __init__(self, namespace: str, stop: StopRequest) -> None:
         super().__init__("jog", namespace=namespace)
+        self._namespace = namespace
+        self._stop = stop
         self.status: ArmStatus | None = None
+        self.sent = False  # whether a chunk was sent
+        self.executing = ""  # the last reason while a chunk was executed
         self.joints: JointState | None = None
         self.rejections = ("0", "")  # how many chunks were rejected, and why the last one
         self._chunks = self.create_publisher(ActionChunk, "alam/action_chunk", 10)
@@ -78,6 +88,8 @@ class Jogger(Node):
 
     def _on_status(self, message: ArmStatus) -> None:
         self.status = message
+        if message.state == "EXECUTING":
+            self.executing = message.reason
 
     def _on_joints(self, message: JointState) -> None:
         self.joints = message
@@ -92,9 +104,13 @@ class Jogger(Node):
                 )
 
     def until(self, condition: Callable[[], object], seconds: float) -> bool:
-        """Spin until ``condition()`` is true, at most ``seconds`` s. Returns whether it is."""
+        """Spin until ``condition()`` is true, at most ``seconds`` s. Returns whether it is. Raises
+        KeyboardInterrupt if the user asked to stop.
+        """
         deadline = time.monotonic() + seconds
         while not condition():
+            if self._stop.made:
+                raise KeyboardInterrupt
             if time.monotonic() > deadline:
                 return False
             rclpy.spin_once(self, timeout_sec=0.05)
@@ -114,11 +130,11 @@ class Jogger(Node):
         if not heard or self.status is None:
             raise UserError(
                 f"no answer from the arm controller within {WAIT:.0f} s: start the graph first, "
-                "with 'alam up piper' in another shell"
+                f"with '{start_command(self._namespace)}' in another shell"
             )
         advice = {
-            "DISABLED": "call the service alam/arm/enable first",
-            "FAULT": "remove the cause and call the service alam/arm/reset_fault first",
+            "DISABLED": "run 'alam arm enable' first",
+            "FAULT": "remove the cause and run 'alam arm reset_fault' first",
             "ENABLING": "try again",
             "EXECUTING": "cancel the task first",
         }.get(self.status.state)
@@ -136,13 +152,18 @@ class Jogger(Node):
         message.header.frame_id = "base_link"
         message.steps = len(rows)
         message.positions = rows.ravel().tolist()
+        self.sent = True
         self._chunks.publish(message)
         return message.sequence
 
     def hold(self) -> None:
-        """Stop the arm; it holds until it is enabled again."""
-        self._hold.call_async(Trigger.Request())
-        self.until(lambda: self.status and self.status.state != "EXECUTING", ACCEPTANCE)
+        """Stop the arm; it holds until it is enabled again. Raises UserError if that is not
+        confirmed.
+        """
+        self._stop.made = False
+        future = self._hold.call_async(Trigger.Request())
+        if not self.until(future.done, ACCEPTANCE):
+            raise UserError("the arm controller did not confirm the hold; stop the arm otherwise")
 
 
 def jog(joint: str, by: float, namespace: str) -> int:
@@ -155,11 +176,15 @@ def jog(joint: str, by: float, namespace: str) -> int:
     index = joint_index(joint)
     check_distance(index, by)
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    node = Jogger(namespace)
+    stop = StopRequest()
+    node = Jogger(namespace, stop)
+    stop.interrupts = False
     try:
         return _move(node, index, by)
     except KeyboardInterrupt:
+        if not node.sent:
+            print("stopped before a motion was sent")
+            return 130
         node.hold()
         print("stopped; the arm holds until it is enabled again")
         return 130
@@ -183,6 +208,12 @@ def _move(node: Jogger, index: int, by: float) -> int:
     assert node.status is not None and node.joints is not None
     if not ended or node.status.state != "HOLDING":
         raise UserError(f"the motion did not end well: {node.status.state} ({node.status.reason})")
+    reached = node.status.set_point[index]
+    if abs(reached - goal) > NEAR:
+        why = node.executing.partition("; ")[2] or node.status.reason
+        if why.startswith("command: the last chunk ended"):
+            why = "the controller's limit of the joint is there"
+        raise UserError(f"{name} stopped at {reached:.3f}: {why}")
     measured = dict(zip(node.joints.name, node.joints.position, strict=False)).get(name, math.nan)
     print(f"{name} is measured at {measured:.3f}; the arm holds")
     return 0
@@ -201,8 +232,8 @@ def _start(node: Jogger, index: int, goal: float) -> int:
         if node.until(lambda: node.status and node.status.sequence in sent, ACCEPTANCE):
             assert node.status is not None
             return sent[node.status.sequence]
-        if node.rejections[0] != before:
-            break
+        if node.rejections[0] != before and not node.rejections[1].startswith("source "):
+            break  # else a motion before this one had the arm until a moment ago: once more
     raise UserError(
         f"the arm controller did not execute the motion: {node.rejections[1] or 'no reason given'}"
     )

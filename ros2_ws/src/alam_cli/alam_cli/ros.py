@@ -5,6 +5,7 @@
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from alam_core.errors import UserError, run_main
 ROS_COMMANDS = {
     "up": "start a graph of nodes, simulated or on the real arm",
     "run": "send a task to the running graph",
-    "arm": "enable, hold or disable the arm, or reset its fault",
+    "arm": "enable, hold or disable the arm, reset its fault, or cut its power",
     "jog": "move one joint of the arm by a little, slowly",
     "echo": "print the messages of a topic",
     "can": "bring the CAN interface of a real arm up",
@@ -70,7 +71,13 @@ def make_parser() -> argparse.ArgumentParser:
         help=ROS_COMMANDS["arm"],
         description="Calls a service of the running graph's arm controller and prints its answer.",
     )
-    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault"])
+    arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault", "power_off"])
+    arm.add_argument(
+        "--confirm",
+        default="",
+        metavar="TEXT",
+        help="for power_off, which makes the arm drop: 'the arm is supported'",
+    )
     arm.add_argument("--namespace", default="", help="namespace of the graph")
     jog_parser = commands.add_parser(
         "jog",
@@ -164,7 +171,7 @@ def run(arguments: Sequence[str]) -> int:
     Raises UserError for wrong arguments, and if the workspace cannot be imported.
     """
     try:
-        from alam_bringup.description import split_assignments
+        from alam_bringup.description import ROS_NAME, split_assignments
         from alam_bringup.graph import find_graph
     except ImportError as error:
         raise UserError(
@@ -176,6 +183,9 @@ def run(arguments: Sequence[str]) -> int:
 
         return demo.main(list(arguments[1:]))
     options = make_parser().parse_args(arguments)
+    namespace = getattr(options, "namespace", "")
+    if namespace and not re.fullmatch(ROS_NAME, namespace):
+        raise UserError(f"--namespace '{namespace}' is not a ROS name, such as left")
     if options.command == "up":
         from alam_cli.up import up
 
@@ -191,7 +201,7 @@ def run(arguments: Sequence[str]) -> int:
     if options.command == "arm":
         from alam_cli.arm import request
 
-        return request(options.action, options.namespace)
+        return request(options.action, options.namespace, options.confirm)
     if options.command == "jog":
         from alam_cli.jog import jog
 

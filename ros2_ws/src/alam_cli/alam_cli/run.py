@@ -6,6 +6,7 @@ import signal
 import rclpy
 from alam_msgs.action import ExecuteTask
 
+from alam_common.stopping import on_stop_signals
 from alam_core.errors import UserError
 from alam_demo.task_client import TaskClient
 
@@ -41,14 +42,14 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
     if not instruction.strip():
         raise UserError("the instruction is empty")
     rclpy.init(args=[], signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_stop_signals(signal.default_int_handler)
     try:
         with TaskClient(namespace=namespace) as client:
             arm = client.wait_for_arm(WAIT)
             if arm.state == "FAULT":
                 raise UserError(
-                    f"the arm is in FAULT ({arm.reason}): remove the cause, call the service "
-                    "alam/arm/reset_fault, then run this again"
+                    f"the arm is in FAULT ({arm.reason}): remove the cause, run 'alam arm "
+                    "reset_fault', then run this again"
                 )
             if enable:
                 client.enable()
@@ -61,7 +62,7 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
                 result = client.run_task(instruction, time_limit, show)
             except KeyboardInterrupt:
                 client.cancel()
-                print("canceled; the arm holds")
+                print("canceled: no chunk follows; the arm holds once the last one has ended")
                 return 130
     finally:
         rclpy.try_shutdown()

@@ -1,5 +1,5 @@
-"""The main function of a node: Ctrl-C and SIGTERM end it with exit code 0, an error with one line
-in the log: code 2 if a person can act on it, code 1 and a traceback if it is a bug.
+"""The main function of a node: Ctrl-C, SIGTERM and SIGHUP end it with exit code 0, an error ends it
+with one line in the log: code 2 if a person can act on it, code 1 and a traceback if it is a bug.
 """
 
 import sys

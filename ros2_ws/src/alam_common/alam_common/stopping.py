@@ -1,11 +1,18 @@
-"""Ctrl-C and SIGTERM, from the first moment of a process. Imports nothing that takes long."""
+"""Ctrl-C, SIGTERM and SIGHUP, from the first moment of a process. Imports nothing that is slow."""
 
 import importlib
 import os
 import signal
 from collections.abc import Callable
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last one: the terminal was closed
+
+
+def on_stop_signals(handler: Callable[..., object]) -> None:
+    """Handle every one of SIGNALS by ``handler``; SIGHUP stays ignored under ``nohup``."""
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def entry(module: str) -> Callable[[], None]:
@@ -16,15 +23,14 @@ def entry(module: str) -> Callable[[], None]:
     """
 
     def start() -> None:
-        for number in SIGNALS:
-            signal.signal(number, lambda *_: os._exit(0))
+        on_stop_signals(lambda *_: os._exit(0))
         importlib.import_module(module).main()
 
     return start
 
 
 class StopRequest:
-    """Whether Ctrl-C or SIGTERM has asked this process to stop: ``made``.
+    """Whether Ctrl-C, SIGTERM or SIGHUP has asked this process to stop: ``made``.
 
     interrupts: whether the first request raises KeyboardInterrupt in the main thread, wherever it
     is. Otherwise the request is only recorded, and a running callback is completed.
@@ -33,8 +39,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.made = False
         self.interrupts = True
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        on_stop_signals(self._on_signal)
 
     def _on_signal(self, *_: object) -> None:
         first, self.made = not self.made, True

@@ -146,11 +146,21 @@ class TaskClient(Node):
         reset = self._call(self._reset, ResetWorld.Request(seed=seed))
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
-        self.enable()
+        self._enable_after_reset()
         return self.run_task(reset.instruction, time_limit, on_feedback, seed)
 
     def enable(self) -> None:
-        """Enable the arm. Raises UserError if it cannot be enabled."""
+        """Ask once to enable the arm. A refusal is final: someone may have asked to hold the arm
+        meanwhile, and only a person resets a fault. Raises UserError with the reason.
+        """
+        enabled = self._call(self._enable, SetBool.Request(data=True), attempts=1)
+        if not enabled.success:
+            raise UserError(f"the arm was not enabled: {enabled.message}")
+
+    def _enable_after_reset(self) -> None:
+        """Enable the simulated arm of a world that was just reset. Raises UserError if it cannot be
+        enabled.
+        """
         # Enabling needs fresh feedback from the arm, which may be missing right after a reset.
         # A fault of the episode before costs that episode only.
         for attempt in range(20):
@@ -234,15 +244,15 @@ class TaskClient(Node):
 
     # -- calling services ---------------------------------------------------------------------
 
-    def _call(self, client: rclpy.client.Client, request: object):
+    def _call(self, client: rclpy.client.Client, request: object, attempts: int = ATTEMPTS):
         """Call a service and return its response. A response may be lost while nodes discover each
-        other, so the request is sent up to ``ATTEMPTS`` times; repeating it does no harm.
+        other, so a request that does no harm when it is repeated is sent up to ``attempts`` times.
         """
-        for _ in range(ATTEMPTS):
+        for _ in range(attempts):
             future = client.call_async(request)
             if self._is_answered(future):
                 return future.result()
-        raise UserError(f"{client.service_name} did not answer within {ATTEMPTS * ANSWER:.0f} s")
+        raise UserError(f"{client.service_name} did not answer within {attempts * ANSWER:.0f} s")
 
     def _send_goal(self, goal: ExecuteTask.Goal, feedback: Callable[..., None]):
         """Send a goal and return its handle. Without an answer the goal is cancelled, because the

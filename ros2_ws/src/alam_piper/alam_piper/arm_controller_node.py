@@ -16,6 +16,7 @@ from alam_common.diagnostics import Diagnostics, Report
 from alam_common.main import run_node
 from alam_common.messages import stamp_to_seconds
 from alam_common.parameters import declare_parameters
+from alam_common.stopping import SIGNALS
 from alam_piper.backends import make_backend
 from alam_piper.bus import BusConfig
 from alam_piper.controller import ArmController
@@ -28,6 +29,7 @@ from alam_piper.report import LoopTimes, judge, values
 from alam_piper.services import ArmServices
 
 CLOCK_PATIENCE = 3.0  # s of wall time without a tick after which ROS time counts as stopped
+CLOSE_PATIENCE = 0.1  # s of wall time without a tick after which the arm has stopped by itself
 FEEDBACK_PATIENCE = 0.03  # s of wall time that a tick waits for feedback, where it waits
 
 
@@ -149,11 +151,14 @@ class ArmControllerNode(Node):
         """Brake to rest and close the bus. The motors stay powered. Runs on the wall clock, because
         ROS may have shut down.
         """
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(
                 number, signal.SIG_IGN
             )  # the braking below is short and must not be interrupted
         controller = self._controller
+        silence = time.monotonic() - self._times.last_tick
+        if not self._simulated_time and silence > CLOSE_PATIENCE:
+            controller.set_point.restart()  # the arm has stopped at its last set-point
         while not controller.set_point.at_rest:
             self._backend.write(controller.set_point.brake(PERIOD))
             time.sleep(PERIOD)

@@ -3,6 +3,7 @@ loopback interface or by slcan over TCP.
 """
 
 import glob
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,26 @@ def open_bus(config: BusConfig) -> can.BusABC:
         raise UserError(
             f"cannot open CAN bus {config}: {cause}; {_advice(config, cause)}"
         ) from error
+
+
+def claim_bus(config: BusConfig) -> socket.socket:
+    """Claim the bus for the one controller on this computer that may command its arm; closing the
+    socket, or the end of the process, gives it back. Raises UserError if another one has it.
+
+    The SDK's frames do not reach other programs on the same computer, so two controllers would
+    not notice each other on the bus. The name is the kernel's and, like a CAN interface, belongs
+    to a network namespace.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0alam_piper {config}")
+    except OSError as error:
+        claim.close()
+        raise UserError(
+            f"CAN bus {config} is in use by another arm controller on this computer: stop that "
+            "one, or give each arm a bus of its own"
+        ) from error
+    return claim
 
 
 def serve_bus(config: BusConfig) -> can.BusABC:

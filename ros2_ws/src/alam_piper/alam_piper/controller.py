@@ -28,7 +28,6 @@ from alam_piper.states import Output, State
 from alam_piper.tracking import TrackingMonitor
 
 STALL_PERIODS = 4.0  # periods without a tick after which the loop counts as stalled
-REST_SPEED = 0.05  # rad/s, measured, below which a joint is at rest
 
 
 class ArmController:
@@ -168,7 +167,7 @@ class ArmController:
         """Leave FAULT: to HOLDING at the measured pose, or, if the arm has no power, is not in CAN
         mode or was stopped by its emergency stop, to DISABLED, which only ``enable`` leaves.
 
-        Returns the reason if the fault cannot be reset: its cause remains, or the arm still brakes.
+        Returns the reason if the fault cannot be reset: its cause remains, or the arm still moves.
         """
         if self.state is not State.FAULT:
             return None
@@ -183,6 +182,8 @@ class ArmController:
         if failure := first_failure(POWERED, self._situation()):
             self._enter(State.DISABLED, f"fault reset, but {failure}; call alam/arm/enable")
             return None
+        if moving := self.watch.motion:  # the set-point starts at rest
+            return f"{moving}, try again"
         self._seed()
         self._enter(
             State.HOLDING,
@@ -201,9 +202,8 @@ class ArmController:
             return "the arm still brakes, try again"
         if self.feedback is None or not self.watch.is_fresh:
             return f"whether the arm is at rest is unknown: {self.feedback_problem}"
-        speeds = np.abs(self.feedback.velocities)
-        if (speed := speeds.max()) > REST_SPEED:
-            return f"joint{speeds.argmax() + 1} moves at {speed:.2f} rad/s"
+        if moving := self.watch.motion:
+            return moving
         self._enter(
             State.FAULT if self.state is State.FAULT else State.DISABLED, "powered off by request"
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import can
 import numpy as np
 
+from alam_common.stopping import on_stop_signals
 from alam_core.errors import UserError, one_line
 from alam_core.sim.world import TICK
 from alam_piper.bus import TCP, BusConfig
@@ -72,11 +73,11 @@ def describe(emulator: ArmEmulator, faults: Sequence[str]) -> str:
 
 
 def emulate(config: BusConfig, faults: Sequence[TimedFault] = (), viewer: bool = False) -> int:
-    """Run an emulated arm until Ctrl-C or SIGTERM. Returns the exit code, 0.
+    """Run an emulated arm until Ctrl-C, SIGTERM or SIGHUP. Returns the exit code, 0.
 
     Raises UserError if the bus cannot be opened, if an arm already answers on it or if it fails.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    on_stop_signals(signal.default_int_handler)
     arm = SimulatedArm()
     with contextlib.ExitStack() as stack:
         try:

@@ -13,6 +13,8 @@ from alam_piper.frames import FEEDBACK_FRAMES, POSITION_FRAMES
 from alam_piper.hardware import Backend, Feedback, newer_frames, read_newer
 from alam_piper.startup import ArmLimits
 
+REST_SPEED = 0.05  # rad/s, measured, below which a joint is at rest
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -97,6 +99,14 @@ class FeedbackWatch:
     def is_fresh(self) -> bool:
         """Whether no kind of frame is stale."""
         return self.age <= self.max_age
+
+    @property
+    def motion(self) -> str:
+        """Which joint is measured to move fastest, and how fast; "" if all are at rest."""
+        speeds = np.abs(self.feedback.velocities) if self.feedback else np.zeros(1)
+        if (speed := speeds.max()) <= REST_SPEED:
+            return ""
+        return f"joint{speeds.argmax() + 1} moves at {speed:.2f} rad/s"
 
     @property
     def positions_time(self) -> float | None:

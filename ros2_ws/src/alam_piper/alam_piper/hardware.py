@@ -7,6 +7,7 @@ not thread-safe: call all methods of a backend from one thread.
 import contextlib
 import logging
 import math
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 from piper_sdk import C_PiperInterface_V2, LogLevel
 
 from alam_core.errors import UserError
-from alam_piper.bus import BusConfig, open_bus, options_for_libraries
+from alam_piper.bus import BusConfig, claim_bus, open_bus, options_for_libraries
 from alam_piper.frames import FEEDBACK_FRAMES, FrameReader
 from alam_piper.startup import ArmLimits
 from alam_piper.writers import BusWriters
@@ -191,6 +192,7 @@ class SdkBackend:
         self._config = bus
         self._speed = min(max(int(speed_percent), 1), 100)
         self._effort = min(max(round(gripper_effort * 1000.0), 0), MAX_GRIPPER_EFFORT)
+        self._claim: socket.socket | None = None
         self._arm: Any = None
         self._reader: FrameReader | None = None
         self._writers = BusWriters()
@@ -205,6 +207,8 @@ class SdkBackend:
 
     def connect(self) -> None:
         self.close()
+        if self._config.interface != "virtual":  # which exists in this process only
+            self._claim = claim_bus(self._config)
         open_bus(self._config).shutdown()  # the SDK hides why a bus cannot be opened
         arm = C_PiperInterface_V2(
             self._config.channel, can_auto_init=False, logger_level=LogLevel.ERROR
@@ -351,6 +355,9 @@ class SdkBackend:
         return self._writers.foreign()
 
     def close(self) -> None:
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
         if self._arm is None or self._reader is None:
             return
         self._reader.stop()

@@ -1,9 +1,11 @@
 """The parameters of the node ``arm_controller``, and the settings made of them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from alam_common.parameters import Parameter
+from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS, MAX_VELOCITY
 from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import make_limits
@@ -13,6 +15,7 @@ from alam_piper.config import ControllerConfig
 from alam_piper.gate import ChunkRules
 
 PERIOD = 0.005  # s between ticks of the loop
+LONGEST_STOP = 1.5  # s that a joint may take to brake from its full speed
 SPACE = Workspace()
 PARAMETERS = {
     **BACKEND_PARAMETERS,
@@ -85,12 +88,26 @@ PARAMETERS = {
 }
 
 
+def stopping_time(velocity: float, acceleration: float, jerk: float) -> float:
+    """s that a joint takes to brake from a steady ``velocity`` within its limits."""
+    if velocity * jerk >= acceleration**2:
+        return velocity / acceleration + acceleration / jerk
+    return 2.0 * math.sqrt(velocity / jerk)
+
+
 def make_config(p: Mapping[str, Any]) -> ControllerConfig:
     """The controller's settings for the values ``p`` of PARAMETERS. Raises UserError for a
-    workspace without room.
+    workspace without room, and for limits under which the arm brakes too slowly.
     """
     # A set-point that the firmware cannot follow would be a tracking error.
     velocity = min(p["max_velocity"], MAX_VELOCITY * p["firmware_speed_percent"] / 100.0)
+    stop = stopping_time(velocity, p["max_acceleration"], p["max_jerk"])
+    if stop > LONGEST_STOP:
+        raise UserError(
+            f"the arm would take {stop:.1f} s to brake from {velocity:g} rad/s, at most "
+            f"{LONGEST_STOP} s allowed: lower max_velocity, or raise max_acceleration "
+            f"({p['max_acceleration']:g} rad/s^2) or max_jerk ({p['max_jerk']:g} rad/s^3)"
+        )
     return ControllerConfig(
         limits=make_limits(
             JOINT_LIMITS,

@@ -24,6 +24,7 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_piper.frames import FEEDBACK_FRAMES
 from alam_piper.hardware import CTRL_MODE_CAN, Feedback
 
+LOOK = 0.25  # s of wall time between two looks at who publishes commands
 SILENCE = 0.5  # s of wall time without a message after which a topic counts as silent
 STATUS_FRAME = 0x2A1
 ANSWER = 8.0  # s of wall time for the node to enable the arm; it takes up to 5.5 s
@@ -136,6 +137,8 @@ class RosBackend:
         self._request: Future | None = None  # for power, until it is answered
         self._asked = 0.0  # s on the steady clock, when
         self._complaint = ""
+        self._looked = -math.inf  # s on the steady clock, when
+        self._others = ""  # who else publishes commands, one line
 
     def __str__(self) -> str:
         return f"piper_ros ({self._names.command})"
@@ -290,10 +293,15 @@ class RosBackend:
         """Which other node sends commands to the arm, one line; "" if none."""
         if self._node is None:
             return ""
-        topic, own = self._commands.topic_name, self._node.get_name()
-        found = [info.node_name for info in self._node.get_publishers_info_by_topic(topic)]
-        others = [name for name in found if name != own]
-        return f"{listing(others)} also publishes on {topic}" if others else ""
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            topic = self._commands.topic_name
+            others = [info.node_name for info in self._node.get_publishers_info_by_topic(topic)]
+            if self._node.get_name() in others:
+                others.remove(self._node.get_name())  # ours; a second one is another controller's
+            self._others = f"{listing(others)} also publishes on {topic}" if others else ""
+        return self._others
 
     def close(self) -> None:
         if self._executor is not None and self._thread is not None and self._node is not None:

@@ -13,12 +13,13 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool, Trigger
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 from alam_piper.controller import ArmController
 from alam_piper.hardware import Backend
 from alam_piper.states import State
 
 ANSWER_PATIENCE = 10.0  # s of wall time after which a service answers, whether done or not
+POWER_PATIENCE = 2.0  # s of wall time for the arm to report that its motors have no power
 REOPEN_PATIENCE = 1.0  # s of wall time to wait for feedback on a bus that was opened again
 
 
@@ -38,7 +39,9 @@ class ArmServices:
             Trigger, "alam/arm/reset_fault", self._on_reset_fault, callback_group=waiting
         )
         node.create_service(Trigger, "alam/arm/hold", self._on_hold)
-        node.create_service(PowerOff, "alam/arm/power_off", self._on_power_off)
+        node.create_service(
+            PowerOff, "alam/arm/power_off", self._on_power_off, callback_group=waiting
+        )
 
     def answer(self) -> None:
         """Answer the calls that wait for something that has happened, or that waited too long."""
@@ -99,7 +102,7 @@ class ArmServices:
         response.message = refused or controller.reason
         return response
 
-    def _on_power_off(
+    async def _on_power_off(
         self, request: PowerOff.Request, response: PowerOff.Response
     ) -> PowerOff.Response:
         confirmation = PowerOff.Request.CONFIRMATION
@@ -112,9 +115,21 @@ class ArmServices:
         if refused is None:
             self._stops += 1
             self._backend.power_off()
+            await self._until(lambda: not self._powered(), POWER_PATIENCE)
+            if joints := self._powered():
+                refused = (
+                    f"the arm still reports power of {listing(joints)}: support it and switch off "
+                    "its supply"
+                )
         response.success = refused is None
         response.message = refused or "the power of the motors was cut"
         return response
+
+    def _powered(self) -> list[str]:
+        """The joints whose motors have power, according to the newest feedback."""
+        feedback = self._controller.feedback
+        on = feedback.drivers_enabled if feedback else ()
+        return [f"joint{i + 1}" for i, powered in enumerate(on) if powered]
 
     async def _reopen_if_unheard(self) -> str | None:
         """If the arm is not heard, open the bus again, because its adapter may have been pulled and
