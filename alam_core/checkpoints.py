@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from alam_core.errors import UserError, listing, one_line
-from alam_core.files import replacing_folder
+from alam_core.files import instead_of, replacing_folder
 from alam_core.hub import fetch, is_hub_id
 
 FILES = (
@@ -180,18 +180,8 @@ def unreadable_weights(path: Path, error: Exception) -> str:
     """The message for a safetensors file that cannot be read: what it is instead, if that can be
     seen, and what to do.
     """
-    try:
-        start = path.open("rb").read(64)
-    except OSError:
-        start = b""
-    if start.startswith(b"version https://git-lfs"):
-        return (
-            f"'{path}' is only a pointer to the weights: fetch the file itself with 'git lfs pull'"
-        )
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return f"'{path}' is a web page, not weights: download the file itself again"
-    if not start:
-        return f"'{path}' is empty or cannot be opened ({one_line(error)}): copy it again"
+    if instead := instead_of(path, "weights"):
+        return f"'{path}' is {instead}"
     return (
         f"'{path}' cannot be read ({one_line(error)}): it is incomplete or damaged; copy it again"
     )

@@ -28,14 +28,18 @@ def expand_path(text: str) -> str:
     """``text`` with ``~`` (or ``~name``) at its start and variables such as ``$HOME`` replaced.
 
     Text without any of these is returned as it is. Raises UserError for an unknown user and, in
-    what can only be a path, for a variable that is not set.
+    what can only be a path, for a variable that is not set or empty, or that is not written as
+    $NAME or ${NAME}.
     """
     is_path = "/" in text or text.startswith("$")
     for match in _VARIABLE.finditer(text):
-        if is_path and (match[1] or match[2]) not in os.environ:
+        if is_path and not (value := os.environ.get(match[1] or match[2])):
+            state = "is not set" if value is None else "is empty"
             raise UserError(
-                f"'{text}': the variable {match[0]} is not set; set it, or write the path in full"
+                f"'{text}': the variable {match[0]} {state}; set it, or write the path in full"
             )
+    if is_path and "${" in _VARIABLE.sub("", text):
+        raise UserError(f"'{text}': only $NAME and ${{NAME}} are replaced; write the path in full")
     expanded = os.path.expanduser(os.path.expandvars(text))
     if is_path and expanded.startswith("~"):
         raise UserError(
@@ -43,6 +47,21 @@ def expand_path(text: str) -> str:
             f"name write './{text}'"
         )
     return expanded
+
+
+def instead_of(path: Path, wanted: str) -> str:
+    """What a file that cannot be read is instead of ``wanted``, and what to do, if its first bytes
+    tell: "a web page, not weights: ..."; "" if they do not.
+    """
+    try:
+        start = path.open("rb").read(64)
+    except OSError:
+        return ""
+    if start.startswith(b"version https://git-lfs"):
+        return f"only a pointer to {wanted}: fetch the file itself with 'git lfs pull'"
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return f"a web page, not {wanted}: download the file itself again"
+    return "" if start else "empty: copy it again"
 
 
 @contextlib.contextmanager

@@ -25,6 +25,19 @@ def is_hub_id(name: str | Path) -> bool:
     )
 
 
+def data_set_hint(path: str | Path) -> str:
+    """What to do if ``path`` is no folder but may be the id of a data set on the hub, to follow a
+    message; "" otherwise. Data sets are large: they are not downloaded unasked.
+    """
+    name = str(path)
+    if Path(name).exists() or not is_hub_id(name):
+        return ""
+    return (
+        f"; if it is a data set of the hub, get it first: hf download {name} --repo-type dataset "
+        "--local-dir FOLDER"
+    )
+
+
 def fetch(identifier: str, patterns: Sequence[str], what: str, hint: str = "") -> Path:
     """Download the files of a hub model that match ``patterns``, once; returns their folder.
 

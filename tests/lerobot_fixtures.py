@@ -137,10 +137,9 @@ def rename_feature(root: Path, old: str, new: str) -> None:
     edit_json(root / layout.INFO, features=features)
     for path in (root / EPISODES, root / DATA):
         table = pq.read_table(path, partitioning=None)
-        parts = [
-            [new if part == old else part for part in name.split("/")]
-            for name in table.column_names
-        ]
-        pq.write_table(table.rename_columns(["/".join(name) for name in parts]), path)
+        columns = [name.replace(f"/{old}/", f"/{new}/") for name in table.column_names]
+        columns = [new if name == old else name for name in columns]
+        pq.write_table(table.rename_columns(columns), path)
     if (root / "videos" / old).exists():
+        (root / "videos" / new).parent.mkdir(exist_ok=True)
         (root / "videos" / old).rename(root / "videos" / new)

@@ -16,6 +16,7 @@ from alam_core.data.lerobot.features import Columns
 from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.video.folder import VideoFolder
 from alam_core.errors import UserError, listing
+from alam_core.hub import data_set_hint
 
 GB = 1e9
 
@@ -102,7 +103,7 @@ def open_dataset(config: SourceConfig, broken: dict[int, str]) -> VideoSet:
     if not path.is_dir():
         raise UserError(
             f"data: '{path}' is not a folder: give a LeRobot data set or a folder of videos; "
-            "training/collect.py makes a data set"
+            f"training/collect.py makes a data set{data_set_hint(path)}"
         )
     if _is_lerobot(path):
         return LeRobotDataset(path, Columns("", "", config.images), broken)

@@ -37,6 +37,7 @@ class Config:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DATA", "/big/data")
+    monkeypatch.setenv("EMPTY", "")
     monkeypatch.delenv("NOWHERE", raising=False)
     return tmp_path
 
@@ -62,6 +63,10 @@ def test_an_unset_variable_and_an_unknown_user_are_named(home: Path) -> None:
         parse_args(Config, "", ["--config", str(home / "preset.yaml")])
     with pytest.raises(UserError, match=r"--root=\$NOWHERE/x': the variable \$NOWHERE is not set"):
         parse_args(Config, "", ["--root=$NOWHERE/x"])
+    with pytest.raises(UserError, match=r"the variable \$EMPTY is empty"):
+        parse_args(Config, "", ["--root=$EMPTY/x"])  # not a folder at the root of the disk
+    with pytest.raises(UserError, match=r"only \$NAME and \$\{NAME\} are replaced"):
+        parse_args(Config, "", ["--root=${NOWHERE:-/tmp}/x"])
     with pytest.raises(UserError, match="there is no user 'nobody-here'; .* write './~nobody-here"):
         parse_args(Config, "", ["--root=~nobody-here/x"])
 

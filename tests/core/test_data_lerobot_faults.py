@@ -230,6 +230,50 @@ def test_tasks_and_statistics_are_checked(v3: Path) -> None:
             LeRobotDataset(v3)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "'git lfs pull'"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page, not "),
+        (b"", "is empty: copy it again"),
+    ],
+    ids=["a pointer", "a web page", "empty"],
+)
+@pytest.mark.parametrize("file", [DATA, EPISODES, f"{WRIST}chunk-000/file-000.mp4"])
+def test_what_is_there_instead_of_a_file_is_named(
+    v3: Path, file: str, content: bytes, words: str
+) -> None:
+    """A clone without Git LFS, a download that was refused, a copy that was cut off."""
+    (v3 / file).write_bytes(content)
+    with pytest.raises(UserError, match=f"file-000.*{words}"):
+        dataset = LeRobotDataset(v3)
+        dataset.episode(0)
+        dataset.frames(0, "wrist", [0])
+
+
+def test_a_task_that_is_null_is_named_as_such(v3: Path) -> None:
+    edit_rows(v3 / DATA, lambda rows: rows[14].update(task_index=None))
+    with pytest.raises(UserError, match="task_index is null in episode 1, row 3"):
+        LeRobotDataset(v3).episode(1)
+
+
+@pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", b""], ids=["byte order mark", "none"])
+@pytest.mark.parametrize("task", ["pick\u2028blue", "pick\x85blue", "pose le bol à côté"])
+def test_lines_end_where_json_lines_end(v2: Path, task: str, mark: bytes) -> None:
+    """An instruction may hold what other programs take for the end of a line."""
+    path = v2 / "meta/tasks.jsonl"
+    lines = [{"task_index": 0, "task": "pick red"}, {"task_index": 1, "task": task}]
+    text = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    path.write_bytes(mark + text.encode())
+    assert LeRobotDataset(v2).episode(1).task == task
+
+
+def test_a_name_on_the_hub_is_recognised() -> None:
+    for read in (LeRobotDataset, lambda name: open_sources([SourceConfig(name)], 8, False)):
+        with pytest.raises(UserError, match="hf download lerobot/pusht --repo-type dataset"):
+            read("lerobot/pusht")
+
+
 def test_rows_that_are_no_vectors_of_numbers_are_named(v3: Path) -> None:
     edit_rows(v3 / DATA, lambda rows: rows[14].update({layout.STATE: [1.0, 2.0]}))
     edit_rows(v3 / DATA, lambda rows: rows[45].update({layout.ACTION: [1.0, np.inf, 2.0]}))
@@ -259,6 +303,24 @@ def test_other_columns_can_hold_state_action_and_images(v3: Path) -> None:
     assert dataset.frames(1, "wrist", [2]).shape == (1, SIZE, SIZE, 3)
     (source,) = open_sources([SourceConfig(str(v3), images={"wrist": "hand_image"})], 8, False)
     assert source.views == ["wrist"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("observation.qpos", "action.joint_pos", "observation.images.cam_high"),
+        ("observation/state", "action/absolute", "observation/image"),
+        ("observation.state.arm", "leader", "top"),
+        ("proprio", "observation.state", "image_0"),  # the name of the state, for the action
+    ],
+)
+def test_features_may_have_any_names(v3: Path, names: tuple[str, str, str]) -> None:
+    for old, new in zip((layout.STATE, layout.ACTION, layout.IMAGES + "wrist"), names, strict=True):
+        rename_feature(v3, old, new)
+    dataset = LeRobotDataset(v3, Columns(names[0], names[1], {"hand": names[2]}))
+    np.testing.assert_array_equal(dataset.episode(1).state, episode(1)["state"])
+    np.testing.assert_array_equal(dataset.episode(1).action, episode(1)["action"])
+    assert dataset.frames(1, "hand", [2]).shape == (1, SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize(

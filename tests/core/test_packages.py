@@ -67,7 +67,15 @@ def test_every_extra_is_pinned_somewhere() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "package"), [("serial", "pyserial"), ("msgpack", "msgpack"), ("h5py", "h5py")]
+    ("module", "package"),
+    [
+        ("serial", "pyserial"),
+        ("msgpack", "msgpack"),
+        ("h5py", "h5py"),
+        ("rosbags", "rosbags"),
+        ("piper_sdk", "piper-sdk"),
+        ("huggingface_hub", "huggingface-hub"),
+    ],
 )
 def test_what_a_library_needs_for_a_documented_option_is_pinned(module: str, package: str) -> None:
     """python-can needs pyserial for slcan and msgpack for udp_multicast, but does not ask for

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -66,6 +67,23 @@ def test_an_unknown_one_is_noticed_among_very_many():
     assert known.unknown("Put object 17, of 3, into box 6.") == ""
     told = known.unknown("put object 17 of 3 into bax 6")
     assert f"'{many[17]}'" in told and told.endswith(" and 19995 more")
+
+
+@pytest.mark.parametrize(
+    ("typed", "known"),
+    [
+        ("Pose le bol à côté.", True),
+        (unicodedata.normalize("NFD", "pose le bol à côté"), True),  # as copied on a Mac
+        ("pose le bol a cote", False),
+        ("把红色方块放在盘子上。", True),
+        ("把蓝色方块放在盘子上", False),
+        ("СТАВЬ КУБИК!", True),
+        ("", False),
+    ],
+)
+def test_instructions_of_other_languages_are_compared_too(typed, known):
+    trained = ["pose le bol à côté", "把红色方块放在盘子上", "ставь кубик"]
+    assert (KnownInstructions(trained).unknown(typed) == "") is known
 
 
 def test_a_mark_that_changes_a_number_makes_another_instruction():

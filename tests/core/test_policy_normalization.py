@@ -119,6 +119,35 @@ def test_states_outside_the_range_of_training_are_limited_and_named():
     assert both.startswith("pan is -9, 8 outside -") and "; grip is 0.2, 0.19 outside" in both
 
 
+STILL = np.arange(400)
+
+
+@pytest.mark.parametrize("quantiles", [False, True])
+@pytest.mark.parametrize(
+    "column",
+    [
+        np.full(400, 0.2),
+        0.2 + 1e-7 * np.sin(STILL),  # what is left of a conversion to float32
+        np.where(STILL % 40, 0.2, 0.21),  # one step of an encoder
+        np.linspace(0.2, 0.203, 400),  # a joint that sags
+        np.zeros(400),  # a gripper that is never used
+        np.full(400, 50.0),  # in percent
+    ],
+    ids=["constant", "rounding", "two values", "sagging", "unused", "percent"],
+)
+def test_0_3_rad_from_a_joint_that_stood_still_is_a_few_standard_deviations(
+    column: np.ndarray, quantiles: bool
+) -> None:
+    states = np.random.default_rng(9).uniform(-1, 1, (400, 3)).astype(np.float32)
+    states[:, 1] = column
+    stats = fit_policy_stats([states], [states], 2, np.zeros(3, bool), quantiles=quantiles)
+    state = np.array([0, column.max() + 0.3, 0], np.float32)
+    normal = (state - stats.state_mean) / stats.state_std
+    assert normal[1] > 50 and np.clip(normal, *stats.state_limits())[1] < 5
+    told = stats.unusual_states(state, ["pan", "lift", "grip"])
+    assert told.startswith("lift is ") and told.endswith("(clipped)") and ";" not in told
+
+
 def test_checkpoints_without_a_range_limit_nothing():
     rng = np.random.default_rng(9)
     values = fit_policy_stats(*walks(rng), 4, RELATIVE).to_dict()

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from video_fixtures import numbers, picture, write_video
@@ -74,6 +75,46 @@ def test_colour_range_and_depth_are_honoured(pix_fmt: str, tmp_path: Path) -> No
     write_video(path, 30, pix_fmt=pix_fmt)
     assert inspect_video(path).fault == ""
     assert numbers(VideoReader(path).read([29, 0])) == [29, 0]
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("matrix", [1, 5, 9], ids=["BT.709", "BT.601", "BT.2020"])
+def test_colours_are_made_with_the_matrix_and_range_that_the_file_states(
+    matrix: int, full: bool, tmp_path: Path
+) -> None:
+    stored = 2 if full else 1
+    image = np.full((32, 48, 3), (200, 40, 30), np.uint8)
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, stored
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=matrix, dst_color_range=stored
+        )
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    shown = VideoFolder(tmp_path).frames(0, "video", [0])[0]
+    assert np.abs(shown.astype(int) - image).max() <= 4  # the other range is off by 10
+
+
+def test_sound_before_the_video_is_passed_over(tmp_path: Path) -> None:
+    """As phones write it, before the video."""
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        sound = container.add_stream("aac", rate=44100)
+        stream = container.add_stream("libx264", rate=10, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for t in range(12):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(t), format="rgb24")))
+        container.mux(stream.encode())
+        silence = np.zeros((1, 1024), np.float32)
+        for i in range(52):
+            frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 44100, 1024 * i
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    folder = VideoFolder(tmp_path)
+    assert find_faults(folder, "video") == {} and folder.episode_length(0) == 12
+    assert numbers(folder.frames(0, "video", [11, 0])) == [11, 0]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,11 @@ def two_cameras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "no third_person_serial and no wrist_serial given"),
         ({"wrist": "123622270732"}, "no third_person_serial given"),
         ({"third_person": "123622270732", "wrist": "123622270732"}, "are the same camera"),
+        # As realsense2_camera wants a number on its own command line.
+        (
+            {"third_person": "_839112062356", "wrist": "123622270732"},
+            "no camera with serial number _839112062356",
+        ),
         # The number that the kernel and lsusb show.
         (
             {"third_person": "841113021535", "wrist": "123622270732"},

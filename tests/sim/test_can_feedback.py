@@ -112,6 +112,53 @@ def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     assert rig.controller.state is State.EXECUTING
 
 
+def enabling(rig):
+    rig.run(0.05)
+    assert rig.controller.enable() is None
+
+
+def held(rig):
+    rig.enable()
+    rig.controller.hold()
+    rig.run(0.1)
+
+
+def pulled_before(rig):
+    rig.enable()
+    pull(rig)
+    run_pulled(rig, 0.5)
+    rig.backend.connect()
+    run_until(rig, lambda: rig.controller.feedback_problem is None)
+    assert rig.controller.reset_fault() is None
+    rig.run(0.1)
+
+
+@pytest.mark.parametrize(
+    ("before", "powered"),
+    [
+        (lambda rig: rig.run(0.1), False),
+        (enabling, False),
+        (lambda rig: rig.enable(), True),
+        (held, True),
+        (pulled_before, True),
+    ],
+    ids=["disabled", "enabling", "holding", "held by request", "a second time"],
+)
+def test_the_bus_can_be_opened_again_whatever_the_arm_did(rig, before, powered):
+    before(rig)
+    pull(rig)
+    run_pulled(rig, 0.5)
+    assert rig.controller.state is (State.FAULT if powered else State.DISABLED)
+    assert "no new feedback" in rig.controller.enable()
+    where = rig.plant.joints.copy()
+    rig.backend.connect()
+    run_until(rig, lambda: rig.controller.feedback_problem is None)
+    assert rig.controller.reset_fault() is None
+    assert rig.controller.state is (State.HOLDING if powered else State.DISABLED)
+    rig.enable()
+    assert np.abs(rig.plant.joints - where).max() < 1e-3 and rig.emulator.power_cuts == 0
+
+
 def test_opening_a_bus_again_sends_no_command(rig):
     rig.run(0.1)
     for _ in range(3):

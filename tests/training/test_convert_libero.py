@@ -146,6 +146,36 @@ def test_a_broken_file_counts_as_the_episodes_that_a_file_has(tmp_path: Path) ->
     assert (summary.episodes, summary.lost, list(summary.broken)) == (12, 6, ["b.hdf5"])
 
 
+@pytest.mark.parametrize(
+    ("lengths", "bad", "lost"),
+    [
+        ({"b": 6, "c": 6}, "a.hdf5", 6),  # before the number of episodes in a file is known
+        ({"a": 1, "b": 5}, "c.hdf5", 3),  # the mean
+        ({"a": 6}, "b.hdf5", 6),
+        ({"a": 6}, "sub/dir.h5", 6),
+    ],
+)
+@pytest.mark.parametrize("kind", ["empty", "other layout", "link"])
+def test_a_file_that_cannot_be_read_counts_wherever_it_lies(
+    tmp_path: Path, lengths: dict[str, int], bad: str, lost: int, kind: str
+) -> None:
+    folder = tmp_path / "in"
+    (folder / bad).parent.mkdir(parents=True)
+    (folder / "a_folder.hdf5").mkdir()  # is no file
+    for name, episodes in lengths.items():
+        write_libero(folder / f"{name}.hdf5", (2,) * episodes)
+    if kind == "empty":
+        (folder / bad).touch()
+    elif kind == "link":
+        (folder / bad).symlink_to(tmp_path / "nowhere")
+    else:
+        with h5py.File(folder / bad, "w") as file:
+            file["steps"] = np.zeros(3)
+    _, summary = run("libero", folder, tmp_path / "out", max_broken=0.5)
+    assert (summary.episodes, summary.lost) == (sum(lengths.values()), lost)
+    assert list(summary.broken) == [bad] and len(summary.broken[bad]) < 250
+
+
 def test_another_layout_is_told_by_what_is_there(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "aloha.hdf5", "w") as file:
         file["action"], file["observations/qpos"] = numbers(0, 4, 14), numbers(0, 4, 14)
@@ -162,8 +192,10 @@ def test_another_layout_is_told_by_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"version https://git-lfs.github.com/spec/v1\n", "no HDF5 file .* copy it again"),
-        (b"", "no HDF5 file .* copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is only a pointer .* 'git lfs pull'"),
+        (b"<!DOCTYPE html>", "a.hdf5 is a web page, not demonstrations"),
+        (b"", "a.hdf5 is empty: copy it again"),
+        (b"PK\x03\x04 a zip file", "no HDF5 file .* copy it again"),
         ({}, "it has: none"),
         ({"data": np.zeros(3)}, "it has: data"),
         ({"data/demo_0": np.zeros(3)}, "demo_0: is an array, not a group"),

@@ -189,6 +189,48 @@ def test_clocks_that_disagree_are_named_and_the_time_of_recording_is_the_way_out
     check_frames(dataset, 0, "third_person", np.stack([picture(0, i) for i in range(10)]))
 
 
+@pytest.mark.parametrize(
+    ("camera", "joints", "seconds"),
+    [
+        (lambda t: t - 1.5, same, "1.5"),
+        (same, lambda t: t - 2, "2.0"),
+        (lambda t: t + 1, lambda t: t - 0.5, "1.5"),
+    ],
+    ids=["the camera is behind", "the arm is behind", "on both sides of the recorder"],
+)
+def test_clocks_of_two_machines_that_differ_by_less_than_the_recording_are_named(
+    tmp_path: Path,
+    camera: Callable[[float], float],
+    joints: Callable[[float], float],
+    seconds: str,
+) -> None:
+    """The topics overlap, but their rows would be those of different moments."""
+    topics = {
+        VIEW: frames(camera, seconds=4.0),
+        "/joint_states": states(stamp=joints, seconds=4.0),
+    }
+    reason = refusal(tmp_path, topics)
+    assert f"are {seconds} s behind those of" in reason and "two machines differ" in reason
+    dataset, _ = run("rosbag", tmp_path / "bag", tmp_path / "out", stamps="recording")
+    np.testing.assert_allclose(dataset.episode(0).state[:10], [position(t) for t in TIMES], 1e-6)
+
+
+@pytest.mark.parametrize("shift", [7200.0, 1.0 - BEGIN / 1e9], ids=["ahead", "simulated time"])
+def test_stamps_of_one_clock_may_differ_from_that_of_the_recorder(
+    tmp_path: Path, shift: float
+) -> None:
+    def late(t: float) -> float:  # a camera that takes 0.3 s
+        return t + shift - 0.3
+
+    def stamp(t: float) -> float:
+        return t + shift
+
+    write_bag(tmp_path / "bag", {VIEW: frames(late), "/joint_states": states(stamp=stamp)})
+    dataset, _ = run("rosbag", tmp_path / "bag", tmp_path / "out")
+    np.testing.assert_allclose(dataset.episode(0).state, [position(t) for t in TIMES[:7]], 1e-5)
+    check_frames(dataset, 0, "third_person", np.stack([picture(0, i) for i in range(3, 10)]))
+
+
 def test_a_clock_of_the_recorder_that_was_set_is_named(tmp_path: Path) -> None:
     def late(rows: Rows) -> Rows:
         return [(t if t < 0.5 else t + 5e5, message) for t, message in rows]
@@ -218,3 +260,47 @@ def test_an_encoding_without_an_order_of_channels_is_read_when_the_order_is_give
         dataset, _ = run("rosbag", tmp_path / "bag", tmp_path / channels, channels=channels)
         wanted = np.stack([picture(0, i)[:, :, order] for i in range(10)])
         check_frames(dataset, 0, "third_person", wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "words"),
+    [
+        ("16UC1; compressedDepth png", b"\0" * 12 + b"\x89PNG", "perhaps video or depth"),
+        ("h264", b"\0\0\0\1\x67\x42", "perhaps video or depth"),
+        ("jpeg", b"\xff\xd8\xff\xe0 cut off", "cannot be decoded"),
+    ],
+)
+def test_compressed_images_that_are_not_read_are_named_with_their_format(
+    tmp_path: Path, kind: str, data: bytes, words: str
+) -> None:
+    compressed = T["sensor_msgs/msg/CompressedImage"]
+    rows = [(t, compressed(header(t), kind, np.frombuffer(data, np.uint8))) for t in TIMES]
+    reason = refusal(tmp_path, {VIEW: rows, "/joint_states": states()})
+    assert f"{VIEW} ('{kind}')" in reason and words in reason
+
+
+def test_joints_without_names_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    rows = states(names=["joint1", "", "gripper"])
+    write_bag(tmp_path / "bag", {VIEW: frames(), "/joint_states": rows})
+    with pytest.raises(UserError, match="observation.state has a column without a name"):
+        run("rosbag", tmp_path / "bag", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.mcap", b"version https://git-lfs.github.com/spec/v1\n", "'git lfs pull'"),
+        ("a.mcap", b"\x89MCAP0\r\n cut off", "'ros2 bag reindex' may help"),
+        ("a.db3", b"SQLite format 3\0 cut off", "'ros2 bag reindex' may help"),
+        ("a.bag", b"#ROSBAG V2.0\n", "rosbags-convert --src"),
+    ],
+)
+def test_what_is_no_bag_has_a_way_out(
+    tmp_path: Path, name: str, content: bytes, words: str
+) -> None:
+    (tmp_path / "bags").mkdir()
+    (tmp_path / "bags" / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as error:
+        run("rosbag", tmp_path / "bags", tmp_path / "out")
+    assert "\n" not in str(error.value)

@@ -23,6 +23,8 @@ from alam_core.data.lerobot.schema import (
     episode_fields,
 )
 from alam_core.errors import UserError, listing, one_line
+from alam_core.files import instead_of
+from alam_core.hub import data_set_hint
 
 EPISODES_V2, TASKS_V2 = "meta/episodes.jsonl", "meta/tasks.jsonl"
 
@@ -64,7 +66,10 @@ def read_info(root: Path) -> dict[str, Any]:
             hint = "writing it was interrupted or still goes on; let it finish or collect again"
         elif inside := data_sets_below(root):
             hint = f"it holds the data sets {listing(inside)}: give one of them"
-        raise UserError(f"'{root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}")
+        raise UserError(
+            f"'{root}' is not a LeRobot data set: {layout.INFO} is missing; {hint}"
+            f"{data_set_hint(root)}"
+        )
     try:
         info = json.loads(path.read_text("utf-8-sig"))
     except ValueError as error:
@@ -77,7 +82,7 @@ def read_info(root: Path) -> dict[str, Any]:
     if not version.startswith("v3.") and version not in ("v2.0", "v2.1"):
         raise UserError(
             f"'{root}' is a LeRobot data set of version {version}; "
-            "supported are 3.0, 2.1 and 2.0: convert it with lerobot's scripts"
+            "supported are v3.0, v2.1 and v2.0: convert it with lerobot's scripts"
         )
     return {**info, **check(info, INFO, f"'{path}'")}
 
@@ -339,7 +344,8 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         return
     try:
-        lines = path.read_text().splitlines()
+        # A text may hold other line separators than this one.
+        lines = path.read_text("utf-8-sig").split("\n")
     except ValueError as error:
         raise UserError(f"'{path}' is broken ({error}); copy the data set again") from None
     for number, line in enumerate(lines, 1):
@@ -373,4 +379,6 @@ def _reading(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
     except (pa.ArrowException, OSError) as error:
+        if instead := instead_of(path, "a table"):
+            raise UserError(f"'{path}' is {instead}") from None
         raise UserError(f"'{path}' cannot be read ({one_line(error)}); restore the file") from None

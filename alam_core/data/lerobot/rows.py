@@ -57,7 +57,7 @@ def read_rows(
     file = DataFile(path, empty, empty)
     _find_spans(file, episodes)
     if "frame_index" in optional:
-        _check_order(file, episodes, _integers(table, "frame_index", path))
+        _check_order(file, episodes, _integers(table, "frame_index", path), table)
     vectors = {}
     for feature in features:
         values, widths = _vectors(table, feature, len(names[feature]), path)
@@ -81,7 +81,8 @@ def read_rows(
             episodes,
             ~np.isin(numbers, list(tasks)),
             lambda row, place: (
-                f"task_index is {numbers[row]} in {place}, which meta/tasks does not list"
+                f"task_index is {_shown(table, 'task_index', row)} in {place}, which meta/tasks "
+                "does not list"
             ),
         )
     return file
@@ -98,7 +99,7 @@ def _find_spans(file: DataFile, episodes: np.ndarray) -> None:
             file.spans[episode] = first, end - first
 
 
-def _check_order(file: DataFile, episodes: np.ndarray, frames: np.ndarray) -> None:
+def _check_order(file: DataFile, episodes: np.ndarray, frames: np.ndarray, table: pa.Table) -> None:
     """Note the episodes whose rows are not their frames 0, 1, 2, ... episodes, frames: (F,)."""
     edges = np.flatnonzero(np.diff(episodes, prepend=-2))
     first = np.repeat(edges, np.diff(edges, append=len(episodes)))
@@ -108,8 +109,8 @@ def _check_order(file: DataFile, episodes: np.ndarray, frames: np.ndarray) -> No
         episodes,
         frames != wanted,
         lambda row, place: (
-            f"frame_index is {frames[row]} in {place}: rows are missing or in another order, and "
-            "do not belong to the frames of the videos"
+            f"frame_index is {_shown(table, 'frame_index', row)} in {place}: rows are missing or "
+            "in another order, and do not belong to the frames of the videos"
         ),
     )
 
@@ -161,6 +162,11 @@ def _vectors(
 
 def _floats(array: pa.Array) -> np.ndarray:
     return np.asarray(array.to_numpy(zero_copy_only=False)).astype(np.float32)
+
+
+def _shown(table: pa.Table, name: str, row: int) -> str:
+    value = table[name][row].as_py()
+    return "null" if value is None else str(value)
 
 
 def _integers(table: pa.Table, name: str, path: Path) -> np.ndarray:

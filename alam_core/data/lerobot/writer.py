@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.lerobot import layout
+from alam_core.data.lerobot.features import name_fault
 from alam_core.data.lerobot.metadata import (
     describe_features,
     last_episode_row,
@@ -62,6 +63,9 @@ class LeRobotWriter:
         self.root = Path(root).absolute()
         self.views = dict(views)
         self.fps = int(fps) if float(fps).is_integer() else float(fps)
+        for feature, names in ((layout.STATE, state_names), (layout.ACTION, action_names)):
+            if fault := name_fault(names):
+                raise UserError(f"'{root}': {feature} {fault}")
         self._widths = {layout.STATE: len(state_names), layout.ACTION: len(action_names)}
         self._features = describe_features(views, state_names, action_names)
         self._robot_type = robot_type

@@ -15,6 +15,7 @@ from av.video.reformatter import VideoReformatter
 
 from alam_core.data.video.display import Display, display_of
 from alam_core.errors import UserError
+from alam_core.files import instead_of
 
 OPEN_VIDEOS = 8  # files kept open
 # frames: in a file without a key-frame index, a longer jump forward seeks instead of decoding
@@ -170,6 +171,8 @@ def open_video(path: Path) -> tuple[Any, Any]:
         container = av.open(str(path), options={"fflags": "discardcorrupt"})
         stream = container.streams.video[0]
     except (av.error.FFmpegError, IndexError) as error:
+        if instead := instead_of(path, "a video"):
+            raise UserError(f"video '{path}' is {instead}") from None
         raise UserError(
             f"video '{path}' cannot be opened ({error}): it is cut short or not a video; "
             "restore the file"

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from alam_core.data.checks import Finding
-from alam_core.errors import UserError, one_line
-from alam_training.converters.rosbag import MAX_GAP
+from alam_core.errors import UserError
+from alam_training.converters.rosbag import unreadable
+from alam_training.converters.rosbag_clocks import CLOCKS, MAX_GAP
 from alam_training.converters.source import need
 
 SECOND = 1e9  # ns
 LONG_GAP = 2 * MAX_GAP  # s between two messages, of which a row in between is too far
 UNUSUAL = 5.0  # a gap this many times as long as the usual one is worth a word
-CLOCKS = 1.0  # s between stamp and time of recording that a delay cannot explain
 
 
 @dataclass
@@ -120,9 +120,7 @@ def read_topics(path: Path) -> list[BagTopic]:
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
-        raise UserError(
-            f"bag '{path}' cannot be read ({one_line(error)}); 'ros2 bag reindex' may help"
-        ) from None
+        raise UserError(f"bag '{path}' cannot be read: {unreadable(path, error)}") from None
 
 
 def _stamp(data: bytes) -> int:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from alam_core.errors import UserError, listing, one_line
+from alam_core.errors import UserError, listing, one_line, reason
+from alam_core.files import instead_of
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -50,7 +51,11 @@ def open_libero(request: Request) -> ForeignDataset:
     files = (
         [folder]
         if folder.is_file()
-        else sorted(path for path in folder.rglob("*") if path.suffix in (".hdf5", ".h5"))
+        else sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix in (".hdf5", ".h5") and not path.is_dir()
+        )
     )
     if not files:
         raise UserError(
@@ -70,7 +75,7 @@ def open_libero(request: Request) -> ForeignDataset:
             faults[name] = str(error)
             continue
         except (OSError, KeyError, RuntimeError) as error:
-            faults[name] = f"is cut short, damaged or no HDF5 file ({_line(error)}); copy it again"
+            faults[name] = _unreadable(path, error)
             continue
         recordings += [
             Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
@@ -224,6 +229,14 @@ def _json(attributes: Any, name: str) -> dict[str, Any]:
 def _number(demo: str) -> tuple[int, str]:
     digits = demo.rsplit("_", 1)[-1]
     return (int(digits) if digits.isdigit() else 0, demo)
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    if instead := instead_of(path, "demonstrations"):
+        return f"is {instead}"
+    # HDF5 adds the state of its own variables to what the system says.
+    said = reason(error) if isinstance(error, OSError) and error.errno else _line(error)
+    return f"is cut short, damaged or no HDF5 file ({said}); copy it again"
 
 
 def _line(error: Exception) -> str:

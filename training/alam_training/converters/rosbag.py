@@ -22,8 +22,18 @@ import numpy as np
 from alam_core.data.images import resize_images
 from alam_core.data.raw_images import decode_raw_image
 from alam_core.errors import UserError, listing, one_line
+from alam_core.files import instead_of
 from alam_core.robots.joint_states import JointStates
 from alam_core.types import VIEWS
+from alam_training.converters.rosbag_clocks import (
+    MAX_GAP,
+    RECORDED,
+    SECOND,
+    TimedMessages,
+    after,
+    check_clock,
+    compare_clocks,
+)
 from alam_training.converters.source import (
     BrokenEpisode,
     ForeignDataset,
@@ -39,12 +49,7 @@ from alam_training.converters.source import (
 FPS = 10.0
 TOPIC = "/{}/color/image_raw"  # of each view
 STATE = ["/joint_states"]
-MAX_GAP = 0.5  # s from a row to the nearest message of a topic; a longer gap breaks the episode
-MAX_DISORDER = 0.5  # s by which the stamps of a topic may go back from one message to the next
 MAX_REPEAT = 1.5  # rows for each image
-SECOND = 1_000_000_000  # ns
-DAY = 24 * 3600 * SECOND
-RECORDED = "--stamps recording takes the time of recording instead"
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 NUMBERS = (
     "sensor_msgs/msg/JointState",
@@ -63,7 +68,11 @@ def open_rosbag(request: Request) -> ForeignDataset:
     if not bags:
         raise UserError(
             f"'{folder}' holds no rosbag2 folder (with metadata.yaml) and no .mcap or .db3 file; "
-            "'ros2 bag reindex' may help"
+            + (
+                "ROS 1 bags are converted first: rosbags-convert --src IN.bag --dst OUT"
+                if any(folder.rglob("*.bag")) or folder.suffix == ".bag"
+                else "'ros2 bag reindex' may help"
+            )
         )
     recordings = [
         Recording(
@@ -98,18 +107,16 @@ def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpiso
     except (
         Exception
     ) as error:  # damage raises errors of struct, sqlite, yaml, zstd, the reader, ...
-        raise BrokenEpisode(f"cannot be read ({one_line(error)})") from None
+        raise BrokenEpisode(f"cannot be read: {unreadable(path, error)}") from None
 
 
-@dataclass
-class _Topic:
-    """Stamps of a topic's messages, in the order of recording, and the messages, if they are
-    kept.
-    """
-
-    stamps: np.ndarray
-    recorded: np.ndarray
-    messages: list[Any]
+def unreadable(path: Path, error: Exception) -> str:
+    """Why a bag cannot be read, and what may help."""
+    files = [path, *sorted(path.glob("*.mcap")), *sorted(path.glob("*.db3"))]
+    for file in files:
+        if file.is_file() and (instead := instead_of(file, "a bag")):
+            return f"{file.name} is {instead}"
+    return f"{one_line(error)}; 'ros2 bag reindex' may help, if the recording was cut off"
 
 
 @dataclass
@@ -146,7 +153,7 @@ class _Bag:
         self._check(numeric, NUMBERS)
         topics = self._read(dict.fromkeys([*views.values(), *numeric]), set(numeric))
         for name, read in topics.items():
-            _check_clock(name, read)
+            check_clock(name, read)
         states, actions = (
             [column for name in names for column in _columns(name, topics[name])]
             for names in (state_topics, action_topics)
@@ -154,6 +161,7 @@ class _Bag:
         series = {topic: topics[topic].stamps for topic in views.values()}
         series |= {column.what: column.stamps for column in states + actions}
         rows = _rows(series, request.fps or FPS)
+        compare_clocks(topics)
         state, state_names = _vectors(states, rows)  # (T, S)
         if request.action:
             action, action_names = _vectors(actions, rows)
@@ -191,7 +199,7 @@ class _Bag:
         for connection, recorded, data in self.bag.messages(connections):
             yield connection.topic, recorded, self.store.deserialize_cdr(data, connection.msgtype)
 
-    def _read(self, names: Iterable[str], kept: set[str]) -> dict[str, _Topic]:
+    def _read(self, names: Iterable[str], kept: set[str]) -> dict[str, TimedMessages]:
         """The given topics, those in ``kept`` with their messages."""
         stamps: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
         messages: dict[str, list[Any]] = {name: [] for name in names}
@@ -206,7 +214,7 @@ class _Bag:
         if silent:
             raise BrokenEpisode(f"{silent[0]} has no messages")
         return {
-            name: _Topic(np.array(times)[:, 0], np.array(times)[:, 1], messages[name])
+            name: TimedMessages(np.array(times)[:, 0], np.array(times)[:, 1], messages[name])
             for name, times in stamps.items()
         }
 
@@ -221,7 +229,7 @@ class _Bag:
                 image = (
                     decode_raw_image(message, topic, self.request.channels)
                     if hasattr(message, "encoding")
-                    else decode_image(message.data.tobytes(), topic)
+                    else decode_image(message.data.tobytes(), f"{topic} ('{message.format}')")
                 )
                 found[topic][seen[topic]] = resize_images(image, size) if size else image
             seen[topic] += 1
@@ -229,24 +237,6 @@ class _Bag:
             topic: [found[topic][number] for number in numbers.tolist()]
             for topic, numbers in picks.items()
         }
-
-
-def _check_clock(name: str, topic: _Topic) -> None:
-    """Raises BrokenEpisode if the clock of a topic's stamps was set while it was recorded."""
-    steps, recorded = np.diff(topic.stamps), np.diff(topic.recorded)
-    # In a gap between messages both clocks go on.
-    forward = (steps > 2 * MAX_GAP * SECOND) & (recorded < steps / 2)
-    for jumps, by, advice in (
-        (forward | (steps < -MAX_DISORDER * SECOND), steps, f"or two nodes publish it; {RECORDED}"),
-        (recorded > DAY, recorded, "that of the recording, too; split the bag there"),
-    ):
-        if jumps.any():
-            i = jumps.argmax()
-            raise BrokenEpisode(
-                f"the stamps of {name} jump by {by[i] / SECOND:+,.1f} s, "
-                f"{_after(topic.recorded[i] - topic.recorded[0])} its first message: a clock was "
-                f"set, {advice}"
-            )
 
 
 def _check_rate(name: str, stamps: np.ndarray, fps: float) -> None:
@@ -259,11 +249,7 @@ def _check_rate(name: str, stamps: np.ndarray, fps: float) -> None:
         )
 
 
-def _after(duration: int) -> str:
-    return f"{duration / SECOND:.1f} s after"
-
-
-def _columns(name: str, topic: _Topic) -> list[_Column]:
+def _columns(name: str, topic: TimedMessages) -> list[_Column]:
     """The columns of a numeric topic: its joints, or numbers without names."""
     first = topic.messages[0]
     prefix = name.strip("/").replace("/", "_") + "_"
@@ -283,7 +269,7 @@ def _columns(name: str, topic: _Topic) -> list[_Column]:
     ]
 
 
-def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_Column]:
+def _joint_columns(name: str, topic: TimedMessages, joints: list[list[str]]) -> list[_Column]:
     """The joints of a topic, merged over its messages. joints: names in each message."""
     merged = JointStates(keep_all=True)
     stamps, recorded = topic.stamps.tolist(), topic.recorded.tolist()
@@ -293,11 +279,11 @@ def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_C
             merged.add(stamps[i], recorded[i], joints[i], topic.messages[i].position.tolist())
         except ValueError as error:
             raise BrokenEpisode(
-                f"{name}, {_after(stamps[i] - stamps[order[0]])} its first message: {error}"
+                f"{name}, {after(stamps[i] - stamps[order[0]])} its first message: {error}"
             ) from None
         if found := merged.contradiction:
             raise BrokenEpisode(
-                f"{found.joint} on {name} {found.reason} ({_after(stamps[i] - stamps[order[0]])} "
+                f"{found.joint} on {name} {found.reason} ({after(stamps[i] - stamps[order[0]])} "
                 "its first message): two nodes publish it; record each on a topic of its own"
             )
     # In the order of the largest message, whichever message came first.
@@ -316,7 +302,7 @@ def _joint_columns(name: str, topic: _Topic, joints: list[list[str]]) -> list[_C
     first, last = min(ends, key=lambda joint: ends[joint]), max(ends.values())
     if ends[first] < last - MAX_GAP * SECOND:
         raise BrokenEpisode(
-            f"{name} changes its joints: {first} ends {_after(ends[first] - stamps[order[0]])} the "
+            f"{name} changes its joints: {first} ends {after(ends[first] - stamps[order[0]])} the "
             f"topic's first message, {(last - ends[first]) / SECOND:.1f} s before others; its "
             f"joints are {', '.join(names)}"
         )

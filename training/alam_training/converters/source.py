@@ -122,7 +122,8 @@ def decode_image(data: bytes, what: str) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError:
         raise BrokenEpisode(
-            f"{what} cannot be decoded: it is no image (its first bytes are {data[:8]!r})"
+            f"{what} cannot be decoded: it is no image (its first bytes are {data[:8]!r}), but "
+            "perhaps video or depth; give colour images, such as JPEG or PNG"
         ) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BrokenEpisode(f"{what} cannot be decoded ({one_line(error)})") from None
