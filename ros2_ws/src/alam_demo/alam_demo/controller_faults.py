@@ -49,7 +49,7 @@ NAME = "controller_faults"
 CLOCK_ERROR = 3e-7  # s, of the time between two ticks: a double holds the time since 1970
 WINDOW = 0.05  # s over which speed is measured by arrival
 TRIES = 5  # of a repetition, if the arm has another fault before it
-PHASE = 0.25, 0.75  # s of motion before a fault, shortest and longest
+PHASE = 0.15, 0.55  # s of motion before a fault, shortest and longest
 ENABLED = ("HOLDING", "EXECUTING")
 MOVING = (*ENABLED, "FAULT")  # states in which set-points are sent
 
@@ -241,23 +241,31 @@ def _measure_start(stage: FaultStage, row: FaultRow, count: RowCount) -> None:
     stage.until(lambda: stage.set_enabled(False).success, 10.0)
     time.sleep(0.02)  # for the last set-point
     before = len(stage.bus.set_points)
-    if row.check != "feedback":
-        stage.change(lambda emulator: setattr(emulator, "feedback_frozen", True))
-        time.sleep(1.5 * FEEDBACK_TIMEOUT)
     row.begin(stage)
+    refused = _enable(stage, row.check != "feedback")
+    count.named += not refused.success and f"{row.check}: " in refused.message
+    count.moved += len(stage.bus.set_points) - before
+    row.end(stage)
+    enabled = stage.until(lambda: _enable(stage, row.check != "feedback").success, 15.0)
+    time.sleep(0.02)
+    first = stage.bus.set_points[before:][:1]
+    away = [np.abs(np.array(units) / SCALE - stage.pose)[:6].max() for _, units in first]
+    count.recovered += int(enabled and bool(away) and away[0] < 0.001)
+
+
+def _enable(stage: FaultStage, anew: bool) -> Any:
+    """Call ``enable``. anew: while the arm is silent, as after its power was off: the controller
+    then opens the bus again and asks for firmware and limits.
+    """
+    if not anew:
+        return stage.set_enabled(True)
+    stage.change(lambda emulator: setattr(emulator, "feedback_frozen", True))
+    time.sleep(1.5 * FEEDBACK_TIMEOUT)
     answer = stage.request_enable()
     time.sleep(0.1)
     stage.change(lambda emulator: setattr(emulator, "feedback_frozen", False))
     stage.until(answer.done, 20.0, "the answer to enable")
-    refused = answer.result()
-    count.named += not refused.success and f"{row.check}: " in refused.message
-    count.moved += len(stage.bus.set_points) - before
-    row.end(stage)
-    enabled = stage.until(lambda: stage.set_enabled(True).success, 15.0)
-    time.sleep(0.02)
-    first = stage.bus.set_points[before:][:1]
-    away = [np.abs(np.array(units) / SCALE - stage.pose)[:6].max() for _, units in first]
-    count.recovered += enabled and bool(away) and away[0] < 0.001
+    return answer.result()
 
 
 class Wire:

@@ -38,7 +38,8 @@ ATTEMPTS = 4
 LATE = 0.1  # s by which the emulator may be late; what exceeds it is not caught up
 MAX_TRACKING_ERROR = 0.3  # rad, the controller's default
 LONGEST_CHUNK = 5.0  # s, the controller's default
-REST = 0.1  # s without a new set-point after which the arm counts as at rest
+RENEWAL = 0.05  # s in which every kind of feedback arrives again
+REST = 0.06  # s without a new set-point after which the arm counts as at rest
 
 
 def free_port() -> int:
@@ -119,6 +120,7 @@ class FaultStage:
             START_LIMIT,
             "the controller's services",
         )
+        self.recover()
 
     @contextlib.contextmanager
     def _emulating(self) -> Iterator[None]:
@@ -251,12 +253,7 @@ class FaultStage:
         """When the last set-point before a time came that differs from the one before it, in s on
         the wall clock; 0 if none does.
         """
-        recorded = self.bus.set_points
-        for i in range(len(recorded) - 1, 0, -1):
-            moment, units = recorded[i]
-            if moment < before and units != recorded[i - 1][1]:
-                return moment
-        return 0.0
+        return next((t for t in reversed(self.bus.changes) if t < before), 0.0)
 
     def at(self, moment: float) -> Units | None:
         """The last set-point on the wire until a time in s on the wall clock."""
@@ -271,6 +268,7 @@ class FaultStage:
         Returns whether that worked.
         """
         self.stream.stop()
+        time.sleep(RENEWAL)
         reset = self.until(lambda: self.call("reset_fault", Trigger.Request()).success, 10.0)
         return reset and self.until(lambda: self.set_enabled(True).success, 10.0)
 

@@ -23,26 +23,33 @@ CENTRE = np.array([0.0, 1.2, -1.2, 0.0, 0.6, 0.0, 0.05])
 AMPLITUDE = np.array([0.4, 0.4, 0.3, 0.4, 0.3, 0.4, 0.02])
 """rad and m, on either side of the middle."""
 RATE = 2.3  # rad/s of the phase: the fastest joint reaches 0.92 rad/s
-RAMP = 0.4  # s until the phase has its full rate
+RAMP = 0.3  # s until the phase has its full rate
+FADE = 3.0  # s per rad in which a gap at the start fades away
 ROWS, DT = 10, 0.05  # rows of a chunk, s between them
 EVERY = 0.1  # s between two chunks
 
 
 class Swing:
-    """All joints swing in phase about CENTRE. It begins at rest, near a given pose."""
+    """All joints swing in phase about CENTRE. It begins at rest in a given pose; what separates
+    that pose from the nearest one of the swing fades away.
+    """
 
     def __init__(self, pose: np.ndarray, rising: bool, start: float) -> None:
         """pose: (7,). rising: the direction in which joint 1 goes first. start: s."""
-        share = float(np.clip((pose[0] - CENTRE[0]) / AMPLITUDE[0], -1.0, 1.0))
-        phase = math.asin(share)
+        share = float((pose - CENTRE) @ AMPLITUDE / (AMPLITUDE @ AMPLITUDE))
+        phase = math.asin(min(max(share, -1.0), 1.0))
         self._phase = phase if rising else math.pi - phase
         self._start = start
+        self._gap = pose - CENTRE - AMPLITUDE * math.sin(phase)
+        self._fade = max(0.3, FADE * float(np.abs(self._gap).max()))
 
     def at(self, moment: float) -> np.ndarray:
         """The pose (7,) wanted at a time in s."""
         past = max(0.0, moment - self._start)
         done = past * past / (2.0 * RAMP) if past < RAMP else past - RAMP / 2.0
-        return CENTRE + AMPLITUDE * math.sin(self._phase + RATE * done)
+        left = max(0.0, 1.0 - past / self._fade)
+        swing = CENTRE + AMPLITUDE * math.sin(self._phase + RATE * done)
+        return swing + self._gap * (left * left * (3.0 - 2.0 * left))
 
 
 def chunk_message(
@@ -77,6 +84,7 @@ class MotionStream:
     def begin(self, pose: np.ndarray, rising: bool = True) -> None:
         """Publish from now on, starting near a pose (7,)."""
         self._swing = Swing(pose, rising, time.time())
+        self._publish_next()
 
     def stop(self) -> None:
         """Publish nothing more."""

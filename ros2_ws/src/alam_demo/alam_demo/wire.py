@@ -19,13 +19,14 @@ class RecordingBus:
     """Gives an emulated arm the frames that others sent, with the time of arrival.
 
     ``listen`` reads the bus as frames arrive; ``recv`` then returns them. set_points: time of
-    arrival in s on the wall clock, and the set-point, of every complete set-point. incomplete:
-    number of set-points of which a frame was lost. A multicast bus returns the arm's own frames,
-    which are left out.
+    arrival in s on the wall clock, and the set-point, of every complete set-point. changes: times
+    of those that differ from the one before. incomplete: number of set-points of which a frame was
+    lost. A multicast bus returns the arm's own frames, which are left out.
     """
 
     def __init__(self, bus: can.BusABC) -> None:
         self.set_points: list[tuple[float, Units]] = []
+        self.changes: list[float] = []
         self.incomplete = 0
         self._bus = bus
         self._frames: deque[can.Message] = deque()
@@ -79,7 +80,10 @@ class RecordingBus:
                 self.incomplete += 1
                 return
             joints = [unit for part in JOINT_FRAMES for unit in self._parts[part]]
-            self.set_points.append((message.timestamp, (*joints, self._gripper)))
+            units = (*joints, self._gripper)
+            if self.set_points and units != self.set_points[-1][1]:
+                self.changes.append(message.timestamp)
+            self.set_points.append((message.timestamp, units))
 
 
 def in_si_units(set_points: list[tuple[float, Units]]) -> tuple[np.ndarray, np.ndarray]:
