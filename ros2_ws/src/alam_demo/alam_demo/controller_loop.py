@@ -6,7 +6,7 @@ program computes beside it. Once a minute a line tells what was seen.
 jitter_ms: deviation of the interval between two ticks from 5 ms, on the steady clock. ``p50`` and
 ``p99`` are medians of what the controller reports over 20 s each, ``p99_worst`` is the worst of
 these, ``max`` the largest deviation since the start. missed: ticks of the 200 a second that did not
-take place, by the loop's rate. stalls: gaps of more than four periods. false_faults: how often the
+take place, counted by the status that is told at every fourth tick. stalls: gaps of more than four periods. false_faults: how often the
 arm went to FAULT, since nothing is broken. memory_growth_mib: of the controller's resident memory,
 from a minute after the start (a third of the time, if that is sooner) to the end.
 """
@@ -30,6 +30,7 @@ from rich.console import Console
 
 from alam_bringup.graph import PIPER, environment, root
 from alam_bringup.installed import config_folder
+from alam_common.messages import stamp_to_seconds
 from alam_common.processes import ChildProcess
 from alam_core.data.lerobot import LeRobotWriter
 from alam_core.errors import UserError
@@ -37,10 +38,11 @@ from alam_core.results import write_result
 from alam_core.robots.piper import HOME, JOINT_NAMES
 from alam_core.types import VIEWS
 from alam_demo.task_client import TaskClient
-from alam_piper.parameters import PERIOD
+from alam_piper.parameters import PARAMETERS, PERIOD
 from alam_training.benchmarks.busy_tests import BURN
 
 NAME = "controller_loop"
+STATUS_EVERY = PARAMETERS["joint_state_divider"].default  # ticks between two regular statuses
 START_LIMIT = 180.0  # s of wall time until all nodes must answer
 WARM_UP = 60.0  # s after which the controller's memory is first read
 SAMPLE = 20.0  # s over which the controller reports its jitter
@@ -73,17 +75,20 @@ class ControllerLoopConfig:
 
 @dataclass
 class LoopRecord:
-    """What was seen of the controller's loop. Jitter in ms, rates in Hz, memory in MiB."""
+    """What was seen of the controller's loop. Jitter in ms, memory in MiB."""
 
     p50: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
     memory: list[float] = field(default_factory=list)
     false_faults: int = 0
     values: dict[str, str] = field(default_factory=dict)  # the controller's last diagnostics
     episodes: int = 0
     successes: int = 0
     seconds: float = 0.0
+    _told: tuple[str, str, int] | None = None  # the last status
+    _first: float = 0.0  # s, stamp of the first status
+    _last: float = 0.0  # s, stamp of the last regular one
+    _regular: int = 0  # number of those after the first
 
     def number(self, key: str) -> float:
         """A value of the last diagnostics, nan if there is none."""
@@ -92,12 +97,26 @@ class LoopRecord:
         except (KeyError, ValueError):
             return math.nan
 
+    def take_status(self, message: ArmStatus) -> None:
+        """Count ticks and faults. A status that tells news may be one beside the regular ones, so
+        ``missed`` is right to within one tick for each change of the state.
+        """
+        stamp = stamp_to_seconds(message.header.stamp)
+        told = (message.state, message.reason, message.sequence)
+        if self._told is None:
+            self._first = self._last = stamp
+        elif message.state == "FAULT" != self._told[0]:
+            self.false_faults += 1
+        if self._told == told and stamp > self._last:
+            self._regular += 1
+            self._last = stamp
+        self._told = told
+
     @property
     def missed(self) -> int:
         """Ticks that did not take place."""
-        if not self.rates:
-            return 0
-        return max(0, round((1.0 / PERIOD - float(np.mean(self.rates))) * self.seconds))
+        expected = round((self._last - self._first) / PERIOD)
+        return max(0, expected - STATUS_EVERY * self._regular)
 
     def result(self, config: ControllerLoopConfig) -> dict[str, Any]:
         """For the result file."""
@@ -203,21 +222,13 @@ def watching(
 ) -> Iterator[None]:
     """Record what the controller reports, in a thread, until the block ends."""
     ended = threading.Event()
-    before = [""]
-
-    def on_status(message: ArmStatus) -> None:
-        record.false_faults += message.state == "FAULT" != before[0]
-        before[0] = message.state
-
-    client.create_subscription(ArmStatus, "alam/arm/status", on_status, 50)
+    client.create_subscription(ArmStatus, "alam/arm/status", record.take_status, 50)
     begun = time.monotonic()
     warm = min(WARM_UP, seconds / 3.0)
 
     def sample(at: float) -> None:
-        values = record.values = dict(client.diagnostics.get("arm_controller", {}))
+        record.values = dict(client.diagnostics.get("arm_controller", {}))
         record.seconds = at
-        if "loop_rate_hz" in values:
-            record.rates.append(record.number("loop_rate_hz"))
         if at >= warm:
             record.memory.append(resident_mib(pid))
 
@@ -278,8 +289,9 @@ def write_data(folder: Path) -> None:
                 view: rng.integers(0, 256, (LENGTH, SIZE, SIZE, 3), dtype=np.uint8)
                 for view in VIEWS
             }
-            states = np.array(HOME) + np.cumsum(rng.normal(0.0, 0.01, (LENGTH + 1, 7)), axis=0)
-            states = states.astype(np.float32)
+            walk = np.cumsum(rng.normal(0.0, 0.01, (LENGTH + 1, 7)), axis=0)
+            walk[:, 6] = 0.0
+            states = (np.array(HOME) + walk).astype(np.float32)
             writer.add_episode(images, states[:-1], states[1:], "move the arm")
 
 
