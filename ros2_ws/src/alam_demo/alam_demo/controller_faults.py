@@ -132,7 +132,9 @@ class RowCount:
 
 
 def main(config: ControllerFaultsConfig) -> int:
-    """Measure, write the result file and print a table. Returns 0 if no limit was broken."""
+    """Measure, write the result file and print a table. Returns 0 if no limit was broken, nothing
+    crashed and the wire shows no set-point that the controller does not tell.
+    """
     console = Console(highlight=False)
     values: dict[str, Any] = {}
     total, counts = LimitCount(), {}
@@ -176,7 +178,7 @@ def main(config: ControllerFaultsConfig) -> int:
     if config.save:
         path = write_result(NAME, result, [config.seed], config.results)
         console.print(f"result: {path}")
-    return 1 if broken or fuzzed.crashes else 0
+    return 1 if broken or fuzzed.crashes or result.get("unclaimed") else 0
 
 
 def measure(stage: FaultStage, row: FaultRow, count: RowCount, k: int, of: int) -> None:
@@ -337,7 +339,10 @@ def speed_by_arrival(times: np.ndarray, points: np.ndarray) -> float:
 
 def table(values: dict[str, dict[str, Any]]) -> Table:
     """The faults as a table for the terminal."""
-    shown = Table("fault", "n", "hold ms p50", "max", "overshoot rad", "recovered", "broken")
+    shown = Table()
+    shown.add_column("fault", no_wrap=True)
+    for head in ("n", "hold p50 (ms)", "max", "overshoot (rad)", "recovered", "broken"):
+        shown.add_column(head, justify="right")
     for name, value in values.items():
         hold = value["hold_ms"] or {"p50": "-", "max": "-"}
         cells = (hold["p50"], hold["max"], value["overshoot_rad"], value["recovered"])

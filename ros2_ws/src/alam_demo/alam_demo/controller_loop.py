@@ -6,9 +6,10 @@ program computes beside it. Once a minute a line tells what was seen.
 jitter_ms: deviation of the interval between two ticks from 5 ms, on the steady clock. ``p50`` and
 ``p99`` are medians of what the controller reports over 20 s each, ``p99_worst`` is the worst of
 these, ``max`` the largest deviation since the start. missed: ticks of the 200 a second that did not
-take place, counted by the status that is told at every fourth tick. stalls: gaps of more than four periods. false_faults: how often the
-arm went to FAULT, since nothing is broken. memory_growth_mib: of the controller's resident memory,
-from a minute after the start (a third of the time, if that is sooner) to the end.
+take place, counted by the status that is told at every fourth tick. stalls: gaps of more than four
+periods. false_faults: how often the arm went to FAULT, since nothing is broken. memory_growth_mib:
+of the controller's resident memory, from a minute after the start (a third of the time, if that is
+sooner) to the end.
 """
 
 import math
@@ -38,11 +39,11 @@ from alam_core.results import write_result
 from alam_core.robots.piper import HOME, JOINT_NAMES
 from alam_core.types import VIEWS
 from alam_demo.task_client import TaskClient
-from alam_piper.parameters import PARAMETERS, PERIOD
+from alam_piper.parameters import PERIOD
 from alam_training.benchmarks.busy_tests import BURN
 
 NAME = "controller_loop"
-STATUS_EVERY = PARAMETERS["joint_state_divider"].default  # ticks between two regular statuses
+STATUS_EVERY = 4  # ticks between two regular statuses, the controller's default
 START_LIMIT = 180.0  # s of wall time until all nodes must answer
 WARM_UP = 60.0  # s after which the controller's memory is first read
 SAMPLE = 20.0  # s over which the controller reports its jitter
@@ -302,7 +303,9 @@ def find_process(name: str, ancestor: int) -> int:
     parents, found = {}, []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")")[-1].split()[1])
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
+            )
             if name in (folder / "cmdline").read_text():
                 found.append(int(folder.name))
         except OSError:  # it has ended
@@ -322,4 +325,6 @@ def resident_mib(pid: int) -> float:
         text = Path(f"/proc/{pid}/status").read_text()
     except OSError:
         raise UserError("the arm controller has ended") from None
-    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) / 1024
+    return (
+        next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS")) / 1024
+    )

@@ -95,9 +95,9 @@ class FaultStage:
         self._statuses: list[tuple[int, str, np.ndarray]] = []
         self._stack.enter_context(self._emulating())
         command = [sys.executable, "-m", "alam_piper.arm_controller_node", "--ros-args"]
-        for word in (f"can_port:={port}", "joint_state_divider:=1"):
-            command += ["-p", word]
-        self.controller = ChildProcess("arm_controller", [*command, "-r", f"__ns:={self.namespace}"])
+        command += ["-p", f"can_port:={port}", "-p", "joint_state_divider:=1"]
+        command += ["-r", f"__ns:={self.namespace}"]
+        self.controller = ChildProcess("arm_controller", command)
         self._stack.callback(self.controller.stop)
         rclpy.init(args=[])
         self._stack.callback(rclpy.try_shutdown)

@@ -77,7 +77,7 @@ def count_broken(
     stalled = (gaps > STALL * period) & ~fresh
     fresh = fresh.copy()
     fresh[0] = True
-    starts = np.flatnonzero(fresh | stalled)
+    starts = np.flatnonzero(fresh | stalled).tolist()
     broken = {kind: np.zeros(len(points), dtype=bool) for kind in KINDS}
     for start, end in zip(starts, [*starts[1:], len(points)], strict=True):
         before = points[start - 1] if stalled[start] and start else points[start]
