@@ -81,6 +81,7 @@ def test_random_messages_break_no_limit_and_move_the_arm() -> None:
     assert found.rejections_without_reason == found.sent_without_permission == 0
     assert found.accepted > 100 and found.rejected > 100 and done == [500, 600]
     assert found.limits.set_points > 300 and found.limits.largest["velocity"] > 0.9
+    assert found.states["EXECUTING"] > found.states["FAULT"] > 0
 
 
 @pytest.mark.parametrize("wrong", [{"velocity": 1.2}, {"acceleration": 6.0}, {"jerk": 60.0}])
@@ -91,6 +92,25 @@ def test_random_messages_find_a_controller_that_breaks_a_limit(wrong: dict[str, 
     block.run(200)
     assert found.limits.by_kind[next(iter(wrong))] > 0
     assert found.failed[0].startswith("seed (0, 1): ")
+
+
+def test_a_chunk_right_after_a_reset_breaks_no_limit() -> None:
+    """The set-point then moves in the first tick in which it is sent."""
+    found = FuzzCount()
+    block = FuzzBlock(found, (0, 2))
+    block.run(1)
+    block.arm.arm_status = 7
+    block.ticks(200)
+    block.arm.repair()
+    block.ticks(25)
+    assert block.controller.state == "FAULT"
+    block.request("reset_fault")
+    block.offer("towards a goal")
+    sent = len(block._points)
+    block.ticks(50)
+    assert len(block._points) == sent + 50 and block.check().broken == 0
+    points = np.array(block._points[sent - 1 :])
+    assert np.abs(points[1] - points[0]).max() > 0.0
 
 
 def test_a_crash_is_counted_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:

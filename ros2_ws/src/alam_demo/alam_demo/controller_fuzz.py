@@ -196,25 +196,26 @@ class FuzzBlock:
     def tick(self, gap: float) -> None:
         """One tick, ``gap`` s after the one before; negative if the clock is set back."""
         controller = self.controller
-        before = controller.state
         self.now += gap
         self._time += max(gap, 0.0)
         output = controller.tick(self.now, self.arm.reading())
         self.count.states[str(controller.state)] += 1
         self._starts_anew |= controller.state not in ("HOLDING", "EXECUTING", "FAULT")
-        self._starts_anew |= before == "FAULT" and controller.state != "FAULT"
         if output.enable:
             self.count.sent_without_permission += not self.may_send
             self.arm.powered = True
         if output.set_point is None:
             return
         self.count.sent_without_permission += not self.may_send
-        self._times.append(self._time)
-        self._points.append(output.set_point.copy())
-        self._fresh.append(self._starts_anew)
-        self._starts_anew = False
+        self._record(self._starts_anew)
         if not self.arm.stuck and self.arm.powered:
             self.arm.position = output.set_point.copy()
+
+    def _record(self, fresh: bool) -> None:
+        self._times.append(self._time)
+        self._points.append(self.controller.set_point.position.copy())
+        self._fresh.append(fresh)
+        self._starts_anew = False
 
     def request(self, name: str) -> None:
         """Call a service."""
@@ -224,8 +225,8 @@ class FuzzBlock:
             self.may_send = True
         elif name == "power_off" and refused is None:
             self.arm.powered = False
-        elif name == "reset_fault":
-            self._starts_anew |= was_fault and refused is None
+        elif was_fault and self.controller.state == "HOLDING":
+            self._record(fresh=True)  # where the set-point starts, if it moves in the next tick
 
     def happen(self, event: str) -> None:
         """Let something else happen."""
