@@ -97,6 +97,7 @@ def robot(ros, start, start_node, can_udp_port: int, tmp_path: Path):
                 "can_port": can_udp_port,
                 "max_velocity": VELOCITY,
                 "max_acceleration": ACCELERATION,
+                "max_jerk": 5000.0,  # the set-point follows the chunks closely
                 "max_chunk_age": 5.0,  # on a busy machine
                 "feedback_timeout": 2.0,
             },
