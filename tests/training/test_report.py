@@ -260,3 +260,21 @@ def test_a_picture_needs_a_result(tmp_path: Path) -> None:
 )
 def test_numbers_are_rounded_for_reading(value: float, text: str) -> None:
     assert rows({"a": value}) == [("a", text)] and rows([value, value]) == [("", f"{text}, {text}")]
+
+
+def test_the_arm_controllers_faults_are_a_table(tmp_path: Path) -> None:
+    held = {"p50": 318.6, "max": 354.2}
+    row = {"n": 20, "hold_ms": held, "overshoot_rad": 0.1203, "recovered": 19, "limits_broken": 0}
+    refused = row | {"hold_ms": None, "overshoot_rad": None, "why": "the chunk is refused"}
+    values = {"faults": {"estop": row, "start_jump": refused}, "limits_broken": 0}
+    fuzz = {"messages": 500, "limits_broken": 0, "crashes": 0, "failed": []}
+    write_result("controller_faults", values | {"fuzz": fuzz}, [0], tmp_path, command="c")
+    loop = {"minutes": 30.0, "missed": 12, "jitter_ms": {"p50": 0.01}}
+    write_result("controller_loop", loop, [1000, 1100], tmp_path, command="l")
+    out = tmp_path / "results.md"
+    assert report(tmp_path, out).returncode == 0
+    text = out.read_text()
+    assert "| estop | 20 | 319 | 354 | 0.120 | 19 of 20 | 0 |" in text
+    assert "| start_jump | 20 | the chunk is refused |  |  | 19 of 20 | 0 |" in text
+    assert "| fuzz.messages | 500 |" in text and "| limits_broken | 0 |" in text
+    assert "gaps of more than 20 ms" in text and "| jitter_ms.p50 | 0.01 |" in text

@@ -1,40 +1,50 @@
-"""Benchmarks of the data readers, of policies and of training: ``python training/benchmark.py
-WHAT``.
+"""Benchmarks of the data readers, of policies, of training and of the arm controller: ``python
+training/benchmark.py WHAT``.
 """
 
 import importlib
 import sys
 
 from alam_core.config import parse_args
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 
-# Benchmark -> module of alam_training.benchmarks, class of its options, what it measures.
+# Benchmark -> module, class of its options, what it measures.
 MEASUREMENTS = {
     "data": (
-        "data",
+        "alam_training.benchmarks.data",
         "DataConfig",
         "how fast frames and triplets are read, compared with LeRobot's reader",
     ),
     "policy": (
-        "policy",
+        "alam_training.benchmarks.policy",
         "PolicyBenchmarkConfig",
         "latency of a chunk, joint and action-only, and training throughput",
     ),
     "pretraining": (
-        "pretraining",
+        "alam_training.benchmarks.pretraining",
         "PretrainingConfig",
         "stage 1 at the paper's size: parameters, memory, time per step",
     ),
     "scale": (
-        "scale",
+        "alam_training.benchmarks.scale",
         "ScaleConfig",
         "how far loss curves differ: two processes from one, a killed and resumed run from an "
         "uninterrupted one",
     ),
     "busy_tests": (
-        "busy_tests",
+        "alam_training.benchmarks.busy_tests",
         "BusyTestsConfig",
         "whether the tests pass while other processes load every core",
+    ),
+    "controller_faults": (
+        "alam_demo.controller_faults",
+        "ControllerFaultsConfig",
+        "how the arm controller answers to faults and to random messages",
+    ),
+    "controller_loop": (
+        "alam_demo.controller_loop",
+        "ControllerLoopConfig",
+        "how well the arm controller's loop keeps time while the whole graph runs",
     ),
 }
 
@@ -43,11 +53,11 @@ INTRODUCTION = "\n".join(
         "Run a benchmark. Each writes a file in results/.",
         "",
         *(
-            f"  python training/benchmark.py {name:12} {what}"
+            f"  python training/benchmark.py {name:17} {what}"
             for name, (_, _, what) in MEASUREMENTS.items()
         ),
         "",
-        "  python training/benchmark.py data --help    options of one benchmark",
+        "  python training/benchmark.py data --help         options of one benchmark",
     ]
 )
 
@@ -59,6 +69,14 @@ def main() -> int:
     name = sys.argv[1]
     if name not in MEASUREMENTS:
         raise UserError(f"there is no benchmark '{name}': choose one of {', '.join(MEASUREMENTS)}")
-    file, options, what = MEASUREMENTS[name]
-    module = importlib.import_module(f"alam_training.benchmarks.{file}")
+    path, options, what = MEASUREMENTS[name]
+    try:
+        module = importlib.import_module(path)
+    except ImportError as error:
+        if path.startswith("alam_training."):
+            raise
+        raise UserError(
+            f"the benchmark '{name}' needs the built workspace ({one_line(error)}): "
+            "make setup && source setup.bash"
+        ) from None
     return module.main(parse_args(getattr(module, options), f"Measure {what}.", sys.argv[2:]))

@@ -13,11 +13,11 @@ from typing import Any
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
-from alam_training.report import stage1, stage2
+from alam_training.report import controller, stage1, stage2
 from alam_training.report.markdown import table
 
-TABLES = stage1.TABLES | stage2.TABLES
-NOTES = stage1.NOTES | stage2.NOTES
+TABLES = stage1.TABLES | stage2.TABLES | controller.TABLES
+NOTES = stage1.NOTES | stage2.NOTES | controller.NOTES
 
 TITLES = {
     "demo": "The demo",
@@ -27,6 +27,8 @@ TITLES = {
     "MetaWorld tasks",
     "latency_policy": "Latency of a policy, and the cost of generating latents",
     "latency_ros": "Latencies through ROS, on the wall clock",
+    "controller_faults": "The arm controller: faults and random messages",
+    "controller_loop": "The arm controller: its loop while the whole graph runs",
     "transition_probes": "Stage 1: algebra, reconstruction and health of z on held-out episodes",
     "transition_ablation": "Stage 1: the variants of Table 4",
     "data_throughput": "Stage 1: reading video",
