@@ -172,7 +172,6 @@ class SetPoint:
     The workspace is checked at samples of the stop, ``STRIDE`` apart, and kept with ``RESERVE``.
     Beyond a boundary the samples are ``FINE`` apart: by less than ``RESERVE`` the set-point may go
     further out between two.
-
     Without a workspace the set-point may belong to any arm.
     """
 

@@ -154,7 +154,9 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     rig.run(0.1)
     rig.plant.joints = rig.plant.joints + 0.1  # pushed during the fault: it must not jump back
     rig.emulator.teleport()
-    rig.run(0.05)
+    rig.run(0.02)
+    assert "moved less than 0.1 s ago" in rig.controller.reset_fault()
+    rig.run(0.15)
     pushed = rig.plant.joints.copy()
     assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
     rig.run(0.2)

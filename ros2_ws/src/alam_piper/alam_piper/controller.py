@@ -321,7 +321,7 @@ class ArmController:
         waiting = first_failure(POWERED, situation)
         if now < self._settled:
             self.watch.mark()
-        elif waiting is None and self.watch.all_newer:
+        elif waiting is None and self.watch.all_newer and not self.watch.motion:
             self._seed()
             self._enter(State.HOLDING, "enabled, no chunk yet")
             return Output(set_point=self.set_point.position)
@@ -329,7 +329,7 @@ class ArmController:
             self._enter(
                 State.DISABLED,
                 f"not enabled within {self.config.enable_timeout} s: "
-                f"{waiting or 'no new feedback'}",
+                f"{waiting or self.watch.motion or 'no new feedback'}",
             )
             return Output()
         asked = self._settled < np.inf

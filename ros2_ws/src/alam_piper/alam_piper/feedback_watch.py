@@ -13,7 +13,9 @@ from alam_piper.frames import FEEDBACK_FRAMES, POSITION_FRAMES
 from alam_piper.hardware import Backend, Feedback, newer_frames, read_newer
 from alam_piper.startup import ArmLimits
 
-REST_SPEED = 0.05  # rad/s, measured, below which a joint is at rest
+# A joint is at rest if its measured speed is at most REST_SPEED (rad/s) and its measured position
+# has not left a band of STEADY (rad) for REST_TIME (s).
+REST_SPEED, STEADY, REST_TIME = 0.05, 0.02, 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ class FeedbackWatch:
         self.gripper_velocity = 0.0
         self._times: dict[int, float] = dict.fromkeys(FEEDBACK_FRAMES, -np.inf)  # s, ROS time
         self._since_mark: set[int] = set()
+        self._anchor = np.full(6, np.nan)  # rad, middle of the band that the joints are in
+        self._steady = np.inf  # s since a joint left its band
+        self._moved = 0  # the joint that left it last
 
     def take(self, feedback: Feedback | None, now: float, elapsed: float) -> None:
         """Take over what was read at time ``now`` in s, ``elapsed`` s after the last time. If the
@@ -70,8 +75,14 @@ class FeedbackWatch:
         for frame in FEEDBACK_FRAMES:
             self.ages[frame] += elapsed
             self._times[frame] = min(self._times[frame], now)
+        self._steady += elapsed
         if feedback is None:
             return
+        away = np.abs(feedback.positions[:6] - self._anchor)
+        if not (away <= STEADY).all():
+            if before is not None:
+                self._steady, self._moved = 0.0, int(away.argmax())
+            self._anchor = feedback.positions[:6].copy()
         gripper_time = self._times[POSITION_FRAMES[-1]]
         for frame in newer_frames(feedback, before):
             self.ages[frame] = 0.0
@@ -102,11 +113,13 @@ class FeedbackWatch:
 
     @property
     def motion(self) -> str:
-        """Which joint is measured to move fastest, and how fast; "" if all are at rest."""
+        """Which joint is measured to move; "" if all are at rest."""
         speeds = np.abs(self.feedback.velocities) if self.feedback else np.zeros(1)
-        if (speed := speeds.max()) <= REST_SPEED:
-            return ""
-        return f"joint{speeds.argmax() + 1} moves at {speed:.2f} rad/s"
+        if (speed := speeds.max()) > REST_SPEED:
+            return f"joint{speeds.argmax() + 1} moves at {speed:.2f} rad/s"
+        if self._steady < REST_TIME:
+            return f"joint{self._moved + 1} moved less than {REST_TIME} s ago"
+        return ""
 
     @property
     def positions_time(self) -> float | None:
