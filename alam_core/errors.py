@@ -34,11 +34,16 @@ class UserError(Exception):
 
 
 def explain(error: BaseException) -> str | None:
-    """The line for the user, if ``error`` is one that a person can act on: a UserError, or an
-    OSError that the machine causes, such as a full disk. None for a bug.
+    """The line for the user, if ``error`` is one that a person can act on: a UserError, too little
+    memory, or an OSError that the machine causes, such as a full disk. None for a bug.
     """
     if isinstance(error, UserError):
         return str(error)
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine has too little memory ({one_line(error)}): make the batch, the images "
+            "or the number of workers smaller, or end other programs"
+        )
     if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
         return None
     named = isinstance(error.filename, (str, bytes, os.PathLike))  # not a descriptor

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alam_core.errors import UserError, one_line
+from alam_core.errors import UserError, explain, one_line
 from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
@@ -187,8 +187,10 @@ class _Steps(Dataset[tuple[Any, list[Fault], str]]):
                 triplets.append(
                     self._triplet(step, number, int(views[number]), rows[number], faults)
                 )
-        except UserError as error:
-            return np.zeros(0, np.uint8), faults, str(error)
+        except Exception as error:  # a worker would hand it over as a long text without its cause
+            if (why := explain(error)) is None:
+                raise
+            return np.zeros(0, np.uint8), faults, why
         return np.stack(triplets, axis=1), faults, ""
 
     def _triplet(

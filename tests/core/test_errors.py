@@ -40,6 +40,14 @@ def test_an_error_of_the_machine_is_one_line_and_code_2(
     assert line.startswith("error: cannot read or write 'runs/model': ") and advice in line
 
 
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_main(fails(MemoryError("Unable to allocate 9 GiB")))
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and line.count("\n") == 1
+    assert "too little memory (Unable to allocate 9 GiB)" in line
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), FileNotFoundError(2, "No such file", "x")])
 def test_a_bug_keeps_its_trace(error: Exception) -> None:
     with pytest.raises(type(error)):

@@ -1,5 +1,6 @@
 """Reading triplets: a sample depends on (seed, step) only; broken ones are replaced, reported."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -199,6 +200,36 @@ def test_a_small_shared_memory_is_named_before_workers_start(
         reader(0, 0, 1)
     assert not multiprocessing.active_children()
     assert TripletReader(sampler(opened(root)), 8, 3)(0, 0, 1).shape == (3, 8, 8, 8, 3)
+
+
+class Failing(Torn):
+    """Frames whose reading ends with an error of the machine."""
+
+    size = 2
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__([30], set())
+        self.error = error
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ESTALE, "Stale file handle", "/net/x.mp4"), "'/net/x.mp4': .*mount"),
+        (OSError(errno.EIO, "Input/output error", "/net/x.mp4"), "'/net/x.mp4': .*disk"),
+        (OSError(errno.EMFILE, "Too many open files"), "ulimit -n"),
+        (MemoryError("Unable to allocate 9 GiB"), "too little memory .Unable to allo"),
+    ],
+    ids=["stale drive", "disk", "open files", "memory"],
+)
+def test_an_error_of_the_machine_while_reading_is_one_line(error: Exception, words: str) -> None:
+    own = TripletSampler([Failing(error)], np.arange(1), GapConfig())
+    with pytest.raises(UserError, match=words) as told:
+        TripletReader(own, 4, 0, workers=0)(0, 0, 1)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.slow
