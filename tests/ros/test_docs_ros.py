@@ -91,13 +91,13 @@ def test_the_names_exist_and_the_readmes_goal_succeeds(
                     ran = alam("run", *rest, env=ros_env)
                     if "no observation for" not in ran.stdout:
                         break
-                    reset = ResetWorld.Request(seed=0)
+                    reset = ResetWorld.Request(seed=1)
                     assert ros.call(ResetWorld, "/alam/sim/reset", reset).success
                 assert ran.returncode == 0 and ran.stdout.splitlines()[-1].startswith("done")
                 done.append(options.instruction)
                 disable = SetBool.Request(data=False)
                 assert ros.call(SetBool, "/alam/arm/enable", disable).success
-                assert ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=0)).success
+                assert ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=1)).success
             case ("ros2", "topic", "echo", topic):
                 has(topic)
             case ("ros2", "topic", "pub", "--once", topic, type_name, text):

@@ -212,7 +212,7 @@ PIPER = Graph(
         ),
         Argument(
             "seed",
-            0,
+            1,
             "seed of the first simulated episode and of the policy's noise",
             bounds=(0, 2**31 - 1),
         ),
