@@ -12,6 +12,7 @@ from alam_core.files import write_json
 
 REPORT = "data_report.json"  # in the run's folder
 EXAMPLES, SHORT_EXAMPLES = 3, 10  # episodes named in the summary of a source
+NUMBERS = 20  # episodes, to write them all in a message
 
 
 class DataReport:
@@ -80,11 +81,13 @@ class DataReport:
         first = next(iter(short), 0)
         example = next(iter(broken.values()), f"episode {first} has {source.lengths[first]} frames")
         short_too = f" and {len(short)} too short" if short else ""
+        numbers = sorted({*broken, *short, *source.excluded})
+        given = f" '{numbers}'".replace(", ", ",") if len(numbers) <= NUMBERS else ""
         raise UserError(
             f"{len(broken)} broken{short_too} of {episodes} episodes of "
             f"'{source.path or source.name}' are more than --max_broken {self.max_broken:g} "
-            f"allows (for example: {example}): restore them, leave them out with --exclude, or "
-            "allow more"
+            f"allows (for example: {example}): restore them, leave them out with "
+            f"--exclude{given}, or allow more"
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,8 +19,8 @@ NO_UNIT = "it fits no unit of the Piper"
 
 # What a value far outside may be, smallest first: the unit, units per rad or m, and how to convert.
 _ANGLES = (
-    ("degrees", 180 / np.pi, "multiply them by pi / 180"),
-    ("the SDK's 0.001 degrees", 180e3 / np.pi, "multiply them by pi / 180000"),
+    ("degrees", 180 / np.pi, "multiply all angles by pi / 180"),
+    ("the SDK's 0.001 degrees", 180e3 / np.pi, "multiply all angles by pi / 180000"),
 )
 _OPENINGS = (
     (

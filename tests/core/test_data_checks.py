@@ -195,7 +195,7 @@ CASES: dict[str, tuple[Change, str, str]] = {  # change, level, words of the fin
     "action one row late": (action_lags, "error", "learns to go back"),
     "still action": (still_action, "error", "nothing to learn: is this the right feature"),
     "other tasks": (stated(4, "wave"), "warning", "meta/episodes says 'wave', but the rows of"),
-    "other order": (swap_names, "error", "'joint4', not 'joint1'"),
+    "other order": (swap_names, "error", "'joint1' follows 'joint4'"),
     "opposite sign": (action(0, lambda x: -x), "error", "signs are opposite"),
 }
 
@@ -248,7 +248,7 @@ def test_columns_in_another_order_are_one_finding_with_the_likely_order() -> Non
     recorded.action_names = [*JOINT_NAMES[3:6], *JOINT_NAMES[:3], "gripper"]
     (finding,) = check_numbers(recorded)
     assert finding.where == "action 'joint4', 'joint5', 'joint6', 'joint1', 'joint2' and 1 more"
-    assert f"the likely order is {', '.join(JOINT_NAMES)}" in finding.message
+    assert f"the likely order of the action's is {', '.join(JOINT_NAMES)}" in finding.message
 
 
 def test_several_actions_of_opposite_sign_are_one_finding() -> None:
@@ -418,6 +418,16 @@ def test_a_view_without_a_picture_is_an_error(
     samples, _ = sample_frames(dataset)
     (finding,) = check_frames(samples, recorded)
     assert finding.level == "error" and "'wrist'" in finding.where and words in finding.message
+
+
+def test_a_camera_that_starts_black_is_a_warning_that_names_the_rows(tmp_path: Path) -> None:
+    state, _ = numbers(0)
+    images = pictures(state)
+    images[0] = 0
+    dataset = LeRobotDataset(write(tmp_path / "set", wrist=images))
+    (finding,) = check_frames(sample_frames(dataset)[0], read_recorded(dataset)[0])
+    assert finding.level == "warning" and "'wrist'" in finding.where
+    assert "some frames are black or of one colour (row 0 of episode 0)" in finding.message
 
 
 def test_one_camera_under_two_names_is_found(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from piper_arm import HOME, EmulatedArm
 from sensor_msgs.msg import JointState
 from test_platform_cli import ALAM, alam
 
-from alam_cli.jog import DT, PEAK_SLIDE, PEAK_TURN, check_distance, joint_index, plan
+from alam_cli.jog import DT, PEAK_SLIDE, PEAK_TURN, check_distance, check_goal, joint_index, plan
 from alam_core.errors import UserError
 
 
@@ -103,6 +103,22 @@ def test_power_off_needs_the_words_that_confirm_it() -> None:
 def test_a_motion_that_is_not_small_is_refused(words: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check_distance(joint_index(words[1]), float(words[3]))
+
+
+@pytest.mark.parametrize(
+    ("joint", "start", "by", "said"),
+    [
+        ("5", 1.1, 0.2, "joint5 is at 1.100 rad, and 1.300 is outside its range, -1.220 to 1.220"),
+        ("gripper", 0.09, 0.02, "gripper is at 0.090 m, and 0.110 is outside its range, 0.000 to"),
+    ],
+)
+def test_a_motion_out_of_the_range_is_refused(
+    joint: str, start: float, by: float, said: str
+) -> None:
+    index = joint_index(joint)
+    check_goal(index, start, start - by)
+    with pytest.raises(UserError, match=said):
+        check_goal(index, start, start + by)
 
 
 @settings(derandomize=True, deadline=None)

@@ -51,7 +51,7 @@ def write(
 @pytest.mark.parametrize(
     ("scale", "hint"),
     [
-        (DEGREES, "degrees, multiply them by pi / 180"),
+        (DEGREES, "degrees, multiply all angles by pi / 180"),
         (1000 * DEGREES, "the SDK's 0.001 degrees"),
         (np.array([1.0] * 6 + [1e3]), "millimetres or percent, divide it by 1000"),
     ],

@@ -58,14 +58,18 @@ def check_order(recorded: Recorded) -> list[Finding]:
     if not followed:
         return []
     likely = [followed.get(name, name) for name in recorded.action_names]
-    pairs = listing(f"'{state}', not '{action}'" for action, state in followed.items())
-    order = f"; the likely order is {', '.join(likely)}" if len({*likely}) == len(likely) else ""
+    pairs = listing(f"'{action}' follows '{state}'" for action, state in followed.items())
+    order = (
+        f": if the state's names are right, the likely order of the action's is {', '.join(likely)}"
+        if len({*likely}) == len(likely)
+        else ""
+    )
     return [
         Finding(
             "error",
             f"action {listing(map(repr, followed))}",
-            f"it follows the state {pairs}: state or action has its columns in another order than "
-            f"its names say{order}: correct the names in meta/info.json",
+            f"they follow other columns of the state ({pairs}): state or action has its columns in "
+            f"another order than its names say; correct the names in meta/info.json{order}",
         )
     ]
 

@@ -15,7 +15,7 @@ from alam_core.data.checks.recorded import Recorded
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import DECODED_AT_ONCE, VideoSet
 from alam_core.data.images import resize_images
-from alam_core.errors import UserError
+from alam_core.errors import UserError, listing
 
 SIDE = 96  # px of the images that are kept
 BLOCKS = 24  # averages per side that are compared
@@ -113,26 +113,44 @@ def check_frames(samples: Sequence[FrameSample], recorded: Recorded | None = Non
         by_view.setdefault(sample.view, {})[sample.episode] = sample
     span = _span(recorded)
     for view, of_episode in by_view.items():
-        blank: list[int] = []
+        blank: list[int] = []  # half of the frames or more
+        partly: list[int] = []  # fewer of them
         frozen: list[int] = []  # although the arm moves
         still: list[int] = []  # where nothing tells whether the arm moves
         for e, sample in of_episode.items():
             if (sample.spread < BLANK).any():
-                blank.append(e)
+                (blank if (sample.spread < BLANK).mean() >= 0.5 else partly).append(e)
             elif _frozen(sample, states := _states(recorded, e), span):
                 (still if span is None or states is None else frozen).append(e)
+        shown = f" ({_blank_rows(of_episode[partly[0]])})" if partly else ""
         for found, what in (
-            (blank, "black or of one colour: was the camera covered or off? Leave them out"),
-            (frozen, "the same although the arm moves: did the camera stop? Leave them out"),
-            (still, "the same from the first to the last: is it a still image? Leave them out"),
+            (
+                blank,
+                "frames are black or of one colour: was the camera covered or off? Leave them out",
+            ),
+            (
+                partly,
+                f"some frames are black or of one colour{shown}: look at them; was the camera "
+                "covered, or not ready yet?",
+            ),
+            (
+                frozen,
+                "frames are the same although the arm moves: did the camera stop? Leave them out",
+            ),
+            (
+                still,
+                "frames are the same from the first to the last: is it a still image? Leave them "
+                "out",
+            ),
         ):
             if found:
                 findings.append(
                     Finding(
-                        "error" if len(found) == len(of_episode) else "warning",
+                        "error"
+                        if len(found) == len(of_episode) and found is not partly
+                        else "warning",
                         f"view '{view}', {episodes_called(found)}",
-                        f"in {len(found)} of {len(of_episode)} episodes looked at, frames are "
-                        f"{what}",
+                        f"in {len(found)} of {len(of_episode)} episodes looked at, {what}",
                     )
                 )
     views = list(by_view)
@@ -148,6 +166,11 @@ def check_frames(samples: Sequence[FrameSample], recorded: Recorded | None = Non
                     )
                 )
     return findings
+
+
+def _blank_rows(sample: FrameSample) -> str:
+    rows = sample.rows[sample.spread < BLANK].tolist()
+    return f"row{'s' * (len(rows) > 1)} {listing(map(str, rows))} of episode {sample.episode}"
 
 
 def _span(recorded: Recorded | None) -> np.ndarray | None:

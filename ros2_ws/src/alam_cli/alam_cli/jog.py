@@ -17,7 +17,8 @@ from std_srvs.srv import Trigger
 from alam_cli.arm import start_command
 from alam_common.stopping import StopRequest
 from alam_core.errors import UserError
-from alam_core.robots.piper import JOINT_LIMITS, JOINT_NAMES
+from alam_core.robots.piper import JOINT_NAMES
+from alam_core.robots.units import RANGES
 
 MAX_TURN = 0.2  # rad
 MAX_SLIDE = 0.02  # m, of the gripper's opening
@@ -46,6 +47,19 @@ def check_distance(index: int, by: float) -> None:
     most, unit = (MAX_SLIDE, "m") if JOINT_NAMES[index] == "gripper" else (MAX_TURN, "rad")
     if not 0.0 < abs(by) <= most:  # also refuses NaN
         raise UserError(f"--by {by:g}: it must be at most {most} {unit} either way, and not 0")
+
+
+def check_goal(index: int, start: float, goal: float) -> None:
+    """Raises UserError if a motion from ``start`` to ``goal`` (rad, m for the gripper) ends outside
+    the joint's range.
+    """
+    lower, upper = RANGES[index]
+    if not lower <= goal <= upper:
+        unit = "m" if JOINT_NAMES[index] == "gripper" else "rad"
+        raise UserError(
+            f"{JOINT_NAMES[index]} is at {start:.3f} {unit}, and {goal:.3f} is outside its range, "
+            f"{lower:.3f} to {upper:.3f}"
+        )
 
 
 def plan(start: np.ndarray, index: int, by: float) -> np.ndarray:
@@ -133,8 +147,8 @@ class Jogger(Node):
                 f"with '{start_command(self._namespace)}' in another shell"
             )
         advice = {
-            "DISABLED": "run 'alam arm enable' first",
-            "FAULT": "remove the cause and run 'alam arm reset_fault' first",
+            "DISABLED": "enable it first, with 'alam arm enable'",
+            "FAULT": "remove the cause, then run 'alam arm reset_fault'",
             "ENABLING": "try again",
             "EXECUTING": "cancel the task first",
         }.get(self.status.state)
@@ -196,11 +210,7 @@ def jog(joint: str, by: float, namespace: str) -> int:
 def _move(node: Jogger, index: int, by: float) -> int:
     start = float(node.wait_for_arm().set_point[index])
     goal, name = start + by, JOINT_NAMES[index]
-    if index < len(JOINT_LIMITS) and not JOINT_LIMITS[index, 0] <= goal <= JOINT_LIMITS[index, 1]:
-        raise UserError(
-            f"{name} is at {start:.3f} rad, and {goal:.3f} is outside its range, "
-            f"{JOINT_LIMITS[index, 0]:.3f} to {JOINT_LIMITS[index, 1]:.3f}"
-        )
+    check_goal(index, start, goal)
     rows = _start(node, index, goal)
     print(f"{name} moves from {start:.3f} to {goal:.3f}", flush=True)
     patience = 5.0 + SLOWEST * rows * DT

@@ -48,13 +48,13 @@ def make_parser() -> argparse.ArgumentParser:
         nargs=argparse.REMAINDER,
         metavar="--name value",
         help="arguments of the graph, see below",
-    )
+    ).required = False  # so that the message about a missing graph does not name it
     run_parser = commands.add_parser(
         "run",
         help=ROS_COMMANDS["run"],
         description="Sends a task to the running graph and waits for its end; Ctrl-C cancels it.",
     )
-    run_parser.add_argument("instruction", metavar="INSTRUCTION")
+    run_parser.add_argument("instruction", metavar="INSTRUCTION", help="what to do, in quotes")
     run_parser.add_argument(
         "--time_limit",
         type=float,
@@ -70,6 +70,13 @@ def make_parser() -> argparse.ArgumentParser:
         "arm",
         help=ROS_COMMANDS["arm"],
         description="Calls a service of the running graph's arm controller and prints its answer.",
+        epilog="actions:\n"
+        "  enable       power the motors; the arm stays where it is\n"
+        "  hold         brake and hold; nothing moves the arm until it is enabled again\n"
+        "  disable      brake, then send nothing more; the motors stay powered\n"
+        "  reset_fault  leave FAULT once its cause is removed: the arm holds, or is disabled\n"
+        "  power_off    cut the motors' power: the arm drops",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     arm.add_argument("action", choices=["enable", "hold", "disable", "reset_fault", "power_off"])
     arm.add_argument(
@@ -97,9 +104,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     jog_parser.add_argument("--namespace", default="", help="namespace of the graph")
     echo = commands.add_parser(
-        "echo", help=ROS_COMMANDS["echo"], description="Prints the messages of a topic as YAML."
+        "echo",
+        help=ROS_COMMANDS["echo"],
+        description="Prints the messages of a topic as YAML; Ctrl-C ends it.",
     )
-    echo.add_argument("topic", metavar="TOPIC")
+    echo.add_argument("topic", metavar="TOPIC", help="such as /alam/arm/status")
     echo.add_argument("--once", action="store_true", help="stop after one message")
     echo.add_argument(
         "--timeout",
@@ -122,14 +131,21 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="INTERFACE",
         help="such as can0; needed only if there are several",
     )
-    commands.add_parser("doctor", help=ROS_COMMANDS["doctor"])
+    commands.add_parser(
+        "doctor",
+        help=ROS_COMMANDS["doctor"],
+        description="Checks the set-up, and what only a real arm needs: OK; MISSING, if the demo "
+        "needs it; - for what is not needed everywhere. The exit code is 0 if the demo can run.",
+    )
     emulate = commands.add_parser(
         "emulate-piper",
         help=ROS_COMMANDS["emulate-piper"],
         description="Emulates an arm with simulated physics on a CAN bus of this host, in real\n"
         "time; Ctrl-C ends it. This project's programs reach it by udp_multicast with the\n"
-        "same port, any other program by slcan. With piper_sdk:\n"
-        "  CreateCanBus('socket://127.0.0.1:PORT', bustype='slcan', judge_flag=False)",
+        "same port, any other program by '--can_interface slcan'. With piper_sdk:\n"
+        "  piper = C_PiperInterface_V2(can_auto_init=False)\n"
+        "  piper.CreateCanBus('socket://127.0.0.1:PORT', bustype='slcan', judge_flag=False)\n"
+        "  piper.ConnectPort()",
         epilog="faults:\n" + "\n".join(f"  {n:<18}{f.what}" for n, f in FAULTS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -182,7 +198,13 @@ def run(arguments: Sequence[str]) -> int:
         from alam_demo import demo
 
         return demo.main(list(arguments[1:]))
-    options = make_parser().parse_args(arguments)
+    options, unknown = make_parser().parse_known_args(arguments)
+    if unknown:
+        quotes = "; write the instruction in quotes" if options.command == "run" else ""
+        raise UserError(
+            f"unrecognized arguments: {' '.join(unknown)}{quotes} "
+            f"(see 'alam {options.command} --help')"
+        )
     namespace = getattr(options, "namespace", "")
     if namespace and not re.fullmatch(ROS_NAME, namespace):
         raise UserError(f"--namespace '{namespace}' is not a ROS name, such as left")

@@ -48,8 +48,8 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
             arm = client.wait_for_arm(WAIT)
             if arm.state == "FAULT":
                 raise UserError(
-                    f"the arm is in FAULT ({arm.reason}): remove the cause, run 'alam arm "
-                    "reset_fault', then run this again"
+                    f"the arm is in FAULT ({arm.reason}): remove the cause, run "
+                    "'alam arm reset_fault', then this again"
                 )
             if enable:
                 client.enable()
