@@ -35,7 +35,8 @@ class UserError(Exception):
 
 def explain(error: BaseException) -> str | None:
     """The line for the user, if ``error`` is one that a person can act on: a UserError, too little
-    memory, or an OSError that the machine causes, such as a full disk. None for a bug.
+    memory, a process that read data and has ended, or an OSError that the machine causes, such as a
+    full disk. None for a bug.
     """
     if isinstance(error, UserError):
         return str(error)
@@ -44,6 +45,8 @@ def explain(error: BaseException) -> str | None:
             f"this machine has too little memory ({one_line(error)}): make the batch, the images "
             "or the number of workers smaller, or end other programs"
         )
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+        return worker_ended(error)  # PyTorch raises it in the main thread, whatever that does
     if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
         return None
     named = isinstance(error.filename, (str, bytes, os.PathLike))  # not a descriptor
@@ -56,6 +59,14 @@ def reason(error: OSError) -> str:
     said = os.strerror(error.errno) if error.errno else one_line(error)
     advice = _MACHINE_FAULTS.get(error.errno or 0)
     return f"{said}; {advice}" if advice else said
+
+
+def worker_ended(error: BaseException) -> str:
+    """The line for a process that read data and has ended without saying why."""
+    return (
+        f"a process that reads videos has ended ({one_line(error)}): if the system stopped it "
+        "because memory ran out, use fewer --workers or a smaller --batch"
+    )
 
 
 def one_line(error: BaseException) -> str:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from alam_core.errors import UserError, explain, one_line
+from alam_core.errors import UserError, explain, one_line, worker_ended
 from alam_core.latent_action.triplets import TripletSampler
 
 ATTEMPTS = 50  # draws for one triplet before giving up
@@ -103,10 +103,7 @@ class TripletReader:
                     or "exited unexpectedly" in why
                     or "killed by signal" in why
                 ):
-                    raise UserError(
-                        f"a process that reads videos has ended ({why}): if the system stopped it "
-                        "because memory ran out, use fewer --workers or a smaller --batch"
-                    ) from None
+                    raise UserError(worker_ended(error)) from None
                 if not why.startswith("DataLoader timed out"):
                     raise
         raise UserError(

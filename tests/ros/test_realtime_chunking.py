@@ -204,8 +204,8 @@ def test_chunks_join(robot: Robot) -> None:
 @pytest.mark.slow
 def test_a_chunk_that_the_arm_does_not_execute_is_planned_again(robot: Robot) -> None:
     robot.wait_for(lambda: len(robot.chunks) >= 3, "chunks")
-    # While the arm executes chunks of another publisher, it rejects those of the policy, whose
-    # sequence numbers are lower.
+    # While the arm executes chunks that another program publishes under the policy's name, it
+    # rejects those of the policy, whose sequence numbers are lower.
     other = robot.ros.node.create_publisher(ActionChunk, "/alam/action_chunk", 10)
     pose = list(robot.status[-1].set_point)
     foreign = 2**62
@@ -214,6 +214,7 @@ def test_a_chunk_that_the_arm_does_not_execute_is_planned_again(robot: Robot) ->
         nonlocal foreign
         foreign += 1
         chunk = ActionChunk(sequence=foreign, joint_names=list(JOINT_NAMES), dt=DT, steps=30)
+        chunk.source = robot.chunks[0].source
         chunk.header.stamp = robot.ros.node.get_clock().now().to_msg()
         chunk.positions = pose * 30
         other.publish(chunk)
