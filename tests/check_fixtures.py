@@ -1,5 +1,6 @@
 """A clean data set of a Piper that moves smoothly, in memory and on disk, to test checks with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from alam_core.robots.piper import HOME, JOINT_NAMES
 FPS = 10.0
 TASKS = ("put the red cube on the plate", "put the blue cube on the plate")
 SIZE = 32
+Change = Callable[[Recorded], None]
 
 
 def numbers(e: int, length: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -58,3 +60,15 @@ def write(root: Path, episodes: int = 3, **changed: np.ndarray) -> Path:
             images = {"third_person": pictures(state), "wrist": pictures(state, 1)} | changed
             writer.add_episode(images, state, action, TASKS[e % 2])
     return root
+
+
+def state(
+    column: int, value: Callable[[np.ndarray], object], episodes: range = range(12)
+) -> Change:
+    """Change a column of the states, with all rows of an episode at hand."""
+
+    def change(recorded: Recorded) -> None:
+        for e in episodes:
+            recorded.episodes[e].state[:, column] = value(recorded.episodes[e].state[:, column])
+
+    return change
