@@ -12,7 +12,7 @@ from policy_fixtures import pi0_policy, random_observation, tiny_policy
 
 from alam_core.data.instructions import plain, words
 from alam_core.policy.instructions import KnownInstructions
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 
 TRAINED = [f"put the {colour} cube on the plate" for colour in ("red", "green", "blue", "yellow")]
 

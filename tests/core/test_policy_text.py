@@ -14,7 +14,7 @@ from alam_core.policy.config import ModelConfig
 from alam_core.policy.small.config import SmallConfig
 from alam_core.policy.small.sentence import SentenceEncoder
 from alam_core.policy.small.text import WordTokenizer
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 
 
 def test_ids_are_the_same_on_every_machine():

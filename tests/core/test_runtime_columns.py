@@ -9,8 +9,8 @@ from policy_fixtures import random_observation, tiny_policy
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import PolicyRunner
 from alam_core.runtime.columns import match_columns, parse_names_map
+from alam_core.runtime.runner import PolicyRunner
 
 GRIPPER_FIRST = [JOINT_NAMES[-1], *JOINT_NAMES[:-1]]
 DRIVER = [f"joint_{i}.pos" for i in range(1, 7)] + ["gripper.pos"]  # as LeRobot's robots name them

@@ -9,8 +9,8 @@ from test_policy_pi0_joint import pi0_policy
 
 from alam_core.errors import UserError
 from alam_core.policy.sequence import ACTION
-from alam_core.runtime import PolicyRunner
 from alam_core.runtime.compiled import CudaGraph
+from alam_core.runtime.runner import PolicyRunner
 
 VARIANTS = [
     {},

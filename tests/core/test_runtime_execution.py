@@ -7,8 +7,9 @@ from world_fixtures import DrivenBlobWorld
 
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_LIMITS
-from alam_core.runtime import ControllerExecution, Planner, StepExecution
+from alam_core.runtime.execution import ControllerExecution, StepExecution
 from alam_core.runtime.motion import MotionLimits, make_limits
+from alam_core.runtime.planner import Planner
 from alam_core.runtime.rollout import rollout
 from alam_core.sim.world import TICK
 from alam_core.types import Observation

@@ -5,8 +5,7 @@ import pytest
 from runtime_fixtures import CountingRunner
 
 from alam_core.errors import UserError
-from alam_core.runtime import Planner
-from alam_core.runtime.planner import DelayEstimate
+from alam_core.runtime.planner import DelayEstimate, Planner
 from alam_core.types import Observation
 
 DT = CountingRunner.dt

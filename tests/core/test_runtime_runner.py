@@ -6,7 +6,7 @@ import torch
 from policy_fixtures import HORIZON, LATENT, random_observation, tiny_policy
 
 from alam_core.errors import UserError
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 
 
 @pytest.fixture(scope="module")

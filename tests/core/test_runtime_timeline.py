@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alam_core.runtime import Timeline
+from alam_core.runtime.timeline import Timeline
 from alam_core.types import ActionChunk
 
 DT = 0.1

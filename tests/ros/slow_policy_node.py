@@ -11,7 +11,7 @@ import sys
 import time
 
 from alam_common.main import run_node
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 from alam_policy.policy_node import PolicyNode
 
 DELAY = 0.25  # s, added to an inference

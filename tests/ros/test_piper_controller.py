@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def stage(ros, start_node, can_udp_port):
         yield Stage(ros, arm, process)
     finally:
         arm.close()
+
+
+def test_the_node_starts_without_torch():
+    """A process that only moves the arm need not hold half a gigabyte of a library."""
+    code = "import sys, alam_piper.arm_controller_node; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_enable_execute_hold_and_disable(stage):

@@ -143,7 +143,7 @@ def test_a_policy_node_that_is_stopped_ends_its_goal(
 
 FAILING = """
 from alam_common.main import run_node
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 from alam_policy.policy_node import PolicyNode
 
 class FailingRunner(PolicyRunner):

@@ -11,7 +11,8 @@ from tiny_checkpoints import HORIZON, save_tiny_policy
 
 from alam_core import types
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import Planner, PolicyRunner
+from alam_core.runtime.planner import Planner
+from alam_core.runtime.runner import PolicyRunner
 from alam_core.types import VIEWS
 
 

@@ -15,7 +15,8 @@ from tiny_checkpoints import DIM, HORIZON, TOKENS, save_tiny_policy
 from alam_common.messages import stamp_to_ns
 from alam_core import types
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import Planner, PolicyRunner
+from alam_core.runtime.planner import Planner
+from alam_core.runtime.runner import PolicyRunner
 from alam_core.types import VIEWS
 
 

@@ -14,7 +14,9 @@ from world_fixtures import BlobWorld, DrivenBlobWorld, make_blobs
 from alam_core.data.video import VideoReader
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import Planner, PolicyRunner, StepExecution
+from alam_core.runtime.execution import StepExecution
+from alam_core.runtime.planner import Planner
+from alam_core.runtime.runner import PolicyRunner
 from alam_training.commands.evaluate import evaluate, write_video
 from alam_training.episodes.evaluation import (
     EpisodeResult,

@@ -23,7 +23,7 @@ from alam_core.latent_action.cache import adjacent_latents
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 from alam_core.types import Observation
 from alam_training.commands.finetune import finetune, main
 from alam_training.loop.config import LoopConfig, OptimConfig

@@ -25,7 +25,7 @@ from alam_core.policy.joint import JointPolicy
 from alam_core.policy.normalization import LatentProjection, PolicyStats
 from alam_core.results import write_result
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import PolicyRunner
+from alam_core.runtime.runner import PolicyRunner
 from alam_core.types import VIEWS, Observation
 from alam_training.benchmarks import pi0
 from alam_training.benchmarks.device import synchronise

@@ -21,10 +21,12 @@ from alam_core.robots.piper import (
     SIMULATED_MAX_VELOCITY,
 )
 from alam_core.robots.workspace import Workspace
-from alam_core.runtime import ControllerExecution, Planner, PolicyRunner, StepExecution
 from alam_core.runtime.columns import parse_names_map
+from alam_core.runtime.execution import ControllerExecution, StepExecution
 from alam_core.runtime.motion import make_limits
+from alam_core.runtime.planner import Planner
 from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
+from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.world import DrivenWorld, World, make_world
 from alam_core.types import Observation
 from alam_training.episodes.workers import workers

@@ -25,8 +25,9 @@ from alam_common.meters import RateMeter, Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError, one_line
 from alam_core.robots.piper import JOINT_NAMES
-from alam_core.runtime import Planner, PolicyRunner
 from alam_core.runtime.columns import parse_names_map
+from alam_core.runtime.planner import Planner
+from alam_core.runtime.runner import PolicyRunner
 from alam_policy.arm import ArmWatch
 from alam_policy.execution import Execution
 from alam_policy.goals import GoalServer, Task
