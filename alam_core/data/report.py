@@ -142,9 +142,9 @@ class DataReport:
             lines.append(line)
         return lines
 
-    def write(self, run: str | Path) -> None:
-        """Write ``<run>/data_report.json``. Raises UserError if it cannot be written."""
-        path = Path(run) / REPORT
+    def write(self, run: str | Path, name: str = REPORT) -> None:
+        """Write ``<run>/<name>``. Raises UserError if it cannot be written."""
+        path = Path(run) / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, self.to_dict())

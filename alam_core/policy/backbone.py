@@ -80,9 +80,16 @@ class Backbone(nn.Module, ABC):
         )
 
     @abstractmethod
-    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
-        """images: view -> (B, 3, S, S) float in [-1, 1]. state: (B, state_dim), normalised. words:
-        output of the tokenizer.
+    def encode(
+        self,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        words: Tensor,
+        known: Tensor | None = None,
+    ) -> Context:
+        """images: view -> (B, 3, S, S) float in [-1, 1]; black if the camera is missing. state: (B,
+        state_dim), normalised. words: output of the tokenizer. known: (B,) bool, whether a sample's
+        state is known; needs ``model.stateless``. None: all are.
         """
 
     def denoise(self, tokens: Tensor, tau: Tensor, context: Context, mask: Tensor) -> Tensor:

@@ -38,6 +38,11 @@ class ModelConfig:
             data. "learned": trained with the policy, through inputs and targets. "detached":
             trained through the input only.
         shared_noise: the latents of all views start from the same noise, as in the released code.
+        times: "common": all modalities have the same flow time, as in the paper. "own": in training
+            latents and actions each have a time of their own, so that the policy also knows actions
+            given finished latents (an inverse dynamics model) and latents alone (a planner).
+        stateless: the state may be unknown, as in video without robot data: a learned token then
+            takes its place.
         given_steps: largest number of first actions that can be given at inference because they are
             executed while the chunk is computed (real-time chunking); in training, a random number
             of them is given.
@@ -54,6 +59,8 @@ class ModelConfig:
     mask: Mask = "past_latents"
     projection: Literal["pca", "learned", "detached"] = "pca"
     shared_noise: bool = False
+    times: Literal["common", "own"] = "common"
+    stateless: bool = False
     given_steps: int = 0
     small: SmallConfig = field(default_factory=SmallConfig)
     pi0: Pi0Config = field(default_factory=Pi0Config)
@@ -67,6 +74,10 @@ class ModelConfig:
             raise UserError(
                 f"model.given_steps is {self.given_steps}: choose 0 to {self.horizon - 1}, less "
                 "than model.horizon"
+            )
+        if self.coupling == "two_stage" and self.times == "own":
+            raise UserError(
+                "model.times 'own' needs model.coupling 'joint': two stages have fixed times"
             )
         if self.coupling == "two_stage" and self.mask == "block_causal":
             raise UserError(
@@ -95,6 +106,7 @@ class PolicyConfig:
         state_names: names of the state's columns; empty in checkpoints of older versions, whose
             state is taken in the robot's own order: for the Piper joint1 to joint6, gripper.
         instructions: those of the training data; empty in some checkpoints of older versions.
+        latent_dt: time between two steps of a latent, in s; 0: dt.
     """
 
     model: ModelConfig
@@ -109,6 +121,7 @@ class PolicyConfig:
     latent_encoder: str = ""
     state_names: list[str] = field(default_factory=list)
     instructions: list[str] = field(default_factory=list)
+    latent_dt: float = 0.0
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.relative_joints if name not in self.joint_names]

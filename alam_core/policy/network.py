@@ -85,14 +85,20 @@ class PolicyNetwork(nn.Module):
             view: len(self.stats.latents[view].std) for view in self.projections
         }
 
-    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
+    def encode(
+        self,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        words: Tensor,
+        known: Tensor | None = None,
+    ) -> Context:
         """The context of B observations, for any number of ``predict`` calls. Arguments as in
         ``forward``. States outside the range of training are clipped.
         """
         scaled = {view: images[view].float() / 127.5 - 1.0 for view in self.config.views}
         normal = (state.float() - self.state_mean) / self.state_std
         limited = normal.clamp(self.state_limits[0], self.state_limits[1])
-        return self.backbone.encode(scaled, limited, words)
+        return self.backbone.encode(scaled, limited, words, known)
 
     def predict(
         self,
@@ -142,19 +148,22 @@ class PolicyNetwork(nn.Module):
 
         "tau": (B, G), flow times. "noise": modality -> (B, G, H, d_m). "planning": (B, G) bool,
         in two-stage generation, which draws train the latents. "given": (B, G) int, the number of
-        first actions that are given.
+        first actions that are given. "latent_tau": (B, G), only if latents have times of their own.
         """
         model, shape = self.config.model, (count, draws)
         like = {
             name: torch.empty(*shape, model.horizon, width)
             for name, width in self.stream_widths().items()
         }
-        return {
+        drawn = {
             "tau": self.process.sample_time(count * draws, generator).view(shape),
             "noise": self._noise(like, generator),
             "planning": torch.rand(shape, generator=generator) < 0.5,
             "given": torch.randint(model.given_steps + 1, shape, generator=generator),
         }
+        if model.times == "own":
+            drawn["latent_tau"] = self.process.sample_time(count * draws, generator).view(shape)
+        return drawn
 
     def forward(
         self,
@@ -164,6 +173,8 @@ class PolicyNetwork(nn.Module):
         targets: Mapping[str, Tensor],
         drawn: Mapping[str, Any],
         weights: Mapping[str, float] | None = None,
+        known: Tensor | None = None,
+        shares: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """The losses of a batch: one per modality (eq. 13), and ``"total"``, their weighted sum
         (eq. 14).
@@ -171,16 +182,19 @@ class PolicyNetwork(nn.Module):
         images: view -> (B, 3, S, S) uint8. state: (B, state_dim), in rad and m. words: output of
         the tokenizer. targets: "action" and latent views -> (B, H, .) of ``target_widths``,
         normalised. drawn: result of ``draw``. weights: modality -> lambda of eq. 14, 1 if not
-        given. For a learned projection there is also "<view>_variance", the variance of the
-        projected targets; it falls to 0 if the projection collapses.
+        given. known: (B,) bool, whether a sample's state is known; None: all are. shares: modality
+        -> (B,), the weight of each sample in that modality's loss, with a mean of 1 over the whole
+        batch, and 0 for a sample without such a target: it enters as pure noise, so that it tells
+        nothing. None: all 1. For a learned projection there is also "<view>_variance", the variance
+        of the projected targets; it falls to 0 if the projection collapses.
         """
-        context = self.encode(images, state, words)
+        context = self.encode(images, state, words, known)
         draws = drawn["tau"].shape[1]
         data = {
             name: self._project(name, targets[name]).repeat_interleave(draws, dim=0)
             for name in self.layout.modalities
         }
-        tau, counted = self._training_times(drawn)
+        tau, counted = self._training_times(drawn, shares or {})
         x, terms = {}, {}
         for name, value in data.items():
             x[name] = self.process.corrupt(value, drawn["noise"][name].flatten(0, 1), tau[name])
@@ -244,8 +258,11 @@ class PolicyNetwork(nn.Module):
             noise |= {view: noise[self.layout.views[0]] for view in self.layout.views}
         return noise
 
-    def _training_times(self, drawn: Mapping[str, Any]) -> tuple[Streams, Streams]:
+    def _training_times(
+        self, drawn: Mapping[str, Any], shares: Mapping[str, Tensor]
+    ) -> tuple[Streams, Streams]:
         """Modality -> tau (N, 1 or H, 1), and the weight of each error, in the same shape.
+        ``shares`` as in ``forward``.
 
         With two stages, each sequence trains, with probability one half, either the latents or the
         actions; in the latter case the latents are finished (tau 0). Both cases have weight 2,
@@ -255,6 +272,8 @@ class PolicyNetwork(nn.Module):
         now = drawn["tau"].reshape(-1, 1, 1)
         tau = dict.fromkeys(self.layout.modalities, now)
         counted = dict.fromkeys(self.layout.modalities, torch.ones_like(now))
+        if "latent_tau" in drawn:
+            tau |= dict.fromkeys(self.layout.views, drawn["latent_tau"].reshape(-1, 1, 1))
         if self.layout.views and self.config.model.coupling == "two_stage":
             planning = drawn["planning"].reshape(-1, 1, 1).to(now.dtype)
             for view in self.layout.views:
@@ -264,6 +283,10 @@ class PolicyNetwork(nn.Module):
             steps = torch.arange(self.config.model.horizon, device=now.device).view(1, -1, 1)
             free = (steps >= drawn["given"].reshape(-1, 1, 1)).to(now.dtype)
             tau[ACTION], counted[ACTION] = now * free, counted[ACTION] * free
+        for name, share in shares.items():
+            share = share.repeat_interleave(drawn["tau"].shape[1]).view(-1, 1, 1)
+            tau[name] = torch.where(share > 0, tau[name], torch.ones_like(tau[name]))
+            counted[name] = counted[name] * share
         return tau, counted
 
 

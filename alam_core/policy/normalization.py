@@ -216,11 +216,13 @@ class PolicyStats:
             ) from None
 
 
-def chunk_rows(first: int | np.ndarray, horizon: int, last: int | np.ndarray) -> np.ndarray:
-    """Rows of the chunks that begin at rows ``first`` (...), int (..., H); past the episode's last
-    row ``last`` (...), that row repeats.
+def chunk_rows(
+    first: int | np.ndarray, horizon: int, last: int | np.ndarray, stride: int = 1
+) -> np.ndarray:
+    """Rows of the chunks that begin at rows ``first`` (...), ``stride`` rows apart, int (..., H);
+    past the episode's last row ``last`` (...), that row repeats.
     """
-    rows = np.asarray(first)[..., None] + np.arange(horizon)
+    rows = np.asarray(first)[..., None] + stride * np.arange(horizon)
     return np.minimum(rows, np.asarray(last)[..., None])
 
 

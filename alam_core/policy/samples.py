@@ -4,7 +4,7 @@ Letters: F frames of the data set, E episodes, K instructions, V views, B batch,
 H chunk length, A action width, P projected latent width, state_dim state width.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,29 +46,40 @@ class PolicySamples:
     """The samples of a data set, one per frame: the observation at the frame, and the chunk that
     begins there.
 
-    frames: view -> decoded frames. states (F, state_dim), actions (F, A): of all frames, episode by
-    episode. words (K, .): the tokenizer's output for each instruction. tasks (F,): the index in
-    ``words`` of each frame's instruction. latents: view -> projected transitions (F, P). relative:
-    (A,) bool. left_out: episodes without samples.
+    frames: view -> decoded frames; views of ``views`` without frames are black. states (F,
+    state_dim), actions (F, A): of all frames, episode by episode; both None for video without
+    labels. words (K, .): the tokenizer's output for each instruction. tasks (F,): the index in
+    ``words`` of each frame's instruction. latents: view -> projected transitions over ``stride``
+    frames, (F, P); those of ``stats.latents`` without an entry have no targets. relative: (A,)
+    bool. left_out: episodes without samples. stride: frames per step of a chunk's latents.
     """
 
     def __init__(
         self,
         frames: Mapping[str, FrameStore],
-        states: np.ndarray,
-        actions: np.ndarray,
+        states: np.ndarray | None,
+        actions: np.ndarray | None,
         words: Tensor,
         tasks: np.ndarray,
         latents: Mapping[str, np.ndarray],
         stats: PolicyStats,
         relative: np.ndarray,
         left_out: Collection[int] = (),
+        views: Sequence[str] = (),
+        stride: int = 1,
     ) -> None:
-        self.frames, self.states, self.actions = frames, states, actions
+        store = next(iter(frames.values()))
+        self.starts, self.lengths, self.size = store.starts, store.lengths, store.size
+        self.frames, self.views, self.stride = frames, list(views or frames), stride
+        self.labelled = states is not None and actions is not None
+        count, (horizon, width) = int(self.lengths.sum()), stats.action_mean.shape
+        self.horizon = horizon
+        self.states = (
+            np.zeros((count, len(stats.state_mean)), np.float32) if states is None else states
+        )
+        self.actions = np.zeros((count, width), np.float32) if actions is None else actions
         self.words, self.tasks, self.latents = words, tasks, latents
         self.stats, self.relative, self.left_out = stats, relative, sorted(left_out)
-        store = next(iter(frames.values()))
-        self.starts, self.lengths = store.starts, store.lengths
         self.episode_of = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (F,)
         self.last = last_frames(self.lengths, tasks)
 
@@ -82,24 +93,27 @@ class PolicySamples:
 
     def batch(self, rows: np.ndarray, drawn: Mapping[str, np.ndarray] | None = None) -> dict:
         """The samples ``rows`` (B,): "images" view -> (B, 3, S, S) uint8, "state" (B, state_dim),
-        "words" (B, .), "targets" modality -> (B, H, .), normalised.
+        "words" (B, .), "targets" modality -> (B, H, .), normalised; 0 where there is no target.
 
         Past the end of an episode, or of the part of it that follows one instruction, the last
         action and the last transition repeat. drawn: result of ``draw_augmentation`` for these
         rows, None for no augmentation.
         """
-        horizon = len(self.stats.action_mean)
-        chunk = chunk_rows(rows, horizon, self.last[rows])  # (B, H)
+        chunk = chunk_rows(rows, self.horizon, self.last[rows])  # (B, H)
         state = self.states[rows]
         actions = relative_targets(self.actions[chunk], state, self.relative)
         targets = {ACTION: (actions - self.stats.action_mean) / self.stats.action_std}
-        for view, latents in self.latents.items():
+        if not self.labelled:
+            targets[ACTION] = np.zeros_like(targets[ACTION])
+        steps = chunk_rows(rows, self.horizon, self.last[rows], self.stride)
+        for view, projection in self.stats.latents.items():
             # Past the end, the transition is that of the last frame to itself.
-            targets[view] = self.stats.latents[view].targets(latents[chunk])
-        images = {
-            view: store.array[np.sort(rows)][np.argsort(np.argsort(rows))]
-            for view, store in self.frames.items()
-        }
+            targets[view] = (
+                projection.targets(self.latents[view][steps])
+                if view in self.latents
+                else np.zeros((*steps.shape, len(projection.std)))
+            )
+        images = {view: self._images(view, rows) for view in self.views}
         if drawn is not None:
             images = {
                 view: augment_images(rgb, drawn["images"][:, number])
@@ -118,6 +132,11 @@ class PolicySamples:
             },
         }
 
+    def _images(self, view: str, rows: np.ndarray) -> np.ndarray:
+        if view not in self.frames:
+            return np.zeros((len(rows), self.size, self.size, 3), np.uint8)
+        return self.frames[view].array[np.sort(rows)][np.argsort(np.argsort(rows))]
+
     def draw_augmentation(
         self, count: int, config: AugmentConfig, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
@@ -125,7 +144,7 @@ class PolicySamples:
         in px and the factors of brightness and contrast; "state" (B, state_dim), noise in standard
         deviations.
         """
-        views = len(self.frames)
+        views = len(self.views)
         shifts = rng.integers(-config.shift, config.shift + 1, (count, views, 2)).astype(np.float64)
         brightness = 1.0 + rng.uniform(-config.brightness, config.brightness, (count, views, 1))
         contrast = 1.0 + rng.uniform(-config.contrast, config.contrast, (count, views, 1))

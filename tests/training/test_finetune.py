@@ -19,7 +19,7 @@ from alam_core.data.lerobot.reader import LeRobotDataset
 from alam_core.data.lerobot.writer import LeRobotWriter
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionConfig, TransitionModel, encode_images
-from alam_core.latent_action.cache import adjacent_latents
+from alam_core.latent_action.cache import cached_latents
 from alam_core.policy.config import ModelConfig
 from alam_core.policy.samples import AugmentConfig
 from alam_core.robots.piper import JOINT_NAMES
@@ -101,7 +101,7 @@ def test_latents_are_those_of_adjacent_frames_and_encoded_once(
     dataset, encoder, tmp_path, monkeypatch
 ):
     frames = frame_store(LeRobotDataset(dataset), "wrist", 16)
-    z = adjacent_latents(encoder, "wrist", frames, tmp_path)
+    z = cached_latents(encoder, "wrist", frames, tmp_path)
     model = TransitionModel.from_pretrained(encoder)
     for e, length in enumerate(LENGTHS):
         pictures, rows = frames.episode(e), slice(frames.starts[e], frames.starts[e] + length)
@@ -116,12 +116,12 @@ def test_latents_are_those_of_adjacent_frames_and_encoded_once(
         raise AssertionError("encoded twice")
 
     monkeypatch.setattr("alam_core.latent_action.cache.encode_images", forbidden)
-    np.testing.assert_array_equal(adjacent_latents(encoder, "wrist", frames, tmp_path), z)
+    np.testing.assert_array_equal(cached_latents(encoder, "wrist", frames, tmp_path), z)
     with torch.no_grad():
         next(model.parameters()).add_(0.1)
     other = model.save_pretrained(tmp_path / "other")
     with pytest.raises(AssertionError, match="encoded twice"):
-        adjacent_latents(other, "wrist", frames, tmp_path)
+        cached_latents(other, "wrist", frames, tmp_path)
 
 
 def test_with_latents_a_policy_is_trained_saved_and_acts(dataset, encoder, tmp_path):
@@ -159,7 +159,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_weights(dataset, tmp_
 
 
 def test_data_normalised_targets_and_held_out_instructions(dataset, encoder, tmp_path):
-    config, data, _ = load(settings(dataset, tmp_path, encoder))
+    config, data, *_ = load(settings(dataset, tmp_path, encoder))
     batch = data.batch(np.arange(sum(LENGTHS)))
     targets = batch["targets"]["action"].numpy()
     moving = data.stats.action_std > 3e-3 + 1e-6

@@ -91,7 +91,7 @@ def change_task(root: Path) -> None:
 def test_chunks_end_where_the_instruction_changes(root: Path, encoder: Path) -> None:
     load(settings(root, encoder=str(encoder)))  # the latents of the whole episode are cached
     change_task(root)
-    _, data, tokenizer = load(settings(root, encoder=str(encoder), latent_targets="adjacent"))
+    _, data, tokenizer, _ = load(settings(root, encoder=str(encoder), latent_targets="adjacent"))
     batch = data.batch(np.arange(FIRST, FIRST + LENGTH))
     wave, rest = tokenizer(["wave", "rest"])
     assert [torch.equal(words, rest) for words in batch["words"]] == [True] * CUT + [False] * 2
@@ -132,7 +132,7 @@ def test_columns_of_other_names_are_listed_and_can_be_given(root: Path) -> None:
     given = ["--data", str(root), "--state", "state", "--action", "actions", "--exclude", "[4]"]
     parsed = parse_args(FinetuneConfig, "", [*given, "--images", '{"hand": "image"}'])
     named = {name: getattr(parsed, name) for name in ("state", "action", "images", "exclude")}
-    policy, data, _ = load(settings(root, **named))
+    policy, data, *_ = load(settings(root, **named))
     assert policy.views == ["hand"] and policy.joint_names == ["a", "b"] and data.left_out == [4]
 
 
@@ -142,7 +142,7 @@ def test_a_policy_keeps_the_names_of_its_state_and_its_instructions(root: Path) 
         (root / "meta/info.json").read_text().replace('"a"', '"elbow"')
     )
     known = list(dict.fromkeys(LeRobotDataset(root).tasks.values()))
-    policy, _, _ = load(settings(root))
+    policy, _, *_ = load(settings(root))
     assert policy.state_names == policy.joint_names == ["elbow", "b"]
     assert sorted(policy.instructions) == sorted(known) and len(known) == 2
     only_even = load(settings(root, exclude=list(range(1, EPISODES_WRITTEN, 2))))[0]
@@ -162,7 +162,7 @@ def test_a_policy_is_trained_without_a_broken_and_an_excluded_episode(
     assert report(root)["excluded"] == [7]
     assert "16 training episodes" in (root.parent / "run/policy/README.md").read_text()
     config = settings(root, exclude=[7])
-    _, data, _ = load(config)
+    _, data, *_ = load(config)
     rows, held_out, episodes = split_samples(config, data)
     assert episodes == EPISODES_WRITTEN - 2 - 2
     assert not {3, 7} & set(data.episode_of[np.append(rows, held_out)])
@@ -208,7 +208,7 @@ def test_videos_metadata_and_files_that_are_broken_count_together(root: Path) ->
     video = next((root / "videos").rglob("*.mp4"))
     content = video.read_bytes()
     video.write_bytes(content[: int(len(content) * 0.93)])
-    _, data, _ = load(settings(root, max_broken=0.5))
+    _, data, *_ = load(settings(root, max_broken=0.5))
     why = {fault["episode"]: fault["why"] for fault in report(root)["broken"]}
     assert data.left_out == sorted(why) and max(why) == EPISODES_WRITTEN - 1 and len(why) < 8
     assert "'data/file_index' is null" in why[3] and "file-008.parquet' is missing" in why[5]
@@ -220,5 +220,5 @@ def test_a_repaired_episode_is_decoded_and_trained_on_again(root: Path) -> None:
     edit_rows(root / EPISODES, lambda rows: rows[3].update(length=None))
     assert load(settings(root))[1].left_out == [3]
     edit_rows(root / EPISODES, lambda rows: rows[3].update(length=LENGTH))
-    _, data, _ = load(settings(root))
+    _, data, *_ = load(settings(root))
     assert not data.left_out and data.frames["top"].episode(3).any()

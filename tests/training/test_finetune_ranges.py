@@ -98,7 +98,7 @@ def test_what_hardly_moves_and_what_is_a_little_outside_is_told(
         values[0, 1] = -0.12 if e == 1 else values[0, 1]  # joint2, whose range begins at 0
         return values
 
-    _, data, _ = load(write(tmp_path / "data", change))
+    _, data, *_ = load(write(tmp_path / "data", change))
     told = capsys.readouterr().err
     for vector in ("state", "action"):
         assert f"{vector} 'joint4': never changes" in told

@@ -38,7 +38,8 @@ class VideoFolder:
     """All video files below ``root``, in the order of their names, read like the videos of a
     ``LeRobotDataset``.
 
-    ``names``: the files, relative to root. ``views``: always ("video",). A broken file keeps its
+    ``names``: the files, relative to root. ``views``: always ("video",). ``fps``: the median of the
+    files' frame rates. A broken file keeps its
     episode number, so that the other numbers stay the same when it is repaired. Raises UserError if
     ``root`` holds no video file.
     """
@@ -60,6 +61,8 @@ class VideoFolder:
                 f"{', '.join(sorted(ENDINGS))}"
             )
         facts = inspect_videos(self.root, self.names)
+        rates = [fact.fps for fact in facts if fact.fps > 0]
+        self.fps = float(np.median(rates)) if rates else 0.0
         self._lengths = [_length(fact.frames, fact.seconds * fact.fps) for fact in facts]
         self.num_episodes = len(self.names)
         self.num_frames = sum(self._lengths)

@@ -38,9 +38,15 @@ class Pi0Backbone(Backbone):
     half_precision = True
 
     def __init__(
-        self, config: Pi0Config, views: Sequence[str], image_size: int, state_dim: int
+        self,
+        config: Pi0Config,
+        views: Sequence[str],
+        image_size: int,
+        state_dim: int,
+        stateless: bool = False,
     ) -> None:
         """image_size: px, a multiple of ``config.patch_size``; the published weights have 224.
+        stateless: see ``ModelConfig``.
 
         Raises UserError for a state wider than ``config.state_width``.
         """
@@ -74,6 +80,8 @@ class Pi0Backbone(Backbone):
         nn.init.normal_(self.words.weight, std=config.text_width**-0.5)
         self.prefix = Gemma(config, config.text_width, config.text_mlp_width, keys_only=True)
         self.state = nn.Linear(config.state_width, config.expert_width)
+        if stateless:
+            self.no_state = nn.Parameter(0.02 * torch.randn(config.expert_width))
         self.expert = Gemma(config, config.expert_width, config.expert_mlp_width)
         self.norm = GemmaRMSNorm(config.expert_width)
 
@@ -85,7 +93,13 @@ class Pi0Backbone(Backbone):
 
         load_pi0(checkpoint_folder(path, PUBLISHED), self, input_head, output_head)
 
-    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
+    def encode(
+        self,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        words: Tensor,
+        known: Tensor | None = None,
+    ) -> Context:
         """See ``Backbone``; C = P + 1. Two kinds of tokens are masked: those of an entirely black
         image, which stands for a missing camera, and words of id 0, which are padding.
         """
@@ -105,8 +119,11 @@ class Pi0Backbone(Backbone):
         state = F.pad(state, (0, self.state.in_features - state.shape[1])).to(
             self.state.weight.dtype
         )
+        embedded = self.state(state)
+        if known is not None:
+            embedded = torch.where(known[:, None], embedded, self.no_state.to(embedded.dtype))
         _, own, _ = self.expert(
-            self.state(state)[:, None], mask.sum(1, keepdim=True) - 1, mask[:, None, None], prefix
+            embedded[:, None], mask.sum(1, keepdim=True) - 1, mask[:, None, None], prefix
         )
         return Context(
             [

@@ -24,7 +24,9 @@ class Pi0Factory(BackboneFactory):
         from alam_core.policy.pi0.backbone import Pi0Backbone  # imports transformers
 
         model = config.model
-        return Pi0Backbone(model.pi0, config.views, model.image_size, config.state_dim)
+        return Pi0Backbone(
+            model.pi0, config.views, model.image_size, config.state_dim, model.stateless
+        )
 
     @staticmethod
     def tokenizer(model: ModelConfig, folder: str | Path, from_checkpoint: bool) -> Tokenizer:

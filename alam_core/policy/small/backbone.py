@@ -36,9 +36,10 @@ class SmallBackbone(Backbone):
         state_dim: int,
         horizon: int,
         modalities: int,
+        stateless: bool = False,
     ) -> None:
         """image_size: px, a multiple of ``vision.STRIDE``. horizon: steps of the longest chunk.
-        modalities: M.
+        modalities: M. stateless: see ``ModelConfig``.
         """
         super().__init__()
         self.width = width = config.width
@@ -63,6 +64,8 @@ class SmallBackbone(Backbone):
         self.state = nn.Sequential(
             nn.Linear(state_dim, width), nn.GELU(approximate="tanh"), nn.Linear(width, width)
         )
+        if stateless:
+            self.no_state = nn.Parameter(0.5 * torch.randn(width))
         self.norm = nn.LayerNorm(width)
         self.expert = ActionExpert(width, config.layers, config.heads, config.mlp_width, width)
         self.position = nn.Parameter(0.5 * torch.randn(horizon, modalities, width))
@@ -70,10 +73,19 @@ class SmallBackbone(Backbone):
     def load_pretrained(self) -> str:
         return self.timm.load_pretrained() if self.timm is not None and self.pretrained else ""
 
-    def encode(self, images: Mapping[str, Tensor], state: Tensor, words: Tensor) -> Context:
+    def encode(
+        self,
+        images: Mapping[str, Tensor],
+        state: Tensor,
+        words: Tensor,
+        known: Tensor | None = None,
+    ) -> Context:
         """See ``Backbone``. With our own image encoders, C = 2 + views * (4 + (S / 16)^2)."""
         text = self.text(words)
-        tokens = [self.state(state)[:, None], text[:, None]]
+        own = self.state(state)
+        if known is not None:
+            own = torch.where(known[:, None], own, self.no_state.to(own.dtype))
+        tokens = [own[:, None], text[:, None]]
         if self.timm is None:
             tokens += [self.cameras[view](images[view], text) for view in self.views]
         else:

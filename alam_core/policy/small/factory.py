@@ -32,6 +32,7 @@ class SmallFactory(BackboneFactory):
             config.state_dim,
             model.horizon,
             len(config.latent_views) + 1,
+            model.stateless,
         )
 
     @staticmethod

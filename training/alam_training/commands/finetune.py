@@ -61,14 +61,14 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
     Returns the policy and whether it was written: an interrupted run only saves its state. Raises
     UserError for data, an encoder or settings that do not fit together.
     """
-    policy_config, data, tokenizer = load(config)
+    policy_config, data, tokenizer, videos = load(config)
     torch.manual_seed(config.loop.seed)
     policy = JointPolicy(policy_config, data.stats, tokenizer)
     if (found := policy.load_pretrained(config.weights)) and PartialState().is_main_process:
         print(found)
     policy = policy.to(memory_format=torch.channels_last)
     training_rows, held_out_rows, training_episodes = split_samples(config, data)
-    batch_at = TrainingBatches(config, policy, data, training_rows)
+    batch_at = TrainingBatches(config, policy, data, training_rows, videos)
     weights = {view: config.latent_weight for view in policy_config.latent_views}
 
     def losses(model: nn.Module, batch: dict) -> dict[str, Tensor]:
@@ -81,6 +81,8 @@ def finetune(config: FinetuneConfig) -> tuple[JointPolicy, bool]:
 
     identity = {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
     identity |= {"latent_encoder": policy_config.latent_encoder, "data_digest": data_digest(data)}
+    if videos:
+        identity["video_digest"] = [data_digest(video.samples) for video in videos]
     if config.rollouts.episodes and PartialState().is_main_process:
         with _threads_kept():
             check(_candidate(policy, config))  # report what does not fit before training

@@ -32,6 +32,16 @@ def map_tensors(change: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     return batch
 
 
+def map_together(combine: Callable[[list[Tensor]], Tensor], batches: list[Batch]) -> Batch:
+    """One batch with the structure of ``batches``, each tensor combined from theirs."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return combine(batches)
+    if isinstance(first, dict):
+        return {key: map_together(combine, [batch[key] for batch in batches]) for key in first}
+    return type(first)(map_together(combine, list(values)) for values in zip(*batches, strict=True))
+
+
 def accumulate_gradients(
     wrapped: nn.Module,
     model: nn.Module,

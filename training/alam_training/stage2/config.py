@@ -17,6 +17,39 @@ MAY_CHANGE = ("run", "loop", "rollouts", "encoder", "state", "action", "exclude"
 
 
 @dataclass
+class VideoConfig:
+    """A source of video that shows the task but has no action labels; those that it has are not
+    read.
+
+    Args:
+        path: folder of a LeRobot data set, or of video files, one per episode, at any depth.
+        weight: share of the video samples, relative to the other sources' weights.
+        stride: frames between two steps of a latent; 0 follows from the frame rates, so that a
+            step takes as long as in the demonstrations.
+        images: view of the policy -> name of the video feature that holds it ("video" for a folder
+            of video files); empty: features with the names of views. Views that a source does not
+            have are black.
+        instruction: for a folder of video files, that of all files. Empty: each file has its own,
+            in a text file beside it (push.mp4, push.txt).
+        exclude: numbers of episodes to leave out.
+    """
+
+    path: str
+    weight: float = 1.0
+    stride: int = 0
+    images: dict[str, str] = field(default_factory=dict)
+    instruction: str = ""
+    exclude: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < float("inf") or self.stride < 0:
+            raise UserError(
+                f"video: '{self.path}' has weight {self.weight} and stride {self.stride}: the "
+                "weight must be above 0, the stride not negative"
+            )
+
+
+@dataclass
 class RolloutConfig:
     """Rollouts in a simulated world during training, on validation seeds. They take time, so there
     are none by default.
@@ -45,6 +78,13 @@ class FinetuneConfig:
     Args:
         data: folder of a LeRobot data set.
         run: folder for logs, the training state and, at the end, the policy in <run>/policy.
+        labelled: use the labels of only this many training episodes of each instruction, for
+            studies of few labels; what is dropped is never read. 0 uses all.
+        video: folder of video without action labels, or a list of such sources. The policy learns
+            from it what will happen: the latents of its encoder, not the actions.
+        video_share: part of each batch that is drawn from the video.
+        unknown_state: part of the labelled samples whose state is hidden, so that they look like
+            video; only used with video.
         state: feature of the data set that holds the state.
         action: feature that holds the action.
         images: view -> name of the video feature that holds it, for example '{"wrist":
@@ -65,6 +105,8 @@ class FinetuneConfig:
         latent_targets: what is generated for a step. "cumulative": the transition from the chunk's
             first frame to the step, as a sum of transitions between adjacent frames; "adjacent":
             the transition from the frame before, as in the paper.
+        latent_seconds: time between two steps of a latent, in s; 0: one step of the actions. Where
+            the frame rate is high, longer steps show more motion.
         latent_weight: lambda, the weight of each view's latents in the loss; the action's is 1.
         relative_joints: names of action dimensions that are predicted as differences to the state
             at the start of the chunk.
@@ -88,6 +130,7 @@ class FinetuneConfig:
     latent_views: list[str] = field(default_factory=list)
     latent_width: int = 0
     latent_targets: Literal["cumulative", "adjacent"] = "cumulative"
+    latent_seconds: float = 0.0
     latent_weight: float = 0.3
     relative_joints: list[str] = field(default_factory=list)
     normalise: Literal["std", "quantiles"] = "std"
@@ -104,6 +147,10 @@ class FinetuneConfig:
     images: dict[str, str] = field(default_factory=dict)
     exclude: list[int] = field(default_factory=list)
     max_broken: float = 0.05
+    labelled: int = 0
+    video: str | list[VideoConfig] = ""
+    video_share: float = 0.5
+    unknown_state: float = 0.2
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.draws < 1:
@@ -123,6 +170,26 @@ class FinetuneConfig:
             )
         if not 0 <= self.max_broken <= 1:
             raise UserError(f"max_broken is {self.max_broken}: give a fraction between 0 and 1")
+
+        if self.labelled < 0 or self.latent_seconds < 0:
+            raise UserError("labelled and latent_seconds must not be negative")
+        if not 0 < self.video_share < 1 or not 0 <= self.unknown_state < 1:
+            raise UserError(
+                f"video_share is {self.video_share} and unknown_state is {self.unknown_state}: "
+                "give fractions between 0 and 1"
+            )
+        if self.video and not self.encoder:
+            raise UserError(
+                "video teaches a policy only through latents: give a transition model with "
+                "--encoder"
+            )
+
+    @property
+    def videos(self) -> list[VideoConfig]:
+        """The sources of video, whether one or several are given."""
+        if isinstance(self.video, str):
+            return [VideoConfig(self.video)] if self.video else []
+        return self.video
 
     @property
     def columns(self) -> Columns:

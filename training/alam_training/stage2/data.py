@@ -4,6 +4,7 @@ before any video is decoded.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from alam_core.data.mixture import VideoSource, decode
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
 from alam_core.latent_action import TransitionEncoder
-from alam_core.latent_action.cache import adjacent_latents
+from alam_core.latent_action.cache import cached_latents
 from alam_core.policy.backbone import Tokenizer, make_tokenizer
 from alam_core.policy.config import PolicyConfig
 from alam_core.policy.normalization import (
@@ -33,17 +34,21 @@ from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
 from alam_training.findings import print_data_findings
-from alam_training.stage2.batches import split
+from alam_training.stage2.batches import SourceSamples, split
 from alam_training.stage2.config import FinetuneConfig
 from alam_training.stage2.demonstrations import read_demonstrations
+from alam_training.stage2.video import load_videos, open_videos
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
 LEARNED_FROM = 64  # principal components that are the input of a learned projection
 
 
-def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer]:
-    """Open the data set, decode its frames and encode its transitions unless cached, fit the
-    normalisation. Broken episodes are left out; ``<run>/data_report.json`` names them.
+def load(
+    config: FinetuneConfig,
+) -> tuple[PolicyConfig, PolicySamples, Tokenizer, list[SourceSamples]]:
+    """Open the data set and the sources of video without labels, decode their frames and encode
+    their transitions unless cached, fit the normalisation to the data set. Broken episodes are left
+    out; ``<run>/data_report.json`` names them.
 
     Raises UserError for data, an encoder or settings that do not fit together, and for more broken
     episodes than ``config.max_broken``.
@@ -55,8 +60,10 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     if not views:
         raise UserError(f"'{config.data}' has no camera view: a policy needs at least one")
     _check_relative(config, dataset)
+    videos = open_videos(config, views)
+    model = replace(config.model, stateless=config.model.stateless or bool(config.video))
     policy_config = PolicyConfig(
-        config.model,
+        model,
         views,
         (config.latent_views or views) if config.encoder else [],
         len(dataset.state_names),
@@ -65,15 +72,21 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
         1.0 / dataset.fps,
         state_names=list(dataset.state_names),
     )
-    report = _report(config, dataset, views, broken)
-    demonstrations = read_demonstrations(dataset, config.exclude, broken)
+    excluded = [*config.exclude, *without_labels(config, dataset, broken)]
+    report = _report(config, dataset, views, broken, excluded)
+    demonstrations = read_demonstrations(dataset, excluded, broken)
     report.update(0, broken)
     states, actions = demonstrations.states, demonstrations.actions
     tokenizer = make_tokenizer(config.model, _tokenizer_folder(config.weights))
-    words = tokenizer(_checked_tasks(config, tokenizer, demonstrations.instructions))
+    instructions = demonstrations.instructions
+    seen = [text for video in videos for text in video.instructions]
+    _check_tasks(config, tokenizer, [*instructions, *seen])
+    words = tokenizer(instructions)
     relative = policy_config.relative()
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
+    stride = max(1, round(config.latent_seconds * dataset.fps))
     if encoder is not None:
+        policy_config.latent_dt = stride / dataset.fps if stride > 1 else 0.0
         transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
         policy_config.latent_shape = list(transition.latent_shape)
@@ -94,7 +107,7 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     report.update(0, broken)
     parts = demonstrations.parts(report.left_out(0))
     followed = {int(demonstrations.tasks[part.start]) for part in parts}
-    policy_config.instructions = [demonstrations.instructions[i] for i in sorted(followed)]
+    policy_config.instructions = [instructions[i] for i in sorted(followed)]
     stats = fit_policy_stats(
         [states[part] for part in parts],
         [actions[part] for part in parts],
@@ -106,9 +119,10 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
     latents: dict[str, np.ndarray] = {}
     for view, store in native.items():
         assert encoder is not None
-        z = adjacent_latents(encoder, view, demonstrations.cut(store), dataset.root / ".cache")
+        cut = demonstrations.cut(store)
+        z = cached_latents(encoder, view, cut, dataset.root / ".cache", stride)
         latents[view] = _projected(
-            config, policy_config, stats, view, z, demonstrations.last, parts
+            config, policy_config, stats, view, z, demonstrations.last, parts, stride
         )
     if PartialState(cpu=config.loop.cpu).is_main_process:
         print("\n".join(report.summary()))
@@ -125,9 +139,31 @@ def load(config: FinetuneConfig) -> tuple[PolicyConfig, PolicySamples, Tokenizer
             stats,
             relative,
             report.left_out(0),
+            stride=stride,
         ),
         tokenizer,
+        load_videos(config, videos, policy_config, stats, tokenizer),
     )
+
+
+def without_labels(
+    config: FinetuneConfig, dataset: LeRobotDataset, broken: dict[int, str]
+) -> list[int]:
+    """The training episodes whose labels ``config.labelled`` drops: all but the first few of each
+    instruction, by the instructions that meta/episodes states.
+    """
+    if not config.labelled:
+        return []
+    counts: dict[tuple[str, ...], int] = {}
+    dropped = []
+    for e in split(config, dataset.num_episodes)[0].tolist():
+        task = tuple(dataset.stated_tasks(e))
+        usable = e not in broken and e not in config.exclude
+        if usable and counts.get(task, 0) < config.labelled:
+            counts[task] = counts.get(task, 0) + 1
+        elif usable:
+            dropped.append(e)
+    return dropped
 
 
 def data_digest(data: PolicySamples) -> str:
@@ -148,9 +184,11 @@ def _projected(
     z: np.ndarray,
     last: np.ndarray,
     parts: Sequence[slice],
+    stride: int,
 ) -> np.ndarray:
-    """Fit the projection of a view's transitions z (F, D), those in ``parts``, into ``stats``;
-    returns all of them projected, (F, P). last (F,): last frame of each frame's part.
+    """Fit the projection of a view's transitions z (F, D) over ``stride`` frames, those in
+    ``parts``, into ``stats``; returns all of them projected, (F, P). last (F,): last frame of each
+    frame's part.
     """
     rows = np.concatenate([np.arange(part.start, part.stop) for part in parts])
     picked = np.random.default_rng(0).permutation(rows)[:PROJECTION_SAMPLES]
@@ -159,14 +197,18 @@ def _projected(
     projection = LatentProjection.fit(z[np.sort(picked)], width, one_scale=learned)
     p = projection.project(np.asarray(z))
     if config.latent_targets == "cumulative":
-        chunks = p[chunk_rows(picked, config.model.horizon, last[picked])]
+        chunks = p[chunk_rows(picked, config.model.horizon, last[picked], stride)]
         projection = projection.cumulative(chunks, one_scale=learned)
     stats.latents[view] = projection
     return p
 
 
 def _report(
-    config: FinetuneConfig, dataset: LeRobotDataset, views: list[str], broken: dict[int, str]
+    config: FinetuneConfig,
+    dataset: LeRobotDataset,
+    views: list[str],
+    broken: dict[int, str],
+    excluded: list[int],
 ) -> DataReport:
     """The report of the run's data, before any row or video is read."""
     source = VideoSource(
@@ -175,7 +217,7 @@ def _report(
         views=views,
         path=config.data,
         broken=broken,
-        excluded=config.exclude,
+        excluded=excluded,
     )
     _, held_out = split(config, dataset.num_episodes)
     return DataReport([source], [[]], [held_out.tolist()], config.max_broken)
@@ -218,10 +260,8 @@ def _check_relative(config: FinetuneConfig, dataset: LeRobotDataset) -> None:
             )
 
 
-def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str]) -> list[str]:
-    """The instructions. Raises UserError if one is empty, or if the tokenizer cannot tell two of
-    them apart.
-    """
+def _check_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str]) -> None:
+    """Raises UserError if an instruction is empty, or if the tokenizer cannot tell two apart."""
     if not all(map(plain, tasks)):
         raise UserError(
             f"'{config.data}' has episodes without an instruction: add one to each, for example "
@@ -233,4 +273,3 @@ def _checked_tasks(config: FinetuneConfig, tokenizer: Tokenizer, tasks: list[str
             f"of {config.model.small.vocabulary}: give another --model.small.vocabulary, or a "
             "sentence encoder with --model.small.text"
         )
-    return tasks
