@@ -104,7 +104,7 @@ def test_a_folder_of_videos_with_captions_at_another_rate(root, encoder, films):
     assert [row["episodes"] for row in told] == [3]
 
 
-def test_two_sources_one_without_a_view(root, encoder, films, tmp_path):
+def test_video_is_drawn_from_every_source(root, encoder, films, tmp_path):
     shutil.copytree(root, tmp_path / "more")
     sources = [
         VideoConfig(str(films), images={"top": "video"}),
