@@ -146,10 +146,13 @@ def _stall(seconds: float) -> Act:
 def _kill_publisher(stage: FaultStage) -> float:
     """Let a process of its own move the arm, then kill it."""
     stage.settle()
+    before = stage.chunk_end
     command = [sys.executable, "-m", "alam_demo.motion_stream", stage.namespace]
     publisher = ChildProcess("motion_stream", command)
     try:
-        stage.until(lambda: stage.state == "EXECUTING", 60.0, "the publisher's first chunk")
+        # Both the controller and this process must hear it, as ``chunk_end`` is measured here.
+        heard = lambda: stage.state == "EXECUTING" and stage.chunk_end > before  # noqa: E731
+        stage.until(heard, 60.0, "the publisher's first chunk")
         time.sleep(stage.rng.uniform(0.3, 1.0))
         publisher.send(signal.SIGKILL)
         return time.time()
@@ -158,11 +161,12 @@ def _kill_publisher(stage: FaultStage) -> float:
 
 
 def _move_by_hand(stage: FaultStage) -> None:
-    """The arm is moved while the frame that tells it is lost."""
+    """The arm is moved while the frame that tells it is lost, towards the middle of its range."""
 
     def apply(emulator: ArmEmulator) -> None:
         emulator.muted_frames = frozenset((0x2A5,))
-        stage.plant.joints = stage.plant.joints + [0.3, 0.0, 0.0, 0.0, 0.0, 0.0]
+        way = -0.3 if stage.plant.joints[0] > 0.0 else 0.3
+        stage.plant.joints = stage.plant.joints + [way, 0.0, 0.0, 0.0, 0.0, 0.0]
         emulator.teleport()
 
     stage.change(apply)
