@@ -53,29 +53,29 @@ def action_probe(
     width: int,
     names: Sequence[str],
 ) -> dict[str, object]:
-    """R^2 of predicted actions, for the smallest number of labelled episodes a task unless said.
+    """R^2 of predicted actions, for the first of the numbers of labelled episodes unless said.
 
-    ``action_r2``: from the transitions of all views, state and task, averaged over the dimensions.
+    ``r2``: from the transitions of all views, state and task, averaged over the dimensions.
     ``without``: from state and task alone. ``state_change``: from the state's own difference
     instead of transitions, which is what a perfect eye for motion would see. ``views``: from one
-    view's transitions. ``dimensions``: ``action_r2`` of each action dimension. ``labels``:
-    ``action_r2`` for each number of labelled episodes.
+    view's transitions. ``dimensions``: ``r2`` of each action dimension. ``labels``: ``r2`` for each
+    number of labelled episodes.
 
     labelled: number of labelled episodes a task -> the episodes. width: principal components of
     each view. names: of the action's dimensions.
     """
     views = list(spans.latents)
     rows = {n: np.isin(spans.episode, list(chosen)) for n, chosen in labelled.items()}
-    fewest = rows[min(rows)]
+    first = next(iter(rows.values()))
     known = spans.known(views, width)
     by_labels = {n: r2(known, spans, chosen) for n, chosen in rows.items()}
-    here = by_labels[min(rows)]
+    here = next(iter(by_labels.values()))
     return {
-        "action_r2": float(here.mean()),
-        "without": float(r2(spans.known([], width), spans, fewest).mean()),
-        "state_change": float(r2(spans.known([], width, change=True), spans, fewest).mean()),
+        "r2": float(here.mean()),
+        "without": float(r2(spans.known([], width), spans, first).mean()),
+        "state_change": float(r2(spans.known([], width, change=True), spans, first).mean()),
         "views": {
-            view: float(r2(spans.known([view], width), spans, fewest).mean()) for view in views
+            view: float(r2(spans.known([view], width), spans, first).mean()) for view in views
         },
         "dimensions": dict(zip(names, here.tolist(), strict=True)),
         "labels": {str(n): float(values.mean()) for n, values in sorted(by_labels.items())},

@@ -43,6 +43,8 @@ class JointPolicy(PolicyNetwork):
         horizon: int | None = None,
         given: Tensor | None = None,
         intervention: str = "",
+        known: Tensor | None = None,
+        latents: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, Streams]:
         """Chunks for B observations (eq. 15): actions (B, H', A) in rad and m, and projected
         latents view -> (B, H', P).
@@ -52,9 +54,15 @@ class JointPolicy(PolicyNetwork):
         value. given: the first actions of the chunks, (B, G, A) in rad and m. intervention on the
         latents (Appendix F): "freeze" keeps them at the initial noise; "block" masks the attention
         of actions to them; "shuffle" permutes in time the latents that the actions see (for
-        cumulative latents: their sums). Raises UserError as ``check_request`` does.
+        cumulative latents: their sums). known: (B,) bool, whether the states are known; None: all
+        are. latents: view -> finished latents (B, H', P) of all latent views; only the actions that
+        lead to them are generated, which is what an inverse dynamics model does. Raises UserError
+        as ``check_request`` does.
         """
         horizon = self.check_request(horizon, given, intervention)
+        if latents is not None:
+            self.check_infers_actions()
+            horizon = next(iter(latents.values())).shape[1]
         shapes = {
             name: state.new_zeros(len(state), horizon, width)
             for name, width in self.stream_widths().items()
@@ -65,7 +73,11 @@ class JointPolicy(PolicyNetwork):
             if intervention == "shuffle"
             else None
         )
-        return self.generate(images, state, words, noise, steps, given, intervention, order)
+        noise |= latents or {}
+        finished = latents is not None
+        return self.generate(
+            images, state, words, noise, steps, given, intervention, order, known, finished
+        )
 
     def generate(
         self,
@@ -77,14 +89,16 @@ class JointPolicy(PolicyNetwork):
         given: Tensor | None = None,
         intervention: str = "",
         order: Tensor | None = None,
+        known: Tensor | None = None,
+        finished: bool = False,
     ) -> tuple[Tensor, Streams]:
         """``sample`` with its random numbers as arguments. No control flow depends on a tensor's
         values, so that a compiler or a CUDA graph can capture all of it.
 
-        noise: modality -> (B, H', d_m). order: (H',), the permutation of "shuffle". The others are
-        as in ``sample``.
+        noise: modality -> (B, H', d_m). order: (H',), the permutation of "shuffle". finished:
+        whether the latents in ``noise`` are finished ones. The others are as in ``sample``.
         """
-        context = self.encode(images, state, words)
+        context = self.encode(images, state, words, known)
         fixed = None if given is None else self.normalise(given, state)
         horizon, done = noise[ACTION].shape[1], state.new_zeros(len(state), 1, 1)
         views, mask = self.layout.views, self.blocked_mask if intervention == "block" else self.mask
@@ -117,7 +131,9 @@ class JointPolicy(PolicyNetwork):
         steps = steps or self.config.model.denoising_steps
         moving = (ACTION,) if intervention == "freeze" else self.layout.modalities
         x = noise
-        if views and self.config.model.coupling == "two_stage":
+        if finished:
+            x = integrate(self.process, lambda x, time: field(x, time, (ACTION,), True), x, steps)
+        elif views and self.config.model.coupling == "two_stage":
             if intervention != "freeze":
                 x = integrate(self.process, lambda x, time: field(x, time, views), x, steps)
             x = integrate(self.process, lambda x, time: field(x, time, (ACTION,), True), x, steps)
@@ -161,6 +177,15 @@ class JointPolicy(PolicyNetwork):
                 "one with latents"
             )
         return horizon
+
+    def check_infers_actions(self) -> None:
+        """Raises UserError unless the policy was trained on actions given finished latents."""
+        model = self.config.model
+        if not self.layout.views or (model.times == "common" and model.coupling == "joint"):
+            raise UserError(
+                "this policy cannot infer actions from latents: train one with latents and "
+                "--model.times own"
+            )
 
     def to_bfloat16(self) -> Self:
         """Convert the network's weights to bfloat16, which halves the memory at inference.

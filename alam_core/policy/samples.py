@@ -51,7 +51,8 @@ class PolicySamples:
     labels. words (K, .): the tokenizer's output for each instruction. tasks (F,): the index in
     ``words`` of each frame's instruction. latents: view -> projected transitions over ``stride``
     frames, (F, P); those of ``stats.latents`` without an entry have no targets. relative: (A,)
-    bool. left_out: episodes without samples. stride: frames per step of a chunk's latents.
+    bool. left_out: episodes without samples. held_out: episodes to evaluate on. stride: frames per
+    step of a chunk's latents.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class PolicySamples:
         stats: PolicyStats,
         relative: np.ndarray,
         left_out: Collection[int] = (),
+        held_out: Collection[int] = (),
         views: Sequence[str] = (),
         stride: int = 1,
     ) -> None:
@@ -79,7 +81,8 @@ class PolicySamples:
         )
         self.actions = np.zeros((count, width), np.float32) if actions is None else actions
         self.words, self.tasks, self.latents = words, tasks, latents
-        self.stats, self.relative, self.left_out = stats, relative, sorted(left_out)
+        self.stats, self.relative = stats, relative
+        self.left_out, self.held_out = sorted(left_out), sorted(held_out)
         self.episode_of = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (F,)
         self.last = last_frames(self.lengths, tasks)
 

@@ -93,3 +93,24 @@ def test_latents_and_actions_have_times_of_their_own():
     assert torch.equal(common["tau"], drawn["tau"]) and "latent_tau" not in common
     with pytest.raises(UserError, match="needs model.coupling 'joint'"):
         tiny_policy(times="own", coupling="two_stage")
+
+
+def test_actions_are_inferred_from_finished_latents():
+    policy = tiny_policy(times="own", stateless=True)
+    batch = random_batch(policy, 3)
+    seen = batch["images"], batch["state"], batch["words"]
+    latents = {view: batch["targets"][view] for view in VIEWS}
+
+    def infer(latents, **given):
+        return policy.sample(*seen, torch.Generator().manual_seed(0), latents=latents, **given)
+
+    actions, returned = infer(latents)
+    assert actions.shape == (3, 4, 7)
+    assert all(torch.equal(returned[view], latents[view]) for view in VIEWS)
+    other = {view: values + 1.0 for view, values in latents.items()}
+    assert not torch.allclose(infer(other)[0], actions)
+    unknown = infer(latents, known=torch.tensor([True, False, True]))[0]
+    torch.testing.assert_close(unknown[::2], actions[::2])
+    assert not torch.allclose(unknown[1], actions[1])
+    with pytest.raises(UserError, match="--model.times own"):
+        tiny_policy().sample(*seen, latents=latents)

@@ -62,8 +62,16 @@ def test_held_out_episodes_are_not_watched(root, encoder):
     config = few(root, encoder)
     _, data, _, (video,) = load(config)
     _, held_out, _ = split_samples(config, data)
-    assert not set(video.rows) & set(held_out)
+    assert len(held_out) and not set(video.rows) & set(held_out)
     assert len(video.rows) == (EPISODES_WRITTEN - 2) * LENGTH
+
+
+def test_the_labelled_episodes_do_not_depend_on_what_is_held_out(root, encoder):
+    for share in (0.1, 0.5):
+        _, data, *_ = load(few(root, encoder, held_out=share))
+        rows, _, count = split_samples(few(root, encoder), data)
+        assert count == 4 and set(data.episode_of[rows]) == {0, 1, 2, 3}
+        assert not set(data.held_out) & {0, 1, 2, 3}
 
 
 def test_a_batch_has_a_fixed_share_of_video_and_is_the_same_for_any_number_of_ranks(root, encoder):
@@ -128,6 +136,23 @@ def test_mistakes_are_named(root, encoder, films):
         settings(root, video=str(root))
     with pytest.raises(UserError, match="not a folder"):
         load(few(root, encoder, video=str(root / "nothing")))
+
+
+def test_controls_replace_the_targets(root, encoder):
+    _, real, _, (video,) = load(few(root, encoder))
+    _, zeros, _, (none,) = load(few(root, encoder, latent_control="zeros"))
+    assert not zeros.latents["top"].any() and not none.samples.latents["top"].any()
+    _, random, _, (noise,) = load(few(root, encoder, latent_control="random"))
+    assert random.latents["top"].shape == real.latents["top"].shape
+    rows = np.arange(12)  # the same vectors in the labelled episodes and in the video
+    np.testing.assert_array_equal(random.latents["top"][rows], noise.samples.latents["top"][rows])
+    assert abs(np.corrcoef(random.latents["top"][:, 0], real.latents["top"][:, 0])[0, 1]) < 0.4
+    config, own, _, (moved,) = load(few(root, "", latent_control="state"))
+    assert config.latent_views == ["top"] and config.latent_shape == [1, 2]
+    change = own.stats.latents["top"].project(own.states[1:6] - own.states[:5])
+    np.testing.assert_allclose(own.latents["top"][:5], change, atol=1e-5)
+    np.testing.assert_allclose(moved.samples.latents["top"][:5], change, atol=1e-5)
+    finetune(few(root, "", latent_control="state"))
 
 
 def test_longer_steps_of_latents(root, encoder):

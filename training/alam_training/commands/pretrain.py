@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
 from accelerate import PartialState
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from alam_core.config import parse_args, to_dict
 from alam_core.data.checks import quick_findings
+from alam_core.data.frames import FrameStore
 from alam_core.data.mixture import VideoSource, open_dataset, open_sources
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
+from alam_core.latent_action.grounding import GroundedModel
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
 from alam_core.latent_action.probes import probe
@@ -22,9 +25,12 @@ from alam_training.findings import print_data_findings
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.state import STATE_FILE
 from alam_training.loop.train import train
+from alam_training.stage1.actions import probe_actions, read_labels
 from alam_training.stage1.card import transition_card
 from alam_training.stage1.config import MAY_CHANGE, PretrainConfig
 from alam_training.stage1.data import (
+    TRIPLETS,
+    TripletBatch,
     check_same_episodes,
     held_out_triplets,
     shard_triplets,
@@ -32,6 +38,7 @@ from alam_training.stage1.data import (
     too_short,
     training_triplets,
 )
+from alam_training.stage1.grounding import LabelledPairs
 
 INTRODUCTION = """Pretrain a transition model on video (stage 1). It reads no actions.
 The data: a LeRobot data set, a folder of videos, or a weighted mixture of several.
@@ -108,14 +115,53 @@ def pretrain(
             held_out_triplets(config, report, number, held_out)
             for number, (_, held_out) in enumerate(splits)
         ]
+        labels = [
+            read_labels(of, config.actions)
+            if config.actions.labelled and isinstance(source.frames[0], FrameStore)
+            else None
+            for of, source in zip(config.sources, sources, strict=True)
+        ]
         report.write(config.run)
 
-    def losses(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
-        return model(*(frames.permute(0, 3, 1, 2).float() / 255 for frames in batch))
+    torch.manual_seed(config.loop.seed)
+    transition = TransitionModel(config.model)
+    model: nn.Module = transition
+    pairs: LabelledPairs | None = None
+    if config.grounding.weight:
+        training = [own for own, _ in splits]
+        pairs = LabelledPairs(
+            config.sources,
+            sources,
+            training,
+            config.grounding,
+            config.gaps,
+            config.batch,
+            config.loop.seed,
+        )
+        model = GroundedModel(transition, config.grounding, pairs.cameras, pairs.width)
+        if state.is_main_process:
+            print(f"grounding: the labels of {pairs.episodes} episodes also train the encoder")
+
+    def batches(step: int, rank: int, ranks: int) -> TripletBatch:
+        labelled = pairs(step, rank, ranks) if pairs is not None else {}
+        return {TRIPLETS: batch_at(step, rank, ranks), **labelled}
+
+    def losses(model: nn.Module, batch: TripletBatch) -> dict[str, Tensor]:
+        triplets = [_images(frames) for frames in batch[TRIPLETS]]
+        labelled = {
+            name: _images(values) if name in ("first", "second") else values
+            for name, values in batch.items()
+            if name != TRIPLETS
+        }
+        return model(*triplets, **labelled)
 
     def evaluate(model: nn.Module, step: int) -> dict[str, float]:
-        assert isinstance(model, TransitionEncoder)
+        model = _transition(model)
         metrics = [probe(model, triplets) for triplets in probes]
+        for own, source, known in zip(metrics, sources, labels, strict=True):
+            if known is not None:
+                found = probe_actions(model, source, known, config.actions)
+                own["action_r2"] = cast(float, found["r2"])
         if len(sources) == 1:
             return metrics[0]
         return {
@@ -124,12 +170,11 @@ def pretrain(
             for name, value in own.items()
         }
 
-    torch.manual_seed(config.loop.seed)
     identity = {key: value for key, value in to_dict(config).items() if key not in MAY_CHANGE}
     try:
         result = train(
-            TransitionModel(config.model),
-            batch_at,
+            model,
+            batches,
             losses,
             config.run,
             config.loop,
@@ -140,8 +185,7 @@ def pretrain(
         )
     finally:
         batch_at.close()
-    model = result.model
-    assert isinstance(model, TransitionEncoder)
+    trained = _transition(result.model)
     report.merge(gather_object([report.found()]))
     if result.main:
         report.write(config.run)
@@ -150,10 +194,20 @@ def pretrain(
         if result.stopped:
             print(result.why_stopped(config.loop.steps, "model"))
     if result.stopped == "interrupted":
-        return model, {}, False
+        return trained, {}, False
     metrics = {}
     if result.main:
-        metrics = evaluate(model, result.step)
+        metrics = evaluate(trained, result.step)
         card = transition_card(config, metrics, result.step, report)
-        model.save_pretrained(Path(config.run) / "model", card)
-    return model, metrics, True
+        trained.save_pretrained(Path(config.run) / "model", card)
+    return trained, metrics, True
+
+
+def _images(frames: Tensor) -> Tensor:
+    return frames.permute(0, 3, 1, 2).float() / 255
+
+
+def _transition(model: nn.Module) -> TransitionEncoder:
+    found = model.transition if isinstance(model, GroundedModel) else model
+    assert isinstance(found, TransitionEncoder)
+    return found

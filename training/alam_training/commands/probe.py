@@ -10,12 +10,14 @@ from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_training.report.terminal import probe_table
+from alam_training.stage1.actions import ActionProbeConfig
 from alam_training.stage1.probing import perceptual_distance, probe_run
 from alam_training.stage1.runs import find_runs, run_config, trained_frames
 from alam_training.stage1.summary import Worlds, write_results
 
 INTRODUCTION = """Probe trained transition models (stage 1) on episodes they were not trained on.
-Metrics: additivity and reversal errors of z, reconstruction over the horizons k to 5k, health of z.
+Metrics: additivity and reversal errors of z, reconstruction over the horizons k to 5k, health of z,
+and how well actions can be read from z, if few episodes have labels.
 
   python training/probe.py --models runs/pretrain_piper
       one run of training/pretrain.py, several, or a folder of runs
@@ -39,6 +41,7 @@ class ProbeConfig:
         gap: k in frames.
         clips: held-out clips of 5 k + 1 frames per world, evenly spread over its views and
             episodes.
+        actions: how to probe transitions for actions, where the data have labels.
         record: write results/transition_probes.json and, if there are runs of Table 4,
             results/transition_ablation.json.
         results: folder of the result files.
@@ -48,6 +51,7 @@ class ProbeConfig:
     models: list[str] = field(default_factory=list)
     gap: int = 5
     clips: int = 256
+    actions: ActionProbeConfig = field(default_factory=ActionProbeConfig)
     record: bool = False
     results: str = "results"
     fresh: bool = False
@@ -70,7 +74,9 @@ def main() -> int:
     lpips, no_lpips = perceptual_distance(device)
     worlds: Worlds = {}
     for run, (method, seed) in runs.items():
-        metrics = probe_run(run, config.gap, config.clips, lpips, device, config.fresh)
+        metrics = probe_run(
+            run, config.gap, config.clips, lpips, device, config.actions, config.fresh
+        )
         for world, values in metrics.items():
             worlds.setdefault(world, {}).setdefault(method, {})[seed] = values
     console = Console() if sys.stdout.isatty() else Console(width=160)

@@ -21,7 +21,7 @@ def probe_table(world: str, methods: dict[str, dict[int, Metrics]]) -> Table:
         table.add_column(f"{name} ({len(seeds)})", justify="right")
     for label, name, horizon, *_ in PROBES:
         values = [
-            metrics[name][horizon] if horizon and metrics[name] else metrics[name]
+            metrics[name][horizon] if horizon and metrics.get(name) else metrics.get(name)
             for metrics in means.values()
         ]
         table.add_row(label, *("-" if value is None else f"{value:.4g}" for value in values))
@@ -30,10 +30,10 @@ def probe_table(world: str, methods: dict[str, dict[int, Metrics]]) -> Table:
     if {"lam", "alam"} <= means.keys():
         for label, centred in (("lam / alam", False), ("mean-subtracted lam / alam", True)):
             found = ratios(means["lam"], means["alam"], centred)
-            values = [
+            told = [
                 f"{name} {'-' if value is None else f'{value:.3g}'}"
                 for name, value in found.items()
             ]
-            lines.append(f"{label}: {', '.join(values)}")
+            lines.append(f"{label}: {', '.join(told)}")
     table.caption = "\n".join(lines)
     return table

@@ -5,12 +5,23 @@ from dataclasses import dataclass, field, replace
 from alam_core.data.mixture import SourceConfig
 from alam_core.errors import UserError
 from alam_core.latent_action.config import TransitionConfig
+from alam_core.latent_action.grounding import GroundingConfig
 from alam_core.latent_action.triplets import GapConfig
 from alam_training.loop.config import LoopConfig
+from alam_training.stage1.actions import ActionProbeConfig
 
 # Settings that may differ when a run is resumed: they change neither the triplets nor the model.
 # (``loop`` has a list of its own.)
-MAY_CHANGE = ("run", "loop", "cache", "workers", "max_broken", "probe_gap", "probe_triplets")
+MAY_CHANGE = (
+    "run",
+    "loop",
+    "cache",
+    "workers",
+    "max_broken",
+    "probe_gap",
+    "probe_triplets",
+    "actions",
+)
 
 
 @dataclass
@@ -37,6 +48,9 @@ class PretrainConfig:
             it training stops.
         probe_gap: k of the metrics on the held-out set, in frames (times the source's stride).
         probe_triplets: held-out triplets per source in an evaluation.
+        actions: how the action probe of an evaluation works, for sources that have labels and whose
+            frames are decoded once. The labels are used for nothing else.
+        grounding: how action labels train the encoder, where there are some; by default not at all.
         model: size and losses; a file such as training/configs/models/small.yaml, or single values.
         loop: length, optimiser, saving and logging.
     """
@@ -54,6 +68,10 @@ class PretrainConfig:
     max_broken: float = 0.05
     probe_gap: int = 5
     probe_triplets: int = 256
+    actions: ActionProbeConfig = field(
+        default_factory=lambda: ActionProbeConfig(labelled=[10], most=1000)
+    )
+    grounding: GroundingConfig = field(default_factory=GroundingConfig)
     model: TransitionConfig = field(default_factory=TransitionConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 

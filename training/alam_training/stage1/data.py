@@ -17,6 +17,10 @@ from alam_core.latent_action.triplets import GapConfig, TripletSampler, frames_n
 from alam_training.splits import split_episodes
 from alam_training.stage1.config import PretrainConfig
 
+TRIPLETS = "triplets"
+TripletBatch = dict[str, Tensor]
+"""``TRIPLETS``: frames a, b, c, uint8 (3, B, S, S, 3); the rest: see ``LabelledPairs``."""
+
 
 def split_source(source: VideoSource, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Indices of a source's training and held-out episodes, the same in every run. Raises UserError
@@ -59,9 +63,12 @@ def training_triplets(
     return TripletReader(sampler, config.batch, config.loop.seed, broken, workers, report.add)
 
 
-def shard_triplets(batch: Tensor, index: int, count: int) -> Tensor:
-    """Triplets index, index + count, ... of a batch (3, B, S, S, 3)."""
-    return batch[:, index::count]
+def shard_triplets(batch: TripletBatch, index: int, count: int) -> TripletBatch:
+    """Triplets index, index + count, ... of a batch, and as many of its labelled pairs."""
+    return {
+        name: values[:, index::count] if name == TRIPLETS else values[index::count]
+        for name, values in batch.items()
+    }
 
 
 def held_out_triplets(

@@ -3,6 +3,7 @@ folder.
 """
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -10,16 +11,19 @@ import torch
 from rich.progress import Progress
 
 from alam_core.checkpoints import checkpoint_hash
+from alam_core.data.mixture import open_sources
 from alam_core.errors import UserError
 from alam_core.files import write_json
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.probes import ImageDistance, probe_horizons
+from alam_training.stage1.actions import ActionProbeConfig, probe_actions, read_labels
 from alam_training.stage1.clips import held_out_clips
 from alam_training.stage1.runs import data_identity, run_config
 from alam_training.stage1.summary import Metrics
 
 CACHE = "probes.json"  # in the run's folder
+ACTION_METRICS = ("r2", "without", "state_change", "views", "dimensions", "labels")
 ALEXNET_PX = 32  # the smallest images that LPIPS can compare
 
 
@@ -37,9 +41,11 @@ def probe_run(
     clips: int,
     lpips: ImageDistance | None,
     device: torch.device,
+    actions: ActionProbeConfig,
     fresh: bool = False,
 ) -> dict[str, Metrics]:
-    """World -> metrics of ``probe_horizons`` of the run's model.
+    """World -> metrics of ``probe_horizons`` of the run's model, and those of ``probe_actions``,
+    with the prefix ``action_``; None in a world without labels.
 
     gap: k in frames. clips: at most this many per world. If the same model was probed on the same
     clips before, the metrics are read from <run>/probes.json, unless ``fresh``.
@@ -51,6 +57,7 @@ def probe_run(
         "gap": gap,
         "clips": clips,
         "lpips": lpips is not None,
+        "actions": asdict(actions),
     }
     path = run / CACHE
     if not fresh and path.is_file():
@@ -76,6 +83,12 @@ def probe_run(
                 progress=partial(progress.advance, task),
             )
             metrics[world] = {**measured, "clips": count}
+    for config, source in zip(
+        trained.sources, open_sources(trained.sources, size, trained.cache), strict=True
+    ):
+        labels = read_labels(config, actions) if actions.labelled else None
+        found = probe_actions(model, source, labels, actions) if labels else {}
+        metrics[source.name] |= {f"action_{name}": found.get(name) for name in ACTION_METRICS}
     write_json(path, {"key": key, "worlds": metrics})
     counts = ", ".join(f"{len(own.groups)} clips of {world}" for world, own in worlds.items())
     print(f"{run}: probed on {counts}", flush=True)

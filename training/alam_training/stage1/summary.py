@@ -27,6 +27,8 @@ DEFINITIONS = {
     "rev_rel": "mean ||z_0^t + z_t^0|| over the mean norm of z_0^t at that horizon",
     "centred": "the same after the mean over the clips was subtracted from each kind of latent at "
     "its horizon",
+    "action_r2": "R^2 of the mean action of a span, predicted from z, state and task by a "
+    "regression that is fitted on few labelled episodes and tested on all others",
     "ratio": "relative error of lam over that of alam; null where the latter is exactly 0",
     "ratio_centred": "relative error of mean-subtracted lam over that of alam without subtraction",
     "ratio_both_centred": "relative error of mean-subtracted lam over that of mean-subtracted alam",

@@ -36,30 +36,46 @@ def split_samples(
 
     Raises UserError if the data set cannot be split, or if either part has no episode left.
     """
-    training, held_out = split(config, len(data.lengths))
-    training, kept = data.included(training), data.included(held_out)
-    if not len(training) or (len(held_out) and not len(kept)):
+    episodes = np.arange(len(data.lengths))
+    training = data.included(np.setdiff1d(episodes, data.held_out))
+    kept = data.included(np.array(data.held_out, int))
+    if not len(training) or (data.held_out and not len(kept)):
         which = "training" if not len(training) else "held-out"
         raise UserError(
             f"every {which} episode of '{config.data}' is broken or excluded: hold out more with "
             "--held_out, or none with --held_out 0"
         )
-    held_out = kept
-    rows = data.rows_of(held_out)
+    rows = data.rows_of(kept)
     picked = np.linspace(0, len(rows) - 1, min(HELD_OUT_SAMPLES, len(rows))).round().astype(int)
     return data.rows_of(training), rows[picked], len(training)
 
 
-def split(config: FinetuneConfig, episodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The training and the held-out ones of so many episodes, including those that are left out, so
-    that the split does not depend on them. Raises UserError if they cannot be split.
+def held_out_episodes(config: FinetuneConfig, episodes: int) -> np.ndarray:
+    """The held-out ones of so many episodes, including those that are left out, so that the split
+    does not depend on them. Raises UserError if they cannot be split.
     """
     if config.held_out == 0:
-        return np.arange(episodes), np.array([], int)
+        return np.array([], int)
     try:
-        return split_episodes(episodes, config.held_out, np.random.default_rng(0))
+        return split_episodes(episodes, config.held_out, np.random.default_rng(0))[1]
     except UserError as error:
         raise UserError(f"'{config.data}': {error}; give --held_out 0, or more data") from None
+
+
+def state_changes(states: np.ndarray, last: np.ndarray, stride: int) -> np.ndarray:
+    """The change of the states (F, S) over ``stride`` frames, or to the last frame of the part,
+    ``last`` (F,): (F, S). The targets of ``FinetuneConfig.latent_control`` "state".
+    """
+    return states[np.minimum(np.arange(len(states)) + stride, last)] - states
+
+
+def replaced(p: np.ndarray, control: str) -> np.ndarray:
+    """Projected transitions p (F, P), or what ``FinetuneConfig.latent_control`` puts in their
+    place.
+    """
+    if control == "random":
+        return np.random.default_rng(0).standard_normal(p.shape, np.float32)
+    return np.zeros_like(p) if control == "zeros" else p
 
 
 class TrainingBatches:

@@ -107,6 +107,10 @@ class FinetuneConfig:
             the transition from the frame before, as in the paper.
         latent_seconds: time between two steps of a latent, in s; 0: one step of the actions. Where
             the frame rate is high, longer steps show more motion.
+        latent_control: what replaces the targets, in a control experiment with the same tokens and
+            the same compute. "zeros": zeros. "random": for each frame a fixed random vector.
+            "state": the change of the state, which says as much about the motion as any transition
+            could; it is read for video too, and there is one latent view. "": nothing.
         latent_weight: lambda, the weight of each view's latents in the loss; the action's is 1.
         relative_joints: names of action dimensions that are predicted as differences to the state
             at the start of the chunk.
@@ -131,6 +135,7 @@ class FinetuneConfig:
     latent_width: int = 0
     latent_targets: Literal["cumulative", "adjacent"] = "cumulative"
     latent_seconds: float = 0.0
+    latent_control: Literal["", "zeros", "random", "state"] = ""
     latent_weight: float = 0.3
     relative_joints: list[str] = field(default_factory=list)
     normalise: Literal["std", "quantiles"] = "std"
@@ -178,7 +183,9 @@ class FinetuneConfig:
                 f"video_share is {self.video_share} and unknown_state is {self.unknown_state}: "
                 "give fractions between 0 and 1"
             )
-        if self.video and not self.encoder:
+        if self.latent_control == "state" and self.encoder:
+            raise UserError("latent_control 'state' replaces the encoder: give --encoder= with it")
+        if self.video and not self.encoder and self.latent_control != "state":
             raise UserError(
                 "video teaches a policy only through latents: give a transition model with "
                 "--encoder"

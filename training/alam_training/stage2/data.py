@@ -33,10 +33,10 @@ from alam_core.policy.normalization import (
 from alam_core.policy.pi0.text import FILE as TOKENIZER
 from alam_core.policy.samples import PolicySamples
 from alam_core.policy.small.text import WordTokenizer
+from alam_training.demonstrations import labelled_episodes, read_demonstrations
 from alam_training.findings import print_data_findings
-from alam_training.stage2.batches import SourceSamples, split
+from alam_training.stage2.batches import SourceSamples, held_out_episodes, replaced, state_changes
 from alam_training.stage2.config import FinetuneConfig
-from alam_training.stage2.demonstrations import read_demonstrations
 from alam_training.stage2.video import load_videos, open_videos
 
 PROJECTION_SAMPLES = 20_000  # latents the projection is fitted on
@@ -60,20 +60,27 @@ def load(
     if not views:
         raise UserError(f"'{config.data}' has no camera view: a policy needs at least one")
     _check_relative(config, dataset)
-    videos = open_videos(config, views)
     model = replace(config.model, stateless=config.model.stateless or bool(config.video))
+    own_change = config.latent_control == "state"
     policy_config = PolicyConfig(
         model,
         views,
-        (config.latent_views or views) if config.encoder else [],
+        (config.latent_views or views) if config.encoder else views[:1] if own_change else [],
         len(dataset.state_names),
         list(dataset.action_names),
         config.relative_joints,
         1.0 / dataset.fps,
         state_names=list(dataset.state_names),
     )
-    excluded = [*config.exclude, *without_labels(config, dataset, broken)]
-    report = _report(config, dataset, views, broken, excluded)
+    held_out = held_out_episodes(config, dataset.num_episodes)
+    excluded = list(config.exclude)
+    if config.labelled:
+        kept = labelled_episodes(dataset, config.labelled, {*broken, *excluded})
+        held_out = np.setdiff1d(held_out, kept)
+        unread = np.setdiff1d(np.arange(dataset.num_episodes), [*kept, *held_out, *broken])
+        excluded = sorted({*excluded, *unread.tolist()})
+    videos = open_videos(config.videos, views, config.data, held_out.tolist())
+    report = _report(config, dataset, views, broken, excluded, held_out)
     demonstrations = read_demonstrations(dataset, excluded, broken)
     report.update(0, broken)
     states, actions = demonstrations.states, demonstrations.actions
@@ -85,10 +92,12 @@ def load(
     relative = policy_config.relative()
     encoder = checkpoint_folder(config.encoder) if config.encoder else None
     stride = max(1, round(config.latent_seconds * dataset.fps))
-    if encoder is not None:
+    if policy_config.latent_views:
         policy_config.latent_dt = stride / dataset.fps if stride > 1 else 0.0
-        transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_width = config.latent_width or len(dataset.action_names)
+        policy_config.latent_shape = [1, len(dataset.state_names)]
+    if encoder is not None:
+        transition = TransitionEncoder.from_pretrained(encoder)
         policy_config.latent_shape = list(transition.latent_shape)
         policy_config.latent_encoder = checkpoint_hash(encoder)
     for view in views:
@@ -103,6 +112,7 @@ def load(
     native = {
         view: decode(dataset, view, transition.image_size, broken)
         for view in policy_config.latent_views
+        if encoder is not None
     }
     report.update(0, broken)
     parts = demonstrations.parts(report.left_out(0))
@@ -117,13 +127,14 @@ def load(
         config.normalise == "quantiles",
     )
     latents: dict[str, np.ndarray] = {}
-    for view, store in native.items():
-        assert encoder is not None
-        cut = demonstrations.cut(store)
-        z = cached_latents(encoder, view, cut, dataset.root / ".cache", stride)
-        latents[view] = _projected(
-            config, policy_config, stats, view, z, demonstrations.last, parts, stride
-        )
+    for view in policy_config.latent_views:
+        if encoder is not None:
+            cut = demonstrations.cut(native[view])
+            z = cached_latents(encoder, view, cut, dataset.root / ".cache", stride)
+        else:
+            z = state_changes(states, demonstrations.last, stride)
+        p = _projected(config, policy_config, stats, view, z, demonstrations.last, parts, stride)
+        latents[view] = replaced(p, config.latent_control)
     if PartialState(cpu=config.loop.cpu).is_main_process:
         print("\n".join(report.summary()))
         report.write(config.run)
@@ -139,31 +150,12 @@ def load(
             stats,
             relative,
             report.left_out(0),
+            held_out.tolist(),
             stride=stride,
         ),
         tokenizer,
         load_videos(config, videos, policy_config, stats, tokenizer),
     )
-
-
-def without_labels(
-    config: FinetuneConfig, dataset: LeRobotDataset, broken: dict[int, str]
-) -> list[int]:
-    """The training episodes whose labels ``config.labelled`` drops: all but the first few of each
-    instruction, by the instructions that meta/episodes states.
-    """
-    if not config.labelled:
-        return []
-    counts: dict[tuple[str, ...], int] = {}
-    dropped = []
-    for e in split(config, dataset.num_episodes)[0].tolist():
-        task = tuple(dataset.stated_tasks(e))
-        usable = e not in broken and e not in config.exclude
-        if usable and counts.get(task, 0) < config.labelled:
-            counts[task] = counts.get(task, 0) + 1
-        elif usable:
-            dropped.append(e)
-    return dropped
 
 
 def data_digest(data: PolicySamples) -> str:
@@ -209,6 +201,7 @@ def _report(
     views: list[str],
     broken: dict[int, str],
     excluded: list[int],
+    held_out: np.ndarray,
 ) -> DataReport:
     """The report of the run's data, before any row or video is read."""
     source = VideoSource(
@@ -219,7 +212,6 @@ def _report(
         broken=broken,
         excluded=excluded,
     )
-    _, held_out = split(config, dataset.num_episodes)
     return DataReport([source], [[]], [held_out.tolist()], config.max_broken)
 
 

@@ -3,7 +3,7 @@
 F: frames of a source, K: instructions of a source.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from alam_core.checkpoints import checkpoint_folder
 from alam_core.data.faults import find_faults
 from alam_core.data.frames import FrameStore, OnDemandFrames, VideoSet
 from alam_core.data.instructions import plain
-from alam_core.data.lerobot import LeRobotDataset
+from alam_core.data.lerobot import Columns, LeRobotDataset
 from alam_core.data.mixture import SourceConfig, VideoSource, decode, open_dataset
 from alam_core.data.report import DataReport
 from alam_core.data.video.folder import VIEW
@@ -25,7 +25,8 @@ from alam_core.policy.backbone import Tokenizer
 from alam_core.policy.config import PolicyConfig
 from alam_core.policy.normalization import PolicyStats
 from alam_core.policy.samples import PolicySamples, last_frames
-from alam_training.stage2.batches import SourceSamples, split
+from alam_training.demonstrations import read_demonstrations
+from alam_training.stage2.batches import SourceSamples, replaced, state_changes
 from alam_training.stage2.config import FinetuneConfig, VideoConfig
 
 REPORT = "video_report.json"  # in the run's folder
@@ -50,16 +51,23 @@ class OpenVideo:
     hidden: list[int]
 
 
-def open_videos(config: FinetuneConfig, views: Sequence[str]) -> list[OpenVideo]:
-    """Open the sources of ``config.videos`` for a policy that sees ``views``; decodes nothing.
+def open_videos(
+    sources: Sequence[VideoConfig], views: Sequence[str], data: str, hidden: Collection[int]
+) -> list[OpenVideo]:
+    """Open sources of video for a policy that sees ``views``; decodes nothing.
+
+    hidden: episodes of the data set ``data`` that are left out if it is one of the sources.
 
     Raises UserError for a source that cannot be opened, has none of the views, or has an episode
     without an instruction.
     """
-    return [_open(config, source, views) for source in config.videos]
+    return [
+        _open(source, views, hidden if Path(source.path).resolve() == Path(data).resolve() else ())
+        for source in sources
+    ]
 
 
-def _open(config: FinetuneConfig, source: VideoConfig, views: Sequence[str]) -> OpenVideo:
+def _open(source: VideoConfig, views: Sequence[str], hidden: Collection[int]) -> OpenVideo:
     broken: dict[int, str] = {}
     is_folder = set(source.images.values()) == {VIEW}
     plain_source = SourceConfig(source.path, images={} if is_folder else source.images)
@@ -86,13 +94,9 @@ def _open(config: FinetuneConfig, source: VideoConfig, views: Sequence[str]) -> 
     if not numbers:
         example = next(iter(broken.values()), "it has no episode")
         raise UserError(f"video: '{source.path}' has no episode to train on: {example}")
-    hidden = list(source.exclude)
-    if Path(source.path).resolve() == Path(config.data).resolve():
-        hidden += split(config, len(lengths))[1].tolist()  # the policy is evaluated on them
+    hidden = sorted({*source.exclude, *hidden})
     fps = float(getattr(dataset, "fps", 0.0))
-    return OpenVideo(
-        source, dataset, shared, fps, lengths, list(numbers), tasks, broken, sorted(set(hidden))
-    )
+    return OpenVideo(source, dataset, shared, fps, lengths, list(numbers), tasks, broken, hidden)
 
 
 def _dataset_instructions(
@@ -134,6 +138,17 @@ def _check_said(text: str, what: str) -> None:
         )
 
 
+def _states(config: FinetuneConfig, video: OpenVideo) -> np.ndarray:
+    """The states of a source, for ``latent_control`` "state": float32 (F, S), 0 where hidden."""
+    if not isinstance(video.dataset, LeRobotDataset):
+        raise UserError(
+            f"video: '{video.config.path}' has no states, which latent_control 'state' needs"
+        )
+    columns = Columns(config.state, config.action, video.config.images)
+    dataset = LeRobotDataset(video.config.path, columns, video.broken)
+    return read_demonstrations(dataset, video.hidden, video.broken).states
+
+
 def load_videos(
     config: FinetuneConfig,
     videos: Sequence[OpenVideo],
@@ -149,8 +164,12 @@ def load_videos(
     """
     if not videos:
         return []
-    encoder = checkpoint_folder(config.encoder)
-    size = TransitionEncoder.from_pretrained(encoder).image_size
+    encoder = checkpoint_folder(config.encoder) if config.encoder else None
+    size = (
+        TransitionEncoder.from_pretrained(encoder).image_size
+        if encoder is not None
+        else config.model.image_size
+    )
     step = policy.latent_dt or policy.dt
     sources, parts = [], []
     for video in videos:
@@ -168,10 +187,14 @@ def load_videos(
         latents = {}
         for view in policy.latent_views:
             if view in video.views:
-                store = decode(video.dataset, video.views[view], size, broken)
-                cut = FrameStore(store.array, starts, ends - starts)
-                z = cached_latents(encoder, view, cut, root / ".cache", stride)
-                latents[view] = stats.latents[view].project(np.asarray(z))
+                if encoder is not None:
+                    store = decode(video.dataset, video.views[view], size, broken)
+                    cut = FrameStore(store.array, starts, ends - starts)
+                    z = cached_latents(encoder, view, cut, root / ".cache", stride)
+                else:
+                    z = state_changes(_states(config, video), last, stride)
+                p = stats.latents[view].project(np.asarray(z))
+                latents[view] = replaced(p, config.latent_control)
         left_out = sorted({*broken, *video.hidden})
         samples = PolicySamples(
             frames,
@@ -183,8 +206,8 @@ def load_videos(
             stats,
             policy.relative(),
             left_out,
-            policy.views,
-            stride,
+            views=policy.views,
+            stride=stride,
         )
         rows = samples.rows_of(samples.included(np.arange(len(video.lengths))))
         if not len(rows):

@@ -27,6 +27,7 @@ TRAINING_COMMANDS = {
     "Training": {
         "pretrain": "stage 1: learn latent transitions from video",
         "finetune": "stage 2: train a policy on demonstrations",
+        "label": "label video with an inverse dynamics model",
         "import_weights": "convert the authors' released weights to a checkpoint",
     },
     "Measuring": {

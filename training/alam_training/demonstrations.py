@@ -60,6 +60,18 @@ class Demonstrations:
         return FrameStore(frames.array, self._starts, self._ends - self._starts)
 
 
+def labelled_episodes(dataset: LeRobotDataset, count: int, unusable: Collection[int]) -> list[int]:
+    """The first ``count`` episodes of each instruction, by what meta/episodes states, except for
+    the ``unusable`` ones: those that have labels in a study of few labels. No row is read.
+    """
+    kept: dict[tuple[str, ...], list[int]] = {}
+    for e in range(dataset.num_episodes):
+        own = kept.setdefault(tuple(dataset.stated_tasks(e)), [])
+        if e not in unusable and len(own) < count:
+            own.append(e)
+    return sorted(e for own in kept.values() for e in own)
+
+
 def read_demonstrations(
     dataset: LeRobotDataset, exclude: Collection[int], broken: dict[int, str]
 ) -> Demonstrations:
