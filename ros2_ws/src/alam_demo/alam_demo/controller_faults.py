@@ -12,7 +12,8 @@ overshoot_rad: the largest distance, of any joint, between the set-point at rest
 on the wire at the moment when the fault could be known at the earliest. That is the fault itself;
 0.1 s later where the age of feedback tells it; the end of the last chunk and 0.2 s if chunks no
 longer come; for an arm that does not follow, 0.1 s after it is reported more than 0.3 rad from its
-set-point. Braking from full speed within the limits takes 0.14 rad.
+set-point. Braking within the limits takes 0.15 rad and 0.30 s from a steady full speed, and up to
+0.32 rad and 0.44 s while a joint still accelerates.
 
 recovered: how often the arm moved again after the cause was taken away, ``reset_fault`` and
 ``enable`` were called and chunks came again. After a stall neither is called. Where a chunk must be
