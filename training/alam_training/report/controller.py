@@ -10,10 +10,10 @@ FAULTS = (
     "The node on the wall clock and on an emulated CAN bus, at its default limits, in a motion of "
     "all joints. *Hold*: from the fault to the last set-point that moves. *Overshoot*: how far a "
     "joint's set-point comes to rest beyond where it was when the fault could be known at the "
-    "earliest; braking within the limits takes 0.15 rad and 0.30 s from a steady full speed, and up "
-    "to 0.32 rad and 0.44 s while a joint still accelerates. *Recovered*: how often the arm went on "
-    "once the cause was gone, and was reset and enabled; after a stall without either. At start: "
-    "how often it could be enabled then. *Broken*: set-points that break a limit of position, "
+    "earliest; braking within the limits takes 0.15 rad and 0.30 s from a steady full speed, and "
+    "up to 0.32 rad and 0.44 s while a joint still accelerates. *Recovered*: how often the arm "
+    "went on once the cause was gone, and was reset and enabled; after a stall without either. At "
+    "start: how often it could be enabled then. *Broken*: set-points that break a limit of position, "
     "velocity, acceleration, jerk or the workspace."
 )
 LOOP = (
