@@ -13,8 +13,8 @@ FAULTS = (
     "earliest; braking within the limits takes 0.15 rad and 0.30 s from a steady full speed, and "
     "up to 0.32 rad and 0.44 s while a joint still accelerates. *Recovered*: how often the arm "
     "went on once the cause was gone, and was reset and enabled; after a stall without either. At "
-    "start: how often it could be enabled then. *Broken*: set-points that break a limit of position, "
-    "velocity, acceleration, jerk or the workspace."
+    "start: how often it could be enabled then. *Broken*: set-points that break a limit of "
+    "position, velocity, acceleration, jerk or the workspace."
 )
 LOOP = (
     "The whole graph on the wall clock, one task after the other, with another program beside it. "
