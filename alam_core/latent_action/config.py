@@ -11,10 +11,11 @@ Variant = Literal["full", "no_rev", "no_add", "no_rev_add", "lam"]
 AlgebraScale = Literal["paper", "relative", "whitened"]
 ReconstructionScale = Literal["paper", "relative"]
 
-# The networks that compute z, subclasses of ``encoder.RelationalEncoder``, by the names that
-# ``TransitionConfig.encoder`` takes.
+# The networks that compute z, by the names that ``TransitionConfig.encoder`` takes.
 ENCODER_NETWORKS: Registry[Any] = Registry(
-    "encoder", "alam.encoder_networks", modules=("alam_core.latent_action.encoder",)
+    "encoder",
+    "alam.encoder_networks",
+    modules=("alam_core.latent_action.encoder", "alam_core.latent_action.convolutional"),
 )
 
 
@@ -55,8 +56,10 @@ class TransitionConfig:
     """A transition model. The defaults train in minutes on one CPU thread.
 
     Args:
-        encoder: how z is computed: "relational", "residual", "antisymmetric" or "potential" (see
-            ``alam_core.latent_action.encoder``).
+        encoder: how z is computed: "relational", "residual", "antisymmetric", "potential" (see
+            ``alam_core.latent_action.encoder``), or "keypoints" (``convolutional``).
+        decoder: "transformer", as in the paper, or "convolutional", which sees finer detail and,
+            with an exact encoder, also what the encoder made of the source frame.
         variant: row of the paper's Table 4. "full": ALAM. "no_rev", "no_add", "no_rev_add": without
             these losses. "lam": trained on the two adjacent pairs of a triplet only, without
             algebraic losses.
@@ -68,7 +71,9 @@ class TransitionConfig:
         decoder_layers: layers of the decoder.
         latent_tokens: number K of learnable queries, which is the number of tokens of a transition.
         latent_dim: numbers per token of a transition.
-        codebook_size: entries of the codebook.
+        keypoints: number of keypoints at each of two strides, for the encoder "keypoints"; their
+            coordinates are the first numbers of z.
+        codebook_size: entries of the codebook; 0: none.
         codebook_decay: decay of the codebook's moving average.
         warmup_steps: training steps before the codebook and the algebraic losses are switched on.
             Until then the model is a plain autoencoder, so that it uses z before z is constrained.
@@ -83,6 +88,7 @@ class TransitionConfig:
     """
 
     encoder: str = "residual"
+    decoder: Literal["transformer", "convolutional"] = "transformer"
     variant: Variant = "full"
     image_size: int = 64
     patch_size: int = 16
@@ -92,6 +98,7 @@ class TransitionConfig:
     decoder_layers: int = 3
     latent_tokens: int = 7
     latent_dim: int = 32
+    keypoints: int = 16
     codebook_size: int = 256
     codebook_decay: float = 0.99
     warmup_steps: int = 300
@@ -104,6 +111,17 @@ class TransitionConfig:
 
     def __post_init__(self) -> None:
         ENCODER_NETWORKS.get(self.encoder)  # raises UserError for an unknown name
+        convolutional = self.encoder == "keypoints" or self.decoder == "convolutional"
+        if convolutional and self.image_size % 16:
+            raise UserError(
+                f"image_size is {self.image_size}: convolutional networks need a multiple of 16"
+            )
+        numbers = self.latent_tokens * self.latent_dim
+        if self.encoder == "keypoints" and not 0 < 4 * self.keypoints < numbers:
+            raise UserError(
+                f"keypoints is {self.keypoints}: choose 1 to {(numbers - 1) // 4}, as four "
+                f"coordinates of each must fit into the {numbers} numbers of a transition"
+            )
         if not 1 <= self.patch_size <= self.image_size:
             raise UserError(
                 f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 "

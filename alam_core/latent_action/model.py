@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
+from alam_core.latent_action.convolutional import ConvolutionalDecoder, KeypointEncoder
 from alam_core.latent_action.decoder import TransitionDecoder
-from alam_core.latent_action.encoder import RelationalEncoder
+from alam_core.latent_action.encoder import PotentialEncoder, RelationalEncoder
 from alam_core.latent_action.interface import TRANSITION_ENCODERS, TransitionEncoder
 from alam_core.latent_action.losses import (
     additivity_residual,
@@ -35,9 +36,13 @@ class TransitionModel(TransitionEncoder):
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: RelationalEncoder = ENCODER_NETWORKS.get(config.encoder)(config)
-        self.quantizer = Quantizer(config)
-        self.decoder = TransitionDecoder(config)
+        self.encoder: RelationalEncoder | KeypointEncoder
+        self.encoder = ENCODER_NETWORKS.get(config.encoder)(config)
+        self.quantizer = Quantizer(config) if config.codebook_size else None
+        self.decoder = {
+            "transformer": TransitionDecoder,
+            "convolutional": ConvolutionalDecoder,
+        }[config.decoder](config)
         self.steps: Tensor  # training steps so far, for the warm-up
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         # In a list, so that its weights are not part of this model's checkpoints; created when a
@@ -68,15 +73,20 @@ class TransitionModel(TransitionEncoder):
 
     def decode(self, source: Tensor, z: Tensor) -> Tensor:
         """See ``TransitionEncoder.decode`` (eq. 6, without the codebook)."""
-        return self.decoder(source, z).float().clamp(0, 1)
+        potential: Tensor | None = None
+        if isinstance(self.encoder, PotentialEncoder | KeypointEncoder):
+            potential = self.encoder.potential(source)
+        return self._predict(source, z, potential).clamp(0, 1)
 
     def quantize(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """z (B, K, D) -> z_q (B, K, D) and codes (B, K) (eq. 5); z itself and None during the
         warm-up.
         """
         steps = int(self.steps)
-        if steps < self.config.warmup_steps or (
-            steps == self.config.warmup_steps and not self.training
+        if (
+            self.quantizer is None
+            or steps < self.config.warmup_steps
+            or (steps == self.config.warmup_steps and not self.training)
         ):
             return z, None
         return self.quantizer(z)
@@ -106,18 +116,23 @@ class TransitionModel(TransitionEncoder):
         forward = [(0, 1), (1, 2)] if self.config.variant == "lam" else [(0, 1), (1, 2), (0, 2)]
         # Eq. 3: three forward pairs and a reversed one.
         pairs = forward if self.config.variant == "lam" else [*forward, (1, 0)]
-        z = self.encoder(frames, pairs).float()  # (T, B, K, D)
+        potential: Tensor | None = None
+        if isinstance(self.encoder, PotentialEncoder | KeypointEncoder):
+            own = self.encoder.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+            z = torch.stack([own[j] - own[i] for i, j in pairs])  # (T, B, K, D)
+            potential = torch.cat([own[i] for i, _ in forward])
+        else:
+            z = self.encoder(frames, pairs).float()
         z_q, _ = self.quantize(z.flatten(0, 1))
         if self.training:
             self.steps += 1
         source, target = (torch.cat([frames[pair[end]] for pair in forward]) for end in (0, 1))
-        prediction = self.decoder(source, z_q[: len(source)]).float()
+        prediction = self._predict(source, z_q[: len(source)], potential)
 
         reference = z.flatten(0, 1)
-        terms = {
-            "rec": reconstruction_loss(prediction, target, source, config.reconstruction),
-            "vq": latent_loss(reference - z_q.detach(), reference, config.algebra),
-        }
+        terms = {"rec": reconstruction_loss(prediction, target, source, config.reconstruction)}
+        if self.quantizer is not None:
+            terms["vq"] = latent_loss(reference - z_q.detach(), reference, config.algebra)
         if self.config.variant != "lam":
             z_ab, z_bc, z_ac, z_ba = z
             terms["add"] = latent_loss(
@@ -128,6 +143,12 @@ class TransitionModel(TransitionEncoder):
             terms["perc"] = self._perceptual_distance(prediction.device)(prediction, target)
         total = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         return {"total": total, **terms}
+
+    def _predict(self, source: Tensor, z: Tensor, potential: Tensor | None) -> Tensor:
+        """The decoder's image; potential: f of the source, None if the encoder has none."""
+        if isinstance(self.decoder, ConvolutionalDecoder):
+            return self.decoder(source, z, potential).float()
+        return self.decoder(source, z).float()
 
     def _weights(self) -> dict[str, float]:
         """Weight of each term at the current step, for the row of Table 4 that ``config.variant``
