@@ -54,9 +54,9 @@ def write_result(
 
     Values of other keys in the existing file are kept, and with them the commands that measured
     them, joined by " && ". seeds: the random seeds of the measurement. command: the command that
-    repeats the measurement; None takes this process's command line. group: the top-level key to
-    store the values under. Raises UserError, with the values, if the existing file is broken or the
-    new one cannot be written.
+    repeats the measurement; None takes this process's command line. group: the key to store the
+    values under, nested with "/" between the keys. Raises UserError, with the values, if the
+    existing file is broken or the new one cannot be written.
     """
     path = Path(folder) / f"{name}.json"
     command = command or command_line()
@@ -64,11 +64,8 @@ def write_result(
         old: dict[str, Any] = (
             json.loads(path.read_text()) if path.is_file() else {"command": "", "values": {}}
         )
-        before = old["values"]
-        beside = before.get(group, {}) if group else before  # the values to merge with
-        kept = (before.keys() - {group} if group else set()) | (beside.keys() - values.keys())
+        merged, kept = _merged(old["values"], group.split("/") if group else [], values)
         commands = [c for c in old["command"].split(" && ") if c and kept]
-        values = {group: {**beside, **values}} if group else values
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"'{path}' is no result file ({one_line(error)}): remove it and measure again; "
@@ -88,7 +85,7 @@ def write_result(
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "seeds": seeds,
-        "values": {**before, **values},
+        "values": merged,
     }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +95,16 @@ def write_result(
             f"{explain(error) or one_line(error)}; measured now: {json.dumps(values)}"
         ) from None
     return path
+
+
+def _merged(
+    before: dict[str, Any], groups: list[str], values: dict[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """``before`` with ``values`` in the nested ``groups``, and whether anything else is in it."""
+    if not groups:
+        return {**before, **values}, bool(before.keys() - values.keys())
+    inner, kept = _merged(before.get(groups[0], {}), groups[1:], values)
+    return {**before, groups[0]: inner}, kept or bool(before.keys() - {groups[0]})
 
 
 def _lines(path: str) -> list[str]:

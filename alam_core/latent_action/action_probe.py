@@ -13,11 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
 from alam_core.errors import UserError
 
 FEATURES = 500  # random features beside the numbers themselves
-FOLDS = 5  # of the labelled episodes, to choose the ridge
+FOLDS = 3  # of the labelled episodes, to choose the ridge
 RIDGES = tuple(10.0 ** np.arange(-1, 5))
 DRAWS = 3  # of the random features; the results are averaged
 
@@ -52,33 +53,34 @@ def action_probe(
     labelled: Mapping[int, Collection[int]],
     width: int,
     names: Sequence[str],
-) -> dict[str, object]:
-    """R^2 of predicted actions, for the first of the numbers of labelled episodes unless said.
+) -> dict[str, dict[str, float]]:
+    """R^2 of predicted actions, averaged over the dimensions, as tables by the number of labelled
+    episodes a task, unless said.
 
-    ``r2``: from the transitions of all views, state and task, averaged over the dimensions.
-    ``without``: from state and task alone. ``state_change``: from the state's own difference
-    instead of transitions, which is what a perfect eye for motion would see. ``views``: from one
-    view's transitions. ``dimensions``: ``r2`` of each action dimension. ``labels``: ``r2`` for each
-    number of labelled episodes.
+    ``r2``: from the transitions of all views, state and task. ``r2_without_z``: from state and task
+    alone. ``r2_motion``: from the state's own difference instead of transitions, which is what a
+    perfect eye for motion would see. ``views``: from one view's transitions, and ``dimensions``:
+    ``r2`` of each action dimension, for the first of the numbers.
 
     labelled: number of labelled episodes a task -> the episodes. width: principal components of
     each view. names: of the action's dimensions.
     """
-    views = list(spans.latents)
     rows = {n: np.isin(spans.episode, list(chosen)) for n, chosen in labelled.items()}
     first = next(iter(rows.values()))
-    known = spans.known(views, width)
-    by_labels = {n: r2(known, spans, chosen) for n, chosen in rows.items()}
-    here = next(iter(by_labels.values()))
+    views = list(spans.latents)
+
+    def table(known: np.ndarray) -> dict[str, float]:
+        return {str(n): float(r2(known, spans, chosen).mean()) for n, chosen in rows.items()}
+
+    everything = spans.known(views, width)
     return {
-        "r2": float(here.mean()),
-        "without": float(r2(spans.known([], width), spans, first).mean()),
-        "state_change": float(r2(spans.known([], width, change=True), spans, first).mean()),
+        "r2": table(everything),
+        "r2_without_z": table(spans.known([], width)),
+        "r2_motion": table(spans.known([], width, change=True)),
         "views": {
             view: float(r2(spans.known([view], width), spans, first).mean()) for view in views
         },
-        "dimensions": dict(zip(names, here.tolist(), strict=True)),
-        "labels": {str(n): float(values.mean()) for n, values in sorted(by_labels.items())},
+        "dimensions": dict(zip(names, r2(everything, spans, first).tolist(), strict=True)),
     }
 
 
@@ -142,13 +144,13 @@ def _ridge(
     error = np.zeros(len(RIDGES))
     for fold in folds:
         left_out = np.isin(own, fold)
-        for i, weights in enumerate(_weights(x[~left_out], y[~left_out])):
+        for i, weights in enumerate(_weights(x[~left_out], y[~left_out], RIDGES)):
             error[i] += np.square(y[left_out] - x[left_out] @ weights).sum()
-    return features[~labelled] @ _weights(x, y)[int(error.argmin())]
+    (weights,) = _weights(x, y, [RIDGES[int(error.argmin())]])
+    return features[~labelled] @ weights
 
 
-def _weights(x: np.ndarray, y: np.ndarray) -> list[np.ndarray]:
-    """The weights of a ridge regression for each of ``RIDGES``."""
-    values, vectors = np.linalg.eigh(x.T @ x)
-    turned = vectors.T @ (x.T @ y)
-    return [vectors @ (turned / (values.clip(0) + ridge)[:, None]) for ridge in RIDGES]
+def _weights(x: np.ndarray, y: np.ndarray, ridges: Sequence[float]) -> list[np.ndarray]:
+    """The weights of a ridge regression for each of ``ridges``."""
+    gram, moments, one = x.T @ x, x.T @ y, np.eye(x.shape[1])
+    return [linalg.solve(gram + ridge * one, moments, assume_a="pos") for ridge in ridges]

@@ -33,12 +33,12 @@ def labelled(count: int) -> dict[int, list[int]]:
 
 def test_it_tells_which_transitions_say_something() -> None:
     found = action_probe(spans(), labelled(5) | labelled(2), 6, ["x", "y"])
-    assert found["r2"] > 0.9 and found["state_change"] > 0.95
+    assert found["r2"]["5"] > 0.9 and found["r2_motion"]["5"] > 0.95
     assert found["views"]["top"] > 0.9
-    assert found["without"] < 0.1 and found["views"]["wall"] < 0.1
+    assert found["r2_without_z"]["5"] < 0.1 and found["views"]["wall"] < 0.1
     assert set(found["dimensions"]) == {"x", "y"}
-    assert found["labels"]["5"] == pytest.approx(found["r2"])
-    assert found["labels"]["2"] < found["labels"]["5"]
+    assert np.mean(list(found["dimensions"].values())) == pytest.approx(found["r2"]["5"])
+    assert found["r2"]["2"] < found["r2"]["5"]
 
 
 def test_labels_of_test_episodes_are_not_used() -> None:

@@ -86,6 +86,7 @@ def evaluate(
             for result in sorted(results, key=lambda result: result.seed)
         ]
     )
+    values["per_training"] = [sum(r.success for r in results) for results in played.values()]
     if len(folders) > 1:
         del values["failed_seeds"]
         values["per_policy"] = {
@@ -111,10 +112,12 @@ def evaluate(
 
 
 def _result(config: EvaluateConfig) -> tuple[str, str, str]:
-    """Name of the result file, the group of keys in it ("" for none), and the key."""
+    """Name of the result file, the group of keys in it (may be nested, with "/" between the keys;
+    "" for none), and the key.
+    """
     *before, key = config.result.split("/")
-    file, group = [*before, "", ""][:2]
-    return file or config.world.replace("/", "_"), group, key
+    file, *groups = before or [""]
+    return file or config.world.replace("/", "_"), "/".join(groups), key
 
 
 def write_video(config: EvaluateConfig, result: EpisodeResult) -> None:

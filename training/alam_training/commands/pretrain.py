@@ -2,8 +2,8 @@
 
 import sys
 from pathlib import Path
-from typing import cast
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
@@ -17,6 +17,7 @@ from alam_core.data.frames import FrameStore
 from alam_core.data.mixture import VideoSource, open_dataset, open_sources
 from alam_core.data.report import DataReport
 from alam_core.errors import UserError
+from alam_core.latent_action.action_probe import r2
 from alam_core.latent_action.grounding import GroundedModel
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.model import TransitionModel
@@ -25,7 +26,7 @@ from alam_training.findings import print_data_findings
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.state import STATE_FILE
 from alam_training.loop.train import train
-from alam_training.stage1.actions import probe_actions, read_labels
+from alam_training.stage1.actions import action_spans, read_labels
 from alam_training.stage1.card import transition_card
 from alam_training.stage1.config import MAY_CHANGE, PretrainConfig
 from alam_training.stage1.data import (
@@ -160,8 +161,10 @@ def pretrain(
         metrics = [probe(model, triplets) for triplets in probes]
         for own, source, known in zip(metrics, sources, labels, strict=True):
             if known is not None:
-                found = probe_actions(model, source, known, config.actions)
-                own["action_r2"] = cast(float, found["r2"])
+                spans = action_spans(model, source, known, config.actions)
+                seen = spans.known(source.views, config.actions.width)
+                labelled = np.isin(spans.episode, next(iter(known.labelled.values())))
+                own["action_r2"] = float(r2(seen, spans, labelled).mean())
         if len(sources) == 1:
             return metrics[0]
         return {

@@ -61,7 +61,7 @@ class EvaluateConfig:
         videos: number of episodes to film, starting with the first; the videos play in real time.
         video_folder: folder of the videos.
         result: where to write the result: <key> in results/<world>.json (a / in the world's name
-            becomes _), <file>/<key> or <file>/<group>/<key>. Empty: nothing is written.
+            becomes _), or <file>/<key>, with any keys between them. Empty: nothing is written.
         results: folder of the result files.
         joint_names_map: for a policy trained on data with other names of the joints, entries
             <name in the data>=<joint>, for example [joint_1.pos=joint1]; worlds of the Piper only.

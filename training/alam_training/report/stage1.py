@@ -33,9 +33,9 @@ PROBES = (
     ("effective dimensions of z", "effective_dims", "", "", ""),
     ("codebook perplexity", "codebook_perplexity", "", "", ""),
     ("dead codes", "dead_codes", "", "", ""),
-    ("R^2 of actions from z, state and task, 10 labels a task", "action_r2", "", "", ""),
-    ("the same, without z", "action_without", "", "", ""),
-    ("the same, from the state's change instead of z", "action_state_change", "", "", ""),
+    ("R^2 of actions from z, 10 labelled episodes a task", "action_r2", "10", "", ""),
+    ("the same, without z", "action_r2_without_z", "10", "", ""),
+    ("the same, from the true motion instead of z", "action_r2_motion", "10", "", ""),
 )
 RATIOS = (
     ("additivity at 5k", "add_5k", 46),

@@ -12,7 +12,7 @@ import numpy as np
 from alam_core.data.lerobot import Columns, LeRobotDataset
 from alam_core.data.mixture import SourceConfig, VideoSource, open_dataset
 from alam_core.errors import UserError
-from alam_core.latent_action.action_probe import Spans, action_probe
+from alam_core.latent_action.action_probe import Spans
 from alam_core.latent_action.inference import encode_images
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.policy.normalization import relative_targets
@@ -27,8 +27,8 @@ class ActionProbeConfig:
 
     Args:
         labelled: numbers of labelled episodes of each instruction; the probe is fitted on them and
-            tested on all other episodes. The first number is that of ``action_r2``. Empty: no
-            probe.
+            tested on all other episodes. Numbers that leave none to test on are left out. By view
+            and by dimension, the first number is taken. Empty: no probe.
         span: frames between the start and the end of a transition, times the source's stride.
         width: principal components of each view's transitions that are used.
         most: spans of the labelled episodes, and of the others, that are used at most; 0: all.
@@ -36,7 +36,7 @@ class ActionProbeConfig:
             of the span, as in training/finetune.py.
     """
 
-    labelled: list[int] = field(default_factory=lambda: [10, 5, 20])
+    labelled: list[int] = field(default_factory=lambda: [10, 5, 20, 100])
     span: int = 8
     width: int = 8
     most: int = 0
@@ -86,10 +86,12 @@ def read_labels(
     return Labels(demonstrations, *names, left_out, labelled)
 
 
-def probe_actions(
+def action_spans(
     model: TransitionEncoder, source: VideoSource, labels: Labels, config: ActionProbeConfig
-) -> dict[str, object]:
-    """See ``action_probe``. The frames of ``source`` have the size that ``model`` takes."""
+) -> Spans:
+    """The spans of a source with the transitions of ``model``, for ``action_probe``. The frames of
+    ``source`` have the size that ``model`` takes.
+    """
     rows = _rows(labels, config.span * source.stride, config.most)
     ends = rows + config.span * source.stride
     data = labels.demonstrations
@@ -107,7 +109,7 @@ def probe_actions(
     relative = np.isin(labels.action_names, config.relative_joints)
     actions = (sums[ends] - sums[rows]) / (ends - rows)[:, None]
     episode = np.repeat(np.arange(len(data.lengths)), data.lengths)
-    spans = Spans(
+    return Spans(
         data.states[rows],
         data.states[ends] - data.states[rows],
         relative_targets(actions[:, None], data.states[rows], relative)[:, 0],
@@ -115,7 +117,6 @@ def probe_actions(
         episode[rows],
         latents,
     )
-    return action_probe(spans, labels.labelled, config.width, labels.action_names)
 
 
 def _rows(labels: Labels, span: int, most: int) -> np.ndarray:

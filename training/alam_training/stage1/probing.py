@@ -14,16 +14,17 @@ from alam_core.checkpoints import checkpoint_hash
 from alam_core.data.mixture import open_sources
 from alam_core.errors import UserError
 from alam_core.files import write_json
+from alam_core.latent_action.action_probe import action_probe
 from alam_core.latent_action.interface import TransitionEncoder
 from alam_core.latent_action.perceptual import PerceptualDistance
 from alam_core.latent_action.probes import ImageDistance, probe_horizons
-from alam_training.stage1.actions import ActionProbeConfig, probe_actions, read_labels
+from alam_training.stage1.actions import ActionProbeConfig, action_spans, read_labels
 from alam_training.stage1.clips import held_out_clips
 from alam_training.stage1.runs import data_identity, run_config
 from alam_training.stage1.summary import Metrics
 
 CACHE = "probes.json"  # in the run's folder
-ACTION_METRICS = ("r2", "without", "state_change", "views", "dimensions", "labels")
+ACTION_METRICS = ("r2", "r2_without_z", "r2_motion", "views", "dimensions")
 ALEXNET_PX = 32  # the smallest images that LPIPS can compare
 
 
@@ -44,7 +45,7 @@ def probe_run(
     actions: ActionProbeConfig,
     fresh: bool = False,
 ) -> dict[str, Metrics]:
-    """World -> metrics of ``probe_horizons`` of the run's model, and those of ``probe_actions``,
+    """World -> metrics of ``probe_horizons`` of the run's model, and those of ``action_probe``,
     with the prefix ``action_``; None in a world without labels.
 
     gap: k in frames. clips: at most this many per world. If the same model was probed on the same
@@ -87,7 +88,10 @@ def probe_run(
         trained.sources, open_sources(trained.sources, size, trained.cache), strict=True
     ):
         labels = read_labels(config, actions) if actions.labelled else None
-        found = probe_actions(model, source, labels, actions) if labels else {}
+        found = {}
+        if labels is not None:
+            spans = action_spans(model, source, labels, actions)
+            found = action_probe(spans, labels.labelled, actions.width, labels.action_names)
         metrics[source.name] |= {f"action_{name}": found.get(name) for name in ACTION_METRICS}
     write_json(path, {"key": key, "worlds": metrics})
     counts = ", ".join(f"{len(own.groups)} clips of {world}" for world, own in worlds.items())

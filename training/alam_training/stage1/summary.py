@@ -116,6 +116,7 @@ def world_values(methods: dict[str, dict[int, Metrics]], copy: Metrics) -> dict[
     }
     values["copy_psnr_k"] = copy["psnr_copy"]["1"]
     values["copy"] = {name.removesuffix("_copy"): copy[name] for name in COPY}
+    values |= {name: copy.get(name) for name in ("action_r2_without_z", "action_r2_motion")}
     if "lam" in methods:
         lam = values["lam"]
         if "alam" in methods:
