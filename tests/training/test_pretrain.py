@@ -117,7 +117,7 @@ def test_ranks_share_the_batch_of_one_process(
 
     def catch(model: object, batch_at: object, *_: object) -> SimpleNamespace:
         for rank, ranks in ((0, 1), (0, 2), (1, 2)):
-            made[rank, ranks] = batch_at(5, rank, ranks)  # type: ignore[operator]
+            made[rank, ranks] = batch_at(5, rank, ranks)["triplets"]  # type: ignore[operator]
         return SimpleNamespace(model=model, stopped="interrupted", main=False)
 
     monkeypatch.setattr("alam_training.commands.pretrain.train", catch)

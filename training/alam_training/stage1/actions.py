@@ -6,11 +6,12 @@ F: frames of the data set, E: episodes, N: spans.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from alam_core.data.lerobot import Columns, LeRobotDataset
-from alam_core.data.mixture import SourceConfig, VideoSource, open_dataset
+from alam_core.data.mixture import SourceConfig, VideoSource
 from alam_core.errors import UserError
 from alam_core.latent_action.action_probe import Spans
 from alam_core.latent_action.inference import encode_images
@@ -67,7 +68,7 @@ def read_labels(
     """The labels of a source; None for video without states and actions, and, unless ``every``
     episode may be labelled, if fewer than two would be labelled or left to test on.
     """
-    if not isinstance(open_dataset(source, {}), LeRobotDataset):
+    if not (Path(source.path) / "meta").is_dir():  # a folder of videos
         return None
     broken: dict[int, str] = {}
     dataset = LeRobotDataset(source.path, Columns(images=source.images), broken)
