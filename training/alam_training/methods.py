@@ -30,6 +30,7 @@ TRANSITION_MODELS = (
     Method("alam_weight3", "ALAM, weight 3"),
     Method("antisymmetric", "antisymmetric"),
     Method("potential", "potential"),
+    Method("keypoints", "keypoints"),
     Method("no_rev_add", "without L_rev and L_add", 58.3),
     Method("no_rev", "without L_rev", 63.6),
     Method("no_add", "without L_add", 67.2),
@@ -55,6 +56,23 @@ OTHER_POLICIES = (
     Method("lam_adjacent", "LAM, joint, adjacent frames"),
     Method("alam_adjacent", "ALAM, joint, adjacent frames"),
 )
+# Policies of the study of few labels; "_video" is added to the key of one that also learns from
+# video without labels.
+FEW_LABELS = (
+    Method("none", "no latents"),
+    Method("idm", "labels by an inverse dynamics model"),
+    Method("zeros", "latents are zeros"),
+    Method("random", "latents are random"),
+    Method("lam", "LAM"),
+    Method("alam", "ALAM"),
+    Method("potential", "potential"),
+    Method("keypoints", "keypoints"),
+    Method("alam_grounded", "ALAM, grounded"),
+    Method("keypoints_grounded", "keypoints, grounded"),
+    Method("oracle", "true motion (oracle)"),
+    Method("all_labels", "all labels"),
+)
+VIDEO = "_video"
 # Interventions on a trained policy, Table 11 of the paper (Appendix F).
 INTERVENTIONS = (
     Method("default", "as trained", 85.0),
@@ -71,6 +89,20 @@ def label(key: str) -> str:
     """The label of a method in tables and plots; for a method that is not listed, its key with
     spaces instead of underscores."""
     return _LABELS.get(key) or key.replace("_", " ")
+
+
+def arm_label(key: str) -> str:
+    """The label of an arm of the study of few labels."""
+    arm = key.removesuffix(VIDEO)
+    known = {method.key: method.label for method in FEW_LABELS}
+    return known.get(arm, arm.replace("_", " ")) + (" + video" if arm != key else "")
+
+
+def arm_place(key: str) -> tuple[int, str]:
+    """Position of an arm in tables; those that are not listed come last."""
+    order = [method.key for method in FEW_LABELS]
+    arm = key.removesuffix(VIDEO)
+    return (order.index(arm) if arm in order else len(order), key)
 
 
 def place(key: str) -> int:

@@ -17,6 +17,7 @@ from rich.progress import Progress
 from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.errors import UserError
+from alam_training.report.few_labels import draw_few_labels
 from alam_training.report.plots import draw_plots
 from alam_training.report.policies import draw_success
 from alam_training.report.sheets import draw_sheets
@@ -32,8 +33,8 @@ class FiguresConfig:
             reconstruction sheet compares all of them, a transfer sheet shows one.
         transfer: methods that get a transfer sheet; empty means all.
         gap: k in frames.
-        results: folder with transition_probes.json and generation_ablation.json; a missing file
-            is skipped.
+        results: folder with transition_probes.json, generation_ablation.json and few_labels.json;
+            a missing file is skipped.
         out: folder for the pictures.
     """
 
@@ -50,6 +51,7 @@ def main() -> None:
     plots = {
         Path(config.results) / "transition_probes.json": draw_plots,
         Path(config.results) / "generation_ablation.json": draw_success,
+        Path(config.results) / "few_labels.json": draw_few_labels,
     }
     measured = {file: draw for file, draw in plots.items() if file.is_file()}
     if not measured and not config.models:

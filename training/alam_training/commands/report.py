@@ -13,10 +13,10 @@ from typing import Any
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
-from alam_training.report import controller, stage1, stage2
+from alam_training.report import controller, few_labels, stage1, stage2
 from alam_training.report.markdown import table
 
-TABLES = stage1.TABLES | stage2.TABLES | controller.TABLES
+TABLES = stage1.TABLES | stage2.TABLES | few_labels.TABLES | controller.TABLES
 NOTES = stage1.NOTES | stage2.NOTES | controller.NOTES
 
 TITLES = {
@@ -25,6 +25,7 @@ TITLES = {
     "piper_encoders": "The Piper's first task: success by encoder, on validation seeds",
     "generation_ablation": "Stage 2: ways to generate transitions (Tables 3 and 11), on five "
     "MetaWorld tasks",
+    "few_labels": "Stage 2: few labels, and video without labels",
     "latency_policy": "Latency of a policy, and the cost of generating latents",
     "latency_ros": "Latencies through ROS, on the wall clock",
     "controller_faults": "The arm controller: faults and random messages",
