@@ -73,7 +73,8 @@ class PolicySamples:
         store = next(iter(frames.values()))
         self.starts, self.lengths, self.size = store.starts, store.lengths, store.size
         self.frames, self.views, self.stride = frames, list(views or frames), stride
-        self.labelled = states is not None and actions is not None
+        self._labelled = states is not None and actions is not None
+        self.inferred: np.ndarray | None = None  # (F, H, A), targets of actions of video
         count, (horizon, width) = int(self.lengths.sum()), stats.action_mean.shape
         self.horizon = horizon
         self.states = (
@@ -85,6 +86,11 @@ class PolicySamples:
         self.left_out, self.held_out = sorted(left_out), sorted(held_out)
         self.episode_of = np.repeat(np.arange(len(self.lengths)), self.lengths)  # (F,)
         self.last = last_frames(self.lengths, tasks)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the samples have targets of actions."""
+        return self._labelled or self.inferred is not None
 
     def included(self, episodes: np.ndarray) -> np.ndarray:
         """The given episodes without those that are left out."""
@@ -106,7 +112,9 @@ class PolicySamples:
         state = self.states[rows]
         actions = relative_targets(self.actions[chunk], state, self.relative)
         targets = {ACTION: (actions - self.stats.action_mean) / self.stats.action_std}
-        if not self.labelled:
+        if self.inferred is not None:
+            targets[ACTION] = self.inferred[rows]
+        elif not self.labelled:
             targets[ACTION] = np.zeros_like(targets[ACTION])
         steps = chunk_rows(rows, self.horizon, self.last[rows], self.stride)
         for view, projection in self.stats.latents.items():

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from lerobot_fixtures import DATA, edit_rows
+from policy_fixtures import tiny_backbone
 from test_finetune_data import EPISODES_WRITTEN, LENGTH, encoder, original, root, settings
 from video_fixtures import write_video
 
 from alam_core.data.lerobot import layout
 from alam_core.errors import UserError
+from alam_core.policy.config import ModelConfig
 from alam_core.policy.joint import JointPolicy
 from alam_training.commands.finetune import finetune
 from alam_training.loop.gradients import map_together
@@ -164,3 +166,36 @@ def test_longer_steps_of_latents(root, encoder):
     assert near.stride == 1 and not np.array_equal(near.latents["top"], far.latents["top"])
     targets = far.batch(np.array([0]))["targets"]["top"][0].numpy()
     np.testing.assert_array_equal(targets, far.latents["top"][[0, 2, 4, 5]])
+
+
+def test_a_policy_labels_the_video_and_trains_on_it(root, encoder, tmp_path):
+    own = ModelConfig(horizon=4, image_size=32, small=tiny_backbone(), times="own")
+    first = replace(few(root, encoder, model=own), run=str(tmp_path / "first"))
+    policy, _ = finetune(first)
+    second = few(root, encoder, model=own, self_label=str(tmp_path / "first/policy"))
+    _, data, _, (video,) = load(second)
+    assert video.samples.labelled and video.samples.inferred.shape == (120, 4, 2)
+    rows = video.rows[:3]
+    batch = video.samples.batch(rows)
+    actions, _ = policy.sample(
+        batch["images"],
+        batch["state"],
+        batch["words"],
+        known=torch.zeros(3, dtype=torch.bool),
+        latents={"top": batch["targets"]["top"]},
+    )
+    assert actions.shape == (3, 4, 2) and torch.isfinite(batch["targets"]["action"]).all()
+    assert np.ptp(video.samples.inferred[video.rows]) > 0.1
+    source = batches(second)
+    assert (source(0, 0, 1)["shares"]["action"] == 1).all()
+    assert not source(0, 0, 1)["known"].all()
+    _, finished = finetune(second)
+    assert finished
+    common = ModelConfig(horizon=4, image_size=32, small=tiny_backbone())
+    finetune(replace(few(root, encoder, model=common), run=str(tmp_path / "common")))
+    with pytest.raises(UserError, match="--model.times own"):
+        load(few(root, encoder, self_label=str(tmp_path / "common/policy")))
+    with pytest.raises(UserError, match="horizon 4, but the policy to train has 3"):
+        load(replace(second, model=replace(own, horizon=3)))
+    with pytest.raises(UserError, match="no video to label"):
+        few(root, encoder, video="", self_label="somewhere")

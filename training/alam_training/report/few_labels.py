@@ -16,9 +16,9 @@ from alam_training.report.plots import save
 Values = dict[str, Any]
 FILE = "few_labels"
 NOTE = (
-    "Success on unseen seeds by the number of labelled demonstrations a task. *+ video*: the policy "
-    "also learns from the demonstrations whose labels are dropped, as video. The intervals (95 %, "
-    "Wilson) are over all episodes together; in parentheses the successes of each training."
+    "Success on unseen seeds by the number of labelled demonstrations a task. *+ video*: the "
+    "policy also learns from the demonstrations whose labels are dropped, as video. The intervals "
+    "(95 %, Wilson) are over all episodes together; in parentheses the successes of each training."
 )
 
 

@@ -85,6 +85,8 @@ class FinetuneConfig:
         video_share: part of each batch that is drawn from the video.
         unknown_state: part of the labelled samples whose state is hidden, so that they look like
             video; only used with video.
+        self_label: folder of a policy that was trained with the same settings, with video and with
+            --model.times own: it infers the actions of the video, which are then trained on too.
         state: feature of the data set that holds the state.
         action: feature that holds the action.
         images: view -> name of the video feature that holds it, for example '{"wrist":
@@ -156,6 +158,7 @@ class FinetuneConfig:
     video: str | list[VideoConfig] = ""
     video_share: float = 0.5
     unknown_state: float = 0.2
+    self_label: str = ""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.draws < 1:
@@ -183,6 +186,8 @@ class FinetuneConfig:
                 f"video_share is {self.video_share} and unknown_state is {self.unknown_state}: "
                 "give fractions between 0 and 1"
             )
+        if self.self_label and not self.video:
+            raise UserError("self_label: there is no video to label; give some with --video")
         if self.latent_control == "state" and self.encoder:
             raise UserError("latent_control 'state' replaces the encoder: give --encoder= with it")
         if self.video and not self.encoder and self.latent_control != "state":

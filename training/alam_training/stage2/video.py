@@ -28,6 +28,7 @@ from alam_core.policy.samples import PolicySamples, last_frames
 from alam_training.demonstrations import read_demonstrations
 from alam_training.stage2.batches import SourceSamples, replaced, state_changes
 from alam_training.stage2.config import FinetuneConfig, VideoConfig
+from alam_training.stage2.self_label import inferred_actions, read_labeller
 
 REPORT = "video_report.json"  # in the run's folder
 
@@ -170,6 +171,7 @@ def load_videos(
         if encoder is not None
         else config.model.image_size
     )
+    labeller = read_labeller(config.self_label, policy) if config.self_label else None
     step = policy.latent_dt or policy.dt
     sources, parts = [], []
     for video in videos:
@@ -215,6 +217,8 @@ def load_videos(
                 f"video: every episode of '{video.config.path}' is broken or excluded: restore "
                 "some, or leave the source out"
             )
+        if labeller is not None:
+            samples.inferred = inferred_actions(labeller, samples)
         parts.append(SourceSamples(samples, rows, video.config.weight))
         sources.append(
             VideoSource(
