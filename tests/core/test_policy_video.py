@@ -2,9 +2,11 @@
 and does not change what it learns from the labelled samples.
 """
 
+import pi0_fixtures as published
 import pytest
 import torch
 from policy_fixtures import pi0_policy, random_batch, tiny_policy
+from safetensors.torch import save_file
 
 from alam_core.errors import UserError
 from alam_core.policy.sequence import ACTION
@@ -114,3 +116,11 @@ def test_actions_are_inferred_from_finished_latents():
     assert not torch.allclose(unknown[1], actions[1])
     with pytest.raises(UserError, match="--model.times own"):
         tiny_policy().sample(*seen, latents=latents)
+
+
+def test_published_weights_have_no_token_for_an_unknown_state(tmp_path):
+    policy = pi0_policy(stateless=True)
+    before = policy.backbone.no_state.clone()
+    save_file(published.random_weights(), tmp_path / "model.safetensors")
+    policy.load_pretrained(tmp_path)
+    assert torch.equal(policy.backbone.no_state, before)

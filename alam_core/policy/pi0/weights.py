@@ -40,6 +40,8 @@ EMBEDDING, TIED = (
 )
 # The output layers of the language models, which a policy does not use.
 UNUSED = (f"{PALIGEMMA}.model.language_model.norm.", f"{EXPERT}.lm_head.")
+# Tensors of ours that published weights do not have; they keep their random values.
+UNPUBLISHED = ("backbone.no_state",)
 # The tensors of the prefix's last layer that are used.
 KEYS = ("input_layernorm.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight")
 
@@ -73,6 +75,7 @@ def load_pi0(
         f"{part}.{name}": tensor
         for part, module in modules.items()
         for name, tensor in module.state_dict().items()
+        if f"{part}.{name}" not in UNPUBLISHED
     }
     files = _files(Path(path))
     shapes: dict[str, tuple[int, ...]] = {}
