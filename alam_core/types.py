@@ -35,8 +35,9 @@ class ActionChunk:
 
     actions: (H, A); row i is the set-point to be reached at ``due(i)``.
     dt: s between rows. stamp: time of the observation that the chunk was computed from, in s.
-    latents: view -> float32 (H, D), the transitions generated together with the actions; empty for
-        a policy without latents.
+    latents: view -> float32 (H, D), the transitions generated together with the actions, one after
+        the other from ``stamp`` on; empty for a policy without latents.
+    latent_dt: s that each of them takes; 0: dt.
     sequence: number of the chunk, which increases with every chunk of one policy.
     first_step: number of leading steps that were dropped: when this chunk was ready, the arm had
         already executed them as part of the previous chunk.
@@ -48,6 +49,7 @@ class ActionChunk:
     latents: dict[str, np.ndarray] = field(default_factory=dict)
     sequence: int = 0
     first_step: int = 0
+    latent_dt: float = 0.0
 
     def due(self, row: int) -> float:
         """Time at which a row is to be reached, in s: ``stamp + (first_step + row + 1) * dt``. Row
@@ -82,10 +84,11 @@ class ActionChunk:
         return min(max(row, 0), len(self.actions) - 1)
 
     def drop(self, steps: int) -> "ActionChunk":
-        """The chunk without its first ``steps`` rows; the others are due at the same times."""
+        """The chunk without its first ``steps`` rows; the others are due at the same times, and the
+        latents stay.
+        """
         return replace(
             self,
             actions=self.actions[steps:],
-            latents={view: z[steps:] for view, z in self.latents.items()},
             first_step=self.first_step + steps,
         )

@@ -171,7 +171,8 @@ class PolicyRunner:
             view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()
         }
         rows = actions[0].cpu().numpy()[:, self._action_columns]
-        return ActionChunk(rows, self.dt, observation.stamp, latents)
+        step = self.policy.config.latent_dt
+        return ActionChunk(rows, self.dt, observation.stamp, latents, latent_dt=step)
 
     def unusual_states(self, observation: Observation) -> str:
         """Which states are outside the range of training; "" if none is. See

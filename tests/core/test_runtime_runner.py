@@ -113,3 +113,11 @@ def test_from_pretrained(tmp_path, runner):
 def test_a_missing_device_raises_a_one_line_error():
     with pytest.raises(UserError, match="the device 'gpu' cannot be used .* choose cpu or cuda"):
         PolicyRunner(tiny_policy(), "gpu")
+
+
+def test_a_chunk_says_how_long_each_latent_takes(runner):
+    assert runner.infer(random_observation()).latent_dt == 0  # as long as a step
+    policy = tiny_policy()
+    policy.config.latent_dt = 0.4
+    chunk = PolicyRunner(policy).infer(random_observation())
+    assert chunk.latent_dt == 0.4 and chunk.drop(2).latents["wrist"].shape[0] == 4

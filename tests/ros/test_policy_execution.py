@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from alam_common.messages import seconds_to_stamp, stamp_to_seconds
 from alam_core.types import ActionChunk
 from alam_policy.execution import Execution
+from alam_policy.messages import latents_to_message
 
 
 def chunk(sequence: int, stamp: float, value: float = 0.0) -> ActionChunk:
@@ -80,3 +82,14 @@ def test_a_chunk_that_the_arm_does_not_execute_in_time_is_noticed(
     assert not execution.ignores_newest(12.5)  # an old report says nothing
     execution.reported("EXECUTING", 8, 12.6)
     assert not execution.ignores_newest(12.6)
+
+
+def test_latents_are_stamped_by_their_own_step():
+    z = {"wrist": np.arange(3.0, dtype=np.float32)[:, None]}
+    chunk = ActionChunk(np.zeros((3, 7)), 0.1, 5.0, z, latent_dt=0.4).drop(1)
+    message = latents_to_message(chunk, seconds_to_stamp(5.0), (1, 1))
+    spans = [
+        (stamp_to_seconds(t.from_stamp), stamp_to_seconds(t.to_stamp)) for t in message.transitions
+    ]
+    assert np.allclose(spans, [(5.0, 5.4), (5.4, 5.8), (5.8, 6.2)])
+    assert [t.data[0] for t in message.transitions] == [0, 1, 2]

@@ -54,15 +54,15 @@ def chunk_to_message(
 def latents_to_message(
     chunk: core.ActionChunk, stamp: Time, latent_shape: Sequence[int]
 ) -> PredictedLatents:
-    """The transitions of a chunk. stamp: that of the observation. latent_shape: tokens, and numbers
-    per token. Transition i begins ``first_step + i`` steps after ``stamp``.
+    """The transitions of a chunk. stamp: that of the observation, where the first one begins.
+    latent_shape: tokens, and numbers per token.
     """
     message = PredictedLatents(sequence=chunk.sequence)
     message.header.stamp = stamp
     tokens, dim = latent_shape
-    step = round(chunk.dt * NANOSECONDS)
-    for i in range(len(chunk.actions)):
-        begin = stamp_to_ns(stamp) + (chunk.first_step + i) * step
+    step = round((chunk.latent_dt or chunk.dt) * NANOSECONDS)
+    for i in range(len(next(iter(chunk.latents.values()), []))):
+        begin = stamp_to_ns(stamp) + i * step
         for view, z in chunk.latents.items():
             transition = LatentTransition(
                 view=view, tokens=tokens, dim=dim, from_stamp=ns_to_stamp(begin)
