@@ -57,8 +57,7 @@ class KeypointEncoder(nn.Module):
     """z = f(j) - f(i), so that reversal and composition are exact. f of a single frame consists of
     the positions of keypoints, at strides of 4 and 8 px, and of a linear code of the whole frame.
 
-    A change of a position is a motion in the image: z is nearly linear in what moved, and a
-    position is precise to a fraction of a pixel, where patches of a Transformer see nothing.
+    A change of a position is a motion in the image, and positions are not rounded to pixels.
     """
 
     exact: ClassVar[bool] = True

@@ -74,7 +74,9 @@ class TransitionModel(TransitionEncoder):
     def decode(self, source: Tensor, z: Tensor) -> Tensor:
         """See ``TransitionEncoder.decode`` (eq. 6, without the codebook)."""
         potential: Tensor | None = None
-        if isinstance(self.encoder, PotentialEncoder | KeypointEncoder):
+        if isinstance(self.decoder, ConvolutionalDecoder) and isinstance(
+            self.encoder, PotentialEncoder | KeypointEncoder
+        ):
             potential = self.encoder.potential(source)
         return self._predict(source, z, potential).clamp(0, 1)
 

@@ -49,6 +49,13 @@ class VideoConfig:
             )
 
 
+def video_sources(video: str | list[VideoConfig]) -> list[VideoConfig]:
+    """The sources of a setting that takes a folder, "" for none, or a list of sources."""
+    if isinstance(video, str):
+        return [VideoConfig(video)] if video else []
+    return video
+
+
 @dataclass
 class RolloutConfig:
     """Rollouts in a simulated world during training, on validation seeds. They take time, so there
@@ -199,9 +206,7 @@ class FinetuneConfig:
     @property
     def videos(self) -> list[VideoConfig]:
         """The sources of video, whether one or several are given."""
-        if isinstance(self.video, str):
-            return [VideoConfig(self.video)] if self.video else []
-        return self.video
+        return video_sources(self.video)
 
     @property
     def columns(self) -> Columns:

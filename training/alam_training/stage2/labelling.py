@@ -18,7 +18,7 @@ from alam_core.policy.normalization import PolicyStats, chunk_rows
 from alam_core.policy.samples import AugmentConfig, PolicySamples, augment_images
 from alam_training.loop.config import LoopConfig
 from alam_training.loop.seeds import step_rng
-from alam_training.stage2.config import VideoConfig
+from alam_training.stage2.config import VideoConfig, video_sources
 
 BATCH = 64  # frames that are labelled at a time
 
@@ -71,9 +71,7 @@ class LabelConfig:
     @property
     def videos(self) -> list[VideoConfig]:
         """The sources of video, whether one or several are given."""
-        if isinstance(self.video, str):
-            return [VideoConfig(self.video)] if self.video else []
-        return self.video
+        return video_sources(self.video)
 
     @property
     def columns(self) -> Columns:
