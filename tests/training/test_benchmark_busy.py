@@ -38,6 +38,7 @@ def test_runs_are_counted_and_the_load_ends(tmp_path, monkeypatch):
         return burners[-1]
 
     monkeypatch.setattr(busy_tests.subprocess, "Popen", watched)
+    monkeypatch.setattr(busy_tests, "BUSY_WINDOW", 0.2)
     monkeypatch.setattr(
         busy_tests, "run_tests", lambda paths: ["tests.a::bad"] if paths == ["tests"] else []
     )
@@ -46,6 +47,7 @@ def test_runs_are_counted_and_the_load_ends(tmp_path, monkeypatch):
     values = json.loads((tmp_path / "busy_tests.json").read_text())["values"]
     assert (values["ros_runs"], values["suite_runs"], values["failures"]) == (2, 1, 1)
     assert values["failed_tests"] == {"tests.a::bad": 1}
+    assert 0 < values["busy_before"] <= 100
     again = BusyTestsConfig(ros_runs=0, suite_runs=1, load=1, results=str(tmp_path), add=True)
     assert main(again) == 1
     values = json.loads((tmp_path / "busy_tests.json").read_text())["values"]
