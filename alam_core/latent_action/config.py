@@ -11,11 +11,18 @@ Variant = Literal["full", "no_rev", "no_add", "no_rev_add", "lam"]
 AlgebraScale = Literal["paper", "relative", "whitened"]
 ReconstructionScale = Literal["paper", "relative"]
 
+FEATURES = 256  # numbers in a place of AlexNet's last feature map
+
 # The networks that compute z, by the names that ``TransitionConfig.encoder`` takes.
 ENCODER_NETWORKS: Registry[Any] = Registry(
     "encoder",
     "alam.encoder_networks",
-    modules=("alam_core.latent_action.encoder", "alam_core.latent_action.convolutional"),
+    modules=(
+        "alam_core.latent_action.encoder",
+        "alam_core.latent_action.convolutional",
+        "alam_core.latent_action.gaussian",
+        "alam_core.latent_action.features",
+    ),
 )
 
 
@@ -32,6 +39,7 @@ class LossConfig:
         add: weight of composition consistency (eq. 7).
         rev: weight of reversal consistency (eq. 7).
         vq: weight of the commitment to the codebook (eq. 5).
+        kl: weight of the divergence from the unit normal distribution, for the encoder "gaussian".
         perc_net: network of the LPIPS distance, "alex" or "vgg"; the released code uses "vgg".
         algebra: scale of add, rev and vq. "paper": squared L2 norm, as printed; a smaller z also
             lowers it. "relative": divided by the mean energy of z, so that scaling z does not
@@ -46,6 +54,7 @@ class LossConfig:
     add: float = 10.0
     rev: float = 10.0
     vq: float = 1.0
+    kl: float = 0.005
     perc_net: Literal["alex", "vgg"] = "alex"
     algebra: AlgebraScale = "whitened"
     reconstruction: ReconstructionScale = "relative"
@@ -57,7 +66,8 @@ class TransitionConfig:
 
     Args:
         encoder: how z is computed: "relational", "residual", "antisymmetric", "potential" (see
-            ``alam_core.latent_action.encoder``), or "keypoints" (``convolutional``).
+            ``alam_core.latent_action.encoder``), "keypoints" (``convolutional``), "gaussian" or
+            "features" (the modules of their names).
         decoder: "transformer", as in the paper, or "convolutional", which sees finer detail and,
             with an exact encoder, also what the encoder made of the source frame.
         variant: row of the paper's Table 4. "full": ALAM. "no_rev", "no_add", "no_rev_add": without
@@ -122,15 +132,27 @@ class TransitionConfig:
                 f"keypoints is {self.keypoints}: choose 1 to {(numbers - 1) // 4}, as four "
                 f"coordinates of each must fit into the {numbers} numbers of a transition"
             )
+        if self.encoder == "gaussian" and self.codebook_size:
+            raise UserError(
+                f"codebook_size is {self.codebook_size}: the encoder gaussian needs 0, as noise "
+                "limits what its transitions tell"
+            )
+        if self.encoder == "features" and (
+            self.latent_dim != FEATURES or math.isqrt(self.latent_tokens) ** 2 != self.latent_tokens
+        ):
+            raise UserError(
+                f"the encoder features needs latent_dim {FEATURES} and a square number of "
+                f"latent_tokens, not {self.latent_dim} and {self.latent_tokens}"
+            )
         if not 1 <= self.patch_size <= self.image_size:
             raise UserError(
                 f"patch_size {self.patch_size} does not fit image_size {self.image_size}: choose 1 "
                 f"to {self.image_size}"
             )
-        if self.losses.perc > 0 and self.image_size < 32:
+        if self.image_size < 32 and (self.losses.perc > 0 or self.encoder == "features"):
             raise UserError(
-                f"image_size {self.image_size} is too small for the perceptual loss: 32 or more, "
-                "or losses.perc 0"
+                f"image_size {self.image_size} is too small for AlexNet: 32 or more, or another "
+                "encoder and losses.perc 0"
             )
         if self.width % self.heads:
             raise UserError(

@@ -1,19 +1,16 @@
 """Convolutional networks of stage 1: an encoder whose transitions are exact by construction and
 show small motions, and a decoder.
 
-Letters: F frames of a clip, B batch, T transitions, K latent tokens, D numbers per token, S image
-side in px, P keypoints of one resolution.
+Letters: B batch, K latent tokens, D numbers per token, S image side in px, P keypoints of one
+resolution.
 """
-
-from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
-from alam_core.latent_action.encoder import Pair
+from alam_core.latent_action.encoder import PotentialDifference
 
 STRIDE = 16  # of the coarsest features
 PATCH = 4  # px; the decoder predicts patches of this side
@@ -53,14 +50,12 @@ class SoftArgmax(nn.Module):
 
 
 @ENCODER_NETWORKS.register("keypoints")
-class KeypointEncoder(nn.Module):
+class KeypointEncoder(PotentialDifference):
     """z = f(j) - f(i), so that reversal and composition are exact. f of a single frame consists of
     the positions of keypoints, at strides of 4 and 8 px, and of a linear code of the whole frame.
 
     A change of a position is a motion in the image, and positions are not rounded to pixels.
     """
-
-    exact: ClassVar[bool] = True
 
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
@@ -74,13 +69,6 @@ class KeypointEncoder(nn.Module):
         self.coarse = SoftArgmax(96, points, size // 8)
         rest = config.latent_tokens * config.latent_dim - coordinates(config)
         self.code = nn.Linear(128 * (size // STRIDE) ** 2, rest)
-
-    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
-        """Clips (F, B, 3, S, S) in [0, 1] and T pairs of frame indices -> z (T, B, K, D), float32,
-        one transition per pair.
-        """
-        potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return torch.stack([potential[j] - potential[i] for i, j in pairs])
 
     def potential(self, images: Tensor) -> Tensor:
         """f of single frames (B, 3, S, S) -> (B, K, D), float32. The first ``coordinates`` of its

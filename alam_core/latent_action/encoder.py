@@ -1,7 +1,7 @@
 """The encoder E (eq. 1, 4): frames in, latent transitions z out.
 
-Four networks, found by name in ``ENCODER_NETWORKS``. They differ in which identities of eq. 2,
-composition and reversal, are exact by construction:
+The paper's network and three variations, found by name in ``ENCODER_NETWORKS``. They differ in
+which identities of eq. 2, composition and reversal, are exact by construction:
 
 - "relational": z = E(i, j), as in the paper. Neither is exact.
 - "residual": z = f(j) - f(i) + E(i, j), f and E being two heads of one network. Neither is exact,
@@ -13,6 +13,7 @@ Letters: F frames of a clip, B batch, T transitions of a call, K latent tokens, 
 N patches of a frame, L = K + N, d width, S image side.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -25,6 +26,25 @@ from alam_core.latent_action.layers import SpatioTemporalBlock, TokenEmbedding, 
 Pair = tuple[int, int]  # indices of the source and the target frame in a clip
 
 
+class PotentialDifference(nn.Module):
+    """z = f(j) - f(i), f being a function of a single frame, the potential: reversal and
+    composition are exact.
+    """
+
+    exact: ClassVar[bool] = True  # whether transitions add up by construction
+
+    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
+        """Clips (F, B, 3, S, S) in [0, 1] and T pairs of frame indices -> z (T, B, K, D), float32,
+        one transition per pair.
+        """
+        potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        return torch.stack([potential[j] - potential[i] for i, j in pairs])
+
+    @abstractmethod
+    def potential(self, images: Tensor) -> Tensor:
+        """f of single frames (B, 3, S, S) -> (B, K, D), float32."""
+
+
 @ENCODER_NETWORKS.register("relational")
 class RelationalEncoder(nn.Module):
     """z = E(i, j): a spatio-temporal Transformer over [queries, patches] of two frames; z is read
@@ -34,7 +54,7 @@ class RelationalEncoder(nn.Module):
     source frame is therefore computed once for all transitions that start from it.
     """
 
-    exact: ClassVar[bool] = False  # whether transitions add up by construction
+    exact: ClassVar[bool] = False
     relates: ClassVar[bool] = True  # whether frames are encoded in pairs
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -132,12 +152,9 @@ class AntisymmetricEncoder(RelationalEncoder):
 
 
 @ENCODER_NETWORKS.register("potential")
-class PotentialEncoder(RelationalEncoder):
-    """z = f(j) - f(i), where f is the network applied to a single frame: reversal and composition
-    are exact.
-    """
+class PotentialEncoder(PotentialDifference, RelationalEncoder):
+    """z = f(j) - f(i), where f is the network applied to a single frame."""
 
-    exact = True
     relates = False
 
     def __init__(self, config: TransitionConfig) -> None:
@@ -145,11 +162,6 @@ class PotentialEncoder(RelationalEncoder):
         # With a single frame, attention in time has one key: query and key have no effect.
         for name, weight in self.blocks.named_parameters():
             weight.requires_grad_("temporal.query" not in name and "temporal.key" not in name)
-
-    def forward(self, frames: Tensor, pairs: Sequence[Pair]) -> Tensor:
-        """See ``RelationalEncoder.forward``."""
-        potential = self.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        return torch.stack([potential[j] - potential[i] for i, j in pairs])
 
     def potential(self, images: Tensor) -> Tensor:
         """f of single frames (B, 3, S, S) -> (B, K, D)."""

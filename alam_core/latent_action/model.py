@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
-from alam_core.latent_action.convolutional import ConvolutionalDecoder, KeypointEncoder
+from alam_core.latent_action.convolutional import ConvolutionalDecoder
 from alam_core.latent_action.decoder import TransitionDecoder
-from alam_core.latent_action.encoder import PotentialEncoder, RelationalEncoder
+from alam_core.latent_action.encoder import PotentialDifference, RelationalEncoder
+from alam_core.latent_action.gaussian import Gaussian, GaussianEncoder, gaussian_losses
 from alam_core.latent_action.interface import TRANSITION_ENCODERS, TransitionEncoder
 from alam_core.latent_action.losses import (
     additivity_residual,
@@ -36,7 +37,7 @@ class TransitionModel(TransitionEncoder):
     def __init__(self, config: TransitionConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder: RelationalEncoder | KeypointEncoder
+        self.encoder: RelationalEncoder | PotentialDifference
         self.encoder = ENCODER_NETWORKS.get(config.encoder)(config)
         self.quantizer = Quantizer(config) if config.codebook_size else None
         self.decoder = {
@@ -59,9 +60,9 @@ class TransitionModel(TransitionEncoder):
 
     @property
     def additive(self) -> bool:
-        """True for the potential encoder, and if composition consistency (eq. 7) is trained."""
+        """True for exact encoders, and if composition consistency (eq. 7) is trained."""
         trained = self.config.variant in ("full", "no_rev") and self.config.losses.add > 0
-        return self.encoder.exact or trained
+        return self.encoder.exact or (trained and not isinstance(self.encoder, GaussianEncoder))
 
     @property
     def codebook_size(self) -> int:
@@ -75,7 +76,7 @@ class TransitionModel(TransitionEncoder):
         """See ``TransitionEncoder.decode`` (eq. 6, without the codebook)."""
         potential: Tensor | None = None
         if isinstance(self.decoder, ConvolutionalDecoder) and isinstance(
-            self.encoder, PotentialEncoder | KeypointEncoder
+            self.encoder, PotentialDifference
         ):
             potential = self.encoder.potential(source)
         return self._predict(source, z, potential).clamp(0, 1)
@@ -109,9 +110,9 @@ class TransitionModel(TransitionEncoder):
         """The objective on frame triplets a < b < c, (B, 3, S, S) in [0, 1] each, as scalars.
 
         "total" is the weighted sum (eq. 9) of "rec", "perc" (eq. 8; only if its weight is above 0),
-        "add", "rev" (eq. 7) and "vq" (eq. 5), each on the scale that ``LossConfig`` names; the
-        weights of "add" and "rev" are multiplied by ``algebra_share``. In training mode, a call
-        counts as a step and updates the codebook.
+        "add", "rev" (eq. 7), "vq" (eq. 5) and, for Gaussian transitions, "kl", each on the scale
+        that ``LossConfig`` names; the weights of "add" and "rev" are multiplied by
+        ``algebra_share``. In training mode, a call counts as a step and updates the codebook.
         """
         config, weights = self.config.losses, self._weights()
         frames = torch.stack([a, b, c])
@@ -119,7 +120,11 @@ class TransitionModel(TransitionEncoder):
         # Eq. 3: three forward pairs and a reversed one.
         pairs = forward if self.config.variant == "lam" else [*forward, (1, 0)]
         potential: Tensor | None = None
-        if isinstance(self.encoder, PotentialEncoder | KeypointEncoder):
+        distribution: Gaussian | None = None
+        if isinstance(self.encoder, GaussianEncoder):
+            distribution = self.encoder.distribution(frames, pairs)
+            z = distribution.sample() if self.training else distribution.mean
+        elif isinstance(self.encoder, PotentialDifference):
             own = self.encoder.potential(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
             z = torch.stack([own[j] - own[i] for i, j in pairs])  # (T, B, K, D)
             potential = torch.cat([own[i] for i, _ in forward])
@@ -135,7 +140,9 @@ class TransitionModel(TransitionEncoder):
         terms = {"rec": reconstruction_loss(prediction, target, source, config.reconstruction)}
         if self.quantizer is not None:
             terms["vq"] = latent_loss(reference - z_q.detach(), reference, config.algebra)
-        if self.config.variant != "lam":
+        if distribution is not None:
+            terms |= gaussian_losses(distribution, self.config.variant != "lam")
+        elif self.config.variant != "lam":
             z_ab, z_bc, z_ac, z_ba = z
             terms["add"] = latent_loss(
                 additivity_residual(z_ab, z_bc, z_ac), reference, config.algebra
@@ -160,7 +167,14 @@ class TransitionModel(TransitionEncoder):
         share = self.algebra_share
         add = 0.0 if variant in ("no_add", "no_rev_add") else share * config.add
         rev = 0.0 if variant in ("no_rev", "no_rev_add") else share * config.rev
-        return {"rec": config.rec, "perc": config.perc, "add": add, "rev": rev, "vq": config.vq}
+        relations = {"add": add, "rev": rev}
+        return {
+            "rec": config.rec,
+            "perc": config.perc,
+            **relations,
+            "vq": config.vq,
+            "kl": config.kl,
+        }
 
     def _perceptual_distance(self, device: torch.device) -> PerceptualDistance:
         if not self._perceptual:

@@ -27,7 +27,7 @@ SIZE = dict(
     codebook_size=8,
     keypoints=2,
 )
-ENCODERS = ("relational", "residual", "antisymmetric", "potential", "keypoints")
+ENCODERS = ("relational", "residual", "antisymmetric", "potential", "keypoints", "gaussian")
 LOSSES = set(LossConfig.__dataclass_fields__)
 
 
@@ -36,9 +36,12 @@ def small(warmup_steps: int = 0, **options: object) -> TransitionModel:
     torch.manual_seed(0)
     losses = LossConfig(**{name: value for name, value in options.items() if name in LOSSES})  # type: ignore[arg-type]
     rest = {name: value for name, value in options.items() if name not in LOSSES}
+    codebook = {"codebook_size": 0} if options.get("encoder") == "gaussian" else {}
     return TransitionModel(
         TransitionConfig(
-            **{**SIZE, "ramp_steps": 0, **rest}, warmup_steps=warmup_steps, losses=losses
+            **{**SIZE, "ramp_steps": 0, **codebook, **rest},
+            warmup_steps=warmup_steps,
+            losses=losses,
         )
     )  # type: ignore[arg-type]
 
@@ -370,7 +373,7 @@ def test_impossible_settings_are_refused_in_one_line() -> None:
         TransitionConfig(image_size=20, patch_size=24)
     with pytest.raises(
         UserError,
-        match="no encoder 'other'; there are: antisymmetric, keypoints, potential, relational",
+        match="no encoder 'other'; there are: antisymmetric, features, gaussian, keypoints",
     ):
         TransitionConfig(encoder="other")
     for name in ("variant", "output"):
@@ -381,7 +384,7 @@ def test_impossible_settings_are_refused_in_one_line() -> None:
 
 
 def test_encoders_are_found_by_name() -> None:
-    assert ENCODER_NETWORKS.names() == sorted(ENCODERS)
+    assert ENCODER_NETWORKS.names() == sorted([*ENCODERS, "features"])
 
 
 def test_the_default_model_encodes_images_of_96_pixels() -> None:
