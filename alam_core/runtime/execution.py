@@ -17,7 +17,7 @@ from alam_core.errors import UserError
 from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import MotionLimits, SetPoint
 from alam_core.runtime.planner import Planner
-from alam_core.runtime.timeline import Timeline
+from alam_core.runtime.timeline import StepTimeline, Timeline
 from alam_core.sim.world import TICK, DrivenWorld, World
 from alam_core.types import ActionChunk, Observation
 
@@ -42,13 +42,13 @@ class StepExecution:
         self.planner = planner
         self._hold = hold
         self._held_state: np.ndarray | None = None  # (S,) while no chunk is in effect
-        self._chunks: deque[ActionChunk] = deque()  # the one in effect, then the coming ones
+        self._timeline = StepTimeline()
 
     def reset(self, seed: int = 0) -> None:
         """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
         self.planner.reset(seed)
         self._held_state = None
-        self._chunks.clear()
+        self._timeline.clear()
 
     def act(self, observation: Observation) -> np.ndarray:
         """The action (A,) to execute from the observation's stamp until one control step later.
@@ -63,9 +63,8 @@ class StepExecution:
                 "the observation has no stamp: give its time in s, such as time.monotonic()"
             )
         if self.planner.due(now):
-            self._chunks.append(self.planner.plan(observation, self._upcoming))
-        while len(self._chunks) > 1 and self._in_effect(self._chunks[1], now):
-            self._chunks.popleft()
+            chunk = self.planner.plan(observation, self._upcoming)
+            self._timeline.add(chunk, self.planner.delay_steps)
         action = self._action(now)
         if action is not None:
             self._held_state = None
@@ -89,18 +88,8 @@ class StepExecution:
 
     def _action(self, now: float) -> np.ndarray | None:
         """The row (A,) to execute from ``now`` on, None before the first chunk takes effect."""
-        in_effect = [chunk for chunk in self._chunks if self._in_effect(chunk, now)]
-        if not in_effect:
-            return None
-        chunk = in_effect[-1]
-        return chunk.actions[min(self._step(chunk, now), len(chunk.actions) - 1)]
-
-    def _in_effect(self, chunk: ActionChunk, now: float) -> bool:
-        return self._step(chunk, now) >= self.planner.delay_steps
-
-    def _step(self, chunk: ActionChunk, now: float) -> int:
-        """Whole control steps since the chunk's observation."""
-        return round((now - chunk.stamp) / chunk.dt)
+        found = self._timeline.at(now, self.planner.delay_steps)
+        return None if found is None else found[0].actions[found[1]]
 
 
 class ControllerExecution:

@@ -1,8 +1,10 @@
-"""The reference trajectory of an arm: the newest chunk, spliced onto the previous one.
+"""What is executed of the newest chunks: the reference trajectory of an arm, each chunk spliced
+onto the previous one, or one row per control step.
 
 Times are seconds on one clock, that of the observations' stamps. A: width of an action.
 """
 
+from collections import deque
 from dataclasses import replace
 
 import numpy as np
@@ -60,3 +62,39 @@ class Timeline:
     def clear(self) -> None:
         """Forget all chunks."""
         self.chunk = self._path = None
+
+
+class StepTimeline:
+    """Which row of the newest chunks is executed in a control step, by the step's time.
+
+    delay_steps: control steps from a chunk's observation until it takes effect.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: deque[ActionChunk] = deque()  # the one in effect, then the coming ones
+
+    def clear(self) -> None:
+        """Forget all chunks."""
+        self._chunks.clear()
+
+    def add(self, chunk: ActionChunk, delay_steps: int = 0) -> None:
+        """Add the newest chunk, and forget those that are over when it was planned."""
+        while len(self._chunks) > 1 and _step(self._chunks[1], chunk.stamp) >= delay_steps:
+            self._chunks.popleft()
+        self._chunks.append(chunk)
+
+    def at(self, now: float, delay_steps: int = 0) -> tuple[ActionChunk, int] | None:
+        """The chunk in effect in the control step that begins at ``now`` (s) and its row, the last
+        one after its end. None before the first chunk takes effect.
+        """
+        in_effect = [chunk for chunk in self._chunks if _step(chunk, now) >= delay_steps]
+        if not in_effect:
+            return None
+        chunk = in_effect[-1]
+        row = max(_step(chunk, now) - chunk.first_step, 0)
+        return chunk, min(row, len(chunk.actions) - 1)
+
+
+def _step(chunk: ActionChunk, now: float) -> int:
+    """Whole control steps since the chunk's observation."""
+    return round((now - chunk.stamp) / chunk.dt)

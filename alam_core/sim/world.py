@@ -111,8 +111,8 @@ class DrivenWorld(World, Protocol):
 
 
 WorldFactory = Callable[[str, int], World]
-"""Makes a world from its full name and the width and height of its images in pixels. Registered
-under the part of the name before the first slash.
+"""Makes a world from its full name and the width and height of its images in pixels, 0 for those of
+its cameras. Registered under the part of the name before the first slash.
 """
 
 WORLDS: Registry[WorldFactory] = Registry(
@@ -124,7 +124,8 @@ def make_world(name: str, image_size: int = 96) -> World:
     """Make a world by name. A name ``family/variant`` is passed on to the family's factory:
     ``metaworld/push`` is made by ``metaworld``.
 
-    image_size: pixels, width and height of the images in observations.
+    image_size: pixels, width and height of the images in observations; 0: as the cameras deliver
+    them.
     Raises UserError for an unknown name and for a missing simulator or GL library.
     """
     return WORLDS.get(name.partition("/")[0])(name, image_size)

@@ -48,7 +48,7 @@ class MetaWorld:
 
     def __init__(self, name: str, image_size: int = 96, max_steps: int = 200) -> None:
         self.name = name
-        self.image_size = image_size
+        self.image_size = image_size or self.camera_size
         self.max_steps = max_steps
         self.tasks = tasks_of(name)
         self.task = self.tasks[0]

@@ -77,7 +77,7 @@ class PiperWorld:
         """Build the model and start the episode of seed 0. Raises UserError where GL is missing."""
         self.name = self.task = name
         self.max_steps = task.max_steps
-        self.image_size = image_size
+        self.image_size = image_size or self.camera_size
         self.piper_task = task
         self.model = mujoco.MjModel.from_xml_string(
             scene_xml(name, task.bodies_xml(), task.sections_xml())

@@ -12,7 +12,12 @@ setup(
     zip_safe=True,
     maintainer="ALAM maintainers",
     maintainer_email="maintainers@alam.invalid",
-    description="A simulated world as a node: cameras, arm on an emulated CAN bus, clock, judge",
+    description="Simulated worlds as nodes: cameras, arm, clock, judge",
     license="Apache-2.0",
-    entry_points={"console_scripts": ["sim_node = alam_sim.entry:sim_node"]},
+    entry_points={
+        "console_scripts": [
+            "sim_node = alam_sim.entry:sim_node",
+            "step_node = alam_sim.entry:step_node",
+        ]
+    },
 )

@@ -4,15 +4,15 @@ Plain data; this module does not import ROS. Two front ends start a graph: ``lau
 (needs the ROS package ``launch``) and ``alam up`` (works everywhere).
 """
 
-import json
 import os
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 from alam_bringup.description import Argument, Graph, NodeSpec, Values
+from alam_bringup.folders import folder, read_policy
+from alam_bringup.worlds import LIBERO, METAWORLD, STEPS
 from alam_core.errors import UserError
-from alam_core.files import expand_path
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
     SIMULATED_MAX_GRIPPER_VELOCITY,
@@ -26,50 +26,6 @@ DOMAINS = 233
 # s without feedback before a fault, of an emulated arm on the wall clock: it shares the machine
 # with all other nodes. A real arm keeps the controller's default of 0.1 s.
 STARVED_FEEDBACK_TIMEOUT = 1.0
-
-
-def root() -> Path:
-    """The project's root folder, which paths like checkpoints/... are relative to: ALAM_ROOT, which
-    setup.bash sets, or else found from the place of this file.
-    """
-    return Path(os.environ.get("ALAM_ROOT") or Path(__file__).resolve().parents[4])
-
-
-def folder(name: str, text: str) -> str:
-    """The absolute path of the existing folder ``text``, the value of the argument ``name``; ``~``
-    and variables in it are replaced. Raises UserError if there is no such folder.
-    """
-    try:
-        given = Path(expand_path(text))
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from None
-    candidates = list(dict.fromkeys([Path.cwd() / given, root() / given]))
-    for candidate in candidates:
-        if candidate.is_dir():
-            return str(candidate)
-    raise UserError(
-        f"{name}: no folder '{text}' (looked for {', '.join(map(str, candidates))}); "
-        f"give one with {name}:=FOLDER"
-    )
-
-
-def policy_image_size(checkpoint: str) -> int:
-    """Side in px of the square images that a policy was trained on, read from its folder.
-
-    Raises UserError if the folder is not that of a policy.
-    """
-    file = Path(checkpoint) / "config.json"
-    try:
-        return int(json.loads(file.read_text())["policy"]["model"]["image_size"])
-    except OSError:
-        raise UserError(
-            f"checkpoint: '{checkpoint}' is not the folder of a policy: it has no config.json"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"checkpoint: {file} is not the configuration of a policy: it has no image size "
-            "(is it a transition encoder?)"
-        ) from None
 
 
 def environment(values: Values, config: Path) -> dict[str, str]:
@@ -176,7 +132,7 @@ def _build_piper(values: Values) -> list[NodeSpec]:
             {
                 "views": views,
                 "image_topics": topics,
-                "image_size": values["image_size"] or policy_image_size(checkpoint),
+                "image_size": values["image_size"] or read_policy(checkpoint).image_size,
             }
             | clock,
         ),
@@ -280,7 +236,7 @@ PIPER = Graph(
     ),
     _build_piper,
 )
-GRAPHS = {graph.name: graph for graph in (PIPER,)}
+GRAPHS = {graph.name: graph for graph in (PIPER, METAWORLD, LIBERO, STEPS)}
 
 
 def find_graph(name: str) -> Graph:

@@ -20,7 +20,8 @@ from pathlib import Path
 from alam_bringup import can_bus
 from alam_bringup.cameras import list_cameras
 from alam_bringup.description import NodeSpec
-from alam_bringup.graph import CAN_GROUP, PIPER, folder, root
+from alam_bringup.folders import folder, root
+from alam_bringup.graph import CAN_GROUP, PIPER
 from alam_core.errors import UserError
 from alam_core.sim import gl
 

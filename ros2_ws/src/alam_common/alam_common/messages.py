@@ -2,6 +2,8 @@
 without cv_bridge, which is not installed everywhere.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image, JointState
@@ -55,13 +57,15 @@ def seconds_to_stamp(seconds: float) -> Time:
     return ns_to_stamp(round(seconds * NANOSECONDS))
 
 
-def joint_positions(message: JointState) -> np.ndarray:
-    """The positions of the Piper's joints in the order of ``JOINT_NAMES``: float32 (7,), rad, m.
+def joint_positions(message: JointState, names: Sequence[str] = JOINT_NAMES) -> np.ndarray:
+    """The positions of the joints ``names``, by default the Piper's: float32 (J,), rad and m. Those
+    of all joints in the message's order if ``names`` is empty.
 
     Raises ValueError with one line if a joint is missing, has no finite position or is named twice.
     """
     found = named_positions(message.name, message.position)
-    missing = [name for name in JOINT_NAMES if name not in found]
+    names = names or list(found)
+    missing = [name for name in names if name not in found]
     if missing:
         raise ValueError(f"joint state lacks {', '.join(missing)}")
-    return np.array([found[name] for name in JOINT_NAMES], dtype=np.float32)
+    return np.array([found[name] for name in names], dtype=np.float32)

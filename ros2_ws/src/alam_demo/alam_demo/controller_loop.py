@@ -29,7 +29,8 @@ import rclpy
 from alam_msgs.msg import ArmStatus
 from rich.console import Console
 
-from alam_bringup.graph import PIPER, environment, root
+from alam_bringup.folders import root
+from alam_bringup.graph import PIPER, environment
 from alam_bringup.installed import config_folder
 from alam_common.messages import stamp_to_seconds
 from alam_common.processes import ChildProcess

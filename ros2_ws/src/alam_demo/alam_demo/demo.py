@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from alam_bringup.description import Argument, Graph, Values, split_assignments
-from alam_bringup.graph import PIPER, environment, root
+from alam_bringup.folders import root
+from alam_bringup.graph import PIPER, environment
 from alam_bringup.installed import config_folder
 from alam_common.processes import ChildProcess
 from alam_core.errors import UserError

@@ -32,6 +32,7 @@ class Task:
     start: int  # ns, ROS time
     time_limit: float  # s
     number: int  # counts the goals of this node that were begun, from 0
+    seed: int  # of the chunks' initial noise, below 0: the node's own
     chunks: int = 0  # number of chunks sent for it
     last_feedback: float = 0.0  # s, steady clock
     problem: str = ""  # why it must be aborted, "" if there is no problem
@@ -163,7 +164,7 @@ class GoalServer:
         if active is not None and active.goal.is_cancel_requested:
             self._end(active, "canceled", "canceled")
         limit = request.time_limit or self._time_limit
-        task = Task(goal, request.instruction, self._now(), limit, self.count)
+        task = Task(goal, request.instruction, self._now(), limit, self.count, request.seed)
         task.problem = self._stopping or self._refusal(request)
         if not task.problem:
             self._on_begin(task)

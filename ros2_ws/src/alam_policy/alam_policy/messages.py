@@ -18,15 +18,18 @@ from alam_common.messages import (
 )
 
 
-def observation_from_message(message: ObservationMessage, instruction: str) -> core.Observation:
-    """An observation for the policy. Raises UserError for an image and ValueError for a joint state
-    that cannot be used.
+def observation_from_message(
+    message: ObservationMessage, instruction: str, joints: Sequence[str]
+) -> core.Observation:
+    """An observation for the policy: the state has the positions of ``joints``; if there are none,
+    all positions in the message's order. Raises UserError for an image and ValueError for a joint
+    state that cannot be used.
     """
     images = {
         view: image_to_numpy(image, "/alam/observation")
         for view, image in zip(message.views, message.images, strict=True)
     }
-    state = joint_positions(message.joint_state)
+    state = joint_positions(message.joint_state, joints)
     return core.Observation(images, state, instruction, stamp_to_seconds(message.header.stamp))
 
 

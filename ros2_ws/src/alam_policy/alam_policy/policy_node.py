@@ -61,6 +61,11 @@ PARAMETERS = {
     "threads": Parameter(1, "CPU threads of the network", 1, 1024),
     "device": Parameter("", "cpu, cuda or cuda:N; empty: a GPU if there is one"),
     "bfloat16": Parameter(False, "keep pi0's weights in bfloat16, which halves their memory"),
+    "joints": Parameter(
+        list(JOINT_NAMES),
+        "names of the arm's joints; empty for a world without such names, whose state and actions "
+        "are in the order of the policy's data",
+    ),
     "joint_names_map": Parameter(
         [""],
         "entries <name in the policy's data>=<joint of the arm>, for data with other names, for "
@@ -107,8 +112,10 @@ class PolicyNode(Node):
             )
         self._misfit = ""  # why the policy's columns are not those of the arm
         renamed = parse_names_map(p["joint_names_map"])
+        self._joints = [name for name in p["joints"] if name]
         try:
-            self._runner.fit_joints(JOINT_NAMES, renamed)
+            if self._joints:
+                self._runner.fit_joints(self._joints, renamed)
         except UserError as error:
             self._misfit = str(error)
         # Sequence numbers start at the time in ms, so that they increase after a restart too.
@@ -129,6 +136,7 @@ class PolicyNode(Node):
         self._last_seen = (0, 0.0)
         self._failure: Exception | None = None
         self._closing = False
+        self._newest = 0  # sequence number of the newest chunk that was sent
         self._planned_for: Task | None = None  # the task that the planner was reset for
         self._unusual = ""  # states of the newest planned observation outside the training range
         self._meter, self._chunk_meter, self._inference = RateMeter(), RateMeter(), Recent()
@@ -240,7 +248,7 @@ class PolicyNode(Node):
                 self._plan(task, message)
             except (UserError, ValueError) as error:  # unusable observation or instruction
                 task.problem = str(error)
-        done = Processed(node=self.get_name())
+        done = Processed(node=self.get_name(), sequence=self._newest)
         done.header.stamp = message.header.stamp
         self._processed.publish(done)
 
@@ -249,14 +257,14 @@ class PolicyNode(Node):
         planner, execution = self._planner, self._execution
         if self._planned_for is not task:
             self._planned_for = task
-            planner.reset(self._seed + task.number)
+            planner.reset(self._seed + task.number if task.seed < 0 else task.seed)
         for seconds in execution.new_delays():
             planner.delay.add(seconds)
         stamp = stamp_to_seconds(message.header.stamp)
         if not planner.due(stamp) and not execution.ignores_newest(self._now()):
             return
         started = time.monotonic()
-        observation = observation_from_message(message, task.instruction)
+        observation = observation_from_message(message, task.instruction, self._joints)
         planner.plan(observation, execution.upcoming(self._now()))
         self._inference.add((time.monotonic() - started) * 1e3)
         self._unusual = self._runner.unusual_states(observation)
@@ -270,6 +278,7 @@ class PolicyNode(Node):
         now = self._now()
         chunk = self._planner.ready(now)
         self._execution.sent(chunk, now)  # before publishing: the arm may report it at once
+        self._newest = chunk.sequence
         stamp = observation.header.stamp
         names = self._runner.joint_names
         self._chunks.publish(chunk_to_message(chunk, stamp, names, self._source))
