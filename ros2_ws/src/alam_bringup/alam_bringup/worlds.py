@@ -9,6 +9,8 @@ from alam_bringup.folders import folder, read_policy
 from alam_core.errors import UserError
 from alam_core.types import VIEWS
 
+# s of wall time that simulator and policy wait for each other in lockstep; starting may be slow
+PATIENCE = 60.0
 SHARED = (
     Argument("checkpoint", "", "folder of the policy, which was trained for this world"),
     Argument("encoder", "", "folder of a transition encoder, for /alam/latents; empty: none"),
@@ -51,7 +53,12 @@ def build(values: Values, world: str) -> list[NodeSpec]:
     clock = {"use_sim_time": True}
     shared = {name: values[name] for name in ("seed", "speed", "lockstep")}
     nodes = [
-        NodeSpec("alam_sim", "step_node", "sim", shared | {"world": world, "state_names": names}),
+        NodeSpec(
+            "alam_sim",
+            "step_node",
+            "sim",
+            shared | {"world": world, "state_names": names, "patience": PATIENCE},
+        ),
         NodeSpec(
             "alam_perception",
             "camera_sync",
@@ -63,7 +70,7 @@ def build(values: Values, world: str) -> list[NodeSpec]:
             "policy",
             "policy",
             {name: values[name] for name in ("seed", "replan_every", "device")}
-            | {"checkpoint": checkpoint, "joints": [""]}
+            | {"checkpoint": checkpoint, "joints": [""], "silence_timeout": PATIENCE}
             | clock,
         ),
     ]

@@ -17,7 +17,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from action_msgs.srv import CancelGoal
 from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import ArmStatus, LatentTransition, PredictedLatents
+from alam_msgs.msg import ArmStatus, LatentTransition, PredictedLatents, TaskStatus
 from alam_msgs.srv import ResetWorld
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
@@ -40,7 +40,9 @@ SILENCE = 60.0  # s of wall time without feedback after which a running task is 
 
 @dataclass
 class TaskResult:
-    """The outcome of one task. ``frames`` is empty unless a video is recorded."""
+    """The outcome of one task. ``frames`` is empty unless a video is recorded. task, steps: name of
+    the task and control steps of the episode, where the simulator tells them.
+    """
 
     seed: int
     instruction: str
@@ -50,18 +52,27 @@ class TaskResult:
     wall: float  # s of wall time
     chunks: int
     frames: list[FilmFrame] = field(default_factory=list)
+    task: str = ""
+    steps: int = 0
 
 
 class TaskClient(Node):
     """A node that runs episodes one after the other. Use it as a context manager; it spins in its
     own thread. ``film``: whether to record images and transitions for a video. ``namespace``: of
-    the graph.
+    the graph. ``arm``: whether the graph has an arm controller and a latent encoder, as that of the
+    Piper, or only a world of single steps and a policy.
     """
 
     def __init__(
-        self, film: bool = False, views: tuple[str, ...] = VIEWS, namespace: str = ""
+        self,
+        film: bool = False,
+        views: tuple[str, ...] = VIEWS,
+        namespace: str = "",
+        arm: bool = True,
     ) -> None:
         super().__init__("task_client", namespace=namespace)
+        self._has_arm = arm
+        self._judged: TaskStatus | None = None  # the newest judgement
         self._film = film
         self._views = views
         # view -> arrival times of latents on the wall clock, s
@@ -87,6 +98,7 @@ class TaskClient(Node):
                     functools.partial(self._on_image, view),
                     qos_profile_sensor_data,
                 )
+        self.create_subscription(TaskStatus, "alam/task_status", self._on_task_status, 50)
         self._arm: ArmStatus | None = None  # the latest status
         self.create_subscription(ArmStatus, "alam/arm/status", self._on_arm_status, 10)
         self._executor = SingleThreadedExecutor()
@@ -118,10 +130,13 @@ class TaskClient(Node):
         task = self.resolve_topic_name("alam/execute_task")
         ready_checks = {
             f"the simulator ({self._reset.service_name})": self._reset.service_is_ready,
-            f"the arm controller ({self._enable.service_name})": self._enable.service_is_ready,
             f"the policy ({task})": self._task.server_is_ready,
-            f"the latent encoder ({latents})": lambda: bool(self.latent_times),
         }
+        if self._has_arm:
+            ready_checks |= {
+                f"the arm controller ({self._enable.service_name})": self._enable.service_is_ready,
+                f"the latent encoder ({latents})": lambda: bool(self.latent_times),
+            }
         deadline = time.monotonic() + timeout
         while waiting := [name for name, ready in ready_checks.items() if not ready()]:
             alive()
@@ -137,17 +152,22 @@ class TaskClient(Node):
         seed: int,
         time_limit: float,
         on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
+        alive: Callable[[], None] = lambda: None,
     ) -> TaskResult:
         """Reset the world to ``seed`` and run its instruction for at most ``time_limit`` s of ROS
-        time. Raises UserError if a service does not answer, the world cannot be reset, the arm
+        time. Without an arm controller, ``seed`` also determines the policy's noise, as in a direct
+        evaluation. Raises UserError if a service does not answer, the world cannot be reset, the arm
         cannot be enabled or the policy rejects the goal.
         """
-        self._call(self._enable, SetBool.Request(data=False))
+        if self._has_arm:
+            self._call(self._enable, SetBool.Request(data=False))
         reset = self._call(self._reset, ResetWorld.Request(seed=seed))
         if not reset.success:
             raise UserError(f"the world could not be reset: {reset.message}")
-        self._enable_after_reset()
-        return self.run_task(reset.instruction, time_limit, on_feedback, seed)
+        if self._has_arm:
+            self._enable_after_reset()
+        noise_seed = -1 if self._has_arm else seed
+        return self.run_task(reset.instruction, time_limit, on_feedback, seed, noise_seed, alive)
 
     def enable(self) -> None:
         """Ask once to enable the arm. A refusal is final: someone may have asked to hold the arm
@@ -178,10 +198,13 @@ class TaskClient(Node):
         time_limit: float,
         on_feedback: Callable[[ExecuteTask.Feedback], None] = lambda feedback: None,
         seed: int = -1,
+        noise_seed: int = -1,
+        alive: Callable[[], None] = lambda: None,
     ) -> TaskResult:
         """Send a goal to the policy and wait for its end, at most ``time_limit`` s of ROS time; 0:
-        the policy node's default. ``seed``: of the simulated episode, -1 if there is none. Raises
-        UserError if the policy rejects the goal or is silent.
+        the policy node's default. ``seed``: of the simulated episode, -1 if there is none.
+        ``noise_seed``: of the policy's noise, -1 for its own. ``alive``: as in ``wait_for_graph``.
+        Raises UserError if the policy rejects the goal or is silent.
         """
         self._clear()
         started = time.monotonic()
@@ -191,12 +214,15 @@ class TaskClient(Node):
             last_feedback[0] = time.monotonic()
             on_feedback(message.feedback)
 
-        goal = ExecuteTask.Goal(instruction=instruction, time_limit=float(time_limit))
+        goal = ExecuteTask.Goal(
+            instruction=instruction, time_limit=float(time_limit), seed=noise_seed
+        )
         handle = self._send_goal(goal, feedback)
         if not handle.accepted:
             raise UserError("the policy rejected the goal; its log says why")
         future = handle.get_result_async()
         while not future.done():
+            alive()
             if time.monotonic() - last_feedback[0] > SILENCE:
                 handle.cancel_goal_async()
                 raise UserError(
@@ -207,6 +233,7 @@ class TaskClient(Node):
         outcome = future.result()
         result = outcome.result
         success = result.success and outcome.status == GoalStatus.STATUS_SUCCEEDED
+        judged = self._judgement(success)
         return TaskResult(
             seed,
             instruction,
@@ -216,7 +243,18 @@ class TaskClient(Node):
             time.monotonic() - started,
             result.chunks,
             self._frames(),
+            judged.task,
+            judged.steps,
         )
+
+    def _judgement(self, success: bool) -> TaskStatus:
+        """The newest judgement; after a success, that one, which may still be on its way."""
+        deadline = time.monotonic() + ANSWER
+        while success and not (self._judged is not None and self._judged.success):
+            if time.monotonic() > deadline:
+                raise UserError("the policy reports a success that /alam/task_status does not show")
+            time.sleep(0.01)
+        return self._judged or TaskStatus()
 
     def cancel(self) -> None:
         """Cancel the running goal, whoever sent it. Raises UserError if the policy is silent."""
@@ -300,6 +338,9 @@ class TaskClient(Node):
             self._predicted[stamp_to_seconds(message.header.stamp)] = {
                 view: np.stack(rows) for view, rows in steps.items()
             }
+
+    def _on_task_status(self, message: TaskStatus) -> None:
+        self._judged = message
 
     def _on_arm_status(self, message: ArmStatus) -> None:
         self._arm = message
