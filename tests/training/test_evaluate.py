@@ -17,7 +17,6 @@ from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime.execution import StepExecution
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.runner import PolicyRunner
-from alam_core.sim.profiles import LiberoProfile
 from alam_training.commands.evaluate import evaluate, write_video
 from alam_training.episodes.evaluation import (
     EpisodeResult,

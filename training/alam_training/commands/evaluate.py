@@ -31,6 +31,7 @@ from alam_training.episodes.evaluation import (
     episodes,
     success_metrics,
 )
+from alam_training.episodes.journal import Journal
 from alam_training.progress import episode_progress
 
 INTRODUCTION = """Evaluate a policy in a simulated world.
@@ -40,6 +41,8 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --result alam                                 writes it to results/piper_place.json
   ... --first_seed 500 --episodes 20                validation seeds, to choose a checkpoint
   ... --videos 4                                    videos of the first four episodes
+  ... --via ros                                     the same episodes as ROS nodes
+  ... --journal runs/mine/episodes.jsonl            continues if it is interrupted
   ... --execution controller                        chunks executed as the arm's controller does
   ... --config training/configs/evaluate_metaworld.yaml
       in MetaWorld; also prints the successes of each task and tier
@@ -59,15 +62,21 @@ def evaluate(
     folders = config.policies()
     for folder in folders:  # report a policy that cannot be run before any episode
         check(replace(config, policy=folder), make_world)
-    played: dict[str, list[EpisodeResult]] = {folder: [] for folder in folders}
+    journal = Journal(config.journal, config) if config.journal else None
+    played = {folder: journal.done(folder) if journal else [] for folder in folders}
     with episode_progress(console) as progress:
         bar = progress.add_task(
             f"episodes of {config.world}", total=len(config.seeds) * len(folders), note=""
         )
+        progress.advance(bar, sum(map(len, played.values())))
         for folder in folders:
             filmed = config.videos if folder == folders[0] else 0
-            for result in episodes(replace(config, policy=folder, videos=filmed), make_world):
+            own = replace(config, policy=folder, videos=filmed)
+            done = [result.seed for result in played[folder]]
+            for result in episodes(own, make_world, done):
                 played[folder].append(result)
+                if journal is not None:
+                    journal.add(folder, result)
                 if len(result.frames):
                     try:
                         write_video(config, result)
@@ -75,11 +84,11 @@ def evaluate(
                         progress.console.print(
                             f"no video of seed {result.seed}: {explain(error) or one_line(error)}"
                         )
-                done = [result.success for results in played.values() for result in results]
+                ended = [result.success for results in played.values() for result in results]
                 progress.update(
                     bar,
                     advance=1,
-                    note=f"{sum(done)} of {len(done)} succeeded ({sum(done) / len(done):.0%})",
+                    note=f"{sum(ended)} of {len(ended)} succeeded ({sum(ended) / len(ended):.0%})",
                 )
     values = success_metrics(
         [
@@ -98,6 +107,7 @@ def evaluate(
         "replan_every": config.replan_every,
         "delay_steps": config.delay_steps,
         "rendering": profile.rendering if (profile := config.profile()) else "fast",
+        **({"via": config.via} if config.via != "direct" else {}),
         **({"protocol": config.protocol} if config.protocol else {}),
         **({"execution": config.execution} if config.execution != "steps" else {}),
         **({"intervention": config.intervention} if config.intervention else {}),

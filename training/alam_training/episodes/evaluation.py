@@ -2,16 +2,18 @@
 rollouts of finetune.py.
 """
 
+import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import binomtest
 
-from alam_core.errors import UserError
+from alam_core.errors import UserError, one_line
 from alam_core.robots.piper import (
     JOINT_LIMITS,
     JOINT_NAMES,
@@ -72,6 +74,10 @@ class EvaluateConfig:
         results: folder of the result files.
         joint_names_map: for a policy trained on data with other names of the joints, entries
             <name in the data>=<joint>, for example [joint_1.pos=joint1]; worlds of the Piper only.
+        via: direct runs the policy in this process or its workers; ros runs each worker's world and
+            policy as ROS nodes, in lockstep, which gives the same episodes.
+        journal: a file that keeps each episode as it ends; an interrupted evaluation with the same
+            journal continues where it stopped. Empty: none.
         execution: steps executes one row of a chunk per control step; controller executes chunks as
             the arm's controller does, every 5 ms under motion limits (worlds of the Piper only).
     """
@@ -95,6 +101,8 @@ class EvaluateConfig:
     results: str = "results"
     joint_names_map: list[str] = field(default_factory=list)
     execution: Literal["steps", "controller"] = "steps"
+    via: Literal["direct", "ros"] = "direct"
+    journal: str = ""
     protocol: str = ""
     rendering: Rendering | None = None
 
@@ -207,24 +215,43 @@ def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> Ep
     return result
 
 
-def episodes(config: EvaluateConfig, make_world: MakeWorld = make_world) -> Iterator[EpisodeResult]:
-    """The episodes of an evaluation as they end, in any order. Warns once of each instruction that
-    the policy was not trained on. Raises UserError for a policy or a world that is missing or does
-    not fit.
+def episodes(
+    config: EvaluateConfig,
+    make_world: MakeWorld = make_world,
+    done: Collection[int] = (),
+) -> Iterator[EpisodeResult]:
+    """The episodes of an evaluation as they end, in any order, without those of the seeds ``done``.
+    Warns once of each instruction that the policy was not trained on. Raises UserError for a policy
+    or a world that is missing or does not fit.
     """
+    # task after task: LIBERO takes seconds to load another one
+    tasks = count_tasks(config.world)
+    seeds = sorted(set(config.seeds) - set(done), key=lambda seed: (seed % tasks, seed))
+    if not seeds:
+        return
     told = {""}
-    for result in _played(config, make_world):
+    played = _through_ros().episodes if config.via == "ros" else partial(_played, make_world)
+    for result in played(config, seeds):
         if result.unknown not in told:
             told.add(result.unknown)
             print(f"warning: {result.unknown}", file=sys.stderr)
         yield result
 
 
-def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeResult]:
+def _through_ros() -> Any:
+    """The module that plays episodes through ROS. Raises UserError if the workspace is missing."""
+    try:
+        return importlib.import_module("alam_demo.evaluation")
+    except ImportError as error:
+        raise UserError(
+            f"--via ros needs the workspace ({one_line(error)}): make setup, then source setup.bash"
+        ) from None
+
+
+def _played(
+    make_world: MakeWorld, config: EvaluateConfig, seeds: Sequence[int]
+) -> Iterator[EpisodeResult]:
     filmed = set(config.seeds[: config.videos])
-    # task after task: LIBERO takes seconds to load another one
-    tasks = count_tasks(config.world)
-    seeds = sorted(config.seeds, key=lambda seed: (seed % tasks, seed))
     if config.workers == 0:
         world, agent = _prepare(config, make_world)
         try:
@@ -240,6 +267,8 @@ def _played(config: EvaluateConfig, make_world: MakeWorld) -> Iterator[EpisodeRe
 
 def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
     """Raises UserError if the policy cannot be run as ``config`` says."""
+    if config.via == "ros":
+        _through_ros().check(config)
     world, _ = _prepare(config, make_world)
     world.close()
 

@@ -42,6 +42,7 @@ class Journal:
         self._settings = json.loads(json.dumps(settings))
         self._episodes: dict[tuple[str, int], EpisodeResult] = {}
         self._hashes: dict[str, str] = {}
+        self._seeds = config.seeds
         try:
             self._read()
         except OSError as error:
@@ -81,9 +82,11 @@ class Journal:
                 file.truncate(len(whole))
 
     def done(self, policy: str) -> list[EpisodeResult]:
-        """The episodes of a policy that the journal has. policy: its folder."""
-        own = self._hash(policy)
-        return [result for (hash_, _), result in self._episodes.items() if hash_ == own]
+        """The episodes of a policy that the journal has, of the seeds asked for. policy: its
+        folder.
+        """
+        keys = [(self._hash(policy), seed) for seed in self._seeds]
+        return [self._episodes[key] for key in keys if key in self._episodes]
 
     def add(self, policy: str, result: EpisodeResult) -> None:
         """Append an episode. Raises UserError if the file cannot be written."""
@@ -97,7 +100,8 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise UserError(f"journal '{self._path}': {explain(error) or one_line(error)}") from None
+            why = explain(error) or one_line(error)
+            raise UserError(f"journal '{self._path}': {why}: free some space") from None
 
     def _hash(self, policy: str) -> str:
         if policy not in self._hashes:

@@ -37,10 +37,11 @@ def folder(name: str, text: str) -> str:
 @dataclass(frozen=True)
 class PolicyFolder:
     """What nodes beside the policy need to know about it. image_size: px, side of the square images
-    that it was trained on. state_names: of its state's numbers.
+    that it was trained on. views: what it sees. state_names: of its state's numbers.
     """
 
     image_size: int
+    views: tuple[str, ...]
     state_names: tuple[str, ...]
 
 
@@ -50,7 +51,8 @@ def read_policy(checkpoint: str) -> PolicyFolder:
     try:
         config = json.loads(file.read_text())["policy"]
         names = config.get("state_names") or [f"state_{i}" for i in range(config["state_dim"])]
-        return PolicyFolder(int(config["model"]["image_size"]), tuple(names))
+        size = int(config["model"]["image_size"])
+        return PolicyFolder(size, tuple(config["views"]), tuple(names))
     except OSError:
         raise UserError(
             f"checkpoint: '{checkpoint}' is not the folder of a policy: it has no config.json"

@@ -7,13 +7,14 @@ from dataclasses import replace
 from alam_bringup.description import Argument, Graph, NodeSpec, Values
 from alam_bringup.folders import folder, read_policy
 from alam_core.errors import UserError
-from alam_core.types import VIEWS
 
 # s of wall time that simulator and policy wait for each other in lockstep; starting may be slow
 PATIENCE = 60.0
 SHARED = (
     Argument("checkpoint", "", "folder of the policy, which was trained for this world"),
     Argument("encoder", "", "folder of a transition encoder, for /alam/latents; empty: none"),
+    Argument("protocol", "", "play a benchmark as others do: alam, evo1, lerobot or openpi"),
+    Argument("rendering", "", "of a benchmark's images", choices=("", "fast", "full")),
     Argument(
         "seed", 0, "seed of the first episode and of the policy's noise", bounds=(0, 2**31 - 1)
     ),
@@ -51,7 +52,7 @@ def build(values: Values, world: str) -> list[NodeSpec]:
     policy = read_policy(checkpoint)
     names = list(policy.state_names)
     clock = {"use_sim_time": True}
-    shared = {name: values[name] for name in ("seed", "speed", "lockstep")}
+    shared = {name: values[name] for name in ("seed", "speed", "lockstep", "protocol", "rendering")}
     nodes = [
         NodeSpec(
             "alam_sim",
@@ -63,7 +64,13 @@ def build(values: Values, world: str) -> list[NodeSpec]:
             "alam_perception",
             "camera_sync",
             "camera_sync",
-            {"views": list(VIEWS), "joints": names, "image_size": policy.image_size} | clock,
+            {
+                "views": list(policy.views),
+                "image_topics": [f"{view}/color/image_raw" for view in policy.views],
+                "joints": names,
+                "image_size": policy.image_size,
+            }
+            | clock,
         ),
         NodeSpec(
             "alam_policy",

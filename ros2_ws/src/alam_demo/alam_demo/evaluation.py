@@ -46,11 +46,12 @@ def check(config: EvaluateConfig) -> None:
 
 def episodes(config: EvaluateConfig, seeds: Sequence[int]) -> Iterator[EpisodeResult]:
     """The episodes of ``seeds`` as they end, in any order. Raises UserError if the graph fails."""
-    world = make_world(config.world)
+    world = make_world(config.world, profile=config.profile())
     try:
         time_limit = (world.max_steps + SPARE_STEPS) * world.dt
     finally:
         world.close()
+    seeds = list(seeds)
     os.environ |= environment({**STEPS.defaults(), "network": False}, config_folder())
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for seed in seeds:
@@ -93,13 +94,15 @@ def _work(
             "checkpoint": str(Path(config.policy).absolute()),
             "replan_every": config.replan_every,
             "device": config.device,
+            "protocol": config.protocol,
+            "rendering": config.rendering or "",
             "speed": 0,
             "namespace": namespace,
         }
         log = root() / "log" / f"evaluation_{number}.log"
         log.parent.mkdir(exist_ok=True)
         command = [sys.executable, "-m", "alam_cli", "up", "steps"]
-        command += [f"{name}:={value}" for name, value in words.items()]
+        command += [f"{name}:={value}" for name, value in words.items() if value != ""]
         with log.open("w", buffering=1) as file:
             graph = ChildProcess("graph", command, lambda _, line: print(line, file=file))
             try:
@@ -132,4 +135,6 @@ def _play(
             except queue.Empty:
                 return
             result = client.run_episode(seed, time_limit, alive=alive)
-            found.put(EpisodeResult(seed, result.success, result.steps, result.task))
+            found.put(
+                EpisodeResult(seed, result.success, result.steps, result.task, group=result.group)
+            )

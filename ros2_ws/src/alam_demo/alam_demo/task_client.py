@@ -40,8 +40,9 @@ SILENCE = 60.0  # s of wall time without feedback after which a running task is 
 
 @dataclass
 class TaskResult:
-    """The outcome of one task. ``frames`` is empty unless a video is recorded. task, steps: name of
-    the task and control steps of the episode, where the simulator tells them.
+    """The outcome of one task. ``frames`` is empty unless a video is recorded. task, group, steps:
+    name of the task, its suite or tier, and control steps of the episode, where the simulator tells
+    them.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class TaskResult:
     chunks: int
     frames: list[FilmFrame] = field(default_factory=list)
     task: str = ""
+    group: str = ""
     steps: int = 0
 
 
@@ -156,8 +158,8 @@ class TaskClient(Node):
     ) -> TaskResult:
         """Reset the world to ``seed`` and run its instruction for at most ``time_limit`` s of ROS
         time. Without an arm controller, ``seed`` also determines the policy's noise, as in a direct
-        evaluation. Raises UserError if a service does not answer, the world cannot be reset, the arm
-        cannot be enabled or the policy rejects the goal.
+        evaluation. Raises UserError if a service does not answer, the world cannot be reset, the
+        arm cannot be enabled or the policy rejects the goal.
         """
         if self._has_arm:
             self._call(self._enable, SetBool.Request(data=False))
@@ -244,6 +246,7 @@ class TaskClient(Node):
             result.chunks,
             self._frames(),
             judged.task,
+            judged.group,
             judged.steps,
         )
 

@@ -31,7 +31,8 @@ from alam_common.meters import Recent
 from alam_common.parameters import Parameter, declare_parameters
 from alam_core.errors import UserError
 from alam_core.runtime.timeline import StepTimeline
-from alam_core.sim.world import make_world
+from alam_core.sim.protocols import find_profile
+from alam_core.sim.world import GroupedWorld, make_world
 from alam_sim.pacing import NodeWait, Throttle
 
 START = 1_000_000_000  # ns, start of simulated time; in ROS a time of 0 means "no time yet"
@@ -40,6 +41,10 @@ IDLE = 0.02  # s of wall time between two observations while the world stands st
 HOLDING, EXECUTING = "HOLDING", "EXECUTING"  # states of ArmStatus.msg
 PARAMETERS = {
     "world": Parameter("metaworld", "name of the world"),
+    "protocol": Parameter("", "play a benchmark as others do (docs/benchmarks.md); empty: no"),
+    "rendering": Parameter(
+        "", "of a benchmark's images; empty: as the protocol does", choices=("", "fast", "full")
+    ),
     "state_names": Parameter(
         [""], "names of the state's numbers in joint_states; empty: state_0, state_1, ..."
     ),
@@ -60,7 +65,8 @@ class StepNode(Node):
     def __init__(self) -> None:
         super().__init__("step_node")
         p = declare_parameters(self, PARAMETERS)
-        self.world = make_world(p["world"], image_size=0)
+        profile = find_profile(p["world"], p["protocol"], p["rendering"] or None)
+        self.world = make_world(p["world"], 0, profile)
         self._period = round(self.world.dt * NANOSECONDS)
         self._names = self._state_names(p["state_names"])
         self._lockstep: bool = p["lockstep"]
@@ -182,6 +188,7 @@ class StepNode(Node):
             seed=self._seed,
             success=self._success,
             task=self.world.task,
+            group=self.world.group if isinstance(self.world, GroupedWorld) else "",
             steps=self._steps,
         )
         status.header.stamp = stamp
