@@ -24,8 +24,8 @@ except (ImportError, AttributeError) as error:
     raise UserError(f"MetaWorld cannot start ({one_line(error)}): pip install metaworld") from None
 
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
-NUMBERS = {task: number for number, task in enumerate(INSTRUCTIONS)}  # MT50's order
 VERSION = "-v3"
+NUMBERS = {name.removesuffix(VERSION): number for number, name in enumerate(ENV_CLS_MAP)}  # MT50's
 
 
 class MetaWorld:
