@@ -17,7 +17,7 @@ from alam_core.sim.rendering import Renderer, mujoco
 from alam_core.types import Observation
 
 try:
-    from metaworld.env_dict import ENV_CLS_MAP
+    from metaworld.env_dict import ENV_CLS_MAP, MT50_V3
     from metaworld.policies import ENV_POLICY_MAP
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
 except (ImportError, AttributeError) as error:
@@ -25,7 +25,7 @@ except (ImportError, AttributeError) as error:
 
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
 VERSION = "-v3"
-NUMBERS = {name.removesuffix(VERSION): number for number, name in enumerate(ENV_CLS_MAP)}  # MT50's
+NUMBERS = {name.removesuffix(VERSION): number for number, name in enumerate(MT50_V3)}
 
 
 class MetaWorld:
