@@ -17,15 +17,15 @@ from alam_core.sim.rendering import Renderer, mujoco
 from alam_core.types import Observation
 
 try:
-    from metaworld.env_dict import ENV_CLS_MAP
+    from metaworld.env_dict import ENV_CLS_MAP, MT50_V3
     from metaworld.policies import ENV_POLICY_MAP
     from metaworld.sawyer_xyz_env import SawyerXYZEnv
 except (ImportError, AttributeError) as error:
     raise UserError(f"MetaWorld cannot start ({one_line(error)}): pip install metaworld") from None
 
 CAMERAS = {"third_person": "corner2", "wrist": "gripperPOV"}
-NUMBERS = {task: number for number, task in enumerate(INSTRUCTIONS)}  # MT50's order
 VERSION = "-v3"
+NUMBERS = {name.removesuffix(VERSION): number for number, name in enumerate(MT50_V3)}
 
 
 class MetaWorld:
