@@ -28,7 +28,8 @@ SOURCES = ROOT / "ros2_ws" / "src"
 @pytest.fixture
 def folders(tmp_path: Path) -> dict[str, str]:
     """Arguments with existing folders; that of the policy has a config.json."""
-    config = {"policy": {"model": {"image_size": 64}}}
+    views = ["third_person", "wrist"]
+    config = {"policy": {"model": {"image_size": 64}, "views": views, "state_dim": 4}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return {"checkpoint": str(tmp_path), "encoder": str(tmp_path)}
 
@@ -86,6 +87,31 @@ def test_nothing_real_moves_by_default(folders: dict[str, str]) -> None:
     assert "sim" in found
     assert found["arm_controller"].parameters["can_interface"] == "udp_multicast"
     assert all(node.parameters.get("use_sim_time") for name, node in found.items() if name != "sim")
+
+
+@pytest.mark.parametrize(
+    ("graph", "words", "world"),
+    [
+        ("metaworld", {"task": "push"}, "metaworld/push"),
+        ("libero", {"suite": "goal", "task": "3"}, "libero/goal/3"),
+        ("steps", {"world": "piper_place"}, "piper_place"),
+    ],
+)
+def test_worlds_of_single_steps_take_size_views_and_state_from_the_policy(
+    graph: str, words: dict[str, str], world: str, folders: dict[str, str]
+) -> None:
+    texts = {"checkpoint": folders["checkpoint"], **words}
+    found = nodes(find_graph(graph), **texts)
+    assert set(found) == {"sim", "camera_sync", "policy"}
+    assert found["sim"].parameters["world"] == world
+    names = [f"state_{i}" for i in range(4)]
+    assert found["sim"].parameters["state_names"] == names
+    sync = found["camera_sync"].parameters
+    assert (sync["joints"], sync["image_size"]) == (names, 64)
+    assert sync["image_topics"] == ["third_person/color/image_raw", "wrist/color/image_raw"]
+    assert "latent_encoder" in nodes(find_graph(graph), **texts, encoder=folders["encoder"])
+    with pytest.raises(UserError, match="give the folder of a policy"):
+        find_graph(graph).build(find_graph(graph).values(words))
 
 
 def test_images_are_resized_once_to_the_policys_size(folders: dict[str, str]) -> None:

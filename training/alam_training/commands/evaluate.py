@@ -23,15 +23,9 @@ from alam_core.files import replacing_file
 from alam_core.results import write_result
 from alam_core.sim.protocols import find_profile
 from alam_core.sim.world import make_world
-from alam_training.episodes.evaluation import (
-    EpisodeResult,
-    EvaluateConfig,
-    MakeWorld,
-    check,
-    episodes,
-    success_metrics,
-)
+from alam_training.episodes.evaluation import EvaluateConfig, MakeWorld, check, episodes
 from alam_training.episodes.journal import Journal
+from alam_training.episodes.metrics import EpisodeResult, success_metrics
 from alam_training.progress import episode_progress
 
 INTRODUCTION = """Evaluate a policy in a simulated world.

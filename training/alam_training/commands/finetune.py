@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from alam_core.config import parse_args, to_dict
 from alam_core.errors import UserError
 from alam_core.policy.joint import JointPolicy
-from alam_training.episodes.evaluation import EvaluateConfig, check, episodes, success_metrics
+from alam_training.episodes.evaluation import EvaluateConfig, check, episodes
+from alam_training.episodes.metrics import success_metrics
 from alam_training.loop.parallel import shutdown_ranks
 from alam_training.loop.train import train
 from alam_training.stage2.batches import TrainingBatches, split_samples

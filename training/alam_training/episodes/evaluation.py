@@ -1,6 +1,4 @@
-"""Episodes of a policy in a simulated world, and their metrics: shared by evaluate.py and the
-rollouts of finetune.py.
-"""
+"""Episodes of a policy in a simulated world, for evaluate.py and the rollouts of finetune.py."""
 
 import importlib
 import sys
@@ -11,7 +9,6 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-from scipy.stats import binomtest
 
 from alam_core.errors import UserError, one_line
 from alam_core.robots.piper import (
@@ -33,6 +30,7 @@ from alam_core.sim.profiles import Profile, Rendering
 from alam_core.sim.protocols import count_tasks, find_profile
 from alam_core.sim.world import DrivenWorld, GroupedWorld, World, make_world
 from alam_core.types import Observation
+from alam_training.episodes.metrics import EpisodeResult
 from alam_training.episodes.workers import workers
 
 MakeWorld = Callable[..., World]  # as alam_core.sim.world.make_world
@@ -158,26 +156,6 @@ class EvaluateConfig:
         return [folder.strip() for folder in self.policy.split(",") if folder.strip()]
 
 
-@dataclass
-class EpisodeResult:
-    """How one episode ended. steps: control steps executed. group: the suite or tier of the task;
-    "" if there is none. unknown: one line if the policy was not
-    trained on the episode's instruction. unusual: the first states outside the range of training.
-    Both are "" if there is nothing to tell. frames: uint8 RGB (steps + 1, S, S * views, 3) if it
-    was filmed, at ``fps`` frames per second.
-    """
-
-    seed: int
-    success: bool
-    steps: int
-    task: str
-    unknown: str = ""
-    unusual: str = ""
-    frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
-    fps: float = 0.0
-    group: str = ""
-
-
 class PolicyCheck:
     """Observes what a policy was not trained on: the episode's instruction, and the first states
     outside the range of training; one line each.
@@ -271,53 +249,6 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
         _through_ros().check(config)
     world, _ = _prepare(config, make_world)
     world.close()
-
-
-def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
-    the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them, with groups of tasks ``per_group`` each suite or tier; ``macro_average`` is the
-    mean of the groups' rates. If in some episodes states were outside the range of training,
-    "unusual_states" has their number and an example.
-    """
-    succeeded = [result for result in results if result.success]
-    metrics = {
-        **_counts(results),
-        "failed_seeds": [result.seed for result in results if not result.success],
-        "mean_steps": (
-            round(float(np.mean([result.steps for result in succeeded])), 1) if succeeded else None
-        ),
-    }
-    if unusual := [result.unusual for result in results if result.unusual]:
-        metrics["unusual_states"] = {"episodes": len(unusual), "example": unusual[0]}
-    tasks = _counts_by(results, "task")
-    if len(tasks) > 1:
-        metrics["per_task"] = tasks
-    groups = _counts_by([result for result in results if result.group], "group")
-    if groups:
-        metrics["per_group"] = groups
-        metrics["macro_average"] = float(np.mean([counts["success"] for counts in groups.values()]))
-    return metrics
-
-
-def _counts_by(results: Sequence[EpisodeResult], field: str) -> dict[str, dict[str, Any]]:
-    """``_counts`` for each value of a field, in alphabetical order."""
-    parts: dict[str, list[EpisodeResult]] = {}
-    for result in results:
-        parts.setdefault(getattr(result, field), []).append(result)
-    return {value: _counts(part) for value, part in sorted(parts.items())}
-
-
-def _counts(results: Sequence[EpisodeResult]) -> dict[str, Any]:
-    """Episodes, successes, their share and its 95 % confidence interval (Wilson)."""
-    successes = sum(result.success for result in results)
-    interval = binomtest(successes, len(results)).proportion_ci(method="wilson")
-    return {
-        "episodes": len(results),
-        "successes": successes,
-        "success": successes / len(results),
-        "ci95": [round(float(interval.low), 4), round(float(interval.high), 4)],
-    }
 
 
 def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, PolicyAgent]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.errors import UserError, explain, one_line
-from alam_training.episodes.evaluation import EpisodeResult, EvaluateConfig
+from alam_training.episodes.evaluation import EvaluateConfig
+from alam_training.episodes.metrics import EpisodeResult
 
 # Settings that do not change the outcome of an episode, or are kept with each episode.
 FREE = (

@@ -18,7 +18,8 @@ from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
 from alam_core.sim.world import make_world
 from alam_demo.task_client import TaskClient
-from alam_training.episodes.evaluation import EpisodeResult, EvaluateConfig
+from alam_training.episodes.evaluation import EvaluateConfig
+from alam_training.episodes.metrics import EpisodeResult
 
 START_LIMIT = 300.0  # s of wall time until simulator and policy must answer
 SPARE_STEPS = 100  # control steps that a goal may take beyond those of the episode
