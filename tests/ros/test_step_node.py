@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from alam_msgs.action import ExecuteTask
-from alam_msgs.msg import ActionChunk, ArmStatus, TaskStatus
+from alam_msgs.msg import ActionChunk, ArmStatus, Processed, TaskStatus
 from alam_msgs.srv import ResetWorld
 from rclpy.action import ActionClient
 from tiny_checkpoints import save_tiny_world_policy
@@ -116,6 +116,23 @@ def test_it_stands_still_without_a_chunk_and_says_why(world) -> None:
     rows = [message.row for message in arm if message.state == "EXECUTING"]
     assert rows == [0, 1, 2]
     world.wait_for(lambda: arm[-1].reason == "no chunk to execute", what="the end of the chunk")
+
+
+def test_without_lockstep_nobody_is_waited_for(ros, start_node) -> None:
+    start_node("alam_sim", "step_node", {"world": WORLD, "lockstep": False})
+    status = ros.collect(TaskStatus, "/alam/task_status", 1000)
+    processed = ros.node.create_publisher(Processed, "/alam/processed", 10)
+    ros.wait_for(lambda: status, 120.0, "the world")
+
+    def tell() -> None:  # a node that is behind, and sent a chunk that never arrived
+        message = Processed(node="slow", sequence=9)
+        message.header.stamp = status[0].header.stamp
+        processed.publish(message)
+
+    ros.wait_for(processed.get_subscription_count, what="the subscription")
+    tell()
+    count = len(status)
+    ros.wait_for(lambda: len(status) > count + 50, what="time that goes on", again=tell)
 
 
 def test_a_reset_begins_a_new_episode(world) -> None:

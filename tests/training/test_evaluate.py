@@ -65,6 +65,18 @@ def test_evaluation_films_episodes(blob_policy, tmp_path):
     assert VideoReader(tmp_path / "odd-1-failure.mp4").fps == 10.0
 
 
+def test_failures_are_played_again_and_filmed(blob_policy, tmp_path):
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 5, 0, 4, workers=0, failure_videos=2, video_folder=str(tmp_path)
+    )
+    values = evaluate(config, make_blobs)
+    assert values["episodes"] == 5 and values["failed_seeds"] == [1, 2, 4]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "even-2-failure.mp4",
+        "odd-1-failure.mp4",
+    ]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [({"intervention": "freeze"}, "no intervention"), ({"horizon": 5}, "trained on 4")],

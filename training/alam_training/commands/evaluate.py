@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 from alam_core.config import parse_args
 from alam_core.data.video import VideoWriter
@@ -35,6 +36,7 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --result alam                                 writes it to results/piper_place.json
   ... --first_seed 500 --episodes 20                validation seeds, to choose a checkpoint
   ... --videos 4                                    videos of the first four episodes
+  ... --failure_videos 4                            videos of the first four failures
   ... --via ros                                     the same episodes as ROS nodes
   ... --journal runs/mine/episodes.jsonl            continues if it is interrupted
   ... --execution controller                        chunks executed as the arm's controller does
@@ -71,19 +73,14 @@ def evaluate(
                 played[folder].append(result)
                 if journal is not None:
                     journal.add(folder, result)
-                if len(result.frames):
-                    try:
-                        write_video(config, result)
-                    except OSError as error:  # the measurement goes on
-                        progress.console.print(
-                            f"no video of seed {result.seed}: {explain(error) or one_line(error)}"
-                        )
+                _film(config, result, progress.console)
                 ended = [result.success for results in played.values() for result in results]
                 progress.update(
                     bar,
                     advance=1,
                     note=f"{sum(ended)} of {len(ended)} succeeded ({sum(ended) / len(ended):.0%})",
                 )
+        _film_failures(config, folders[0], played[folders[0]], make_world, progress)
     values = success_metrics(
         [
             result
@@ -126,6 +123,33 @@ def _result(config: EvaluateConfig) -> tuple[str, str, str]:
     *before, key = config.result.split("/")
     file, *groups = before or [""]
     return file or config.world.replace("/", "_"), "/".join(groups), key
+
+
+def _film_failures(
+    config: EvaluateConfig,
+    folder: str,
+    played: list[EpisodeResult],
+    make_world: MakeWorld,
+    progress: Progress,
+) -> None:
+    """Play the first failed episodes of a policy again, in process, and write their videos."""
+    failed = sorted(result.seed for result in played if not result.success)[: config.failure_videos]
+    if not failed:
+        return
+    bar = progress.add_task("films of failures", total=len(failed), note="")
+    every = replace(config, policy=folder, via="direct", videos=len(config.seeds))
+    for result in episodes(every, make_world, set(config.seeds) - set(failed)):
+        _film(config, result, progress.console)
+        progress.advance(bar)
+
+
+def _film(config: EvaluateConfig, result: EpisodeResult, console: Console) -> None:
+    """Write the video of an episode if it was filmed. A full disk does not end the measurement."""
+    if len(result.frames):
+        try:
+            write_video(config, result)
+        except OSError as error:
+            console.print(f"no video of seed {result.seed}: {explain(error) or one_line(error)}")
 
 
 def write_video(config: EvaluateConfig, result: EpisodeResult) -> None:

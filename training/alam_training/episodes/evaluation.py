@@ -66,6 +66,7 @@ class EvaluateConfig:
             none.
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
         videos: number of episodes to film, starting with the first; the videos play in real time.
+        failure_videos: number of failed episodes to play again and film, the first ones.
         video_folder: folder of the videos.
         result: where to write the result: <key> in results/<world>.json (a / in the world's name
             becomes _), or <file>/<key>, with any keys between them. Empty: nothing is written.
@@ -94,6 +95,7 @@ class EvaluateConfig:
     intervention: Literal["", "freeze", "block", "shuffle"] = ""
     workers: int = 2
     videos: int = 0
+    failure_videos: int = 0
     video_folder: str = "runs/videos"
     result: str = ""
     results: str = "results"
@@ -109,11 +111,11 @@ class EvaluateConfig:
         if (
             self.seeds.stop <= self.seeds.start
             or self.workers < 0
-            or min(self.denoising_steps, self.horizon, self.videos) < 0
+            or min(self.denoising_steps, self.horizon, self.videos, self.failure_videos) < 0
         ):
             raise UserError(
-                "episodes must be at least 1; workers, denoising_steps, horizon and videos must "
-                "not be negative"
+                "episodes must be at least 1; workers, denoising_steps, horizon, videos and "
+                "failure_videos must not be negative"
             )
         parts = self.result.split("/")
         if self.result and (len(parts) > 3 or "" in parts):

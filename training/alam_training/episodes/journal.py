@@ -24,6 +24,7 @@ FREE = (
     "workers",
     "device",
     "videos",
+    "failure_videos",
     "video_folder",
     "result",
     "results",

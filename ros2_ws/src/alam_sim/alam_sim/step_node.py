@@ -37,7 +37,7 @@ from alam_sim.pacing import NodeWait, Throttle
 
 START = 1_000_000_000  # ns, start of simulated time; in ROS a time of 0 means "no time yet"
 RESEND = 0.5  # s of wall time after which an observation that nobody processed is sent again
-IDLE = 0.02  # s of wall time between two observations while the world stands still
+IDLE = 0.02  # s of wall time, the longest between two observations while the world stands still
 HOLDING, EXECUTING = "HOLDING", "EXECUTING"  # states of ArmStatus.msg
 PARAMETERS = {
     "world": Parameter("metaworld", "name of the world"),
@@ -145,8 +145,8 @@ class StepNode(Node):
                 self._publish()
             executor.spin_once(timeout_sec=0.02)
             return False
-        idle = self._sent_at + IDLE - steady if self._row() is None else 0.0
-        delay = max(self._throttle.wait(steady), idle)
+        pause = min(IDLE, self.world.dt) if self._row() is None else 0.0
+        delay = max(self._throttle.wait(steady), self._sent_at + pause - steady)
         if delay > 0.0:
             executor.spin_once(timeout_sec=min(delay, 0.005))
             return False
