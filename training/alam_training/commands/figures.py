@@ -20,6 +20,7 @@ from alam_core.errors import UserError
 from alam_training.report.few_labels import draw_few_labels
 from alam_training.report.plots import draw_plots
 from alam_training.report.policies import draw_success
+from alam_training.report.probe_success import draw_success_by_probe
 from alam_training.report.sheets import draw_sheets
 from alam_training.stage1.runs import find_runs
 
@@ -48,21 +49,23 @@ class FiguresConfig:
 def main() -> None:
     args = join_values(sys.argv[1:], "--models")
     config = parse_args(FiguresConfig, "Draw the pictures in docs/figures.", args)
-    plots = {
-        Path(config.results) / "transition_probes.json": draw_plots,
-        Path(config.results) / "generation_ablation.json": draw_success,
-        Path(config.results) / "few_labels.json": draw_few_labels,
-    }
-    measured = {file: draw for file, draw in plots.items() if file.is_file()}
+    results = Path(config.results)
+    plots = [
+        (results / "transition_probes.json", draw_plots),
+        (results / "generation_ablation.json", draw_success),
+        (results / "few_labels.json", draw_few_labels),
+        (results / "few_labels.json", draw_success_by_probe),
+    ]
+    measured = [(file, draw) for file, draw in plots if file.is_file()]
     if not measured and not config.models:
-        missing = " and no ".join(f"'{file}'" for file in plots)
+        missing = " and no ".join(f"'{file}'" for file in dict.fromkeys(file for file, _ in plots))
         raise UserError(
             f"there is no {missing}, and no model is given: run training/probe.py with "
             "--record true first"
         )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    written = [path for file, draw in measured.items() for path in draw(file, out)]
+    written = [path for file, draw in measured for path in draw(file, out)]
     if config.models:
         with Progress(transient=True) as progress:
             task = progress.add_task("sheets", total=None)

@@ -12,6 +12,7 @@ from alam_core.errors import UserError
 from alam_training.methods import arm_label, arm_place
 from alam_training.report.markdown import table
 from alam_training.report.plots import save
+from alam_training.report.probe_success import picture_name
 
 Values = dict[str, Any]
 FILE = "few_labels"
@@ -35,6 +36,8 @@ def few_labels(values: Values, pictures: Path) -> str:
         picture = f"{FILE}_{world}.png"
         if (pictures / picture).is_file():
             parts.append(f"![Success by number of labels in {world}](figures/{picture})")
+        if (pictures / picture_name(world)).is_file():
+            parts.append(f"![Success by action probe in {world}](figures/{picture_name(world)})")
     return "\n\n".join(parts)
 
 
