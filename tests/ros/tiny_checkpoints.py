@@ -80,29 +80,29 @@ def save_tiny_policy(
     return policy
 
 
-def save_tiny_world_policy(folder: Path, dt: float, numbers: int = 4) -> JointPolicy:
-    """A policy without latents for a world without joints: state and actions have ``numbers``
-    numbers, and the actions depend on the images and on the noise.
+def save_tiny_world_policy(folder: Path, dt: float, state: int, action: int) -> JointPolicy:
+    """A policy without latents for a world without joints; ``state``, ``action``: how many numbers
+    they have. The actions depend on the images and on the noise.
     """
     torch.manual_seed(0)
     small = SmallConfig(
         width=32, layers=1, heads=2, mlp_width=32, channels=[8, 8, 16, 16], keypoints=4
     )
-    names = [f"number_{i}" for i in range(numbers)]
+    zeros, ones = np.zeros((8, action), np.float32), np.ones((8, action), np.float32)
     config = PolicyConfig(
         model=ModelConfig(horizon=8, image_size=SIZE, denoising_steps=2, small=small),
         views=list(VIEWS),
         latent_views=[],
-        state_dim=numbers,
-        state_names=names,
-        joint_names=names,
+        state_dim=state,
+        state_names=[f"state_{i}" for i in range(state)],
+        joint_names=[f"action_{i}" for i in range(action)],
         relative_joints=[],
         dt=dt,
-        latent_width=numbers,
+        latent_width=action,
         latent_shape=[],
         latent_encoder="",
     )
-    zeros, ones = np.zeros((8, numbers), np.float32), np.ones((8, numbers), np.float32)
-    policy = JointPolicy(config, PolicyStats(zeros[0], ones[0], zeros, ones, {})).eval()
+    mean, std = np.zeros(state, np.float32), np.ones(state, np.float32)
+    policy = JointPolicy(config, PolicyStats(mean, std, zeros, ones, {})).eval()
     policy.save_pretrained(folder)
     return policy
