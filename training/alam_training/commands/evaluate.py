@@ -60,6 +60,7 @@ def evaluate(
         check(replace(config, policy=folder), make_world)
     journal = Journal(config.journal, config) if config.journal else None
     played = {folder: journal.done(folder) if journal else [] for folder in folders}
+    steps = 0  # control steps that were played now
     with episode_progress(console) as progress:
         bar = progress.add_task(
             f"episodes of {config.world}", total=len(config.seeds) * len(folders), note=""
@@ -71,6 +72,7 @@ def evaluate(
             done = [result.seed for result in played[folder]]
             for result in episodes(own, make_world, done):
                 played[folder].append(result)
+                steps += result.steps
                 if journal is not None:
                     journal.add(folder, result)
                 _film(config, result, progress.console)
@@ -103,6 +105,7 @@ def evaluate(
         **({"execution": config.execution} if config.execution != "steps" else {}),
         **({"intervention": config.intervention} if config.intervention else {}),
         "minutes": round((time.monotonic() - started) / 60, 2),
+        "steps_per_s": round(steps / (time.monotonic() - started), 1),
     }
     if config.result:
         name, group, key = _result(config)
