@@ -17,7 +17,8 @@ from alam_core.sim.libero.simulator import LiberoSimulator
 SUITES = ("spatial", "object")  # that consist of picking up and placing
 OPENING = 0.072  # the widest object that fits between the open fingers
 FINGER = 0.047  # from the grasp point to the middle of an open finger
-ROOM = 0.02  # more room around the fingers is no better
+TIP = 0.01  # from the grasp point down to the tips of the fingers
+ROOM = 0.01  # more room below the fingers is no better
 YAWS = np.deg2rad([0, 90, 45, -45])  # of the hand, about the vertical
 DOWN = Rotation.from_euler("x", np.pi)  # the hand, pointing down
 STEP = np.array([0.05, 0.05, 0.05, 0.5, 0.5, 0.5])  # m and rad that an action of 1 stands for
@@ -71,7 +72,9 @@ class PickAndPlace:
             grasps = self._grasps()
             grasp = grasps[attempt % len(grasps)]
             attempt += 1
-            yield from self._go(grasp.point, grasp.yaw, OPEN, hang=0.01)
+            yield from self._go(grasp.point, grasp.yaw, OPEN, hang=TIP)
+            if np.linalg.norm(self._hand() - grasp.point) > 0.02:  # something is in the way
+                continue
             height = self._box(self._object)[0][2]
             yield from self._wait(grasp.yaw, CLOSE)
             yield from self._servo(self._hand() + [0, 0, 0.06], grasp.yaw, CLOSE)
@@ -169,17 +172,24 @@ class PickAndPlace:
             across.append((width, Grasp(np.append(middle[:2], depth), yaw)))
             for side in (-1, 1):
                 point = middle + side * (width / 2 - 0.006) * axis
-                rims.append(Grasp(np.append(point[:2], high[2] - 0.015), yaw))
+                near = np.linalg.norm((corners - point)[:, :2], axis=1) < 0.025
+                top = corners[near, 2].max(initial=middle[2])  # it may stand at a slant
+                rims.append(Grasp(np.append(point[:2], top - 0.018), yaw))
         narrow = [grasp for width, grasp in sorted(across, key=lambda e: e[0]) if width < OPENING]
-        return sorted(narrow or rims, key=lambda grasp: -min(self._room(grasp), ROOM))
+        place = sum(self._box(self._place)) / 2
+
+        def rank(grasp: Grasp) -> tuple[float, bool, float]:
+            near = float(np.linalg.norm(grasp.point - place))
+            return -min(self._room(grasp), ROOM), bool(grasp.yaw), near if not narrow else 0.0
+
+        return sorted(narrow or rims, key=rank)
 
     def _room(self, grasp: Grasp) -> float:
-        """Distance from the open fingers to the nearest other shape."""
-        low, high = self._others()
+        """From the tips of the open fingers down to what is below them."""
         axis = np.array([-np.sin(grasp.yaw), np.cos(grasp.yaw), 0.0])
         rooms = []
-        for side in (-FINGER, FINGER):
-            for up in (0.0, 0.04, 0.08):
-                at = grasp.point + side * axis + [0, 0, up]
-                rooms.append(np.linalg.norm(np.maximum(low - at, at - high).clip(0), axis=1).min())
+        for along in (-FINGER - 0.01, -FINGER, FINGER, FINGER + 0.01):
+            above = grasp.point + along * axis + [0, 0, 0.1]
+            below = self._simulator.surface(above, without=self._object)
+            rooms.append(grasp.point[2] - TIP - below)
         return float(min(rooms))

@@ -171,6 +171,23 @@ class LiberoSimulator:
         rotation = data.geom_xmat[chosen].reshape(-1, 3, 3)
         return local @ rotation.transpose(0, 2, 1) + data.geom_xpos[chosen][:, None]
 
+    def surface(self, point: np.ndarray, without: str) -> float:
+        """Height in m of the first object or piece of furniture below ``point`` (3,), except
+        ``without``; minus infinity if there is none.
+        """
+        model, data, hit = self.model, self.data, np.zeros(1, np.int32)
+        group = np.array([1, 0, 0, 0, 0, 0], np.uint8)  # collision shapes
+        solid = [root for name, root in self._env.obj_body_id.items() if name != without]
+        at = np.array(point, np.float64)
+        while True:
+            away = mujoco.mj_ray(model, data, at, np.array([0, 0, -1.0]), group, 1, -1, hit)
+            if away < 0:
+                return -np.inf
+            at[2] -= away
+            if model.body_rootid[model.geom_bodyid[hit[0]]] in solid:
+                return float(at[2])
+            at[2] -= 1e-4  # behind the surface of the arm or of what is left out
+
     def close(self) -> None:
         """Free the model."""
         self._env.close()
