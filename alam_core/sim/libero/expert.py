@@ -18,6 +18,7 @@ SUITES = ("spatial", "object")  # that consist of picking up and placing
 OPENING = 0.072  # the widest object that fits between the open fingers
 FINGER = 0.047  # from the grasp point to the middle of an open finger
 TIP = 0.01  # from the grasp point down to the tips of the fingers
+PALM = 0.03  # how far the fingers reach down beside an object before the palm touches it
 ROOM = 0.01  # more room below the fingers is no better
 YAWS = np.deg2rad([0, 90, 45, -45])  # of the hand, about the vertical
 DOWN = Rotation.from_euler("x", np.pi)  # the hand, pointing down
@@ -168,7 +169,7 @@ class PickAndPlace:
         for yaw in YAWS:
             axis = np.array([-np.sin(yaw), np.cos(yaw), 0.0])  # along which the fingers close
             width = np.ptp(corners @ axis)
-            depth = max(low[2] + 0.01, middle[2], high[2] - 0.05)
+            depth = max(low[2] + 0.01, middle[2], high[2] - PALM)
             across.append((width, Grasp(np.append(middle[:2], depth), yaw)))
             for side in (-1, 1):
                 point = middle + side * (width / 2 - 0.006) * axis
