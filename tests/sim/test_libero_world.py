@@ -14,7 +14,8 @@ import pytest
 from alam_core.errors import UserError
 from alam_core.sim.libero.tasks import SUITES, tasks_of
 from alam_core.sim.protocols import find_profile
-from alam_core.sim.world import GroupedWorld, make_world
+from alam_core.sim.world import GroupedWorld, make_expert, make_world
+from alam_training.commands.collect import CollectConfig, run_episode
 
 VIEWS = ("third_person", "wrist")
 
@@ -267,6 +268,27 @@ def test_every_suite_plays_and_switches_tasks(suite: str, world) -> None:
                 assert (first.images[view] != after.images[view]).any()
     finally:
         other.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["libero/object/1", "libero/spatial/0"])
+def test_the_expert_succeeds(name: str, world) -> None:
+    """On two of the suites' easy tasks; docs/benchmarks.md says how it does on all."""
+    other = make_world(name, 32)
+    try:
+        episode = run_episode(
+            other, make_expert, CollectConfig(world=name, noisy_fraction=0.0, hold_steps=1), 1
+        )
+        assert episode.success and 40 < len(episode.action) < other.max_steps
+        assert np.abs(episode.action).max() <= 1
+    finally:
+        other.close()
+
+
+def test_a_suite_without_an_expert_says_so(world) -> None:
+    world.reset(0)
+    with pytest.raises(UserError, match="'goal' has no scripted expert; spatial and object have"):
+        make_expert(world).reset()
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ class LiberoWorld:
         return self.simulator.success()
 
     def expert(self, seed: int = 0) -> PickAndPlace:
-        """A scripted expert, of the suites spatial and object only."""
+        """A scripted expert. Its ``reset`` raises UserError for the suites goal and long."""
         return PickAndPlace(lambda: self.simulator, seed)
 
     def render(self, view: str) -> np.ndarray:
