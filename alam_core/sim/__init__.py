@@ -1,4 +1,4 @@
-"""Simulated worlds behind one interface, each with a scripted expert.
+"""Simulated worlds behind one interface, most with a scripted expert.
 
 Importing this package starts no simulator: a world's module is imported when the world is made.
 """

@@ -14,7 +14,8 @@ import pytest
 from alam_core.errors import UserError
 from alam_core.sim.libero.tasks import SUITES, tasks_of
 from alam_core.sim.protocols import find_profile
-from alam_core.sim.world import GroupedWorld, make_world
+from alam_core.sim.world import GroupedWorld, make_expert, make_world
+from alam_training.commands.collect import CollectConfig, run_episode
 
 VIEWS = ("third_person", "wrist")
 
@@ -50,7 +51,7 @@ def play(world, seed: int, steps: int = 6) -> list[np.ndarray]:
 
 
 def body(world, name: str) -> np.ndarray:
-    return world._simulator.data.body(name).xpos.copy()
+    return world.simulator.data.body(name).xpos.copy()
 
 
 # -- names -----------------------------------------------------------------------------------------
@@ -158,14 +159,14 @@ def test_images_are_not_mirrored(world) -> None:
     in its image; the hand's camera looks down with the arm's front, +x, at the top.
     """
     world.reset(0)
-    data = world._simulator.data
+    data = world.simulator.data
     joint = data.joint("akita_black_bowl_1_joint0")
 
     def seen_at(view: str, x: float, y: float) -> np.ndarray:
         images = []
         for position in ([0.0, 0.0, -2.0], [x, y, 0.93]):
             joint.qpos[:3] = position
-            world._simulator._env.sim.forward()
+            world.simulator._env.sim.forward()
             images.append(world.render(view).astype(int))
         return np.argwhere(np.abs(images[0] - images[1]).max(-1) > 25).mean(0)
 
@@ -245,7 +246,7 @@ def test_the_hold_action_keeps_the_arm_and_the_gripper(world) -> None:
 
 def test_a_bowl_on_the_plate_is_a_success(world) -> None:
     world.reset(0)
-    data = world._simulator.data
+    data = world.simulator.data
     data.joint("akita_black_bowl_1_joint0").qpos[:3] = body(world, "plate_1_main") + [0, 0, 0.03]
     for _ in range(10):
         world.step(world.hold(None), render=False)
@@ -270,6 +271,27 @@ def test_every_suite_plays_and_switches_tasks(suite: str, world) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["libero/object/1", "libero/spatial/0"])
+def test_the_expert_succeeds(name: str, world) -> None:
+    """On two of the suites' easy tasks; docs/benchmarks.md says how it does on all."""
+    other = make_world(name, 32)
+    try:
+        episode = run_episode(
+            other, make_expert, CollectConfig(world=name, noisy_fraction=0.0, hold_steps=1), 1
+        )
+        assert episode.success and 40 < len(episode.action) < other.max_steps
+        assert np.abs(episode.action).max() <= 1
+    finally:
+        other.close()
+
+
+def test_a_suite_without_an_expert_says_so(world) -> None:
+    world.reset(0)
+    with pytest.raises(UserError, match="'goal' has no scripted expert; spatial and object have"):
+        make_expert(world).reset()
+
+
+@pytest.mark.slow
 def test_a_reset_equals_liberos_own_and_the_state_is_robosuites(world) -> None:
     """LIBERO's own reset builds the model anew."""
     simulator = import_simulator()
@@ -284,9 +306,9 @@ def test_a_reset_equals_liberos_own_and_the_state_is_robosuites(world) -> None:
             ours.reset(seed)
             for action in actions:
                 state = ours.step(action, render=False).state
-        positions = ours._simulator.data.qpos.copy()
-        description = ours._simulator._env.bddl_file_name
-        states = ours._simulator.initial_states
+        positions = ours.simulator.data.qpos.copy()
+        description = ours.simulator._env.bddl_file_name
+        states = ours.simulator.initial_states
     finally:
         ours.close()
     own = ControlEnv(description, use_camera_obs=False, has_offscreen_renderer=False)

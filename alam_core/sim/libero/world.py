@@ -6,6 +6,7 @@ The cameras are LIBERO's ``agentview`` and the one in the hand. Control runs at 
 import numpy as np
 
 from alam_core.data.images import resize_images
+from alam_core.sim.libero.expert import PickAndPlace
 from alam_core.sim.libero.simulator import LiberoSimulator
 from alam_core.sim.libero.tasks import SUITES, LiberoTask, tasks_of
 from alam_core.sim.profiles import LiberoProfile
@@ -40,34 +41,38 @@ class LiberoWorld:
         self.profile = profile
         self.tasks = tasks_of(name)
         self.instruction = ""
-        self._playing: LiberoTask | None = None
-        self._simulator: LiberoSimulator
+        self._loaded: LiberoSimulator | None = None
         self._renderer = Renderer(profile.camera_size, profile.rendering, (COLLISION_GROUP,))
         self._describe(self.tasks[0])
         self._steps = 0
 
+    @property
+    def simulator(self) -> LiberoSimulator:
+        """The current task's simulator, from the first ``reset`` on."""
+        assert self._loaded is not None, "reset the world first"
+        return self._loaded
+
     def reset(self, seed: int) -> Observation:
         """Start the episode of ``seed``."""
         task = self.tasks[seed % len(self.tasks)]
-        if task != self._playing:
+        if self._loaded is None or self._loaded.task != task:
             self.close()
-            self._simulator = LiberoSimulator(task)
-            self._playing = task
+            self._loaded = LiberoSimulator(task)
             self._describe(task)
-            self.instruction = self._simulator.instruction
-        states = self._simulator.initial_states
-        self._simulator.reset(
+            self.instruction = self._loaded.instruction
+        states = self._loaded.initial_states
+        self._loaded.reset(
             states[seed // len(self.tasks) % len(states)],
             self.profile.simulator_seed(seed, task.number, len(self.tasks)),
         )
         for _ in range(self.profile.settle_steps):
-            self._simulator.step(np.append(np.zeros(6), self.profile.settle_gripper))
+            self._loaded.step(np.append(np.zeros(6), self.profile.settle_gripper))
         self._steps = 0
         return self._observe()
 
     def step(self, action: np.ndarray, render: bool = True) -> Observation:
         """Apply ``action`` (7,) for ``dt``. With ``render=False`` there are no images."""
-        self._simulator.step(np.clip(np.asarray(action, np.float64), -1, 1))
+        self.simulator.step(np.clip(np.asarray(action, np.float64), -1, 1))
         self._steps += 1
         return self._observe(render)
 
@@ -77,22 +82,25 @@ class LiberoWorld:
 
     def success(self) -> bool:
         """Whether the task's goal is reached now."""
-        return self._simulator.success()
+        return self.simulator.success()
+
+    def expert(self, seed: int = 0) -> PickAndPlace:
+        """A scripted expert. Its ``reset`` raises UserError for the suites goal and long."""
+        return PickAndPlace(lambda: self.simulator, seed)
 
     def render(self, view: str) -> np.ndarray:
         """Image of one camera, uint8 RGB (camera_size, camera_size, 3), upright; mirrored if the
         profile says so. Raises UserError where GL is missing.
         """
-        image = self._renderer.render(self._simulator.model, self._simulator.data, CAMERAS[view])
+        image = self._renderer.render(self.simulator.model, self.simulator.data, CAMERAS[view])
         return image[:, ::-1].copy() if self.profile.mirrored else image
 
     def close(self) -> None:
         """Free the task and the GL context."""
         self._renderer.close()
-        if self._playing is not None:
-            self._simulator.close()
-            del self._simulator
-            self._playing = None
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
 
     def _describe(self, task: LiberoTask) -> None:
         """``task``, ``group`` and ``max_steps`` of a task's episodes."""
@@ -103,4 +111,4 @@ class LiberoWorld:
         images = {
             view: resize_images(self.render(view), self.image_size) for view in CAMERAS if render
         }
-        return Observation(images, self._simulator.state(), self.instruction, self._steps * self.dt)
+        return Observation(images, self.simulator.state(), self.instruction, self._steps * self.dt)

@@ -57,8 +57,8 @@ class CollectConfig:
     """What to collect.
 
     Args:
-        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task> or
-            metaworld/<task>,<task>.
+        world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task>,
+            metaworld/<task>,<task>, or libero/<suite>/<number> of the suites spatial and object.
         output: folder of the data set.
         episodes: total number of successful episodes in the data set.
         first_seed: seed of the first attempt; each further attempt uses the next seed.

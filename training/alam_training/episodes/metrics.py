@@ -31,8 +31,8 @@ class EpisodeResult:
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Number of successes, 95 % confidence interval of the success rate (Wilson), failed seeds and
     the mean length of successful episodes in control steps. With several tasks ``per_task`` counts
-    each of them, with groups of tasks ``per_group`` each suite or tier; ``macro_average`` is the
-    mean of the groups' rates. If in some episodes states were outside the range of training,
+    each of them, with several groups of tasks ``per_group`` each suite or tier; ``macro_average``
+    is the mean of the groups' rates. If in some episodes states were outside the range of training,
     "unusual_states" has their number and an example.
     """
     succeeded = [result for result in results if result.success]
@@ -49,7 +49,7 @@ def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     if len(tasks) > 1:
         metrics["per_task"] = tasks
     groups = _counts_by([result for result in results if result.group], "group")
-    if groups:
+    if len(groups) > 1:
         metrics["per_group"] = groups
         metrics["macro_average"] = float(np.mean([counts["success"] for counts in groups.values()]))
     return metrics
