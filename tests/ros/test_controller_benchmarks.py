@@ -26,7 +26,7 @@ def test_faults_are_measured(ros, start, tmp_path: Path) -> None:
     words = ["--repetitions", "2", "--faults", "lost_0x2a1,huge_targets,firmware_unknown"]
     words += ["--fuzz_messages", "500", "--results", str(tmp_path)]
     process = start("benchmark", [sys.executable, BENCHMARK, "controller_faults", *words])
-    ros.wait_for(lambda: process.poll() is not None, 240, "the benchmark to end")
+    ros.wait_for(lambda: process.poll() is not None, 480, "the benchmark to end")
     assert process.poll() == 0, process.last_line()
     values = json.loads((tmp_path / "controller_faults.json").read_text())["values"]
     assert values["limits_broken"] == values["unclaimed"] == 0 and values["set_points"] > 300
