@@ -16,8 +16,9 @@ set-point. Braking within the limits takes 0.15 rad and 0.30 s from a steady ful
 0.32 rad and 0.44 s while a joint still accelerates.
 
 recovered: how often the arm moved again after the cause was taken away, ``reset_fault`` and
-``enable`` were called, up to five times, and chunks came again. After a stall neither is called. Where a chunk must be
-refused: how often the arm went on with the others. At start: how often it was enabled then.
+``enable`` were called, up to five times, and chunks came again. After a stall neither is called.
+Where a chunk must be refused: how often the arm went on with the others. At start: how often it was
+enabled then.
 
 limits_broken: set-points that break a limit of position, velocity, acceleration, jerk or the
 workspace. They are checked as ``/alam/arm/status`` tells them, at full precision and with the times
