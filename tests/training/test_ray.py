@@ -18,6 +18,7 @@ import psutil
 import pytest
 from collect_fixtures import Walker, collect_line, content, make_line
 from policy_fixtures import tiny_policy
+from worker_fixtures import add, die, die_once, divide, make_number, stay
 from world_fixtures import make_blobs
 
 from alam_core.errors import UserError
@@ -26,7 +27,7 @@ from alam_training.episodes.evaluation import EvaluateConfig, episodes
 from alam_training.episodes.workers import workers
 
 pytest.importorskip("ray")
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,12 +45,20 @@ def until(condition: Callable[[], Any]) -> Any:
     return value
 
 
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that has ended but was not waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def workers_left() -> list[psutil.Process]:
     """Actors of this project on this machine; Ray names a process after its actor."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "RayWorker" in " ".join(process.info["cmdline"] or ())
+        if "RayWorker" in " ".join(process.info["cmdline"] or ()) and runs(process.pid)
     ]
 
 
@@ -76,7 +85,9 @@ def cluster() -> Iterator[Cluster]:
             not [
                 process
                 for process in psutil.process_iter(["cmdline"])
-                if process.pid not in before and folder in " ".join(process.info["cmdline"] or ())
+                if process.pid not in before
+                and folder in " ".join(process.info["cmdline"] or ())
+                and runs(process.pid)
             ]
         )
     )
@@ -111,9 +122,12 @@ def test_collection_gives_the_files_of_one_process(cluster: Cluster, tmp_path: P
     assert content(tmp_path / "none") == content(tmp_path / "local") == content(tmp_path / "ray")
 
 
+FREE = 2  # the last seed that passes a closed gate
+
+
 class Gate:
-    """Notes in a folder which seed begins on which node, and lets no seed above 2 pass before the
-    folder has the file ``open``.
+    """Notes in a folder which seed begins on which node, and lets no seed above FREE pass before
+    the folder has the file ``open``.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +141,11 @@ class Gate:
 
         node = ray.get_runtime_context().get_node_id()
         (self.folder / f"{node}-{seed}-{os.getpid()}").touch()
-        until(lambda: seed <= 2 or (self.folder / "open").exists())
+        until(lambda: seed <= FREE or (self.folder / "open").exists())
+
+
+def seed_of(path: Path) -> int:
+    return int(path.name.split("-")[1])
 
 
 def make_gated_line(name: str, size: int) -> Any:
@@ -143,13 +161,15 @@ def test_the_jobs_of_a_machine_that_dies_run_elsewhere(cluster: Cluster, tmp_pat
     gate = Gate(tmp_path / "gate")
     doomed = cluster.add_node(**NODE)
 
-    def kill() -> None:
-        until(lambda: [path for path in gate.begun(doomed.node_id) if waits(path)])
-        cluster.remove_node(doomed, allow_graceful=False)
-        (gate.folder / "open").touch()
+    def held() -> list[Path]:
+        """What the doomed node began and cannot end."""
+        return [path for path in gate.begun(doomed.node_id) if seed_of(path) > FREE]
 
-    def waits(path: Path) -> bool:
-        return int(path.name.split("-")[1]) > 2
+    def kill() -> None:
+        until(held)
+        cluster.remove_node(doomed, allow_graceful=False)
+        until(lambda: not any(runs(int(path.name.split("-")[2])) for path in held()))
+        (gate.folder / "open").touch()
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -166,46 +186,10 @@ def test_the_jobs_of_a_machine_that_dies_run_elsewhere(cluster: Cluster, tmp_pat
     collect(config, make_gated_line, Walker)
     killer.join(DEADLINE)
     assert not killer.is_alive()
-    lost = [int(path.name.split("-")[1]) for path in gate.begun(doomed.node_id) if waits(path)]
-    assert lost and all(len(gate.begun(seed=str(seed))) > 1 for seed in lost)
+    assert held() and all(len(gate.begun(seed=str(seed_of(path)))) > 1 for path in held())
     expected, found = content(tmp_path / "expected"), content(tmp_path / "set")
-    videos = [name for name in expected if name.endswith(".mp4")]
-    assert videos and {name: found[name] for name in videos} == {n: expected[n] for n in videos}
-    data = [name for name in expected if name.startswith("data/")]
-    assert data and {name: found[name] for name in data} == {n: expected[n] for n in data}
-
-
-def make_number(value: int) -> int:
-    if value < 0:
-        raise UserError(f"no number below 0, such as {value}")
-    return value
-
-
-def add(state: int, value: int) -> int:
-    if value < 0:
-        raise UserError(f"cannot add {value}")
-    return state + value
-
-
-def divide(state: int, value: int) -> float:
-    return state / value
-
-
-def die_once(state: int, folder: Path, value: int) -> int:
-    try:
-        (folder / str(value)).touch(exist_ok=False)
-    except FileExistsError:
-        return state + value
-    os._exit(1)
-
-
-def die(state: int) -> None:
-    os._exit(1)
-
-
-def stay(state: int, folder: Path) -> None:
-    (folder / str(os.getpid())).touch()
-    time.sleep(10 * DEADLINE)
+    assert any(name.endswith(".mp4") for name in expected)
+    assert found == expected
 
 
 @pytest.mark.parametrize("ray", [False, True])
@@ -226,8 +210,8 @@ def test_errors_of_a_job_arrive_as_they_are(cluster: Cluster, ray: bool) -> None
 
 def test_a_job_is_run_again_when_its_worker_dies(cluster: Cluster, tmp_path: Path) -> None:
     with workers(3, make_number, 1, ray=cluster.address) as submit:
-        running = [submit(die_once, tmp_path, value) for value in range(4)]
-        assert [future.result(DEADLINE) for future in running] == [1, 2, 3, 4]
+        running = [submit(die_once, tmp_path, value) for value in range(2)]
+        assert [future.result(DEADLINE) for future in running] == [1, 2]
         with pytest.raises(UserError, match="^a job's worker died 3 times, .*/logs$"):
             submit(die).result(DEADLINE)
 
@@ -247,7 +231,8 @@ def test_the_block_ends_the_jobs_that_run(cluster: Cluster, tmp_path: Path) -> N
 
 def test_a_killed_program_leaves_no_worker(cluster: Cluster, tmp_path: Path) -> None:
     program = (
-        "import sys, pathlib; from test_ray import *\n"
+        "import pathlib\nfrom worker_fixtures import make_number, stay\n"
+        "from alam_training.episodes.workers import workers\n"
         f"with workers(2, make_number, 1, ray='{cluster.address}') as submit:\n"
         f"    submit(stay, pathlib.Path('{tmp_path}')).result()"
     )
