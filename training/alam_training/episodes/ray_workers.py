@@ -174,8 +174,7 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError as error:
         raise UserError(
-            f"--ray needs the package Ray ({one_line(error)}): "
-            "pip install -c requirements/constraints.txt ray"
+            f"--ray needs the package Ray ({one_line(error)}): pip install ray"
         ) from None
     advice = "start one with ray start --head (docs/scale.md), or leave out --ray"
     try:
@@ -184,9 +183,8 @@ def _connect(address: str) -> Any:
             socket.create_connection((host, int(port)), ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--ray '{address}': no Ray cluster answers ({one_line(error)}): {advice}"
-        ) from None
+        why = "none runs on this host" if address == "auto" else one_line(error)
+        raise UserError(f"--ray '{address}': no Ray cluster answers ({why}): {advice}") from None
     return ray
 
 
