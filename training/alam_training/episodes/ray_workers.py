@@ -8,15 +8,17 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from alam_core.errors import UserError, one_line
 
 ATTEMPTS = 3  # to run a job whose worker dies each time
+PATIENCE = 60.0  # s, that a job waits for a worker before a warning
 ANSWER = 10.0  # s, within which a cluster must accept a connection
 
 
@@ -94,8 +96,8 @@ class RayWorkers:
         self._threads = ThreadPoolExecutor(count)  # each waits for one job
         self._idle: SimpleQueue[Any] = SimpleQueue()  # actors that run; None at the end
         self._actors: set[Any] = set()
-        self._closed = False
-        self._lock = threading.Lock()  # of the last two
+        self._closed = self._told = False
+        self._lock = threading.Lock()  # of the three attributes before it
         for _ in range(count):
             self._start()
 
@@ -134,7 +136,7 @@ class RayWorkers:
         """An idle actor that answers; one may have died with its machine."""
         failure = ""
         for _ in range(2 * self._count):
-            actor = self._idle.get()
+            actor = self._next_idle()
             if actor is None:
                 raise CancelledError
             try:
@@ -147,6 +149,23 @@ class RayWorkers:
             f"no worker starts on the Ray cluster ({failure}): is this project installed on each "
             "of its machines?"
         )
+
+    def _next_idle(self) -> Any:
+        """Waits for as long as it takes: there are as many jobs as workers at a time, so that a
+        worker is free, or waits for a CPU of the cluster.
+        """
+        try:
+            return self._idle.get(timeout=PATIENCE)
+        except Empty:
+            with self._lock:
+                told, self._told = self._told, True
+            if not told:
+                print(
+                    "warning: not all workers have a place in the Ray cluster: ray status shows "
+                    "why; the others go on",
+                    file=sys.stderr,
+                )
+            return self._idle.get()
 
     def _run(self, job: Callable[..., Any], values: tuple[Any, ...]) -> Any:
         for _ in range(ATTEMPTS):
