@@ -2,6 +2,7 @@
 one line.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -54,12 +55,16 @@ def runs(pid: int) -> bool:
 
 
 def workers_left() -> list[psutil.Process]:
-    """Actors of this project on this machine; Ray names a process after its actor."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "RayWorker" in " ".join(process.info["cmdline"] or ()) and runs(process.pid)
-    ]
+    """The cluster's actors that run. Ray names a process after its actor; it is a child of its
+    node's process, whose arguments name the cluster's folder.
+    """
+    found = []
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        if "RayWorker" in " ".join(process.info["cmdline"] or ()) and runs(process.pid):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(process.info["ppid"]).cmdline()
+                found += [process] * (os.environ["RAY_TMPDIR"] in " ".join(parent))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +239,7 @@ def test_the_block_ends_the_jobs_that_run(cluster: Cluster, tmp_path: Path) -> N
         for _ in range(5):
             submit(stay, tmp_path)
         until(lambda: len(list(tmp_path.iterdir())) == 3)
+        until(lambda: len(workers_left()) == 3)
         os.kill(os.getpid(), signal.SIGINT)
         until(lambda: False)
     until(lambda: not workers_left())
@@ -248,6 +254,7 @@ def test_a_killed_program_leaves_no_worker(cluster: Cluster, tmp_path: Path) -> 
     )
     process = subprocess.Popen([sys.executable, "-c", program])
     until(lambda: list(tmp_path.iterdir()))
+    until(lambda: len(workers_left()) == 2)
     process.kill()
     process.wait(DEADLINE)
     until(lambda: not workers_left())
