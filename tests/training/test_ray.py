@@ -128,6 +128,9 @@ def test_collection_gives_the_files_of_one_process(cluster: Cluster, tmp_path: P
         collect_line(tmp_path / name, **settings)
     assert content(tmp_path / "none")
     assert content(tmp_path / "none") == content(tmp_path / "local") == content(tmp_path / "ray")
+    collect_line(tmp_path / "parts", episodes=3)
+    resumed = collect_line(tmp_path / "parts", resume=True, workers=2, ray=cluster.address)
+    assert resumed.extras["seed"] == [1, 2, 3, 4, 6, 7]
 
 
 FREE = 2  # the last seed that passes a closed gate
