@@ -32,6 +32,8 @@ KINDS = {
     # tests/ros/test_docs_ros.py: arguments, and names in a running graph; the goal runs
     "robot": r"alam (up|run|arm|jog|echo|can|demo|doctor|--help)\b"
     r"|ros2 (launch|topic|service|action|bag) ",
+    # tests/training/test_docs_commands.py: the options exist
+    "cluster": r"ray ",
     # tests/ros/test_docker.py: files, services and commands exist
     "docker": r"docker ",
 }

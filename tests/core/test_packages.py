@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = sorted(path.parent for path in (ROOT / "ros2_ws/src").glob("*/package.xml"))
 PYTHON_PACKAGES = [path for path in PACKAGES if (path / "setup.py").is_file()]
 REQUIREMENTS = {  # pyproject's dependencies, and the extras, by the file that pins them
-    "base": ["sim", "libero", "hardware", "convert"],
+    "base": ["sim", "libero", "hardware", "convert", "ray"],
     "docs": ["docs"],
     "dev": ["dev"],
 }

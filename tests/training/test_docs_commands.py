@@ -84,6 +84,13 @@ def test_what_a_development_command_names_exists(command: Command) -> None:
         assert list((ROOT / words[0]).glob(f"test_*{words[words.index('-k') + 1]}*.py"))
 
 
+@pytest.mark.parametrize("command", commands("cluster"), ids=str)
+def test_the_options_of_a_ray_command_exist(command: Command) -> None:
+    _, name, *options = command.words
+    scripts: Any = pytest.importorskip("ray.scripts.scripts")
+    scripts.cli.commands[name].make_context(name, options)  # raises what the command would
+
+
 @pytest.mark.slow
 def test_readme_trains_and_evaluates_a_policy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -48,7 +48,7 @@ def test_an_evaluation_that_was_killed_continues_where_it_stopped(policy, tmp_pa
         assert values.pop("minutes") >= 0 and values.pop("steps_per_s") > 0
     assert again == whole
     assert journal.read_bytes() == full
-    evaluate(config(policy, journal), watched)  # all are there
+    evaluate(config(policy, journal, workers=2, ray="auto"), watched)  # all are there
     assert resets == [3, 4]
 
 

@@ -36,6 +36,8 @@ INTRODUCTION = """Collect demonstrations of a scripted expert into a LeRobot dat
       1000 demonstrations of the Piper's place task
   ... --output data/more --episodes 300 --workers 8
       another folder, fewer demonstrations, more processes
+  ... --workers 64 --ray auto
+      processes on the machines of a Ray cluster: docs/scale.md
   python training/collect.py --config training/configs/collect_metaworld.yaml
       MetaWorld's tasks with their own experts
   python training/collect.py --help
@@ -71,6 +73,8 @@ class CollectConfig:
         noise_seconds: duration of the shortest and the longest push, in s.
         hold_steps: consecutive steps of success after which the episode ends and is kept.
         workers: processes, each with its own simulator; 0 simulates in this process.
+        ray: address of a Ray cluster (host:port; auto: the running cluster of this host) whose
+            machines run the workers; empty: this machine. docs/scale.md says how to start one.
         resume: add to an existing data set; false refuses one.
     """
 
@@ -85,6 +89,7 @@ class CollectConfig:
     noise_seconds: tuple[float, float] = (0.3, 0.8)
     hold_steps: int = 5
     workers: int = 2
+    ray: str = ""
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -93,6 +98,8 @@ class CollectConfig:
                 "episodes and hold_steps must be at least 1, workers at least 0 "
                 "and image_size at least 8"
             )
+        if self.ray and self.workers == 0:
+            raise UserError("--ray needs --workers 1 or more")
         if not 0 <= self.noisy_fraction <= 1 or self.noise_std < 0 or self.noise_rate < 0:
             raise UserError(
                 "noisy_fraction must lie between 0 and 1, "
@@ -284,7 +291,7 @@ def _settings(config: CollectConfig) -> dict[str, Any]:
     values = {
         name: value
         for name, value in asdict(config).items()
-        if name not in ("output", "episodes", "workers", "resume")
+        if name not in ("output", "episodes", "workers", "ray", "resume")
     }
     return values | {"noise_seconds": list(config.noise_seconds)}
 
@@ -326,7 +333,9 @@ def _attempts(
                 yield run_episode(world, make_expert, config, seed)
         finally:
             world.close()
-    with workers(config.workers, make_world, config.world, config.image_size) as submit:
+    with workers(
+        config.workers, make_world, config.world, config.image_size, ray=config.ray
+    ) as submit:
         running: deque[Future[Demonstration]] = deque(
             submit(run_episode, make_expert, config, next(seeds)) for _ in range(2 * config.workers)
         )

@@ -39,6 +39,7 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --failure_videos 4                            videos of the first four failures
   ... --via ros                                     the same episodes as ROS nodes
   ... --journal runs/mine/episodes.jsonl            continues if it is interrupted
+  ... --workers 64 --ray auto                       on the machines of a Ray cluster
   ... --execution controller                        chunks executed as the arm's controller does
   ... --config training/configs/evaluate_metaworld.yaml
       in MetaWorld; also prints the successes of each task and tier

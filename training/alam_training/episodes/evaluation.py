@@ -65,6 +65,8 @@ class EvaluateConfig:
         intervention: change of the policy's latents (Appendix F): freeze, block or shuffle; empty:
             none.
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
+        ray: address of a Ray cluster (host:port; auto: the running cluster of this host) whose
+            machines run the workers; empty: this machine. docs/scale.md says how to start one.
         videos: number of episodes to film, starting with the first; the videos play in real time.
         failure_videos: number of failed episodes to play again and film, the first ones.
         video_folder: folder of the videos.
@@ -94,6 +96,7 @@ class EvaluateConfig:
     compiled: bool = False
     intervention: Literal["", "freeze", "block", "shuffle"] = ""
     workers: int = 2
+    ray: str = ""
     videos: int = 0
     failure_videos: int = 0
     video_folder: str = "runs/videos"
@@ -117,6 +120,8 @@ class EvaluateConfig:
                 "episodes must be at least 1; workers, denoising_steps, horizon, videos and "
                 "failure_videos must not be negative"
             )
+        if self.ray and (self.workers == 0 or self.via == "ros"):
+            raise UserError("--ray needs --workers 1 or more, and --via direct")
         parts = self.result.split("/")
         if self.result and (len(parts) > 3 or "" in parts):
             raise UserError(
@@ -240,7 +245,8 @@ def _played(
         finally:
             world.close()
         return
-    with workers(min(config.workers, len(seeds)), _prepare, config, make_world) as submit:
+    count, gpu = min(config.workers, len(seeds)), config.device.startswith("cuda")
+    with workers(count, _prepare, config, make_world, ray=config.ray, gpu=gpu) as submit:
         for future in as_completed([submit(_run, seed, seed in filmed) for seed in seeds]):
             yield future.result()
 

@@ -22,6 +22,7 @@ FREE = (
     "episodes",
     "first_seed",
     "workers",
+    "ray",
     "device",
     "videos",
     "failure_videos",
