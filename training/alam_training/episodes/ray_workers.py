@@ -110,11 +110,12 @@ class RayWorkers:
         with self._lock:
             self._closed = True
             actors = list(self._actors)
+        self._threads.shutdown(wait=False, cancel_futures=True)  # no thread begins another job
         for actor in actors:
             self._ray.kill(actor)
         for _ in range(self._count):
             self._idle.put(None)
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown()
         self._ray.shutdown()
 
     def _start(self) -> None:
