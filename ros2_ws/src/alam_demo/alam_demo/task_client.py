@@ -251,9 +251,11 @@ class TaskClient(Node):
         )
 
     def _judgement(self, success: bool) -> TaskStatus:
-        """The newest judgement; after a success, that one, which may still be on its way."""
+        """The newest judgement. In a world of single steps, after a success, that one, which may
+        still be on its way. Raises UserError if it does not arrive.
+        """
         deadline = time.monotonic() + ANSWER
-        while success and not (self._judged is not None and self._judged.success):
+        while success and not self._has_arm and not (self._judged and self._judged.success):
             if time.monotonic() > deadline:
                 raise UserError("the policy reports a success that /alam/task_status does not show")
             time.sleep(0.01)
