@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from alam_core.config import parse_args
 from alam_core.data.frames import FrameStore
@@ -201,3 +202,18 @@ def test_a_data_set_without_views_is_refused(
         writer.add_episode({}, np.zeros((4, 1)), np.zeros((4, 1)), "go")
     assert script(monkeypatch, "--data", str(tmp_path / "set")) == 2
     assert "no camera view" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        f
+        for f in sorted((ROOT / "training/configs/models").glob("*.yaml"))
+        if "policy" not in f.name
+    ],
+    ids=lambda file: file.stem,
+)
+def test_a_preset_is_complete_also_over_another_one(file):
+    """``--model`` on the command line is laid over the preset that a configuration names."""
+    networks = {"encoder", "decoder", "codebook_size", "warmup_steps", "ramp_steps", "image_size"}
+    assert networks <= yaml.safe_load(file.read_text()).keys()
