@@ -1,7 +1,7 @@
 # Set-up, checks, documentation and demo; 'make help' lists the targets.
 SHELL := /bin/bash
 EPISODES ?= 5
-PARALLEL = -n auto --maxprocesses 4
+PARALLEL = -n auto --maxprocesses 4 --dist loadgroup
 SETUP_S = $$(cat .venv/.alam_setup_s 2>/dev/null)
 .DEFAULT_GOAL := help
 .PHONY: help setup lint test docs demo clean

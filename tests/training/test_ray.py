@@ -30,7 +30,8 @@ from alam_training.episodes.workers import workers
 pytest.importorskip("ray")
 from ray.cluster_utils import Cluster
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+# In one process of a parallel run: the clusters of two would disturb each other.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_group("ray")]
 ROOT = Path(__file__).resolve().parents[2]
 HOST = "127.0.0.2"  # Ray replaces 127.0.0.1 by this host's address in the network
 NODE = {"num_cpus": 2, "node_ip_address": HOST, "object_store_memory": 100_000_000}

@@ -23,7 +23,7 @@ from alam_core.results import write_result
 ROOT = Path(__file__).resolve().parents[3]
 BURN = "while True: pass"
 BUSY_WINDOW = 5.0  # seconds over which the load is measured before each run of the tests
-PARALLEL = ("-n", "auto", "--maxprocesses", "4")  # as in the Makefile
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")  # as in the Makefile
 
 
 @dataclass
