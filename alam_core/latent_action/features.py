@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alam_core.latent_action.config import ENCODER_NETWORKS, FEATURES, TransitionConfig
+from alam_core.latent_action.config import ENCODER_NETWORKS, TransitionConfig
 from alam_core.latent_action.encoder import PotentialDifference
 from alam_core.latent_action.perceptual import PerceptualDistance
 
@@ -28,7 +28,6 @@ class FeatureEncoder(PotentialDifference):
         self.side = math.isqrt(config.latent_tokens)
         lpips = PerceptualDistance("alex").net
         self.network, self.scale = lpips.net, lpips.scaling_layer
-        assert config.latent_dim == FEATURES
 
     def potential(self, images: Tensor) -> Tensor:
         """f of single frames (B, 3, S, S) in [0, 1] -> (B, K, D), float32."""

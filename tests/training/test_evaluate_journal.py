@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from policy_fixtures import tiny_policy
@@ -18,8 +19,8 @@ def policy(tmp_path_factory) -> Path:
 
 
 def config(policy: Path, journal: Path, **changes: object) -> EvaluateConfig:
-    settings = {"episodes": 5, "first_seed": 0, "replan_every": 4, "workers": 0, **changes}
-    return EvaluateConfig(str(policy), "blob", journal=str(journal), **settings)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"episodes": 5, "first_seed": 0, "replan_every": 4, "workers": 0}
+    return EvaluateConfig(str(policy), "blob", journal=str(journal), **settings | changes)
 
 
 def lines(journal: Path) -> list[dict]:

@@ -83,6 +83,7 @@ def evaluate(
                     advance=1,
                     note=f"{sum(ended)} of {len(ended)} succeeded ({sum(ended) / len(ended):.0%})",
                 )
+        seconds = time.monotonic() - started
         _film_failures(config, folders[0], played[folders[0]], make_world, progress)
     values = success_metrics(
         [
@@ -105,8 +106,8 @@ def evaluate(
         **({"protocol": config.protocol} if config.protocol else {}),
         **({"execution": config.execution} if config.execution != "steps" else {}),
         **({"intervention": config.intervention} if config.intervention else {}),
-        "minutes": round((time.monotonic() - started) / 60, 2),
-        "steps_per_s": round(steps / (time.monotonic() - started), 1),
+        "minutes": round(seconds / 60, 2),
+        "steps_per_s": round(steps / seconds, 1),
     }
     if config.result:
         name, group, key = _result(config)

@@ -183,7 +183,7 @@ class RayWorkers:
                 return result
         raise UserError(
             f"a job's worker died {ATTEMPTS} times, possibly because of too little memory or "
-            "missing OpenGL; the machines keep its output in /tmp/ray/session_latest/logs"
+            "missing OpenGL; its output is in the newest session of Ray's logs there"
         )
 
 

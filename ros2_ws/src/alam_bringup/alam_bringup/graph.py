@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alam_bringup.description import Argument, Graph, NodeSpec, Values
 from alam_bringup.folders import folder, read_policy
-from alam_bringup.worlds import LIBERO, METAWORLD, STEPS
+from alam_bringup.worlds import LIBERO, METAWORLD, NAMESPACE, NETWORK, SPEED, STEPS
 from alam_core.errors import UserError
 from alam_core.robots.piper import (
     SIMULATED_MAX_ACCELERATION,
@@ -160,12 +160,7 @@ PIPER = Graph(
             False,
             "simulate on the wall clock instead of waiting for slow nodes",
         ),
-        Argument(
-            "speed",
-            1.0,
-            "upper limit of simulated time relative to the wall clock; 0: no limit",
-            bounds=(0, 100),
-        ),
+        SPEED,
         Argument(
             "seed",
             1,
@@ -226,13 +221,8 @@ PIPER = Graph(
         ),
         Argument("third_person_serial", "", "serial number of the RealSense on the tripod"),
         Argument("wrist_serial", "", "serial number of the RealSense on the wrist"),
-        Argument(
-            "namespace",
-            "",
-            "ROS namespace of the nodes and their topics, for a second graph beside a first",
-            ros_name=True,
-        ),
-        Argument("network", False, "open DDS to other hosts; false: only this host"),
+        NAMESPACE,
+        NETWORK,
     ),
     _build_piper,
 )

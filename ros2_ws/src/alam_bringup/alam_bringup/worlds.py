@@ -10,6 +10,20 @@ from alam_core.errors import UserError
 
 # s of wall time that simulator and policy wait for each other in lockstep; starting may be slow
 PATIENCE = 60.0
+# Arguments that the Piper's graph has too.
+SPEED = Argument(
+    "speed",
+    1.0,
+    "upper limit of simulated time relative to the wall clock; 0: no limit",
+    bounds=(0, 100),
+)
+NAMESPACE = Argument(
+    "namespace",
+    "",
+    "ROS namespace of the nodes and their topics, for a second graph beside a first",
+    ros_name=True,
+)
+NETWORK = Argument("network", False, "open DDS to other hosts; false: only this host")
 SHARED = (
     Argument("checkpoint", "", "folder of the policy, which was trained for this world"),
     Argument("encoder", "", "folder of a transition encoder, for /alam/latents; empty: none"),
@@ -24,20 +38,10 @@ SHARED = (
         True,
         "wait for the policy before each control step; false: run at 'speed', as a real arm does",
     ),
-    Argument(
-        "speed",
-        1.0,
-        "upper limit of simulated time relative to the wall clock; 0: no limit",
-        bounds=(0, 100),
-    ),
+    SPEED,
     Argument("device", "", "cpu, cuda or cuda:N for the policy; empty: a GPU if there is one"),
-    Argument(
-        "namespace",
-        "",
-        "ROS namespace of the nodes and their topics, for a second graph beside a first",
-        ros_name=True,
-    ),
-    Argument("network", False, "open DDS to other hosts; false: only this host"),
+    NAMESPACE,
+    NETWORK,
 )
 
 

@@ -16,13 +16,14 @@ from alam_bringup.graph import STEPS, environment
 from alam_bringup.installed import config_folder
 from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
-from alam_core.sim.world import make_world
 from alam_demo.task_client import TaskClient
 from alam_training.episodes.evaluation import EvaluateConfig
 from alam_training.episodes.metrics import EpisodeResult
 
 START_LIMIT = 300.0  # s of wall time until simulator and policy must answer
-SPARE_STEPS = 100  # control steps that a goal may take beyond those of the episode
+# s of ROS time of a goal, longer than any episode: at its step limit the simulator executes no more
+# chunks, and the policy gives up.
+TIME_LIMIT = 3600.0
 # Settings of a direct evaluation that the graph does not have.
 DIRECT_ONLY = (
     "delay_steps",
@@ -47,12 +48,6 @@ def check(config: EvaluateConfig) -> None:
 
 def episodes(config: EvaluateConfig, seeds: Sequence[int]) -> Iterator[EpisodeResult]:
     """The episodes of ``seeds`` as they end, in any order. Raises UserError if the graph fails."""
-    world = make_world(config.world, profile=config.profile())
-    try:
-        time_limit = (world.max_steps + SPARE_STEPS) * world.dt
-    finally:
-        world.close()
-    seeds = list(seeds)
     os.environ |= environment({**STEPS.defaults(), "network": False}, config_folder())
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for seed in seeds:
@@ -61,7 +56,7 @@ def episodes(config: EvaluateConfig, seeds: Sequence[int]) -> Iterator[EpisodeRe
     stop = threading.Event()
     rclpy.init(args=[])
     threads = [
-        threading.Thread(target=_work, args=(config, number, time_limit, waiting, found, stop))
+        threading.Thread(target=_work, args=(config, number, waiting, found, stop))
         for number in range(min(max(config.workers, 1), len(seeds)))
     ]
     try:
@@ -82,7 +77,6 @@ def episodes(config: EvaluateConfig, seeds: Sequence[int]) -> Iterator[EpisodeRe
 def _work(
     config: EvaluateConfig,
     number: int,
-    time_limit: float,
     seeds: "queue.SimpleQueue[int]",
     found: "queue.SimpleQueue[EpisodeResult | BaseException]",
     stop: threading.Event,
@@ -107,7 +101,7 @@ def _work(
         with log.open("w", buffering=1) as file:
             graph = ChildProcess("graph", command, lambda _, line: print(line, file=file))
             try:
-                _play(graph, namespace, time_limit, seeds, found, stop)
+                _play(graph, namespace, seeds, found, stop)
             finally:
                 graph.stop()
     except BaseException as error:  # the main thread raises it
@@ -117,7 +111,6 @@ def _work(
 def _play(
     graph: ChildProcess,
     namespace: str,
-    time_limit: float,
     seeds: "queue.SimpleQueue[int]",
     found: "queue.SimpleQueue[EpisodeResult | BaseException]",
     stop: threading.Event,
@@ -135,7 +128,7 @@ def _play(
                 seed = seeds.get_nowait()
             except queue.Empty:
                 return
-            result = client.run_episode(seed, time_limit, alive=alive)
+            result = client.run_episode(seed, TIME_LIMIT, alive=alive)
             found.put(
                 EpisodeResult(seed, result.success, result.steps, result.task, group=result.group)
             )
