@@ -231,7 +231,7 @@ def test_a_job_is_run_again_when_its_worker_dies(cluster: Cluster, tmp_path: Pat
     with workers(3, make_number, 1, ray=cluster.address) as submit:
         running = [submit(die_once, tmp_path, value) for value in range(2)]
         assert [future.result(DEADLINE) for future in running] == [1, 2]
-        with pytest.raises(UserError, match="^a job's worker died 3 times, .*/logs$"):
+        with pytest.raises(UserError, match="^a job's worker died 3 times, .* Ray's logs there$"):
             submit(die).result(DEADLINE)
 
 
@@ -268,7 +268,7 @@ def test_a_killed_program_leaves_no_worker(cluster: Cluster, tmp_path: Path) -> 
     ("flags", "words"),
     [
         (["--world", "nowhere"], "nowhere"),
-        (["--workers", "99"], "has 3 CPUs, fewer than --workers 99"),
+        (["--workers", "99"], "CPUs, fewer than --workers 99"),
         (["--workers", "0"], "--ray needs --workers 1 or more"),
         (["--ray", "127.0.0.1:9"], "no Ray cluster answers"),
         (["--ray", "nonsense"], "no Ray cluster answers"),
