@@ -5,7 +5,7 @@ Flow time tau: 1 is noise, 0 is data. Letters: N sequences, H chunk length, d_m 
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -112,8 +112,19 @@ def time_embedding(tau: Tensor, width: int, shortest: float, longest: float = 4.
     return torch.cat([phase.sin(), phase.cos()], dim=-1)
 
 
-def sample_noise(like: Mapping[str, Tensor], generator: torch.Generator | None = None) -> Streams:
-    """Independent standard normal noise with the shapes, dtypes and devices of ``like``."""
+def sample_noise(
+    like: Mapping[str, Tensor],
+    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+) -> Streams:
+    """Independent standard normal noise with the shapes, dtypes and devices of ``like``. Several
+    generators: one for each sample, which draws what it would draw for that sample alone.
+    """
+    if isinstance(generator, Sequence):
+        samples = [
+            sample_noise({name: y[i : i + 1] for name, y in like.items()}, own)
+            for i, own in enumerate(generator)
+        ]
+        return {name: torch.cat([noise[name] for noise in samples]) for name in like}
     return {
         name: torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
         for name, y in like.items()

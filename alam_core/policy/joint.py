@@ -4,7 +4,7 @@ loaded as a checkpoint.
 Letters as in ``alam_core.policy.network``; G given first actions of a chunk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -38,7 +38,7 @@ class JointPolicy(PolicyNetwork):
         images: Mapping[str, Tensor],
         state: Tensor,
         words: Tensor,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         steps: int | None = None,
         horizon: int | None = None,
         given: Tensor | None = None,
@@ -49,15 +49,15 @@ class JointPolicy(PolicyNetwork):
         """Chunks for B observations (eq. 15): actions (B, H', A) in rad and m, and projected
         latents view -> (B, H', P).
 
-        images, state, words: as in ``forward``. generator: random generator of the initial noise.
-        steps, horizon: number of denoising steps and chunk length H'; None takes the configured
-        value. given: the first actions of the chunks, (B, G, A) in rad and m. intervention on the
-        latents (Appendix F): "freeze" keeps them at the initial noise; "block" masks the attention
-        of actions to them; "shuffle" permutes in time the latents that the actions see (for
-        cumulative latents: their sums). known: (B,) bool, whether the states are known; None: all
-        are. latents: view -> finished latents (B, H', P) of all latent views; only the actions that
-        lead to them are generated, which is what an inverse dynamics model does. Raises UserError
-        as ``check_request`` does.
+        images, state, words: as in ``forward``. generator: random generator of the initial noise,
+        or one for each observation. steps, horizon: number of denoising steps and chunk length H';
+        None takes the configured value. given: the first actions of the chunks, (B, G, A) in rad
+        and m. intervention on the latents (Appendix F): "freeze" keeps them at the initial noise;
+        "block" masks the attention of actions to them; "shuffle" permutes in time the latents that
+        the actions see (for cumulative latents: their sums). known: (B,) bool, whether the states
+        are known; None: all are. latents: view -> finished latents (B, H', P) of all latent views;
+        only the actions that lead to them are generated, which is what an inverse dynamics model
+        does. Raises UserError as ``check_request`` does.
         """
         horizon = self.check_request(horizon, given, intervention)
         if latents is not None:
@@ -68,11 +68,10 @@ class JointPolicy(PolicyNetwork):
             for name, width in self.stream_widths().items()
         }
         noise = self._noise(shapes, generator)
-        order = (
-            torch.randperm(horizon, generator=generator, device=state.device)
-            if intervention == "shuffle"
-            else None
-        )
+        order = None
+        if intervention == "shuffle":  # one order for all observations
+            first = generator[0] if isinstance(generator, Sequence) else generator
+            order = torch.randperm(horizon, generator=first, device=state.device)
         noise |= latents or {}
         finished = latents is not None
         return self.generate(

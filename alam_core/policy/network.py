@@ -251,7 +251,9 @@ class PolicyNetwork(nn.Module):
         return torch.where(self.relative, joints, torch.zeros_like(joints))[:, None]
 
     def _noise(
-        self, like: Mapping[str, Tensor], generator: torch.Generator | None = None
+        self,
+        like: Mapping[str, Tensor],
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Streams:
         noise = sample_noise(like, generator)
         if self.config.model.shared_noise:

@@ -7,6 +7,7 @@ of an action.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from copy import copy
@@ -17,6 +18,7 @@ from alam_core.errors import UserError
 from alam_core.robots.workspace import Workspace
 from alam_core.runtime.motion import MotionLimits, SetPoint
 from alam_core.runtime.planner import Planner
+from alam_core.runtime.runner import PlanRequest
 from alam_core.runtime.timeline import StepTimeline, Timeline
 from alam_core.sim.world import TICK, DrivenWorld, World
 from alam_core.types import ActionChunk, Observation
@@ -25,7 +27,50 @@ Hold = Callable[[np.ndarray], np.ndarray]
 """The action (A,) that keeps an arm at a state (S,)."""
 
 
-class StepExecution:
+class Execution(ABC):
+    """Runs a policy in a world: an agent (see :class:`alam_core.runtime.rollout.Agent`)."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+
+    @abstractmethod
+    def reset(self, seed: int = 0) -> None:
+        """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
+
+    @abstractmethod
+    def act(self, observation: Observation) -> np.ndarray:
+        """What is executed in the next control step. Plans a chunk if one is due. Raises UserError
+        as ``PolicyRunner.infer`` does.
+        """
+
+    @abstractmethod
+    def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
+        """Carry out what ``act`` returned; what is observed after this control step."""
+
+    def needs_images(self, stamp: float) -> bool:
+        """Whether a chunk will be planned from the observation of time ``stamp``."""
+        return self.planner.due(stamp)
+
+    def request(self, observation: Observation) -> PlanRequest:
+        """What ``act`` would compute the chunk from."""
+        return self.planner.request(observation, self._upcoming)
+
+    def accept(self, chunk: ActionChunk) -> None:
+        """Execute the chunk that the caller computed for the last request; ``act`` then plans
+        none.
+        """
+        self._execute(self.planner.accept(chunk))
+
+    @abstractmethod
+    def _execute(self, chunk: ActionChunk) -> None:
+        """Execute a chunk from the time on when it takes effect."""
+
+    @abstractmethod
+    def _upcoming(self, time: float) -> np.ndarray | None:
+        """See ``Upcoming`` of the planner."""
+
+
+class StepExecution(Execution):
     """Runs a policy with one row of a chunk per control step.
 
     hold: gives the action for the control steps in which no chunk is in effect, at the beginning
@@ -39,13 +84,12 @@ class StepExecution:
             raise UserError(
                 "with a delay the arm must be held until the first chunk takes effect: give hold"
             )
-        self.planner = planner
+        super().__init__(planner)
         self._hold = hold
         self._held_state: np.ndarray | None = None  # (S,) while no chunk is in effect
         self._timeline = StepTimeline()
 
     def reset(self, seed: int = 0) -> None:
-        """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
         self.planner.reset(seed)
         self._held_state = None
         self._timeline.clear()
@@ -63,8 +107,7 @@ class StepExecution:
                 "the observation has no stamp: give its time in s, such as time.monotonic()"
             )
         if self.planner.due(now):
-            chunk = self.planner.plan(observation, self._upcoming)
-            self._timeline.add(chunk, self.planner.delay_steps)
+            self._execute(self.planner.plan(observation, self._upcoming))
         action = self._action(now)
         if action is not None:
             self._held_state = None
@@ -75,12 +118,10 @@ class StepExecution:
         return np.array(self._hold(self._held_state), np.float32)
 
     def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
-        """One control step of a world."""
         return world.step(action, render=render)
 
-    def needs_images(self, stamp: float) -> bool:
-        """Whether a chunk will be planned from the observation of time ``stamp``."""
-        return self.planner.due(stamp)
+    def _execute(self, chunk: ActionChunk) -> None:
+        self._timeline.add(chunk, self.planner.delay_steps)
 
     def _upcoming(self, time: float) -> np.ndarray | None:
         """The row that is due at a time; it is executed during the control step before."""
@@ -92,7 +133,7 @@ class StepExecution:
         return None if found is None else found[0].actions[found[1]]
 
 
-class ControllerExecution:
+class ControllerExecution(Execution):
     """Runs a policy in a driven world and executes its chunks as the arm's controller does.
 
     limits: motion limits of the set-point. fade: s over which the gap between two chunks is faded
@@ -106,14 +147,13 @@ class ControllerExecution:
         fade: float = 0.15,
         workspace: Workspace | None = None,
     ) -> None:
-        self.planner = planner
+        super().__init__(planner)
         self.set_point = SetPoint(limits, workspace)
         self._timeline = Timeline(fade)
         self._coming: deque[tuple[float, ActionChunk]] = deque()  # (time in s, chunk to splice in)
         self._seeded = False
 
     def reset(self, seed: int = 0) -> None:
-        """Begin an episode; ``seed`` determines the initial noise of all its chunks."""
         self.planner.reset(seed)
         self._timeline.clear()
         self._coming.clear()
@@ -130,22 +170,19 @@ class ControllerExecution:
             self.set_point.seed(observation.state.astype(np.float64))
             self._seeded = True
         if self.planner.due(now):
-            self.planner.plan(observation, self._upcoming)
-            arrival = now + self.planner.delay_steps * dt
-            self._coming.append((arrival, self.planner.ready(arrival)))
+            self._execute(self.planner.plan(observation, self._upcoming))
         ticks = range(round(dt / TICK))
         return np.stack([self._tick(now + tick * TICK) for tick in ticks])
 
     def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
-        """One control step of a driven world, a tick for each set-point."""
         assert isinstance(world, DrivenWorld)
         for set_point in action:
             world.physics_step(set_point)
         return world.observe(render=render)
 
-    def needs_images(self, stamp: float) -> bool:
-        """Whether a chunk will be planned from the observation of time ``stamp``."""
-        return self.planner.due(stamp)
+    def _execute(self, chunk: ActionChunk) -> None:
+        arrival = chunk.stamp + self.planner.delay_steps * self.planner.runner.dt
+        self._coming.append((arrival, self.planner.ready(arrival)))
 
     def _tick(self, now: float) -> np.ndarray:
         """The set-point (A,) for the tick that begins at ``now``."""

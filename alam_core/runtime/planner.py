@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from alam_core.errors import UserError
-from alam_core.runtime.runner import PolicyRunner
+from alam_core.runtime.runner import PlanRequest, PolicyRunner
 from alam_core.types import ActionChunk, Observation
 
 Upcoming = Callable[[float], np.ndarray | None]
@@ -113,11 +113,21 @@ class Planner:
 
         Raises UserError as ``PolicyRunner.infer`` does.
         """
+        request = self.request(observation, upcoming)
+        return self.accept(self.runner.infer(request.observation, request.generator, request.given))
+
+    def request(self, observation: Observation, upcoming: Upcoming | None = None) -> PlanRequest:
+        """What ``plan`` computes the chunk from. A caller that computes the chunks of several
+        planners in one call of the policy gives each its own to ``accept``.
+        """
         given = self.given_steps(observation.stamp, upcoming)
-        chunk = self.runner.infer(observation, self._generator, given)
+        self._given = 0 if given is None else len(given)
+        return PlanRequest(observation, self._generator, given)
+
+    def accept(self, chunk: ActionChunk) -> ActionChunk:
+        """Take the chunk for the last request as the newest one; returns it with its number."""
         self.chunk = replace(chunk, sequence=self._next_sequence)
         self._next_sequence += 1
-        self._given = 0 if given is None else len(given)
         return self.chunk
 
     def given_steps(self, stamp: float, upcoming: Upcoming | None) -> np.ndarray | None:

@@ -4,14 +4,16 @@ The evaluator, the evaluation during training and the collector all run this loo
 state, A: width of an action, H_img and W: image height and width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from alam_core.sim.world import World
 from alam_core.types import Observation
+
+T = TypeVar("T")
 
 
 class Agent(Protocol):
@@ -75,6 +77,19 @@ def rollout(
     Images take most of a simulator's time: they are rendered only for the first observation and
     where the agent or an observer needs them.
     """
+    return finish(rollout_steps(world, agent, seed, observers, success_steps))
+
+
+def rollout_steps(
+    world: World,
+    agent: Agent,
+    seed: int,
+    observers: Sequence[Observer] = (),
+    success_steps: int = 1,
+) -> Generator[Observation, None, Outcome]:
+    """``rollout`` that pauses wherever the agent is about to use images, and yields the observation
+    that has them: the caller may act for several agents at once.
+    """
     observation = world.reset(seed)
     agent.reset(seed)
     for observer in observers:
@@ -82,6 +97,8 @@ def rollout(
     always_render = any(observer.needs_images for observer in observers)
     steps = successes = 0
     while successes < success_steps and steps < world.max_steps:
+        if agent.needs_images(observation.stamp):
+            yield observation
         action = agent.act(observation)
         render = always_render or agent.needs_images(observation.stamp + world.dt)
         after = agent.apply(world, action, render)
@@ -91,6 +108,15 @@ def rollout(
         steps += 1
         successes = successes + 1 if world.success() else 0
     return Outcome(successes >= success_steps, steps)
+
+
+def finish(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end; what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 class VideoRecorder:

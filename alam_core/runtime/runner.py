@@ -1,10 +1,11 @@
 """A trained policy, ready to act: one observation in, one chunk out.
 
 Letters: S image size in px, H chunk length, A action width, D width of the encoder's transitions,
-K number of denoising steps, G number of given steps.
+K number of denoising steps, G number of given steps, B number of observations in a batch.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,15 @@ from alam_core.policy.joint import JointPolicy
 from alam_core.runtime.columns import match_columns
 from alam_core.runtime.compiled import compile_generation
 from alam_core.types import ActionChunk, Observation
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What a chunk is computed from; see ``PolicyRunner.infer``."""
+
+    observation: Observation
+    generator: torch.Generator
+    given: np.ndarray | None = None  # (G, A)
 
 
 class PolicyRunner:
@@ -145,34 +155,44 @@ class PolicyRunner:
         """
         if isinstance(generator, int):
             generator = torch.Generator(self.device).manual_seed(generator)
-        images = {view: self._image(observation, view) for view in self.views}
-        state = self._state(observation)
-        instruction = observation.instruction
-        wording = self._known.wording(instruction) or instruction
-        words = self.policy.tokenizer([wording]).to(self.device)
-        fixed = (
-            None
-            if given is None
-            else torch.from_numpy(np.asarray(given, np.float32)[:, self._given_columns]).to(
-                self.device
-            )[None]
-        )
+        return self.infer_batch([PlanRequest(observation, generator, given)])[0]
+
+    def infer_batch(self, requests: Sequence[PlanRequest]) -> list[ActionChunk]:
+        """The chunks of B requests, computed in one call of the network: those that ``infer`` gives
+        for each, up to rounding. The requests must have equally many given steps. Raises UserError
+        as ``infer`` does.
+        """
+        observations = [request.observation for request in requests]
+        images = {
+            view: torch.cat([self._image(observation, view) for observation in observations])
+            for view in self.views
+        }  # (B, 3, S, S)
+        wordings = [self._known.wording(o.instruction) or o.instruction for o in observations]
+        given = [request.given for request in requests if request.given is not None]
         actions, streams = self.policy.sample(
             images,
-            state,
-            words,
-            generator,
+            torch.cat([self._state(observation) for observation in observations]),
+            self.policy.tokenizer(wordings).to(self.device),
+            [request.generator for request in requests],
             self.denoising_steps,
             self.horizon,
-            fixed,
+            self._given(np.stack(given)) if given else None,
             self.intervention,
         )
-        latents = {
-            view: self.policy.transitions(view, stream[0]) for view, stream in streams.items()
-        }
-        rows = actions[0].cpu().numpy()[:, self._action_columns]
-        step = self.policy.config.latent_dt
-        return ActionChunk(rows, self.dt, observation.stamp, latents, latent_dt=step)
+        rows = actions.cpu().numpy()[..., self._action_columns]  # (B, H, A)
+        return [
+            ActionChunk(
+                rows[i],
+                self.dt,
+                observation.stamp,
+                {
+                    view: self.policy.transitions(view, stream[i])
+                    for view, stream in streams.items()
+                },
+                latent_dt=self.policy.config.latent_dt,
+            )
+            for i, observation in enumerate(observations)
+        ]
 
     def unusual_states(self, observation: Observation) -> str:
         """Which states are outside the range of training; "" if none is. See
@@ -184,6 +204,11 @@ class PolicyRunner:
             names = [f"state {i}" for i in range(config.state_dim)]
         state = np.asarray(observation.state)[self._state_columns]
         return self.policy.stats.unusual_states(state, names)
+
+    def _given(self, actions: np.ndarray) -> Tensor:
+        """Given actions (B, G, A) in the order of the policy's columns."""
+        columns = np.asarray(actions, np.float32)[..., self._given_columns]
+        return torch.from_numpy(columns).to(self.device)
 
     def _image(self, observation: Observation, view: str) -> Tensor:
         """(1, 3, S, S) uint8."""

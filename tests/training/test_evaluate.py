@@ -19,7 +19,8 @@ from alam_core.runtime.planner import Planner
 from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.profiles import LiberoProfile
 from alam_training.commands.evaluate import evaluate, write_video
-from alam_training.episodes.evaluation import EvaluateConfig, episodes, run_episode
+from alam_training.episodes.episode import run_episode
+from alam_training.episodes.evaluation import EvaluateConfig, episodes
 from alam_training.episodes.metrics import success_metrics
 
 
@@ -49,6 +50,17 @@ def test_evaluation_counts_successes_and_writes_them(blob_policy, tmp_path, work
     written = json.loads((tmp_path / "blob.json").read_text())
     assert written["seeds"] == [0, 1, 2, 3, 4]
     assert written["values"]["alam"]["successes"] == 2
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batched_episodes_are_counted_and_filmed_like_others(blob_policy, tmp_path, workers):
+    config = EvaluateConfig(
+        str(blob_policy), "blob", 9, 0, 4, workers=workers, batch=2, videos=1, results=str(tmp_path)
+    )
+    config.video_folder = str(tmp_path)
+    values = evaluate(config, make_blobs)
+    assert (values["episodes"], values["failed_seeds"]) == (9, [1, 2, 4, 5, 7, 8])
+    assert [path.name for path in tmp_path.iterdir()] == ["even-0-success.mp4"]
 
 
 def test_evaluation_films_episodes(blob_policy, tmp_path):

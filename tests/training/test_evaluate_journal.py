@@ -53,6 +53,18 @@ def test_an_evaluation_that_was_killed_continues_where_it_stopped(policy, tmp_pa
     assert resets == [3, 4]
 
 
+def test_a_batched_evaluation_plays_an_interrupted_job_again(policy, tmp_path) -> None:
+    journal = tmp_path / "episodes.jsonl"
+    whole = evaluate(config(policy, journal, batch=2, episodes=20), make_blobs)
+    kept = [*lines(journal)[:12], *lines(journal)[15:]]  # jobs of eight episodes
+    journal.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    again = evaluate(config(policy, journal, batch=2, episodes=20), make_blobs)
+    assert sorted(line["seed"] for line in lines(journal)[1:]) == list(range(20))
+    for values in (again, whole):
+        values.pop("minutes"), values.pop("steps_per_s")
+    assert again == whole
+
+
 def test_more_episodes_and_another_training_add_to_it(policy, tmp_path) -> None:
     journal = tmp_path / "episodes.jsonl"
     evaluate(config(policy, journal, episodes=2), make_blobs)

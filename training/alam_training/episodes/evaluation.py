@@ -4,11 +4,8 @@ import importlib
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-import numpy as np
 
 from alam_core.errors import UserError, one_line
 from alam_core.robots.piper import (
@@ -21,20 +18,19 @@ from alam_core.robots.piper import (
 )
 from alam_core.robots.workspace import Workspace
 from alam_core.runtime.columns import parse_names_map
-from alam_core.runtime.execution import ControllerExecution, StepExecution
+from alam_core.runtime.execution import ControllerExecution, Execution, StepExecution
 from alam_core.runtime.motion import make_limits
 from alam_core.runtime.planner import Planner
-from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, rollout
 from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.profiles import Profile, Rendering
 from alam_core.sim.protocols import count_tasks, find_profile
-from alam_core.sim.world import DrivenWorld, GroupedWorld, World, make_world
-from alam_core.types import Observation
+from alam_core.sim.world import DrivenWorld, World, make_world
+from alam_training.episodes.episode import Player, play
 from alam_training.episodes.metrics import EpisodeResult
 from alam_training.episodes.workers import workers
 
 MakeWorld = Callable[..., World]  # as alam_core.sim.world.make_world
-PolicyAgent = StepExecution | ControllerExecution
+EPISODES = 4  # of a job, for each simulator of a batch
 
 
 @dataclass
@@ -65,6 +61,8 @@ class EvaluateConfig:
         intervention: change of the policy's latents (Appendix F): freeze, block or shuffle; empty:
             none.
         workers: processes, each with its own simulator and one thread; 0 runs in this process.
+        batch: simulators of each worker, whose chunks one call of the policy computes: faster, but
+            rounded differently, which may change an episode.
         ray: address of a Ray cluster (host:port; auto: the running cluster of this host) whose
             machines run the workers; empty: this machine. docs/scale.md says how to start one.
         videos: number of episodes to film, starting with the first; the videos play in real time.
@@ -96,6 +94,7 @@ class EvaluateConfig:
     compiled: bool = False
     intervention: Literal["", "freeze", "block", "shuffle"] = ""
     workers: int = 2
+    batch: int = 1
     ray: str = ""
     videos: int = 0
     failure_videos: int = 0
@@ -120,8 +119,12 @@ class EvaluateConfig:
                 "episodes must be at least 1; workers, denoising_steps, horizon, videos and "
                 "failure_videos must not be negative"
             )
+        if self.batch < 1 or (self.batch > 1 and self.intervention == "shuffle"):
+            raise UserError("batch must be at least 1, and is 1 with --intervention shuffle")
         if self.ray and (self.workers == 0 or self.via == "ros"):
             raise UserError("--ray needs --workers 1 or more, and --via direct")
+        if self.batch > 1 and self.via == "ros":
+            raise UserError("--batch needs --via direct")
         parts = self.result.split("/")
         if self.result and (len(parts) > 3 or "" in parts):
             raise UserError(
@@ -163,43 +166,6 @@ class EvaluateConfig:
         return [folder.strip() for folder in self.policy.split(",") if folder.strip()]
 
 
-class PolicyCheck:
-    """Observes what a policy was not trained on: the episode's instruction, and the first states
-    outside the range of training; one line each.
-    """
-
-    needs_images = False
-
-    def __init__(self, runner: PolicyRunner) -> None:
-        self._runner = runner
-        self.unknown = self.unusual = ""
-
-    def on_start(self, observation: Observation) -> None:
-        self.unknown = self._runner.unknown(observation.instruction)
-        self.unusual = self._runner.unusual_states(observation)
-
-    def on_step(self, observation: Observation, action: np.ndarray, after: Observation) -> None:
-        self.unusual = self.unusual or self._runner.unusual_states(after)
-
-
-def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
-    """One episode, until success or the world's step limit."""
-    filming, check = VideoRecorder(), None
-    observers: list[Observer] = [filming] if film else []
-    if isinstance(agent, StepExecution | ControllerExecution):  # a policy
-        check = PolicyCheck(agent.planner.runner)
-        observers.append(check)
-    outcome = rollout(world, agent, seed, observers)
-    result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
-    if isinstance(world, GroupedWorld):
-        result.group = world.group
-    if film:
-        result.frames = filming.frames
-    if check is not None:
-        result.unknown, result.unusual = check.unknown, check.unusual
-    return result
-
-
 def episodes(
     config: EvaluateConfig,
     make_world: MakeWorld = make_world,
@@ -211,16 +177,30 @@ def episodes(
     """
     # task after task: LIBERO takes seconds to load another one
     tasks = count_tasks(config.world)
-    seeds = sorted(set(config.seeds) - set(done), key=lambda seed: (seed % tasks, seed))
-    if not seeds:
+    seeds = sorted(config.seeds, key=lambda seed: (seed % tasks, seed))
+    jobs = [job for job in _jobs(seeds, config.batch) if not set(job) <= set(done)]
+    if not jobs:
         return
     told = {""}
-    played = _through_ros().episodes if config.via == "ros" else partial(_played, make_world)
-    for result in played(config, seeds):
+    if config.via == "ros":
+        played = _through_ros().episodes(config, [seed for (seed,) in jobs])
+    else:
+        played = _played(make_world, config, jobs)
+    for result in played:
+        if result.seed in done:  # of a job that was interrupted
+            continue
         if result.unknown not in told:
             told.add(result.unknown)
             print(f"warning: {result.unknown}", file=sys.stderr)
         yield result
+
+
+def _jobs(seeds: Sequence[int], batch: int) -> list[Sequence[int]]:
+    """The seeds of each job. A job is played as a whole: which episodes share a batch, and so their
+    rounding, depends neither on the number of workers nor on interruptions.
+    """
+    size = 1 if batch == 1 else EPISODES * batch
+    return [seeds[i : i + size] for i in range(0, len(seeds), size)]
 
 
 def _through_ros() -> Any:
@@ -234,32 +214,51 @@ def _through_ros() -> Any:
 
 
 def _played(
-    make_world: MakeWorld, config: EvaluateConfig, seeds: Sequence[int]
+    make_world: MakeWorld, config: EvaluateConfig, jobs: Sequence[Sequence[int]]
 ) -> Iterator[EpisodeResult]:
     filmed = set(config.seeds[: config.videos])
     if config.workers == 0:
-        world, agent = _prepare(config, make_world)
+        players = _prepare(config, make_world)
         try:
-            for seed in seeds:
-                yield run_episode(world, agent, seed, seed in filmed)
+            for job in jobs:
+                yield from play(players, job, filmed)
         finally:
-            world.close()
+            for world, _ in players:
+                world.close()
         return
-    count, gpu = min(config.workers, len(seeds)), config.device.startswith("cuda")
+    count, gpu = min(config.workers, len(jobs)), config.device.startswith("cuda")
     with workers(count, _prepare, config, make_world, ray=config.ray, gpu=gpu) as submit:
-        for future in as_completed([submit(_run, seed, seed in filmed) for seed in seeds]):
-            yield future.result()
+        for future in as_completed([submit(_run, job, filmed) for job in jobs]):
+            yield from future.result()
+
+
+def _run(players: list[Player], seeds: Sequence[int], filmed: set[int]) -> list[EpisodeResult]:
+    return list(play(players, seeds, filmed))
 
 
 def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
     """Raises UserError if the policy cannot be run as ``config`` says."""
     if config.via == "ros":
         _through_ros().check(config)
-    world, _ = _prepare(config, make_world)
+    ((world, _),) = _prepare(replace(config, batch=1), make_world)
     world.close()
 
 
-def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, PolicyAgent]:
+def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> list[Player]:
+    """A simulator and an agent for each episode of a batch."""
+    runner = _load(config)
+    players: list[Player] = []
+    try:
+        for _ in range(config.batch):
+            players.append(_player(config, runner, make_world))
+    except UserError:
+        for world, _ in players:
+            world.close()
+        raise
+    return players
+
+
+def _load(config: EvaluateConfig) -> PolicyRunner:
     runner = PolicyRunner.from_pretrained(
         config.policy,
         config.device,
@@ -277,6 +276,11 @@ def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> tuple[World, Poli
             f"'{config.policy}' needs the view '{missing.pop()}', which the protocol "
             f"'{config.protocol}' does not show in '{config.world}': give a policy without it"
         )
+    return runner
+
+
+def _player(config: EvaluateConfig, runner: PolicyRunner, make_world: MakeWorld) -> Player:
+    profile = config.profile()
     if config.protocol or config.rendering:
         world = make_world(config.world, runner.image_size, profile)
     else:
@@ -316,7 +320,7 @@ def _fit_names(config: EvaluateConfig, runner: PolicyRunner, world: World) -> No
         )
 
 
-def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> PolicyAgent:
+def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Execution:
     planner = Planner(runner, config.replan_every, config.delay_steps)
     if config.execution == "steps":
         return StepExecution(planner, world.hold)
@@ -333,8 +337,3 @@ def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Policy
         gripper_velocity=SIMULATED_MAX_GRIPPER_VELOCITY,
     )
     return ControllerExecution(planner, limits, workspace=Workspace())
-
-
-def _run(prepared: tuple[World, PolicyAgent], seed: int, film: bool) -> EpisodeResult:
-    world, agent = prepared
-    return run_episode(world, agent, seed, film)
