@@ -21,7 +21,9 @@ from alam_core.errors import UserError
 def arm(ros, start_node: Callable, can_udp_port: int):
     emulated = EmulatedArm(ros.node, can_udp_port)
     try:
-        start_node("alam_piper", "arm_controller", {"use_sim_time": True, "can_port": can_udp_port})
+        # this test's process steps the arm, and may wait long for a busy machine
+        parameters = {"use_sim_time": True, "can_port": can_udp_port, "feedback_timeout": 1.0}
+        start_node("alam_piper", "arm_controller", parameters)
         states = ros.collect(JointState, "/joint_states")
         ros.wait_for(lambda: states, 120, "joint states")
         yield emulated

@@ -62,8 +62,14 @@ def test_the_same_seeds_give_the_same_actions_as_without_ros(
     arm = ros.collect(ArmStatus, "/alam/arm/status", 1000)
     status = ros.collect(TaskStatus, "/alam/task_status", 1000)
     up = [sys.executable, "-m", "alam_cli", "up", *graph]
+    processed = ros.collect(Processed, "/alam/processed")
     start("graph", [*up, f"checkpoint:={folder}", "speed:=0", "device:=cpu"])
     client = ActionClient(ros.node, ExecuteTask, "/alam/execute_task")
+    ros.wait_for(
+        lambda: any(message.node == "policy" for message in processed),
+        180.0,
+        "the policy to receive observations",
+    )
     for seed in (8, 3):
         reset = ros.call(ResetWorld, "/alam/sim/reset", ResetWorld.Request(seed=seed), 180.0)
         assert reset.success, reset.message

@@ -43,7 +43,7 @@ PARAMETERS = {
     "replan_every": Parameter(8, "steps of a chunk after which the next one is planned", 1, 1000),
     "time_limit": Parameter(30.0, "s of ROS time, for goals without a time limit", 0.01, 1e6),
     "observation_timeout": Parameter(
-        1.0, "s of ROS time without an observation before a goal is aborted", 0.01, 1e6
+        1.0, "s without an observation before a goal is aborted, of ROS and of wall time", 0.01, 1e6
     ),
     "silence_timeout": Parameter(
         5.0,
@@ -206,13 +206,14 @@ class PolicyNode(Node):
 
     def _missing(self) -> str:
         """Why the goal must be aborted: no observation for too long. The time of an inference does
-        not count. "" if there is no reason.
+        not count; nor does ROS time that a simulator makes pass faster than real time. "" if there
+        is no reason.
         """
         if self._busy:
             return ""
         ros, steady = self._last_seen
-        silence = (self.get_clock().now().nanoseconds - ros) * 1e-9
         wall = time.monotonic() - steady
+        silence = min((self.get_clock().now().nanoseconds - ros) * 1e-9, wall)
         if silence > self._observation_timeout:
             return f"no observation for {silence:.1f} s; has a camera stopped?"
         if wall > self._silence_timeout:
