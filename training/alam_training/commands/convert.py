@@ -11,7 +11,9 @@ conversion is finished.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,12 +31,14 @@ from alam_training.converters.source import (
     BrokenEpisode,
     Columns,
     ForeignDataset,
+    Recording,
     Request,
     SourceEpisode,
     Stamps,
     unlike,
 )
 from alam_training.episodes.dataset_run import DatasetRun
+from alam_training.episodes.workers import workers
 from alam_training.progress import episode_progress
 
 INTRODUCTION = """Turn data of other formats into a LeRobot data set.
@@ -95,6 +99,9 @@ class ConvertConfig:
         max_episodes: stop when the data set has this number of episodes; 0: no limit.
         max_broken: share of episodes, 0 to 1, that may be unreadable.
         resume: continue the data set of an interrupted run; false refuses an existing one.
+        workers: processes that read recordings; 0 reads them in this process.
+        ray: address of a Ray cluster (host:port; auto: the running cluster of this host) whose
+            machines run the workers; empty: this machine. docs/scale.md says how to start one.
     """
 
     source: Format
@@ -113,8 +120,12 @@ class ConvertConfig:
     max_episodes: int = 0
     max_broken: float = 0.1
     resume: bool = False
+    workers: int = 0
+    ray: str = ""
 
     def __post_init__(self) -> None:
+        if self.workers < 0 or (self.ray and not self.workers):
+            raise UserError("workers must not be negative, and --ray needs --workers 1 or more")
         if (
             not 0 <= self.max_broken <= 1
             or self.fps < 0
@@ -173,14 +184,12 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
         bar = progress.add_task(
             f"converting {config.source}", total=total, completed=run.num_episodes, note=""
         )
-        for recording in source.recordings:
-            if recording.name in done:
-                continue
+        for recording, read in _reading(config, source, done):
             if config.max_episodes and run.num_episodes >= config.max_episodes:
                 break
             seen += recording.episodes
             try:
-                episode = recording.read()
+                episode = read()
                 episode.task = instructions.get(recording.name) or episode.task or config.task
                 columns = columns or episode.columns
                 _add(run, source, episode, recording.name, columns)
@@ -211,7 +220,7 @@ def convert(config: ConvertConfig, console: Console | None = None) -> ConvertSum
 
 def _settings(config: ConvertConfig) -> dict[str, Any]:
     """The settings that decide what the episodes look like."""
-    free = ("input", "output", "max_episodes", "max_broken", "resume")
+    free = ("input", "output", "max_episodes", "max_broken", "resume", "workers", "ray")
     return {name: value for name, value in asdict(config).items() if name not in free}
 
 
@@ -233,6 +242,32 @@ def _open_source(config: ConvertConfig) -> ForeignDataset:
             config.channels,
         )
     )
+
+
+def _reading(
+    config: ConvertConfig, source: ForeignDataset, done: Collection[str]
+) -> Iterator[tuple[Recording, Callable[[], SourceEpisode]]]:
+    """The recordings but those ``done``, in their order, each with what returns its episode."""
+    wanted = (recording for recording in source.recordings if recording.name not in done)
+    if not config.workers:
+        yield from ((recording, recording.read) for recording in wanted)
+        return
+    with workers(config.workers, _nothing, ray=config.ray) as submit:
+        running: deque[tuple[Recording, Future[SourceEpisode]]] = deque()
+        for recording in wanted:
+            running.append((recording, submit(_read, recording.read)))
+            if len(running) > 2 * config.workers:
+                first, future = running.popleft()
+                yield first, future.result
+        yield from ((recording, future.result) for recording, future in running)
+
+
+def _nothing() -> None:
+    """The state of a worker that reads recordings."""
+
+
+def _read(state: None, read: Callable[[], SourceEpisode]) -> SourceEpisode:
+    return read()
 
 
 def _instructions(path: str) -> dict[str, str]:

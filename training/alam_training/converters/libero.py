@@ -42,11 +42,15 @@ STATES = (
 ACTION = ["actions"]
 
 
+def _hdf5() -> Any:
+    return need("h5py", "h5py", "HDF5 files")
+
+
 def open_libero(request: Request) -> ForeignDataset:
     """Every demonstration of the ``*.hdf5`` file or files at ``request.folder``. Raises UserError
     if there are none.
     """
-    h5py = need("h5py", "h5py", "HDF5 files")
+    h5py = _hdf5()
     folder = request.folder
     files = (
         [folder]
@@ -78,7 +82,7 @@ def open_libero(request: Request) -> ForeignDataset:
             faults[name] = _unreadable(path, error)
             continue
         recordings += [
-            Recording(f"{name}/{demo}", partial(_read, h5py, path, demo, request)) for demo in demos
+            Recording(f"{name}/{demo}", partial(_read, path, demo, request)) for demo in demos
         ]
     if not rates:
         name, reason = next(iter(faults.items()))
@@ -120,7 +124,8 @@ def _demonstrations(file: Any) -> list[str]:
     return sorted(demos, key=_number)
 
 
-def _read(h5py: Any, path: Path, demo: str, request: Request) -> SourceEpisode:
+def _read(path: Path, demo: str, request: Request) -> SourceEpisode:
+    h5py = _hdf5()
     try:
         with h5py.File(path, "r") as file:
             group = file["data"][demo]

@@ -82,11 +82,15 @@ PLACES = ("steps/observation/{}", "steps/{}", "{}")
 ENCODED = (b"\x89PNG", b"\xff\xd8\xff")  # first bytes of encoded images
 
 
+def _example() -> Any:
+    return need("tfrecord.example_pb2", "tfrecord", "tfrecord files").Example
+
+
 def open_rlds(request: Request) -> ForeignDataset:
     """The shards below ``request.folder``; ``request.part`` is a split. Raises UserError if there
     are none, if they belong to several data sets, or if no rate is given.
     """
-    proto = need("tfrecord.example_pb2", "tfrecord", "tfrecord files").Example
+    _example()  # or an error that says how to get it
     crc32c = need("crc32c", "crc32c", "tfrecord files").crc32c
     found = [
         (path, match)
@@ -136,7 +140,7 @@ def open_rlds(request: Request) -> ForeignDataset:
                 yield (
                     broken(name, error)
                     if error
-                    else Recording(name, partial(_read, proto, data, leaves, request))
+                    else Recording(name, partial(_read, data, leaves, request))
                 )
             if length is None and count_records(path) is None:
                 length = usual_length()
@@ -160,9 +164,9 @@ def open_rlds(request: Request) -> ForeignDataset:
     )
 
 
-def _read(proto: Any, data: bytes, leaves: dict[str, Leaf], request: Request) -> SourceEpisode:
+def _read(data: bytes, leaves: dict[str, Leaf], request: Request) -> SourceEpisode:
     try:
-        features = proto.FromString(data).features.feature
+        features = _example().FromString(data).features.feature
     except Exception as error:  # DecodeError of protobuf, which is not imported here
         raise BrokenEpisode(f"is not a tf.train.Example ({error})") from None
     values = {

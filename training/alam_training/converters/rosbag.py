@@ -10,6 +10,7 @@ record --custom-data task="put the cup on the tray" ...``.
 T: rows of an episode, H, W: image height and width.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,11 +59,17 @@ NUMBERS = (
 )
 
 
+@functools.cache
+def _library() -> tuple[Any, Any]:
+    """The class that reads a bag, and the types of ROS Jazzy's messages."""
+    reader = need("rosbags.rosbag2", "rosbags", "ROS bags").Reader
+    types = need("rosbags.typesys", "rosbags", "ROS bags")
+    return reader, types.get_typestore(types.Stores.ROS2_JAZZY)
+
+
 def open_rosbag(request: Request) -> ForeignDataset:
     """Every bag at or below ``request.folder``. Raises UserError if there are none."""
-    rosbags = need("rosbags.rosbag2", "rosbags", "ROS bags")
-    typesys = need("rosbags.typesys", "rosbags", "ROS bags")
-    store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
+    _library()  # or an error that says how to get it
     folder = request.folder
     bags = _bags(folder)
     if not bags:
@@ -77,7 +84,7 @@ def open_rosbag(request: Request) -> ForeignDataset:
     recordings = [
         Recording(
             path.relative_to(folder).as_posix() if path != folder else path.name,
-            partial(_read, rosbags, store, path, request),
+            partial(_read, path, request),
         )
         for path in bags
     ]
@@ -96,9 +103,10 @@ def _bags(folder: Path) -> list[Path]:
     return sorted(whole + files)
 
 
-def _read(rosbags: Any, store: Any, path: Path, request: Request) -> SourceEpisode:
+def _read(path: Path, request: Request) -> SourceEpisode:
+    reader, store = _library()
     try:
-        with rosbags.Reader(path) as bag:
+        with reader(path) as bag:
             return _Bag(bag, store, request).episode()
     except BrokenEpisode:
         raise

@@ -8,6 +8,7 @@ import importlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,8 +69,8 @@ class SourceEpisode:
 @dataclass
 class Recording:
     """A part of a source that should hold one episode. ``name`` is unique in the source and the
-    same in each run. ``read`` may raise BrokenEpisode. episodes: how many are lost if it does, more
-    than 1 for a broken file of several episodes.
+    same in each run. ``read`` may raise BrokenEpisode; it can be sent to another process. episodes:
+    how many are lost if it does, more than 1 for a broken file of several episodes.
     """
 
     name: str
@@ -102,11 +103,11 @@ def need(module: str, package: str, formats: str) -> Any:
 
 def broken(name: str, reason: str, episodes: int = 1) -> Recording:
     """A recording, or a file of several episodes, that is already known to be unreadable."""
+    return Recording(name, partial(_refuse, reason), episodes)
 
-    def read() -> SourceEpisode:
-        raise BrokenEpisode(reason)
 
-    return Recording(name, read, episodes)
+def _refuse(reason: str) -> SourceEpisode:
+    raise BrokenEpisode(reason)
 
 
 def decode_image(data: bytes, what: str) -> np.ndarray:
