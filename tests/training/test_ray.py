@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 import pytest
 from collect_fixtures import Walker, collect_line, content, make_line
+from convert_fixtures import run
 from policy_fixtures import tiny_policy
+from test_convert_workers import write_with_a_broken_one
 from worker_fixtures import add, die, die_once, divide, make_number, stay
 from world_fixtures import make_blobs
 
@@ -225,6 +227,14 @@ def test_errors_of_a_job_arrive_as_they_are(cluster: Cluster, ray: bool) -> None
             until(lambda: "(on the machine '" in message())
         else:
             assert message() == "no number below 0, such as -1"
+
+
+def test_conversion_gives_the_files_of_one_process(cluster: Cluster, tmp_path: Path) -> None:
+    folder = write_with_a_broken_one(tmp_path / "in")
+    for name, settings in (("one", {}), ("ray", {"workers": 2, "ray": cluster.address})):
+        _, summary = run("libero", folder, tmp_path / name, max_broken=0.5, **settings)
+        assert list(summary.broken) == ["b.hdf5"]
+    assert content(tmp_path / "one") == content(tmp_path / "ray") != {}
 
 
 def test_a_job_is_run_again_when_its_worker_dies(cluster: Cluster, tmp_path: Path) -> None:

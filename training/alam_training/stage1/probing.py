@@ -44,12 +44,14 @@ def probe_run(
     device: torch.device,
     actions: ActionProbeConfig,
     fresh: bool = False,
+    bars: bool = True,
 ) -> dict[str, Metrics]:
     """World -> metrics of ``probe_horizons`` of the run's model, and those of ``action_probe``,
     with the prefix ``action_``; None in a world without labels.
 
     gap: k in frames. clips: at most this many per world. If the same model was probed on the same
-    clips before, the metrics are read from <run>/probes.json, unless ``fresh``.
+    clips before, the metrics are read from <run>/probes.json, unless ``fresh``. bars: show progress
+    bars.
     """
     trained = run_config(run)
     key = {
@@ -72,7 +74,7 @@ def probe_run(
     size = model.image_size
     worlds = held_out_clips(run, trained, size, gap, clips)
     metrics = {}
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, disable=not bars) as progress:
         for world, own in worlds.items():
             count = len(own.groups)
             task = progress.add_task(f"{run.name}, {world}", total=2 * count)
