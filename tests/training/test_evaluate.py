@@ -63,6 +63,45 @@ def test_batched_episodes_are_counted_and_filmed_like_others(blob_policy, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["even-0-success.mp4"]
 
 
+class BlobWorldWithExpert(BlobWorld):
+    """Its expert pushes the blob by what its seed says."""
+
+    def expert(self, seed):
+        return PushingExpert(seed)
+
+
+class PushingExpert:
+    def __init__(self, seed):
+        self.seed = seed
+
+    def reset(self):
+        self.steps = 0
+
+    def act(self):
+        self.steps += 1
+        return np.array([self.seed + self.steps, *np.zeros(6)])
+
+
+def test_the_scripted_expert_is_evaluated_like_a_policy(tmp_path):
+    world = BlobWorldWithExpert()
+    journal = str(tmp_path / "episodes.jsonl")
+    config = EvaluateConfig(
+        "expert", "blob", 4, 0, workers=0, videos=1, video_folder=str(tmp_path), journal=journal
+    )
+    values = evaluate(config, lambda *_: world)
+    assert (values["episodes"], values["failed_seeds"]) == (4, [1, 2])
+    assert world.at == 3 + 3  # the seed of the last episode, which succeeded at its third step
+    assert (tmp_path / "even-0-success.mp4").exists()
+    assert evaluate(config, lambda *_: world)["episodes"] == 4  # from the journal
+
+
+def test_a_world_without_an_expert_is_told():
+    with pytest.raises(UserError, match="world 'blob' has no scripted expert"):
+        evaluate(EvaluateConfig("expert", "blob", 4, 0, workers=0), make_blobs)
+    with pytest.raises(UserError, match="needs --batch 1 and --via direct"):
+        EvaluateConfig("expert", "blob", batch=2)
+
+
 def test_evaluation_films_episodes(blob_policy, tmp_path):
     evaluate(
         EvaluateConfig(

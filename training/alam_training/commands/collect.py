@@ -24,9 +24,10 @@ from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.robots.piper import JOINT_NAMES
 from alam_core.runtime.rollout import DemonstrationRecorder, rollout
-from alam_core.sim.world import Expert, World, make_expert, make_world
+from alam_core.sim.world import World, make_expert, make_world
 from alam_core.types import Observation
 from alam_training.episodes.dataset_run import DatasetRun
+from alam_training.episodes.episode import ExpertAgent, MakeExpert
 from alam_training.episodes.workers import workers
 from alam_training.progress import episode_progress
 
@@ -51,7 +52,6 @@ FORMER_DEFAULTS = {"noise_seconds": [0.3, 0.8]}  # settings that older data sets
 HOPELESS = 20  # collecting stops at more failures than wanted episodes plus this number
 
 MakeWorld = Callable[[str, int], World]
-MakeExpert = Callable[[World, int], Expert]
 
 
 @dataclass
@@ -170,14 +170,13 @@ def burst_noise(
     return noise
 
 
-class NoisyExpert:
+class NoisyExpert(ExpertAgent):
     """The agent of a demonstration: the expert's actions are recorded, and noise is added to what
     is executed, so that the data show how to recover.
     """
 
     def __init__(self, world: World, make_expert: MakeExpert, config: CollectConfig) -> None:
-        self._world = world
-        self._make_expert = make_expert
+        super().__init__(world, make_expert)
         self._config = config
         self.noisy = False  # whether this episode has noise
 
@@ -197,17 +196,10 @@ class NoisyExpert:
                 config.noise_seconds,
             )
         self._noise = iter(noise)
-        self._expert = self._make_expert(world, seed)
-        self._expert.reset()
-
-    def act(self, observation: Observation) -> np.ndarray:
-        return self._expert.act()
+        super().reset(seed)
 
     def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
-        return world.step(action + next(self._noise), render=render)
-
-    def needs_images(self, stamp: float) -> bool:
-        return False
+        return super().apply(world, action + next(self._noise), render)
 
 
 def run_episode(

@@ -41,6 +41,8 @@ INTRODUCTION = """Evaluate a policy in a simulated world.
   ... --journal runs/mine/episodes.jsonl            continues if it is interrupted
   ... --workers 64 --ray auto                       on the machines of a Ray cluster
   ... --execution controller                        chunks executed as the arm's controller does
+  python training/evaluate.py --policy expert --world libero/goal --episodes 30 --videos 3
+      the scripted expert in place of a policy
   ... --config training/configs/evaluate_metaworld.yaml
       in MetaWorld; also prints the successes of each task and tier
   ... --world metaworld/mt50 --protocol evo1        as Evo-1 plays it: docs/benchmarks.md

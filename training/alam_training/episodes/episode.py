@@ -1,6 +1,6 @@
-"""Single episodes of an agent, and those of a policy side by side in several simulators."""
+"""Single episodes of a policy or of a scripted expert, and episodes of a policy side by side."""
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
 import numpy as np
 
@@ -8,11 +8,36 @@ from alam_core.runtime.batch import play_batched
 from alam_core.runtime.execution import Execution
 from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, finish, rollout_steps
 from alam_core.runtime.runner import PolicyRunner
-from alam_core.sim.world import GroupedWorld, World
+from alam_core.sim.world import Expert, GroupedWorld, World, make_expert
 from alam_core.types import Observation
 from alam_training.episodes.metrics import EpisodeResult
 
-Player = tuple[World, Execution]
+Player = tuple[World, Agent]
+MakeExpert = Callable[[World, int], Expert]
+
+
+class ExpertAgent:
+    """The scripted expert of a world, which sees the simulator's state and no images."""
+
+    def __init__(self, world: World, make_expert: MakeExpert = make_expert) -> None:
+        self._world = world
+        self._make_expert = make_expert
+
+    def reset(self, seed: int) -> None:
+        """Begin an episode; ``seed`` determines how the expert acts. Raises UserError for a world
+        without an expert.
+        """
+        self._expert = self._make_expert(self._world, seed)
+        self._expert.reset()
+
+    def act(self, observation: Observation) -> np.ndarray:
+        return self._expert.act()
+
+    def apply(self, world: World, action: np.ndarray, render: bool) -> Observation:
+        return world.step(action, render=render)
+
+    def needs_images(self, stamp: float) -> bool:
+        return False
 
 
 class PolicyCheck:
@@ -67,9 +92,9 @@ def play(
         ((world, agent),) = players
         yield from (run_episode(world, agent, seed, seed in filmed) for seed in seeds)
         return
-    agents = [agent for _, agent in players]
+    agents = [agent for _, agent in players if isinstance(agent, Execution)]
 
     def begin(number: int, seed: int) -> Generator[Observation, None, EpisodeResult]:
-        return _episode(players[number][0], agents[number], seed, seed in filmed)
+        return _episode(*players[number], seed, seed in filmed)
 
     yield from play_batched(agents[0].planner.runner, agents, begin, seeds)

@@ -25,11 +25,12 @@ from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.profiles import Profile, Rendering
 from alam_core.sim.protocols import count_tasks, find_profile
 from alam_core.sim.world import DrivenWorld, World, make_world
-from alam_training.episodes.episode import Player, play
+from alam_training.episodes.episode import ExpertAgent, Player, play
 from alam_training.episodes.metrics import EpisodeResult
 from alam_training.episodes.workers import workers
 
 MakeWorld = Callable[..., World]  # as alam_core.sim.world.make_world
+EXPERT = "expert"  # in place of a policy's folder
 EPISODES = 4  # of a job, for each simulator of a batch
 
 
@@ -39,7 +40,8 @@ class EvaluateConfig:
 
     Args:
         policy: folder of a policy. Several, separated by commas, count as trainings of one method:
-            each runs all episodes, and the successes are added up.
+            each runs all episodes, and the successes are added up. expert: the world's scripted
+            expert, for which only the settings of episodes, workers and videos count.
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task>,
             metaworld/<task>,<task>, libero, libero/<suite> or libero/<suite>/<number>.
         protocol: play MetaWorld or LIBERO as others do: alam, evo1, lerobot or openpi (see
@@ -130,6 +132,8 @@ class EvaluateConfig:
             raise UserError(
                 f"result is '{self.result}': give <key>, <file>/<key> or <file>/<group>/<key>"
             )
+        if self.policy == EXPERT and (self.batch > 1 or self.via == "ros"):
+            raise UserError("--policy expert needs --batch 1 and --via direct")
         if len(set(self.policies())) < len(self.policies()):
             raise UserError(f"a policy is named twice in '{self.policy}': name each training once")
 
@@ -246,6 +250,9 @@ def check(config: EvaluateConfig, make_world: MakeWorld = make_world) -> None:
 
 def _prepare(config: EvaluateConfig, make_world: MakeWorld) -> list[Player]:
     """A simulator and an agent for each episode of a batch."""
+    if config.policy == EXPERT:
+        world = make_world(config.world, 0, *filter(None, [config.profile()]))
+        return [(world, ExpertAgent(world))]
     runner = _load(config)
     players: list[Player] = []
     try:

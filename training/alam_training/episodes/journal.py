@@ -13,7 +13,7 @@ from typing import Any
 
 from alam_core.checkpoints import checkpoint_hash
 from alam_core.errors import UserError, explain, one_line
-from alam_training.episodes.evaluation import EvaluateConfig
+from alam_training.episodes.evaluation import EXPERT, EvaluateConfig
 from alam_training.episodes.metrics import EpisodeResult
 
 # Settings that do not change the outcome of an episode, or are kept with each episode.
@@ -108,5 +108,5 @@ class Journal:
 
     def _hash(self, policy: str) -> str:
         if policy not in self._hashes:
-            self._hashes[policy] = checkpoint_hash(policy)
+            self._hashes[policy] = EXPERT if policy == EXPERT else checkpoint_hash(policy)
         return self._hashes[policy]
