@@ -39,6 +39,7 @@ LATE = 0.1  # s by which the emulator may be late; what exceeds it is not caught
 MAX_TRACKING_ERROR = 0.3  # rad, the controller's default
 LONGEST_CHUNK = 5.0  # s, the controller's default
 RENEWAL = 0.05  # s in which every kind of feedback arrives again
+STARVED = 0.05  # s between two steps or ticks, due every 5 ms: this machine is too busy to measure
 REST = 0.06  # s without a new set-point after which the arm counts as at rest
 
 
@@ -65,7 +66,9 @@ class FaultStage:
     state, reason: of the controller's last status. diagnostics: its last values. stream: the
     publisher of chunks. other: a second one. chunk_end: when the last row of the last chunk that is
     not too long is due. away_since: since when the arm is reported further from the set-point on
-    the wire than the controller allows. Both in s on the wall clock.
+    the wire than the controller allows. Both in s on the wall clock. gaps: when a pause of the
+    emulated arm, of the controller or of its statuses' way here ended that was longer than
+    ``STARVED``.
     """
 
     def __init__(self) -> None:
@@ -74,6 +77,8 @@ class FaultStage:
         self.diagnostics: dict[str, str] = {}
         self.chunk_end = 0.0
         self.away_since = np.inf
+        self.gaps: list[float] = []
+        self._heard = 0.0  # when the last status came
         self.rng = np.random.default_rng(0)
         self._stack = contextlib.ExitStack()
 
@@ -129,6 +134,8 @@ class FaultStage:
         def run() -> None:
             due = time.monotonic()
             while not ended.is_set():
+                if time.monotonic() - due > STARVED:
+                    self.gaps.append(time.time())
                 with self.lock:
                     self.emulator.step(PERIOD)
                     self._watch_tracking()
@@ -176,9 +183,12 @@ class FaultStage:
             self.chunk_end = stamp + message.steps * message.dt
 
     def _on_status(self, message: ArmStatus) -> None:
-        self._statuses.append(
-            (stamp_to_ns(message.header.stamp), message.state, np.array(message.set_point))
-        )
+        now, stamp = time.time(), stamp_to_ns(message.header.stamp)
+        before = self._statuses[-1][0] if self._statuses else stamp
+        if now - self._heard > STARVED or stamp - before > STARVED * 1e9:
+            self.gaps.append(now)
+        self._heard = now
+        self._statuses.append((stamp, message.state, np.array(message.set_point)))
         self.state, self.reason = message.state, message.reason
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
