@@ -31,6 +31,11 @@ MEASUREMENTS = {
         "how far loss curves differ: two processes from one, a killed and resumed run from an "
         "uninterrupted one",
     ),
+    "evaluation": (
+        "alam_training.benchmarks.evaluation",
+        "EvaluationConfig",
+        "episodes per minute of an evaluation: serial, batched, several workers, a Ray cluster",
+    ),
     "busy_tests": (
         "alam_training.benchmarks.busy_tests",
         "BusyTestsConfig",
