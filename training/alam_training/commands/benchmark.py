@@ -36,6 +36,11 @@ MEASUREMENTS = {
         "EvaluationConfig",
         "episodes per minute of an evaluation: serial, batched, several workers, a Ray cluster",
     ),
+    "ros_parity": (
+        "alam_training.benchmarks.ros_parity",
+        "ParityConfig",
+        "whether episodes through ROS are those of a direct evaluation, action by action",
+    ),
     "busy_tests": (
         "alam_training.benchmarks.busy_tests",
         "BusyTestsConfig",

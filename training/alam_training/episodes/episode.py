@@ -10,7 +10,7 @@ from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, finish, ro
 from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.world import Expert, GroupedWorld, World, make_expert
 from alam_core.types import Observation
-from alam_training.episodes.metrics import EpisodeResult
+from alam_training.episodes.metrics import ActionDigest, EpisodeResult
 
 Player = tuple[World, Agent]
 MakeExpert = Callable[[World, int], Expert]
@@ -59,6 +59,21 @@ class PolicyCheck:
         self.unusual = self.unusual or self._runner.unusual_states(after)
 
 
+class ActionRecord:
+    """Observes the actions of an episode."""
+
+    needs_images = False
+
+    def __init__(self) -> None:
+        self.actions = ActionDigest()
+
+    def on_start(self, observation: Observation) -> None:
+        self.actions = ActionDigest()
+
+    def on_step(self, observation: Observation, action: np.ndarray, after: Observation) -> None:
+        self.actions.add(action)
+
+
 def run_episode(world: World, agent: Agent, seed: int, film: bool = False) -> EpisodeResult:
     """One episode, until success or the world's step limit."""
     return finish(_episode(world, agent, seed, film))
@@ -68,8 +83,8 @@ def _episode(
     world: World, agent: Agent, seed: int, film: bool
 ) -> Generator[Observation, None, EpisodeResult]:
     """The same as a generator, see ``rollout_steps``."""
-    filming, check = VideoRecorder(), None
-    observers: list[Observer] = [filming] if film else []
+    filming, record, check = VideoRecorder(), ActionRecord(), None
+    observers: list[Observer] = [record, filming] if film else [record]
     if isinstance(agent, Execution):  # a policy
         check = PolicyCheck(agent.planner.runner)
         observers.append(check)
@@ -77,6 +92,7 @@ def _episode(
     result = EpisodeResult(seed, outcome.success, outcome.steps, world.task, fps=1 / world.dt)
     if isinstance(world, GroupedWorld):
         result.group = world.group
+    result.actions = record.actions.digest
     if film:
         result.frames = filming.frames
     if check is not None:

@@ -1,5 +1,6 @@
 """How an episode ended, and the metrics of many."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +12,10 @@ from scipy.stats import binomtest
 @dataclass
 class EpisodeResult:
     """How one episode ended. steps: control steps executed. group: the suite or tier of the task;
-    "" if there is none. unknown: one line if the policy was not
-    trained on the episode's instruction. unusual: the first states outside the range of training.
-    Both are "" if there is nothing to tell. frames: uint8 RGB (steps + 1, S, S * views, 3) if it
-    was filmed, at ``fps`` frames per second.
+    "" if there is none. unknown: one line if the policy was not trained on the episode's
+    instruction. unusual: the first states outside the range of training. Both are "" if there is
+    nothing to tell. actions: see ``ActionDigest``. frames: uint8 RGB (steps + 1, S, S * views, 3)
+    if it was filmed, at ``fps`` frames per second.
     """
 
     seed: int
@@ -26,6 +27,23 @@ class EpisodeResult:
     frames: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 0, 3), np.uint8))
     fps: float = 0.0
     group: str = ""
+    actions: str = ""
+
+
+class ActionDigest:
+    """A short hash of the actions of an episode, as float32: equal if all of them are."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def add(self, action: np.ndarray) -> None:
+        """Add the action of the next control step."""
+        self._hash.update(np.ascontiguousarray(action, np.float32).tobytes())
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits."""
+        return self._hash.hexdigest()[:16]
 
 
 def success_metrics(results: Sequence[EpisodeResult]) -> dict[str, Any]:

@@ -6,24 +6,29 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import rclpy
+from alam_msgs.msg import ArmStatus
 
 from alam_bringup.folders import root
 from alam_bringup.graph import STEPS, environment
 from alam_bringup.installed import config_folder
+from alam_common.messages import stamp_to_ns
 from alam_common.processes import ChildProcess
 from alam_core.errors import UserError
-from alam_demo.task_client import TaskClient
+from alam_demo.task_client import ANSWER, TaskClient
 from alam_training.episodes.evaluation import EvaluateConfig
-from alam_training.episodes.metrics import EpisodeResult
+from alam_training.episodes.metrics import ActionDigest, EpisodeResult
 
 START_LIMIT = 300.0  # s of wall time until simulator and policy must answer
 # s of ROS time of a goal, longer than any episode: at its step limit the simulator executes no more
 # chunks, and the policy gives up.
 TIME_LIMIT = 3600.0
+KEPT = 5000  # reports of executed actions that may wait for this process
 # Settings of a direct evaluation that the graph does not have.
 DIRECT_ONLY = (
     "delay_steps",
@@ -122,13 +127,50 @@ def _play(
             raise UserError(f"the graph ended: {graph.last_line()}")
 
     with TaskClient(namespace=namespace, arm=False) as client:
+        executed = ExecutedActions(client)
         client.wait_for_graph(START_LIMIT, alive)
         while not stop.is_set():
             try:
                 seed = seeds.get_nowait()
             except queue.Empty:
                 return
+            executed.clear()
             result = client.run_episode(seed, TIME_LIMIT, alive=alive)
             found.put(
-                EpisodeResult(seed, result.success, result.steps, result.task, group=result.group)
+                EpisodeResult(
+                    seed,
+                    result.success,
+                    result.steps,
+                    result.task,
+                    group=result.group,
+                    actions=executed.digest(result.steps),
+                )
             )
+
+
+class ExecutedActions:
+    """The actions that the world of single steps reports to execute."""
+
+    def __init__(self, client: TaskClient) -> None:
+        self._actions: dict[int, np.ndarray] = {}  # by their stamp in ns
+        client.create_subscription(ArmStatus, "alam/arm/status", self._on_status, KEPT)
+
+    def clear(self) -> None:
+        """An episode begins."""
+        self._actions = {}
+
+    def digest(self, steps: int) -> str:
+        """See ``ActionDigest``; "" if not all reports of an episode's ``steps`` arrive."""
+        deadline = time.monotonic() + ANSWER
+        while len(self._actions) < steps:
+            if time.monotonic() > deadline:
+                return ""
+            time.sleep(0.01)
+        digest = ActionDigest()
+        for _, action in sorted(self._actions.items()):
+            digest.add(action)
+        return digest.digest
+
+    def _on_status(self, message: ArmStatus) -> None:
+        if message.state == "EXECUTING":
+            self._actions[stamp_to_ns(message.header.stamp)] = np.array(message.set_point)
