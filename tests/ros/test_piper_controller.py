@@ -204,6 +204,7 @@ def test_an_adapter_that_is_pulled_and_plugged_in_again(ros, start, can_udp_port
         ros.wait_for(lambda: reset().success, PATIENCE, "the bus to be opened again")
         stage.wait_for_value("state", "HOLDING")
         assert np.abs(arm.plant.joints - held).max() < 1e-3 and arm.emulator.enabled.all()
+        assert stage.enable().success
         stage.chunks.publish(stage.chunk(HOME))
         stage.wait_for_value("state", "EXECUTING")
         noise = [line for line in capfd.readouterr().out.splitlines() if "send failed" in line]

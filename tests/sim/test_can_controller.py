@@ -162,7 +162,10 @@ def test_a_fault_brakes_latches_and_names_its_cause(rig, inject, cause):
     rig.run(0.2)
     assert np.abs(rig.plant.joints - pushed).max() < 1e-3
     assert cause in rig.controller.last_fault  # still to be read afterwards
-    rig.offer(3, HOME)
+    with pytest.raises(ChunkRejected, match="held .fault reset; call alam/arm/enable"):
+        rig.offer(3, HOME)  # a publisher that still sends does not set the arm in motion
+    assert rig.controller.enable() is None
+    rig.offer(4, HOME)
     rig.run(0.1)
     assert rig.controller.state is State.EXECUTING
 

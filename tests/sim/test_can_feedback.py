@@ -107,6 +107,7 @@ def test_a_pulled_adapter_is_a_fault_and_the_bus_can_be_opened_again(rig):
     assert rig.controller.reset_fault() is None and rig.controller.state is State.HOLDING
     rig.run(0.2)
     assert np.abs(rig.plant.joints - moved).max() < 1e-3 and rig.emulator.power_cuts == 0
+    assert rig.controller.enable() is None
     rig.offer(2, HOME)
     rig.run(0.3)
     assert rig.controller.state is State.EXECUTING

@@ -105,6 +105,7 @@ def test_a_chunk_right_after_a_reset_breaks_no_limit() -> None:
     block.ticks(25)
     assert block.controller.state == "FAULT"
     block.request("reset_fault")
+    block.request("enable")
     block.offer("towards a goal")
     sent = len(block._points)
     block.ticks(50)

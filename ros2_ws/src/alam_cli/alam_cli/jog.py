@@ -148,7 +148,7 @@ class Jogger(Node):
             )
         advice = {
             "DISABLED": "enable it first, with 'alam arm enable'",
-            "FAULT": "remove the cause, then run 'alam arm reset_fault'",
+            "FAULT": "remove the cause, then run 'alam arm reset_fault' and 'alam arm enable'",
             "ENABLING": "try again",
             "EXECUTING": "cancel the task first",
         }.get(self.status.state)

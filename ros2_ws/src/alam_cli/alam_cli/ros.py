@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         "  enable       power the motors; the arm stays where it is\n"
         "  hold         brake and hold; nothing moves the arm until it is enabled again\n"
         "  disable      brake, then send nothing more; the motors stay powered\n"
-        "  reset_fault  leave FAULT once its cause is removed: the arm holds, or is disabled\n"
+        "  reset_fault  leave FAULT once its cause is removed; then enable the arm again\n"
         "  power_off    cut the motors' power: the arm drops",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -49,7 +49,7 @@ def run_task(instruction: str, time_limit: float, enable: bool, namespace: str) 
             if arm.state == "FAULT":
                 raise UserError(
                     f"the arm is in FAULT ({arm.reason}): remove the cause, run "
-                    "'alam arm reset_fault', then this again"
+                    "'alam arm reset_fault' and 'alam arm enable', then this again"
                 )
             if enable:
                 client.enable()

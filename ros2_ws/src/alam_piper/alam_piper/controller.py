@@ -7,7 +7,8 @@ rad, gripper opening in m.
     DISABLED --enable--> ENABLING --powered, seeded--> HOLDING <--chunk / end, hold--> EXECUTING
     DISABLED <--disable, once at rest-- HOLDING
     FAULT <--failed check-- any powered state
-    FAULT --reset_fault--> HOLDING, or DISABLED without power or after an emergency stop
+    FAULT --reset_fault--> HOLDING, or DISABLED without power or after an emergency stop; either way
+    nothing moves before the next ``enable``
 
 To stop, the arm brakes within its limits and then holds. Motor power is cut by ``power_off`` only.
 """
@@ -134,25 +135,19 @@ class ArmController:
         return None
 
     def disable(self) -> None:
-        """Brake, hold, then stop sending. The motors stay powered, so the arm does not drop. In
-        FAULT the same as ``hold``.
-        """
+        """Brake, hold, then stop sending. The motors stay powered, so the arm does not drop."""
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, "disabled by request")
         elif self.state in (State.HOLDING, State.EXECUTING):
             self._enter(State.HOLDING, "disabling: braking")
             self._disable_when_at_rest = True
-        elif self.state is State.FAULT:
-            self._hold_requested = True
 
     def hold(self, reason: str = "hold by request") -> None:
-        """Brake and hold; chunks are rejected until ``enable`` is called, even if a FAULT is reset
-        meanwhile. Cancels enabling in progress.
+        """Brake and hold; chunks are rejected until ``enable`` is called. Cancels enabling in
+        progress.
         """
         if self.state is State.ENABLING:
             self._enter(State.DISABLED, f"not enabled: {reason}")
-        elif self.state is State.FAULT:
-            self._hold_requested = True
         elif self.state is not State.DISABLED:
             self._enter(State.HOLDING, f"{reason}; call alam/arm/enable to go on")
             self._hold_requested = self.stopped_short = True
@@ -165,7 +160,8 @@ class ArmController:
 
     def reset_fault(self) -> str | None:
         """Leave FAULT: to HOLDING at the measured pose, or, if the arm has no power, is not in CAN
-        mode or was stopped by its emergency stop, to DISABLED, which only ``enable`` leaves.
+        mode or was stopped by its emergency stop, to DISABLED. Chunks are rejected until ``enable``
+        is called: a reset must not set the arm in motion.
 
         Returns the reason if the fault cannot be reset: its cause remains, or the arm still moves.
         """
@@ -185,11 +181,8 @@ class ArmController:
         if moving := self.watch.motion:  # the set-point starts at rest
             return f"{moving}, try again"
         self._seed()
-        self._enter(
-            State.HOLDING,
-            "fault reset" + ("; call alam/arm/enable to go on" if self._hold_requested else ""),
-        )
-        self.stopped_short = self._hold_requested
+        self._enter(State.HOLDING, "fault reset; call alam/arm/enable to go on")
+        self._hold_requested = self.stopped_short = True
         return None
 
     def power_off(self) -> str | None:
