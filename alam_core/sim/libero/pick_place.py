@@ -24,6 +24,11 @@ PRESS = 0.006  # how far below a surface the tips are aimed that press on it
 LIFTED = 0.02  # an object that rose by that much is held
 
 
+def centre(box: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The middle (3,) of a box that is given by its lowest and highest coordinates."""
+    return (box[0] + box[1]) / 2
+
+
 @dataclass(frozen=True)
 class Grasp:
     """Where the hand closes: its position (3,) and its ``yaw`` in rad."""
@@ -69,10 +74,10 @@ class PickAndPlace:
         low, high = self._simulator.box(self._item)
         place_low, place_high = self._target()
         hand = self._hand.position
-        point = hand + (place_low + place_high) / 2 - (low + high) / 2
+        point = hand + centre((place_low, place_high)) - centre((low, high))
         hang = hand[2] - low[2]
         if self._simulator.is_region(self._place) and not self._inside:
-            above = np.append(((place_low + place_high) / 2)[:2], place_high[2] + 0.3)
+            above = np.append(centre((place_low, place_high))[:2], place_high[2] + 0.3)
             ground = max(self._simulator.surface(above, self._item), place_low[2])
             point[2] = ground + hang + 0.008
         else:
@@ -105,7 +110,7 @@ class PickAndPlace:
                 top = corners[near, 2].max(initial=middle[2])  # it may stand at a slant
                 rims.append(Grasp(np.append(point[:2], top - 0.018), yaw))
         narrow = [grasp for width, grasp in sorted(across, key=lambda e: e[0]) if width < OPENING]
-        place = sum(self._target()) / 2
+        place = centre(self._target())
 
         def rank(grasp: Grasp) -> tuple[float, bool, float]:
             near = float(np.linalg.norm(grasp.point - place))
@@ -146,8 +151,8 @@ class Slide:
 
     def attempt(self) -> Actions:
         hand, simulator = self._hand, self._hand.simulator
-        middle = sum(simulator.box(self._item)) / 2
-        way = (sum(simulator.box(self._place)) / 2 - middle) * [1, 1, 0]
+        middle = centre(simulator.box(self._item))
+        way = (centre(simulator.box(self._place)) - middle) * [1, 1, 0]
         middle[2] = simulator.surface(middle + [0, 0, 0.1], "") + TIP - PRESS
         turn = down(0.0)
         yield from hand.over(middle, turn, CLOSE, TIP, self._item)

@@ -60,7 +60,7 @@ class CollectConfig:
 
     Args:
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task>,
-            metaworld/<task>,<task>, or libero/<suite>/<number> of the suites spatial and object.
+            metaworld/<task>,<task>, or libero/<suite>/<number>.
         output: folder of the data set.
         episodes: total number of successful episodes in the data set.
         first_seed: seed of the first attempt; each further attempt uses the next seed.
