@@ -144,10 +144,38 @@ class LiberoSimulator:
         """What must be true at the end, such as ["on", "akita_black_bowl_1", "plate_1"]."""
         return self._env.parsed_problem["goal_state"]
 
-    def part_of(self, region: str) -> str:
-        """The object that a region belongs to; an object's own name is returned as it is."""
+    def holds(self, goal: list[str]) -> bool:
+        """Whether one of the ``goals`` is reached now."""
+        return bool(self._env._eval_predicate(goal))
+
+    def is_region(self, name: str) -> bool:
+        """Whether a name is that of a region, not of an object or a piece of furniture."""
+        return name in self._env.object_sites_dict
+
+    def box(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest and highest coordinates (3,) in m of an object or a region."""
+        if self.is_region(name):
+            site = self.data.site(name)
+            half = np.abs(site.xmat.reshape(3, 3) @ self._env.object_sites_dict[name].size)
+            return site.xpos - half, site.xpos + half
+        corners = self.shapes(name).reshape(-1, 3)
+        return corners.min(0), corners.max(0)
+
+    def mover(self, name: str) -> "Part | None":
+        """The part of the furniture that a region moves with, or that moves in a piece of furniture
+        with one joint; None if there is none.
+        """
+        region = self._env.object_sites_dict.get(name)
+        joints = region.joints if region is not None else self._env.get_object(name).joints
+        return Part(self.model, self.data, joints[0]) if joints else None
+
+    def part_of(self, region: str) -> str | None:
+        """The object or piece of furniture that a region belongs to; None for one of the table, and
+        for what is no region.
+        """
         site = self._env.object_sites_dict.get(region)
-        return region if site is None else site.parent_name
+        parent = None if site is None else site.parent_name
+        return parent if parent in self._env.obj_body_id else None
 
     def hand(self) -> tuple[np.ndarray, np.ndarray]:
         """The grasp point's position (3,) in m, and the hand's rotation matrix (3, 3)."""
@@ -158,18 +186,13 @@ class LiberoSimulator:
         """Corners (N, 8, 3) in m, world frame, of the boxes around the N collision shapes of the
         named objects and furniture; of all but ``without`` if none is named.
         """
-        model, data = self.model, self.data
         roots = [
             root
             for name, root in self._env.obj_body_id.items()
             if name not in without and (not names or name in names)
         ]
-        chosen = (model.geom_group == 0) & np.isin(model.body_rootid[model.geom_bodyid], roots)
-        centre, half = model.geom_aabb[chosen, :3], model.geom_aabb[chosen, 3:]
-        signs = np.array(list(itertools.product((-1, 1), repeat=3)))  # (8, 3)
-        local = centre[:, None] + signs * half[:, None]
-        rotation = data.geom_xmat[chosen].reshape(-1, 3, 3)
-        return local @ rotation.transpose(0, 2, 1) + data.geom_xpos[chosen][:, None]
+        chosen = np.isin(self.model.body_rootid[self.model.geom_bodyid], roots)
+        return _corners(self.model, self.data, chosen)
 
     def surface(self, point: np.ndarray, without: str) -> float:
         """Height in m of the first object or piece of furniture below ``point`` (3,), except
@@ -191,6 +214,49 @@ class LiberoSimulator:
     def close(self) -> None:
         """Free the model."""
         self._env.close()
+
+
+class Part:
+    """A part of the furniture that moves about one joint, as it is now."""
+
+    def __init__(self, model: "mujoco.MjModel", data: "mujoco.MjData", joint: str) -> None:
+        self._model, self._data = model, data
+        self._joint = model.joint(joint).id
+
+    @property
+    def value(self) -> float:
+        """In rad or m."""
+        return float(self._data.qpos[self._model.jnt_qposadr[self._joint]])
+
+    @property
+    def axis(self) -> np.ndarray:
+        """Direction (3,) of a movement to higher values, or axis of such a turn."""
+        return self._data.xaxis[self._joint].copy()
+
+    @property
+    def turns(self) -> bool:
+        """Whether it turns, and does not slide."""
+        return self._model.jnt_type[self._joint] == mujoco.mjtJoint.mjJNT_HINGE
+
+    @property
+    def anchor(self) -> np.ndarray:
+        """A point (3,) on the axis, in m."""
+        return self._data.xanchor[self._joint].copy()
+
+    def shapes(self) -> np.ndarray:
+        """Corners (N, 8, 3) in m of the boxes around its N collision shapes."""
+        own = self._model.geom_bodyid == self._model.jnt_bodyid[self._joint]
+        return _corners(self._model, self._data, own)
+
+
+def _corners(model: "mujoco.MjModel", data: "mujoco.MjData", chosen: np.ndarray) -> np.ndarray:
+    """Corners (N, 8, 3) of the boxes around those of the chosen shapes that are for contacts."""
+    chosen = chosen & (model.geom_group == 0)
+    centre, half = model.geom_aabb[chosen, :3], model.geom_aabb[chosen, 3:]
+    signs = np.array(list(itertools.product((-1, 1), repeat=3)))  # (8, 3)
+    local = centre[:, None] + signs * half[:, None]
+    rotation = data.geom_xmat[chosen].reshape(-1, 3, 3)
+    return local @ rotation.transpose(0, 2, 1) + data.geom_xpos[chosen][:, None]
 
 
 def rotation_vector(quaternion: np.ndarray) -> np.ndarray:

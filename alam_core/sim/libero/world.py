@@ -6,7 +6,7 @@ The cameras are LIBERO's ``agentview`` and the one in the hand. Control runs at 
 import numpy as np
 
 from alam_core.data.images import resize_images
-from alam_core.sim.libero.expert import PickAndPlace
+from alam_core.sim.libero.expert import LiberoExpert
 from alam_core.sim.libero.simulator import LiberoSimulator
 from alam_core.sim.libero.tasks import SUITES, LiberoTask, tasks_of
 from alam_core.sim.profiles import LiberoProfile
@@ -84,9 +84,9 @@ class LiberoWorld:
         """Whether the task's goal is reached now."""
         return self.simulator.success()
 
-    def expert(self, seed: int = 0) -> PickAndPlace:
-        """A scripted expert. Its ``reset`` raises UserError for the suites goal and long."""
-        return PickAndPlace(lambda: self.simulator, seed)
+    def expert(self, seed: int = 0) -> LiberoExpert:
+        """A scripted expert. Its ``reset`` raises UserError for a task that it has no skill for."""
+        return LiberoExpert(lambda: self.simulator, seed)
 
     def render(self, view: str) -> np.ndarray:
         """Image of one camera, uint8 RGB (camera_size, camera_size, 3), upright; mirrored if the
