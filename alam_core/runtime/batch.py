@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 
-from alam_core.runtime.execution import Execution
+from alam_core.runtime.execution import PolicyExecution
 from alam_core.runtime.runner import PlanRequest, PolicyRunner
 from alam_core.types import ActionChunk, Observation
 
@@ -15,7 +15,7 @@ Begin = Callable[[int, int], Generator[Observation, None, T]]
 
 
 def play_batched(
-    runner: PolicyRunner, agents: Sequence[Execution], begin: Begin[T], seeds: Sequence[int]
+    runner: PolicyRunner, agents: Sequence[PolicyExecution], begin: Begin[T], seeds: Sequence[int]
 ) -> Iterator[T]:
     """The episodes of ``seeds`` as they end, at any time one for each of ``agents``, which share
     ``runner``.

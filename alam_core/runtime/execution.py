@@ -27,7 +27,7 @@ Hold = Callable[[np.ndarray], np.ndarray]
 """The action (A,) that keeps an arm at a state (S,)."""
 
 
-class Execution(ABC):
+class PolicyExecution(ABC):
     """Runs a policy in a world: an agent (see :class:`alam_core.runtime.rollout.Agent`)."""
 
     def __init__(self, planner: Planner) -> None:
@@ -70,7 +70,7 @@ class Execution(ABC):
         """See ``Upcoming`` of the planner."""
 
 
-class StepExecution(Execution):
+class StepExecution(PolicyExecution):
     """Runs a policy with one row of a chunk per control step.
 
     hold: gives the action for the control steps in which no chunk is in effect, at the beginning
@@ -133,7 +133,7 @@ class StepExecution(Execution):
         return None if found is None else found[0].actions[found[1]]
 
 
-class ControllerExecution(Execution):
+class ControllerExecution(PolicyExecution):
     """Runs a policy in a driven world and executes its chunks as the arm's controller does.
 
     limits: motion limits of the set-point. fade: s over which the gap between two chunks is faded

@@ -46,7 +46,7 @@ TRAINING_ROOMS = {
     "episodes": {""},
     "converters": {""},
     "checks": {"", "converters"},
-    "benchmarks": {"", "loop"},
+    "benchmarks": {"", "episodes", "loop"},
     "report": {"", "stage1"},
     "commands": {"", "checks", "converters", "episodes", "loop", "report", "stage1", "stage2"},
 }

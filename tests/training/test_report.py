@@ -278,3 +278,21 @@ def test_the_arm_controllers_faults_are_a_table(tmp_path: Path) -> None:
     assert "| start_jump | 20 | the chunk is refused |  |  | 19 of 20 | 0 |" in text
     assert "| fuzz.messages | 500 |" in text and "| limits_broken | 0 |" in text
     assert "gaps of more than 20 ms" in text and "| jitter_ms.p50 | 0.01 |" in text
+
+
+def test_the_experts_of_the_suites_are_one_table(tmp_path: Path) -> None:
+    def counts(*successes: int) -> dict:
+        return {"successes": sum(successes), "episodes": 3 * len(successes), "ci95": [0.25, 0.75]}
+
+    def suite(name: str, *successes: int) -> dict:
+        tasks = {f"{name}-{number}": counts(won) for number, won in enumerate(successes)}
+        return counts(*successes) | {"per_task": tasks, "mean_steps": 99.5}
+
+    experts = {"goal": suite("goal", 3, 1), "long": suite("long", 0)}
+    write_result("libero", {"experts": experts}, [100], tmp_path, command="python x.py")
+    out = tmp_path / "docs" / "results.md"
+    assert report(tmp_path, out).returncode == 0
+    text = out.read_text()
+    for row in ("| 0 | 3 of 3 | 0 of 3 |", "| 1 | 1 of 3 |  |", "**4 of 6** | **0 of 3**"):
+        assert row in text, text
+    assert "25% to 75%" in text and "99.5" in text

@@ -13,10 +13,10 @@ from typing import Any
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.files import replacing_file
-from alam_training.report import controller, few_labels, stage1, stage2
+from alam_training.report import benchmarks, controller, few_labels, stage1, stage2
 from alam_training.report.markdown import table
 
-TABLES = stage1.TABLES | stage2.TABLES | few_labels.TABLES | controller.TABLES
+TABLES = stage1.TABLES | stage2.TABLES | few_labels.TABLES | controller.TABLES | benchmarks.TABLES
 NOTES = stage1.NOTES | stage2.NOTES | controller.NOTES
 
 TITLES = {
@@ -35,6 +35,10 @@ TITLES = {
     "data_throughput": "Stage 1: reading video",
     "pretraining_paper_size": "Stage 1: the paper's model size",
     "training_scale": "Training: several processes, killed and resumed runs",
+    "libero": "LIBERO: the scripted experts",
+    "evaluation_speed": "Evaluation: batched, in several workers, on a Ray cluster",
+    "ros_parity": "Episodes through ROS and direct ones",
+    "busy_tests": "Tests on a busy machine",
 }
 
 

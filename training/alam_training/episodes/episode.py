@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 import numpy as np
 
 from alam_core.runtime.batch import play_batched
-from alam_core.runtime.execution import Execution
+from alam_core.runtime.execution import PolicyExecution
 from alam_core.runtime.rollout import Agent, Observer, VideoRecorder, finish, rollout_steps
 from alam_core.runtime.runner import PolicyRunner
 from alam_core.sim.world import Expert, GroupedWorld, World, make_expert
@@ -85,7 +85,7 @@ def _episode(
     """The same as a generator, see ``rollout_steps``."""
     filming, record, check = VideoRecorder(), ActionRecord(), None
     observers: list[Observer] = [record, filming] if film else [record]
-    if isinstance(agent, Execution):  # a policy
+    if isinstance(agent, PolicyExecution):  # a policy
         check = PolicyCheck(agent.planner.runner)
         observers.append(check)
     outcome = yield from rollout_steps(world, agent, seed, observers)
@@ -108,7 +108,7 @@ def play(
         ((world, agent),) = players
         yield from (run_episode(world, agent, seed, seed in filmed) for seed in seeds)
         return
-    agents = [agent for _, agent in players if isinstance(agent, Execution)]
+    agents = [agent for _, agent in players if isinstance(agent, PolicyExecution)]
 
     def begin(number: int, seed: int) -> Generator[Observation, None, EpisodeResult]:
         return _episode(*players[number], seed, seed in filmed)

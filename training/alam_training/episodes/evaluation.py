@@ -18,7 +18,7 @@ from alam_core.robots.piper import (
 )
 from alam_core.robots.workspace import Workspace
 from alam_core.runtime.columns import parse_names_map
-from alam_core.runtime.execution import ControllerExecution, Execution, StepExecution
+from alam_core.runtime.execution import ControllerExecution, PolicyExecution, StepExecution
 from alam_core.runtime.motion import make_limits
 from alam_core.runtime.planner import Planner
 from alam_core.runtime.runner import PolicyRunner
@@ -327,7 +327,7 @@ def _fit_names(config: EvaluateConfig, runner: PolicyRunner, world: World) -> No
         )
 
 
-def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> Execution:
+def _agent(config: EvaluateConfig, runner: PolicyRunner, world: World) -> PolicyExecution:
     planner = Planner(runner, config.replan_every, config.delay_steps)
     if config.execution == "steps":
         return StepExecution(planner, world.hold)
