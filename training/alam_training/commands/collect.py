@@ -28,7 +28,7 @@ from alam_core.sim.world import World, make_expert, make_world
 from alam_core.types import Observation
 from alam_training.episodes.dataset_run import DatasetRun
 from alam_training.episodes.episode import ExpertAgent, MakeExpert
-from alam_training.episodes.workers import workers
+from alam_training.episodes.workers import check_workers, workers
 from alam_training.progress import episode_progress
 
 INTRODUCTION = """Collect demonstrations of a scripted expert into a LeRobot data set.
@@ -93,13 +93,9 @@ class CollectConfig:
     resume: bool = False
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.hold_steps < 1 or self.workers < 0 or self.image_size < 8:
-            raise UserError(
-                "episodes and hold_steps must be at least 1, workers at least 0 "
-                "and image_size at least 8"
-            )
-        if self.ray and self.workers == 0:
-            raise UserError("--ray needs --workers 1 or more")
+        check_workers(self.workers, self.ray)
+        if self.episodes < 1 or self.hold_steps < 1 or self.image_size < 8:
+            raise UserError("episodes and hold_steps must be at least 1 and image_size at least 8")
         if not 0 <= self.noisy_fraction <= 1 or self.noise_std < 0 or self.noise_rate < 0:
             raise UserError(
                 "noisy_fraction must lie between 0 and 1, "

@@ -38,7 +38,7 @@ from alam_training.converters.source import (
     unlike,
 )
 from alam_training.episodes.dataset_run import DatasetRun
-from alam_training.episodes.workers import workers
+from alam_training.episodes.workers import check_workers, workers
 from alam_training.progress import episode_progress
 
 INTRODUCTION = """Turn data of other formats into a LeRobot data set.
@@ -124,8 +124,7 @@ class ConvertConfig:
     ray: str = ""
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or (self.ray and not self.workers):
-            raise UserError("workers must not be negative, and --ray needs --workers 1 or more")
+        check_workers(self.workers, self.ray)
         if (
             not 0 <= self.max_broken <= 1
             or self.fps < 0

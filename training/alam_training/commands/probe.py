@@ -13,7 +13,7 @@ from alam_core.command_line import join_values
 from alam_core.config import parse_args
 from alam_core.errors import UserError
 from alam_core.latent_action.probes import ImageDistance
-from alam_training.episodes.workers import workers
+from alam_training.episodes.workers import check_workers, workers
 from alam_training.report.terminal import probe_table
 from alam_training.stage1.actions import ActionProbeConfig
 from alam_training.stage1.probing import perceptual_distance, probe_run
@@ -67,8 +67,7 @@ class ProbeConfig:
     ray: str = ""
 
     def __post_init__(self) -> None:
-        if self.workers < 0 or (self.ray and not self.workers):
-            raise UserError("workers must not be negative, and --ray needs --workers 1 or more")
+        check_workers(self.workers, self.ray)
         if self.gap < 1 or self.clips < 2:
             raise UserError(
                 f"gap is {self.gap} and clips is {self.clips}: they must be at least 1 and 2"

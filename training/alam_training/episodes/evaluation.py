@@ -41,7 +41,7 @@ class EvaluateConfig:
     Args:
         policy: folder of a policy. Several, separated by commas, count as trainings of one method:
             each runs all episodes, and the successes are added up. expert: the world's scripted
-            expert, for which only the settings of episodes, workers and videos count.
+            expert, which the settings of plans and chunks do not concern.
         world: name of the world: piper_place, metaworld, metaworld/mt50, metaworld/<task>,
             metaworld/<task>,<task>, libero, libero/<suite> or libero/<suite>/<number>.
         protocol: play MetaWorld or LIBERO as others do: alam, evo1, lerobot or openpi (see

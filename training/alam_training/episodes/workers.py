@@ -21,6 +21,14 @@ _worker_state: Any
 Submit = Callable[..., "Future[Any]"]
 
 
+def check_workers(count: int, ray: str) -> None:
+    """Raises UserError for the settings ``--workers`` and ``--ray`` that ``workers`` cannot have;
+    with 0 workers a command does its work itself.
+    """
+    if count < 0 or (ray and not count):
+        raise UserError("workers must not be negative, and --ray needs --workers 1 or more")
+
+
 @contextlib.contextmanager
 def workers(
     count: int, make: Callable[..., Any], *arguments: Any, ray: str = "", gpu: bool = False

@@ -380,8 +380,7 @@ class ArmController:
         if state is not State.EXECUTING:
             self._timeline.clear()
             self._unsent_chunk = None
-        if state is State.FAULT:  # requests remain in force after the fault
-            self._hold_requested |= self._disable_when_at_rest
+        if state is State.FAULT:  # after it the arm holds until ``enable`` in any case
             self._disable_when_at_rest = False
         else:
             self._stopped_by_estop = False
